@@ -1,0 +1,82 @@
+# coupon: first-come-first-served sales inside PostgreSQL
+#
+#   make, make install, make installcheck, make clean     as in any extension
+#   make test     build, check, run every test on private servers
+#   make demo     build, run the two sales of the demo on a private server
+#   make bench    build, run the benchmark (see bench/)
+#   make check-layers                                     who includes whom
+#
+# test, demo and bench install what they need with apt-get when it is
+# missing, and touch no PostgreSQL installation or cluster of yours.
+
+MODULE_big = coupon
+EXTENSION = coupon
+DATA = coupon--1.0.sql
+OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
+
+# The two -Wno- are for idioms of PostgreSQL's own headers and macros.
+PG_CFLAGS = -Wall -Wextra -Wshadow=local -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
+ifneq ($(filter true 1,$(CI) $(WERROR)),)
+PG_CFLAGS += -Werror
+endif
+
+# installcheck wants a running server with shared_preload_libraries = 'coupon'.
+# --outputdir=. lets pg_isolation_regress find expected/ where pg_regress does.
+REGRESS = $(patsubst test/sql/%.sql,%,$(sort $(wildcard test/sql/*.sql)))
+REGRESS_OPTS = --inputdir=test
+ISOLATION = $(patsubst test/specs/%.spec,%,$(sort $(wildcard test/specs/*.spec)))
+ISOLATION_OPTS = --inputdir=test --outputdir=.
+
+EXTRA_CLEAN = tmp_install
+
+PG_CONFIG = pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
+
+ifneq ($(wildcard $(PGXS)),)
+
+include $(PGXS)
+
+# Any header may change any object; the whole build takes seconds.
+$(OBJS) $(OBJS:.o=.bc): $(wildcard src/*.h)
+
+else
+
+no_pgxs = *** No PostgreSQL server headers: "$(PG_CONFIG) --pgxs" names no file. \
+	Install them (Debian: postgresql-server-dev-15), or say where they are: make PG_CONFIG=/path/to/pg_config. \
+	"make test" and "make demo" install what is missing themselves.
+
+all install installcheck installdirs uninstall tmp_install test-run demo-run bench-run:
+	@echo '$(no_pgxs)' >&2; exit 1
+
+clean:
+	rm -rf $(OBJS) $(OBJS:.o=.bc) $(MODULE_big).so $(EXTRA_CLEAN)
+
+endif
+
+# A private copy of the PostgreSQL installation with coupon in it.
+ifneq ($(wildcard $(PGXS)),)
+tmp_install: all
+	@test/bin/copy_postgres '$(PG_CONFIG)' tmp_install
+	@$(MAKE) --no-print-directory -s install DESTDIR='$(CURDIR)/tmp_install'
+
+TESTS = $(sort $(wildcard test/t/*.pl))
+test-run: check-layers tmp_install
+	@test/bin/run_tests $(TESTS)
+
+demo-run: tmp_install
+	@bench/demo.sh
+
+bench-run: tmp_install
+	@bench/run.sh
+endif
+
+# make reads pg_config's answer when it starts, so what has been installed
+# in between is seen by a second make only.
+test demo bench:
+	@test/bin/install_dependencies '$(PG_CONFIG)'
+	@$(MAKE) --no-print-directory $@-run
+
+check-layers:
+	@test/bin/check_layers
+
+.PHONY: tmp_install test test-run demo demo-run bench bench-run check-layers

@@ -1,0 +1,566 @@
+-- coupon 1.0: first-come-first-served sales inside PostgreSQL
+--
+-- Functions go to the extension's target schema (public unless you say
+-- otherwise); tables, types and views to schema coupon, made here.
+-- Order: roles, types, tables, guards, functions, views, privileges.
+
+\echo Use "CREATE EXTENSION coupon" to load this file. \quit
+
+CREATE SCHEMA coupon;
+COMMENT ON SCHEMA coupon IS 'tables, types and views of the coupon extension';
+
+-- ---------------------------------------------------------------------------
+-- Roles. They belong to the cluster, so a second database finds them there.
+-- ---------------------------------------------------------------------------
+
+DO $$
+DECLARE
+	role_name pg_catalog.text;
+BEGIN
+	FOREACH role_name IN ARRAY ARRAY['coupon_admin', 'coupon_service', 'coupon_reader']
+	LOOP
+		BEGIN
+			EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', role_name);
+		EXCEPTION
+			WHEN duplicate_object OR unique_violation THEN NULL;
+		END;
+	END LOOP;
+END
+$$;
+
+-- ---------------------------------------------------------------------------
+-- Types
+-- ---------------------------------------------------------------------------
+
+CREATE TYPE coupon.issue_result AS (
+	user_id    text,
+	status     text,
+	serial     bigint,
+	code       text,
+	issued_at  timestamptz,
+	expires_at timestamptz
+);
+COMMENT ON TYPE coupon.issue_result IS
+	'answer of an issue call; status: issued | already_issued | sold_out | busy | not_open | closed | paused (coupon_issue_many also: invalid)';
+
+CREATE TYPE coupon.redeem_result AS (
+	user_id     text,
+	status      text,
+	serial      bigint,
+	code        text,
+	order_ref   text,
+	redeemed_at timestamptz
+);
+COMMENT ON TYPE coupon.redeem_result IS
+	'answer of a redeem call; status: redeemed | already_redeemed | expired | not_issued, of a cancellation: cancelled | not_redeemed | other_order | not_issued';
+
+-- ---------------------------------------------------------------------------
+-- Tables
+-- ---------------------------------------------------------------------------
+
+CREATE TABLE coupon.campaign (
+	campaign_id    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	name           text NOT NULL,
+	per_user_limit integer NOT NULL CHECK (per_user_limit >= 1),
+	opens_at       timestamptz,
+	closes_at      timestamptz,
+	paused         boolean NOT NULL DEFAULT false,
+	closed_at      timestamptz,
+	coded          boolean NOT NULL DEFAULT false,
+	policy         jsonb NOT NULL,
+	topic          text NOT NULL,
+	created_at     timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	CHECK (closes_at > opens_at)
+);
+COMMENT ON TABLE coupon.campaign IS 'what is offered; its stock is the sum of its shards';
+COMMENT ON COLUMN coupon.campaign.campaign_id IS 'identifier, assigned by coupon_campaign_create';
+COMMENT ON COLUMN coupon.campaign.name IS 'for people; need not be unique';
+COMMENT ON COLUMN coupon.campaign.per_user_limit IS 'how many units one user may have';
+COMMENT ON COLUMN coupon.campaign.opens_at IS 'first instant of the sale, null: at once';
+COMMENT ON COLUMN coupon.campaign.closes_at IS 'first instant after the sale, null: never';
+COMMENT ON COLUMN coupon.campaign.paused IS 'true: issuing answers paused until coupon_campaign_resume';
+COMMENT ON COLUMN coupon.campaign.closed_at IS 'set by coupon_campaign_close, final';
+COMMENT ON COLUMN coupon.campaign.coded IS 'true: every unit carries a label (a code, a seat)';
+COMMENT ON COLUMN coupon.campaign.policy IS 'discount rules, validated at creation, copied into each issuance';
+COMMENT ON COLUMN coupon.campaign.topic IS 'Kafka topic of the campaign''s events';
+COMMENT ON COLUMN coupon.campaign.created_at IS 'when the campaign was created';
+
+CREATE TABLE coupon.shard (
+	campaign_id  bigint NOT NULL REFERENCES coupon.campaign,
+	shard        integer NOT NULL CHECK (shard >= 0),
+	first_serial bigint NOT NULL CHECK (first_serial >= 1),
+	last_serial  bigint NOT NULL,
+	PRIMARY KEY (campaign_id, shard),
+	UNIQUE (campaign_id, first_serial),
+	CHECK (last_serial >= first_serial)
+);
+COMMENT ON TABLE coupon.shard IS 'ranges of serials: the units that exist; sessions spread over them so that they do not meet';
+COMMENT ON COLUMN coupon.shard.campaign_id IS 'the campaign';
+COMMENT ON COLUMN coupon.shard.shard IS 'number of the range, 0, 1, 2, ... without gaps';
+COMMENT ON COLUMN coupon.shard.first_serial IS 'first serial of the range; the serial after the previous range''s last';
+COMMENT ON COLUMN coupon.shard.last_serial IS 'last serial of the range';
+
+CREATE TABLE coupon.unit (
+	campaign_id bigint NOT NULL REFERENCES coupon.campaign,
+	serial      bigint NOT NULL CHECK (serial >= 1),
+	label       text COLLATE "C" NOT NULL,
+	PRIMARY KEY (campaign_id, serial),
+	UNIQUE (campaign_id, label)
+);
+COMMENT ON TABLE coupon.unit IS 'labels of serials: coupon codes, seat numbers; never updated';
+COMMENT ON COLUMN coupon.unit.campaign_id IS 'the campaign';
+COMMENT ON COLUMN coupon.unit.serial IS 'the serial that the label belongs to';
+COMMENT ON COLUMN coupon.unit.label IS 'the code or seat number, unique in its campaign';
+
+-- Column order packs the fixed-width columns without padding.  The C core
+-- writes this table (src/store.c) and knows the columns by position.
+CREATE TABLE coupon.issuance (
+	campaign_id bigint NOT NULL,
+	serial      bigint NOT NULL,
+	shard       integer NOT NULL,
+	nth         integer NOT NULL,
+	issued_at   timestamptz NOT NULL,
+	expires_at  timestamptz,
+	user_id     text COLLATE "C" NOT NULL,
+	state       text COLLATE "C" NOT NULL,
+	policy      jsonb NOT NULL,
+	redeemed_at timestamptz,
+	order_ref   text,
+	CONSTRAINT issuance_serial_key PRIMARY KEY (campaign_id, serial),
+	CONSTRAINT issuance_user_key UNIQUE (campaign_id, user_id, nth),
+	FOREIGN KEY (campaign_id, shard) REFERENCES coupon.shard
+);
+CREATE INDEX issuance_due_idx ON coupon.issuance (expires_at)
+	WHERE state = 'issued' AND expires_at IS NOT NULL;
+COMMENT ON TABLE coupon.issuance IS 'the durable truth: this serial of this campaign belongs to this user';
+COMMENT ON COLUMN coupon.issuance.campaign_id IS 'the campaign';
+COMMENT ON COLUMN coupon.issuance.serial IS 'the unit: unique in its campaign, so it cannot be sold twice';
+COMMENT ON COLUMN coupon.issuance.shard IS 'the shard that the serial lies in';
+COMMENT ON COLUMN coupon.issuance.nth IS 'the user''s first, second, ... unit, up to per_user_limit';
+COMMENT ON COLUMN coupon.issuance.issued_at IS 'when it was issued';
+COMMENT ON COLUMN coupon.issuance.expires_at IS 'first instant at which it can no longer be redeemed, null: never';
+COMMENT ON COLUMN coupon.issuance.user_id IS 'the owner';
+COMMENT ON COLUMN coupon.issuance.state IS 'issued | redeemed | expired';
+COMMENT ON COLUMN coupon.issuance.policy IS 'the campaign''s policy as it was at that moment';
+COMMENT ON COLUMN coupon.issuance.redeemed_at IS 'when it was redeemed';
+COMMENT ON COLUMN coupon.issuance.order_ref IS 'the order that redeemed it';
+
+-- Insert-only, no index: rows are appended to one child, read in order,
+-- and a child whose rows are all published is truncated in rotation.
+CREATE TABLE coupon.outbox (
+	id      uuid NOT NULL,
+	xid     xid8 NOT NULL,
+	topic   text NOT NULL,
+	key     text NOT NULL,
+	type    text NOT NULL,
+	payload json NOT NULL,
+	CONSTRAINT outbox_children_only CHECK (false) NO INHERIT
+);
+CREATE TABLE coupon.outbox_0 () INHERITS (coupon.outbox);
+CREATE TABLE coupon.outbox_1 () INHERITS (coupon.outbox);
+CREATE TABLE coupon.outbox_2 () INHERITS (coupon.outbox);
+COMMENT ON TABLE coupon.outbox IS 'events, each committed with the change it tells of; the rows are in its children';
+COMMENT ON TABLE coupon.outbox_0 IS 'events, first of three tables used in rotation';
+COMMENT ON TABLE coupon.outbox_1 IS 'events, second of three tables used in rotation';
+COMMENT ON TABLE coupon.outbox_2 IS 'events, third of three tables used in rotation';
+COMMENT ON COLUMN coupon.outbox.id IS 'UUID version 7, strictly increasing in append order; consumers drop duplicates by it';
+COMMENT ON COLUMN coupon.outbox.xid IS 'the appending transaction: a reader compares it with snapshots, so a late commit is not lost';
+COMMENT ON COLUMN coupon.outbox.topic IS 'Kafka topic';
+COMMENT ON COLUMN coupon.outbox.key IS 'Kafka key: the user, or the campaign for a campaign''s own events';
+COMMENT ON COLUMN coupon.outbox.type IS 'what happened; types that begin with coupon. are the engine''s own';
+COMMENT ON COLUMN coupon.outbox.payload IS 'the event, as it is published';
+
+-- A dump keeps the sale; events are left out, a copy must not publish them again.
+SELECT pg_catalog.pg_extension_config_dump('coupon.campaign', '');
+SELECT pg_catalog.pg_extension_config_dump('coupon.campaign_campaign_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('coupon.shard', '');
+SELECT pg_catalog.pg_extension_config_dump('coupon.unit', '');
+SELECT pg_catalog.pg_extension_config_dump('coupon.issuance', '');
+
+-- ---------------------------------------------------------------------------
+-- Guards: what the C core keeps by construction, kept for every other writer
+-- (a restore, a superuser's own DML) by triggers.
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION coupon.issuance_guard() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	user_limit integer;
+BEGIN
+	PERFORM 1 FROM coupon.shard s
+	 WHERE s.campaign_id = NEW.campaign_id AND s.shard = NEW.shard
+	   AND NEW.serial BETWEEN s.first_serial AND s.last_serial;
+	IF NOT FOUND THEN
+		RAISE check_violation USING
+			MESSAGE = 'serial is outside the campaign''s shards',
+			DETAIL = format('Campaign %s, shard %s, serial %s.', NEW.campaign_id, NEW.shard, NEW.serial),
+			HINT = 'Units are added with coupon_campaign_add_stock().';
+	END IF;
+	SELECT c.per_user_limit INTO user_limit FROM coupon.campaign c
+	 WHERE c.campaign_id = NEW.campaign_id;
+	IF NEW.nth NOT BETWEEN 1 AND user_limit THEN
+		RAISE check_violation USING
+			MESSAGE = 'issuance exceeds the per-user limit',
+			DETAIL = format('Campaign %s, user %s, nth %s, limit %s.', NEW.campaign_id, NEW.user_id, NEW.nth, user_limit);
+	END IF;
+	IF NEW.state NOT IN ('issued', 'redeemed', 'expired') THEN
+		RAISE check_violation USING
+			MESSAGE = 'invalid issuance state',
+			DETAIL = format('State "%s".', NEW.state);
+	END IF;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION coupon.issuance_guard() IS 'refuses issuances outside the shards or above the per-user limit';
+
+CREATE FUNCTION coupon.issuance_returned() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_issuance_returned';
+COMMENT ON FUNCTION coupon.issuance_returned() IS 'gives a deleted issuance''s unit back to the stock map when the deletion commits';
+
+CREATE FUNCTION coupon.campaign_changed() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_campaign_changed';
+COMMENT ON FUNCTION coupon.campaign_changed() IS 'drops the cached definition when a change commits';
+
+CREATE FUNCTION coupon.refuse_truncate() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RAISE feature_not_supported USING
+		MESSAGE = format('cannot truncate table coupon.%I', TG_TABLE_NAME),
+		HINT = 'Sessions hold this table''s contents in shared memory. Use coupon_revoke(), or DELETE.';
+END
+$$;
+COMMENT ON FUNCTION coupon.refuse_truncate() IS 'a truncation would leave the stock map behind';
+
+CREATE TRIGGER issuance_guard BEFORE INSERT OR UPDATE OF campaign_id, serial, shard, nth, state ON coupon.issuance
+	FOR EACH ROW EXECUTE FUNCTION coupon.issuance_guard();
+CREATE TRIGGER issuance_returned AFTER DELETE OR UPDATE OF campaign_id, serial ON coupon.issuance
+	FOR EACH ROW EXECUTE FUNCTION coupon.issuance_returned();
+CREATE TRIGGER campaign_changed AFTER INSERT OR UPDATE OR DELETE ON coupon.campaign
+	FOR EACH ROW EXECUTE FUNCTION coupon.campaign_changed();
+CREATE TRIGGER shard_changed AFTER INSERT OR UPDATE OR DELETE ON coupon.shard
+	FOR EACH ROW EXECUTE FUNCTION coupon.campaign_changed();
+CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON coupon.campaign
+	FOR EACH STATEMENT EXECUTE FUNCTION coupon.refuse_truncate();
+CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON coupon.shard
+	FOR EACH STATEMENT EXECUTE FUNCTION coupon.refuse_truncate();
+CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON coupon.issuance
+	FOR EACH STATEMENT EXECUTE FUNCTION coupon.refuse_truncate();
+
+-- ---------------------------------------------------------------------------
+-- Campaigns
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION coupon_campaign_create(
+	name           text,
+	stock          bigint,
+	per_user_limit integer DEFAULT 1,
+	opens_at       timestamptz DEFAULT NULL,
+	closes_at      timestamptz DEFAULT NULL,
+	policy         jsonb DEFAULT '{}',
+	topic          text DEFAULT 'coupon-issued')
+RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_campaign_create(text, bigint, integer, timestamptz, timestamptz, jsonb, text) IS
+	'creates a campaign with units 1..stock and returns its id; stock 0 for a campaign whose units come from codes';
+
+CREATE FUNCTION coupon_campaign_add_stock(campaign_id bigint, units bigint)
+RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_campaign_add_stock(bigint, bigint) IS
+	'adds units to a campaign, on sale when the transaction commits; returns the new total';
+
+CREATE FUNCTION coupon_campaign_pause(campaign_id bigint)
+RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_campaign_pause(bigint) IS
+	'issuing answers paused from the commit on; true if this call changed it';
+
+CREATE FUNCTION coupon_campaign_resume(campaign_id bigint)
+RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_campaign_resume(bigint) IS
+	'ends a pause; true if this call changed it';
+
+CREATE FUNCTION coupon_campaign_close(campaign_id bigint)
+RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_campaign_close(bigint) IS
+	'ends the sale for good; what was issued stays valid; true if this call changed it';
+
+CREATE FUNCTION coupon_codes_import(campaign_id bigint, codes text[])
+RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_codes_import(bigint, text[]) IS
+	'makes each new code one unit of the campaign; duplicates are skipped and reported in a NOTICE; returns the number imported';
+
+CREATE FUNCTION coupon_codes_generate(campaign_id bigint, pattern text, units bigint)
+RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_codes_generate(bigint, text, bigint) IS
+	'makes random codes, one unit each; each # of the pattern becomes one of 32 characters (5 bits), null pattern: 16 of them; returns the number made';
+
+-- ---------------------------------------------------------------------------
+-- Issuing. Not SECURITY DEFINER: the C core reads and writes the tables
+-- itself, so EXECUTE on the function is the whole privilege.
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION coupon_issue(campaign_id bigint, user_id text)
+RETURNS coupon.issue_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_issue(bigint, text) IS
+	'issues one unit to the user in the caller''s transaction; the answer is in status';
+
+CREATE FUNCTION coupon_issue(campaign_id bigint, user_id bigint)
+RETURNS coupon.issue_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'coupon_issue_bigint';
+COMMENT ON FUNCTION coupon_issue(bigint, bigint) IS
+	'coupon_issue(bigint, text) for numeric users';
+
+CREATE FUNCTION coupon_issue_many(campaign_id bigint, user_ids text[])
+RETURNS SETOF coupon.issue_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_issue_many(bigint, text[]) IS
+	'issues one unit to each user in the caller''s transaction; one answer per user, in the array''s order';
+
+CREATE FUNCTION coupon_issue_many(campaign_id bigint, user_ids bigint[])
+RETURNS SETOF coupon.issue_result
+LANGUAGE sql VOLATILE PARALLEL UNSAFE
+AS $$ SELECT * FROM @extschema@.coupon_issue_many($1, $2::pg_catalog.text[]) $$;
+COMMENT ON FUNCTION coupon_issue_many(bigint, bigint[]) IS
+	'coupon_issue_many(bigint, text[]) for numeric users';
+
+-- ---------------------------------------------------------------------------
+-- After issuing
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION coupon_redeem(campaign_id bigint, user_id text, order_ref text, serial bigint DEFAULT NULL)
+RETURNS coupon.redeem_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_redeem(bigint, text, text, bigint) IS
+	'uses the user''s unit (the given serial, or the oldest usable one) for an order; the same order again gets the same answer';
+
+CREATE FUNCTION coupon_redeem(campaign_id bigint, user_id bigint, order_ref text, serial bigint DEFAULT NULL)
+RETURNS coupon.redeem_result
+LANGUAGE sql VOLATILE PARALLEL UNSAFE
+AS $$ SELECT @extschema@.coupon_redeem($1, $2::pg_catalog.text, $3, $4) $$;
+COMMENT ON FUNCTION coupon_redeem(bigint, bigint, text, bigint) IS
+	'coupon_redeem(bigint, text, text, bigint) for numeric users';
+
+CREATE FUNCTION coupon_redeem_cancel(campaign_id bigint, user_id text, order_ref text, serial bigint DEFAULT NULL)
+RETURNS coupon.redeem_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_redeem_cancel(bigint, text, text, bigint) IS
+	'undoes a redemption, only for the order that redeemed; the unit stays with the user';
+
+CREATE FUNCTION coupon_redeem_cancel(campaign_id bigint, user_id bigint, order_ref text, serial bigint DEFAULT NULL)
+RETURNS coupon.redeem_result
+LANGUAGE sql VOLATILE PARALLEL UNSAFE
+AS $$ SELECT @extschema@.coupon_redeem_cancel($1, $2::pg_catalog.text, $3, $4) $$;
+COMMENT ON FUNCTION coupon_redeem_cancel(bigint, bigint, text, bigint) IS
+	'coupon_redeem_cancel(bigint, text, text, bigint) for numeric users';
+
+CREATE FUNCTION coupon_revoke(campaign_id bigint, user_id text, reason text, serial bigint DEFAULT NULL)
+RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_revoke(bigint, text, text, bigint) IS
+	'takes the user''s unit (the given serial, or the newest one) back into stock; false if there is none; a redeemed one is an ERROR';
+
+CREATE FUNCTION coupon_revoke(campaign_id bigint, user_id bigint, reason text, serial bigint DEFAULT NULL)
+RETURNS boolean
+LANGUAGE sql VOLATILE PARALLEL UNSAFE
+AS $$ SELECT @extschema@.coupon_revoke($1, $2::pg_catalog.text, $3, $4) $$;
+COMMENT ON FUNCTION coupon_revoke(bigint, bigint, text, bigint) IS
+	'coupon_revoke(bigint, text, text, bigint) for numeric users';
+
+CREATE FUNCTION coupon_expire(max_rows integer DEFAULT 1000)
+RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_expire(integer) IS
+	'marks up to max_rows issuances whose usage period is over as expired, one event each; the sweeper worker calls it every second';
+
+-- ---------------------------------------------------------------------------
+-- Events
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION coupon_emit(topic text, key text, type text, payload jsonb)
+RETURNS uuid
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_emit(text, text, text, jsonb) IS
+	'appends the application''s own event to the outbox, committed with the caller''s transaction; returns the event id';
+
+-- ---------------------------------------------------------------------------
+-- Status
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION coupon_status(
+	campaign_id bigint,
+	OUT stock bigint,
+	OUT issued bigint,
+	OUT held bigint,
+	OUT in_flight bigint,
+	OUT remaining bigint,
+	OUT answered_issued bigint,
+	OUT answered_already_issued bigint,
+	OUT answered_sold_out bigint,
+	OUT answered_busy bigint,
+	OUT answered_not_open bigint,
+	OUT answered_closed bigint,
+	OUT answered_paused bigint)
+RETURNS record
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_status(bigint) IS
+	'stock = issued + held + in_flight + remaining, now; answered_*: answers given since the server started';
+
+CREATE VIEW coupon.campaign_status AS
+SELECT c.campaign_id, c.name,
+       CASE WHEN c.closed_at IS NOT NULL OR c.closes_at <= pg_catalog.clock_timestamp() THEN 'closed'
+            WHEN c.paused THEN 'paused'
+            WHEN c.opens_at > pg_catalog.clock_timestamp() THEN 'not_open'
+            ELSE 'open' END AS state,
+       s.*
+  FROM coupon.campaign c, LATERAL @extschema@.coupon_status(c.campaign_id) s;
+COMMENT ON VIEW coupon.campaign_status IS 'coupon_status() of every campaign';
+
+-- Sequential scans only: a damaged index must not hide what it should refuse.
+CREATE FUNCTION coupon_verify(
+	campaign_id bigint DEFAULT NULL,
+	OUT campaign bigint,
+	OUT law text,
+	OUT serial bigint,
+	OUT user_id text,
+	OUT detail text)
+RETURNS SETOF record
+LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET enable_indexscan = off SET enable_indexonlyscan = off SET enable_bitmapscan = off
+AS $$
+	SELECT i.campaign_id, 'oversold: serial issued twice', i.serial, min(i.user_id), format('%s issuances', count(*))
+	  FROM coupon.issuance i
+	 WHERE $1 IS NULL OR i.campaign_id = $1
+	 GROUP BY i.campaign_id, i.serial HAVING count(*) > 1
+	UNION ALL
+	SELECT i.campaign_id, 'oversold: serial outside the shards', i.serial, i.user_id, format('shard %s', i.shard)
+	  FROM coupon.issuance i
+	  LEFT JOIN coupon.shard s ON s.campaign_id = i.campaign_id AND s.shard = i.shard
+	       AND i.serial BETWEEN s.first_serial AND s.last_serial
+	 WHERE ($1 IS NULL OR i.campaign_id = $1) AND s.shard IS NULL
+	UNION ALL
+	SELECT i.campaign_id, 'per-user limit exceeded', NULL, i.user_id,
+	       format('%s issuances, limit %s', count(*), c.per_user_limit)
+	  FROM coupon.issuance i JOIN coupon.campaign c ON c.campaign_id = i.campaign_id
+	 WHERE $1 IS NULL OR i.campaign_id = $1
+	 GROUP BY i.campaign_id, i.user_id, c.per_user_limit
+	HAVING count(*) > c.per_user_limit OR max(i.nth) > c.per_user_limit OR count(DISTINCT i.nth) < count(*)
+	UNION ALL
+	SELECT s.campaign_id, 'shards overlap or leave a gap', s.first_serial, NULL, format('shard %s', s.shard)
+	  FROM (SELECT h.*, lag(h.last_serial, 1, 0::bigint) OVER w AS previous_last, row_number() OVER w - 1 AS position
+	          FROM coupon.shard h WHERE $1 IS NULL OR h.campaign_id = $1
+	        WINDOW w AS (PARTITION BY h.campaign_id ORDER BY h.shard)) s
+	 WHERE s.first_serial <> s.previous_last + 1 OR s.shard <> s.position
+	UNION ALL
+	SELECT i.campaign_id, 'issued without its code', i.serial, i.user_id, NULL
+	  FROM coupon.issuance i JOIN coupon.campaign c ON c.campaign_id = i.campaign_id AND c.coded
+	  LEFT JOIN coupon.unit u ON u.campaign_id = i.campaign_id AND u.serial = i.serial
+	 WHERE ($1 IS NULL OR i.campaign_id = $1) AND u.serial IS NULL
+	UNION ALL
+	SELECT i.campaign_id, 'redemption without its order, or the reverse', i.serial, i.user_id, i.state
+	  FROM coupon.issuance i
+	 WHERE ($1 IS NULL OR i.campaign_id = $1)
+	   AND ((i.state = 'redeemed') <> (i.order_ref IS NOT NULL) OR (i.state = 'redeemed') <> (i.redeemed_at IS NOT NULL))
+	UNION ALL
+	SELECT o.campaign_id, 'event of an issuance that is not there', o.serial, o.user_id, o.id::text
+	  FROM (SELECT e.id, e.type, e.key AS user_id, (e.payload->>'campaign_id')::bigint AS campaign_id,
+	               (e.payload->>'serial')::bigint AS serial,
+	               row_number() OVER (PARTITION BY e.payload->>'campaign_id', e.payload->>'serial'
+	                                  ORDER BY e.id DESC) AS newest
+	          FROM coupon.outbox e
+	         WHERE e.type IN ('coupon.issued', 'coupon.redeemed', 'coupon.redeem_cancelled', 'coupon.expired', 'coupon.revoked')
+	           AND ($1 IS NULL OR e.payload->>'campaign_id' = $1::text)) o
+	  LEFT JOIN coupon.issuance i ON i.campaign_id = o.campaign_id AND i.serial = o.serial AND i.user_id = o.user_id
+	 WHERE o.newest = 1 AND (i.serial IS NULL) <> (o.type = 'coupon.revoked')
+$$;
+COMMENT ON FUNCTION coupon_verify(bigint) IS
+	'rows that violate a law, judged from the tables alone, none when all is well; without a campaign: all of them';
+
+-- ---------------------------------------------------------------------------
+-- Privileges: nothing for PUBLIC; each role gets what its work needs.
+-- ---------------------------------------------------------------------------
+
+REVOKE ALL ON FUNCTION coupon.issuance_guard() FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.issuance_returned() FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.campaign_changed() FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.refuse_truncate() FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_campaign_create(text, bigint, integer, timestamptz, timestamptz, jsonb, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_campaign_add_stock(bigint, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_campaign_pause(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_campaign_resume(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_campaign_close(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_codes_import(bigint, text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_codes_generate(bigint, text, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_issue(bigint, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_issue(bigint, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_issue_many(bigint, text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_issue_many(bigint, bigint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_redeem(bigint, text, text, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_redeem(bigint, bigint, text, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_redeem_cancel(bigint, text, text, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_redeem_cancel(bigint, bigint, text, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_revoke(bigint, text, text, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_revoke(bigint, bigint, text, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_expire(integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_emit(text, text, text, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_status(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_verify(bigint) FROM PUBLIC;
+REVOKE ALL ON TYPE coupon.issue_result FROM PUBLIC;
+REVOKE ALL ON TYPE coupon.redeem_result FROM PUBLIC;
+
+GRANT USAGE ON SCHEMA coupon TO coupon_admin, coupon_service, coupon_reader;
+GRANT USAGE ON TYPE coupon.issue_result, coupon.redeem_result TO coupon_admin, coupon_service, coupon_reader;
+
+-- coupon_admin prepares and repairs a sale
+GRANT EXECUTE ON FUNCTION coupon_campaign_create(text, bigint, integer, timestamptz, timestamptz, jsonb, text) TO coupon_admin;
+GRANT EXECUTE ON FUNCTION coupon_campaign_add_stock(bigint, bigint) TO coupon_admin;
+GRANT EXECUTE ON FUNCTION coupon_campaign_pause(bigint) TO coupon_admin;
+GRANT EXECUTE ON FUNCTION coupon_campaign_resume(bigint) TO coupon_admin;
+GRANT EXECUTE ON FUNCTION coupon_campaign_close(bigint) TO coupon_admin;
+GRANT EXECUTE ON FUNCTION coupon_codes_import(bigint, text[]) TO coupon_admin;
+GRANT EXECUTE ON FUNCTION coupon_codes_generate(bigint, text, bigint) TO coupon_admin;
+GRANT EXECUTE ON FUNCTION coupon_revoke(bigint, text, text, bigint) TO coupon_admin;
+GRANT EXECUTE ON FUNCTION coupon_revoke(bigint, bigint, text, bigint) TO coupon_admin;
+GRANT EXECUTE ON FUNCTION coupon_expire(integer) TO coupon_admin;
+
+-- coupon_service runs it
+GRANT EXECUTE ON FUNCTION coupon_issue(bigint, text) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon_issue(bigint, bigint) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon_issue_many(bigint, text[]) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon_issue_many(bigint, bigint[]) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon_redeem(bigint, text, text, bigint) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon_redeem(bigint, bigint, text, bigint) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon_redeem_cancel(bigint, text, text, bigint) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon_redeem_cancel(bigint, bigint, text, bigint) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon_emit(text, text, text, jsonb) TO coupon_admin, coupon_service;
+
+-- everyone of the three may look; codes and payloads are for the admin alone
+GRANT EXECUTE ON FUNCTION coupon_status(bigint) TO coupon_admin, coupon_service, coupon_reader;
+GRANT EXECUTE ON FUNCTION coupon_verify(bigint) TO coupon_admin, coupon_reader;
+GRANT SELECT ON coupon.campaign, coupon.shard, coupon.campaign_status TO coupon_admin, coupon_service, coupon_reader;
+GRANT SELECT ON coupon.issuance TO coupon_admin, coupon_reader;
+GRANT SELECT ON coupon.unit, coupon.outbox, coupon.outbox_0, coupon.outbox_1, coupon.outbox_2 TO coupon_admin;

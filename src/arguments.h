@@ -1,0 +1,37 @@
+/*
+ * arguments.h
+ *	  Reading SQL arguments, with one way to refuse bad ones.
+ */
+#ifndef COUPON_ARGUMENTS_H
+#define COUPON_ARGUMENTS_H
+
+#include "fmgr.h"
+#include "utils/array.h"
+
+#define COUPON_MAX_NAME		256		/* bytes of a user, a name, a code */
+#define COUPON_MAX_TEXT		1024	/* bytes of an order, a reason, a key */
+
+/* ERROR 22004 if the argument is NULL. */
+extern void coupon_require_argument(FunctionCallInfo fcinfo, int argument, const char *name);
+
+/* A bigint in min..max, or ERROR. */
+extern int64 coupon_get_int64(FunctionCallInfo fcinfo, int argument, const char *name,
+							  int64 min, int64 max);
+
+/* An integer in min..max, or ERROR. */
+extern int32 coupon_get_int32(FunctionCallInfo fcinfo, int argument, const char *name,
+							  int32 min, int32 max);
+
+/* ERROR unless the argument is a text of min..max bytes. */
+extern void coupon_check_text(FunctionCallInfo fcinfo, int argument, const char *name,
+							  int min, int max);
+
+/* The same, and the text as a C string. */
+extern char *coupon_get_text(FunctionCallInfo fcinfo, int argument, const char *name,
+							 int min, int max);
+
+/* The elements of a one-dimensional text array, NULL for a null; or ERROR. */
+extern text **coupon_get_text_array(FunctionCallInfo fcinfo, int argument, const char *name,
+									int *count);
+
+#endif							/* COUPON_ARGUMENTS_H */

@@ -1,0 +1,79 @@
+/*
+ * compat.h
+ *	  The differences between PostgreSQL 14 and 18 that coupon meets.
+ *
+ * The only file that looks at PG_VERSION_NUM: everything else is written for
+ * the newest interface and finds it here on the older servers.
+ */
+#ifndef COUPON_COMPAT_H
+#define COUPON_COMPAT_H
+
+#if PG_VERSION_NUM < 140000 || PG_VERSION_NUM >= 190000
+#error "coupon supports PostgreSQL 14 to 18"
+#endif
+
+#include "access/genam.h"
+#include "executor/executor.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/proc.h"
+#include "utils/guc.h"
+#include "utils/tuplestore.h"
+#include "utils/wait_event.h"
+
+/* 15: shmem_request_hook, MarkGUCPrefixReserved, InitMaterializedSRF */
+#if PG_VERSION_NUM < 150000
+#define COUPON_HAVE_SHMEM_REQUEST_HOOK 0
+#define MarkGUCPrefixReserved(prefix) EmitWarningsOnPlaceholders(prefix)
+
+static inline void
+InitMaterializedSRF(FunctionCallInfo fcinfo, bits32 flags)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	MemoryContext oldcontext;
+
+	if (rsinfo == NULL || !IsA(rsinfo, ReturnSetInfo) ||
+		(rsinfo->allowedModes & SFRM_Materialize) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("set-valued function called in context that cannot accept a set")));
+	oldcontext = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
+	if (get_call_result_type(fcinfo, NULL, &rsinfo->setDesc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	rsinfo->setDesc = CreateTupleDescCopy(rsinfo->setDesc);
+	rsinfo->returnMode = SFRM_Materialize;
+	rsinfo->setResult = tuplestore_begin_heap(false, false, work_mem);
+	MemoryContextSwitchTo(oldcontext);
+}
+#else
+#define COUPON_HAVE_SHMEM_REQUEST_HOOK 1
+#endif
+
+/* 16: ExecInsertIndexTuples has one more argument */
+#if PG_VERSION_NUM < 160000
+#define coupon_insert_index_tuples(rri, slot, estate, conflict) \
+	ExecInsertIndexTuples(rri, slot, estate, false, true, conflict, NIL)
+#else
+#define coupon_insert_index_tuples(rri, slot, estate, conflict) \
+	ExecInsertIndexTuples(rri, slot, estate, false, true, conflict, NIL, false)
+#endif
+
+/* 17: numbered processes, named wait events of extensions */
+#if PG_VERSION_NUM < 170000
+#define coupon_my_proc_number() ((uint32) MyProc->pgprocno)
+#define coupon_wait_event(name) PG_WAIT_EXTENSION
+#else
+#define coupon_my_proc_number() ((uint32) MyProcNumber)
+#define coupon_wait_event(name) WaitEventExtensionNew(name)
+#endif
+
+/* 18: index_beginscan takes instrumentation */
+#if PG_VERSION_NUM < 180000
+#define coupon_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, nkeys, 0)
+#else
+#define coupon_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
+#endif
+
+#endif							/* COUPON_COMPAT_H */

@@ -1,0 +1,16 @@
+/*
+ * errors.h
+ *	  The SQLSTATEs of coupon: class UC, listed in doc/reference.md.
+ */
+#ifndef COUPON_ERRORS_H
+#define COUPON_ERRORS_H
+
+#define ERRCODE_COUPON_UNKNOWN_CAMPAIGN		MAKE_SQLSTATE('U','C','0','0','1')
+#define ERRCODE_COUPON_CAMPAIGN_CLOSED		MAKE_SQLSTATE('U','C','0','0','2')
+#define ERRCODE_COUPON_NOT_PRELOADED		MAKE_SQLSTATE('U','C','0','0','3')
+#define ERRCODE_COUPON_UNIT_KIND			MAKE_SQLSTATE('U','C','0','0','4')
+#define ERRCODE_COUPON_REDEEMED				MAKE_SQLSTATE('U','C','0','0','5')
+#define ERRCODE_COUPON_INFEASIBLE_CODES		MAKE_SQLSTATE('U','C','0','0','6')
+#define ERRCODE_COUPON_OUT_OF_MAP_MEMORY	MAKE_SQLSTATE('U','C','0','0','7')
+
+#endif							/* COUPON_ERRORS_H */

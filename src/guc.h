@@ -1,0 +1,29 @@
+/*
+ * guc.h
+ *	  Settings of coupon, defined in guc.c.
+ */
+#ifndef COUPON_GUC_H
+#define COUPON_GUC_H
+
+#define DEFAULT_STOCK_MAP_MEMORY	(64 * 1024)		/* kB */
+#define MIN_STOCK_MAP_MEMORY		1024
+#define MAX_STOCK_MAP_MEMORY		(64 * 1024 * 1024)
+#define DEFAULT_MAX_CAMPAIGNS		16384
+#define MIN_MAX_CAMPAIGNS			16
+#define MAX_MAX_CAMPAIGNS			(1024 * 1024)
+#define DEFAULT_SOLD_OUT_WAIT		100				/* ms */
+#define MAX_SOLD_OUT_WAIT			(60 * 1000)
+#define DEFAULT_SWEEP_INTERVAL		1000			/* ms */
+#define MIN_SWEEP_INTERVAL			10
+#define MAX_SWEEP_INTERVAL			(3600 * 1000)
+
+extern char *coupon_databases;
+extern int	coupon_stock_map_memory;
+extern int	coupon_max_campaigns;
+extern int	coupon_sold_out_wait;
+extern int	coupon_sweep_interval;
+
+extern void coupon_guc_define(void);
+extern void coupon_guc_define_postmaster(void);
+
+#endif							/* COUPON_GUC_H */

@@ -1,0 +1,53 @@
+/*
+ * intent.h
+ *	  What the running transaction owes to shared memory.
+ *
+ * An intent is recorded when a session changes shared memory in a way that
+ * depends on how its transaction ends: a taken unit, a pinned campaign, a
+ * shard under construction.  It is resolved exactly once, with the end of the
+ * (sub)transaction or earlier by its owner, whatever way the session leaves.
+ */
+#ifndef COUPON_INTENT_H
+#define COUPON_INTENT_H
+
+struct CouponCampaign;
+struct CouponShard;
+typedef struct CouponIntent CouponIntent;
+
+/*
+ * Called at commit or abort.  Must not allocate and must not throw; it may
+ * take LWLocks.  At commit the transaction is already visible to others, at
+ * abort its rows are already dead to them.
+ */
+typedef void (*CouponResolver) (CouponIntent *intent, bool committed);
+
+struct CouponIntent
+{
+	CouponResolver resolve;
+	struct CouponCampaign *campaign;
+	struct CouponShard *shard;
+	uint32		number;			/* of the resolver's own: a bit, an index */
+	int			level;			/* nesting level of the subtransaction */
+};
+
+/* Makes room for n more intents.  May throw; call before touching anything. */
+extern void coupon_intent_reserve(int n);
+
+/* Records an intent in reserved room.  Never throws. */
+extern void coupon_intent_push(CouponResolver resolve, struct CouponCampaign *campaign,
+							   struct CouponShard *shard, uint32 number);
+
+/* The newest intent that matches, or NULL.  number is compared too. */
+extern CouponIntent *coupon_intent_find(CouponResolver resolve, struct CouponCampaign *campaign,
+										struct CouponShard *shard, uint32 number);
+
+/* Resolves one intent now and forgets it.  Never throws. */
+extern void coupon_intent_finish(CouponIntent *intent, bool committed);
+
+/* Forgets one intent without resolving it.  Never throws. */
+extern void coupon_intent_forget(CouponIntent *intent);
+
+/* How many intents of that kind the transaction has for a campaign. */
+extern int	coupon_intent_count(CouponResolver resolve, struct CouponCampaign *campaign);
+
+#endif							/* COUPON_INTENT_H */

@@ -1,0 +1,475 @@
+/*
+ * issue.c
+ *	  Issuing: the one core that all ways in share, and the SQL functions on it.
+ *
+ * The order of steps is the product's promise:
+ *	- who has a unit is told so first, so a retry always finds its coupon,
+ *	  after sell-out, pause and close, too, and a duplicate burns no stock;
+ *	- then the window, then the stock map, then the row under its constraints,
+ *	  then the event; all of it in the caller's transaction.
+ *
+ * A batch is worked off in rounds.  Users are looked up and rows inserted in
+ * the order of user ids, so two batches cannot deadlock; units are dealt out
+ * in the order of items, so that first come is first served.  A round leaves
+ * over the second wish of a user and what lost a race; the next takes these.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/shmem.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/tuplestore.h"
+
+#include "arguments.h"
+#include "compat.h"
+#include "event.h"
+#include "guc.h"
+#include "issue.h"
+#include "outbox.h"
+
+#define palloc_huge_array(type, n) \
+	((type *) MemoryContextAllocHuge(CurrentMemoryContext, mul_size(sizeof(type), n)))
+
+PG_FUNCTION_INFO_V1(coupon_issue);
+PG_FUNCTION_INFO_V1(coupon_issue_bigint);
+PG_FUNCTION_INFO_V1(coupon_issue_many);
+
+/* A batch at work. */
+typedef struct Batch
+{
+	CouponCampaign *campaign;
+	const CouponDefinition *def;
+	CouponStore *store;
+	CouponOutbox *outbox;		/* made with the first event */
+	StringInfoData payload;
+	TimestampTz now;
+	CouponWait	wait;
+	CouponItem *items;
+	int			nitems;
+	int		   *by_user;		/* numbers of valid items in the order of user ids */
+	int			nvalid;
+	bool	   *pending;		/* item has no outcome yet */
+	bool	   *candidate;		/* item wants a unit in this round */
+	CouponUnit *units;			/* by item */
+	CouponUnit *dealt;			/* as taken, before they are dealt out */
+} Batch;
+
+static const char *const status_names[] = {
+	[COUPON_ISSUED] = "issued",
+	[COUPON_ALREADY_ISSUED] = "already_issued",
+	[COUPON_SOLD_OUT] = "sold_out",
+	[COUPON_BUSY] = "busy",
+	[COUPON_NOT_OPEN] = "not_open",
+	[COUPON_CLOSED] = "closed",
+	[COUPON_PAUSED] = "paused",
+	[COUPON_INVALID] = "invalid"
+};
+
+const char *
+coupon_status_name(CouponStatus status)
+{
+	return status_names[status];
+}
+
+/* What the window says; COUPON_ISSUED: units may be issued. */
+static CouponStatus
+check_window(const CouponDefinition *def, TimestampTz now)
+{
+	if (def->closed || now >= def->closes_at)
+		return COUPON_CLOSED;
+	if (def->paused)
+		return COUPON_PAUSED;
+	if (now < def->opens_at)
+		return COUPON_NOT_OPEN;
+	return COUPON_ISSUED;
+}
+
+/* Gives an item its outcome.  COUPON_ISSUED is counted when it commits. */
+static void
+decide(Batch *batch, int item, CouponStatus status)
+{
+	batch->items[item].status = status;
+	batch->pending[item] = false;
+	if (status != COUPON_ISSUED && status < COUPON_COUNTED_STATUSES)
+		pg_atomic_fetch_add_u64(&batch->campaign->answers[status], 1);
+}
+
+static int
+compare_users(const void *a, const void *b, void *arg)
+{
+	CouponItem *items = arg;
+	int			left = *(const int *) a;
+	int			right = *(const int *) b;
+	text	   *x = (text *) DatumGetPointer(items[left].user_id);
+	text	   *y = (text *) DatumGetPointer(items[right].user_id);
+	int			xlen = VARSIZE_ANY_EXHDR(x);
+	int			ylen = VARSIZE_ANY_EXHDR(y);
+	int			order = memcmp(VARDATA_ANY(x), VARDATA_ANY(y), Min(xlen, ylen));
+
+	if (order == 0)
+		order = xlen - ylen;
+	return order != 0 ? order : left - right;
+}
+
+static bool
+same_user(Batch *batch, int a, int b)
+{
+	text	   *x = (text *) DatumGetPointer(batch->items[a].user_id);
+	text	   *y = (text *) DatumGetPointer(batch->items[b].user_id);
+
+	return VARSIZE_ANY_EXHDR(x) == VARSIZE_ANY_EXHDR(y) &&
+		memcmp(VARDATA_ANY(x), VARDATA_ANY(y), VARSIZE_ANY_EXHDR(x)) == 0;
+}
+
+/*
+ * Looks up the first pending item of each user; returns how many want a unit.
+ */
+static int
+find_candidates(Batch *batch)
+{
+	int			ncandidates = 0;
+	int			last = -1;		/* the last candidate */
+
+	for (int i = 0; i < batch->nvalid; i++)
+	{
+		int			item = batch->by_user[i];
+		CouponIssuance *issuance = &batch->items[item].issuance;
+
+		if (!batch->pending[item])
+			continue;
+		batch->candidate[item] = false;
+		if (last >= 0 && same_user(batch, last, item))
+			continue;			/* depends on the outcome: next round */
+
+		switch (coupon_store_find_user(batch->store, batch->def,
+									   batch->items[item].user_id, batch->wait, issuance))
+		{
+			case COUPON_USER_HAS:
+				decide(batch, item, COUPON_ALREADY_ISSUED);
+				break;
+			case COUPON_USER_LOCKED:
+				decide(batch, item, COUPON_BUSY);
+				break;
+			case COUPON_USER_MAY_HAVE:
+				batch->candidate[item] = true;
+				ncandidates++;
+				last = item;
+				break;
+		}
+	}
+	return ncandidates;
+}
+
+/* Takes units and deals them out to the candidates in the order of items. */
+static void
+deal_units(Batch *batch, int ncandidates)
+{
+	CouponStock *stock = coupon_stock_open(batch->campaign, batch->def);
+	CouponShortage why;
+	int			ndealt;
+	int			next = 0;
+
+	ndealt = coupon_stock_take(batch->campaign, stock, ncandidates,
+							   batch->wait == COUPON_WAIT ? coupon_sold_out_wait : 0,
+							   batch->dealt, &why);
+	for (int item = 0; item < batch->nitems; item++)
+	{
+		if (!batch->pending[item] || !batch->candidate[item])
+			continue;
+		if (next < ndealt)
+			batch->units[item] = batch->dealt[next++];
+		else
+		{
+			batch->candidate[item] = false;
+			decide(batch, item, why == COUPON_SHORT_BUSY ? COUPON_BUSY : COUPON_SOLD_OUT);
+		}
+	}
+}
+
+static void
+append_event(Batch *batch, CouponItem *item)
+{
+	CouponIssuance *issuance = &item->issuance;
+	char	   *user_id = TextDatumGetCString(item->user_id);
+	char	   *code = issuance->code == NULL ? NULL : text_to_cstring(issuance->code);
+	StringInfo	payload = &batch->payload;
+
+	if (batch->outbox == NULL)
+	{
+		batch->outbox = coupon_outbox_begin();
+		initStringInfo(payload);
+	}
+
+	coupon_payload_begin(payload);
+	coupon_payload_int64(payload, "campaign_id", batch->def->campaign_id);
+	coupon_payload_text(payload, "user_id", user_id);
+	coupon_payload_int64(payload, "serial", issuance->serial);
+	coupon_payload_text(payload, "code", code);
+	coupon_payload_json(payload, "policy", COUPON_DEFINITION_POLICY_JSON(batch->def));
+	coupon_payload_time(payload, "issued_at", issuance->issued_at);
+	coupon_payload_time(payload, "expires_at", issuance->expires_at);
+	coupon_payload_end(payload);
+
+	coupon_outbox_add(batch->outbox, COUPON_DEFINITION_TOPIC(batch->def), user_id,
+					  COUPON_EVENT_ISSUED, payload->data);
+	pfree(user_id);
+	if (code != NULL)
+		pfree(code);
+}
+
+/* Writes the candidates' rows and events, in the order of user ids. */
+static void
+insert_candidates(Batch *batch)
+{
+	const CouponDefinition *def = batch->def;
+
+	for (int i = 0; i < batch->nvalid; i++)
+	{
+		int			number = batch->by_user[i];
+		CouponItem *item = &batch->items[number];
+		CouponUnit *unit = &batch->units[number];
+
+		if (!batch->pending[number] || !batch->candidate[number])
+			continue;
+		CHECK_FOR_INTERRUPTS();
+
+		item->issuance.serial = unit->serial;
+		item->issuance.shard = unit->shard_number;
+		item->issuance.issued_at = batch->now;
+		item->issuance.expires_at = def->usage_period_days == 0 ? DT_NOEND :
+			batch->now + def->usage_period_days * USECS_PER_DAY;
+		item->issuance.code = def->coded ?
+			coupon_store_label(def->campaign_id, unit->serial) : NULL;
+
+		switch (coupon_store_insert(batch->store, def, item->user_id, &item->issuance))
+		{
+			case COUPON_INSERTED:
+				append_event(batch, item);
+				decide(batch, number, COUPON_ISSUED);
+				break;
+			case COUPON_USER_TAKEN:
+				coupon_stock_give_back(batch->campaign, unit);
+				break;
+			case COUPON_SERIAL_TAKEN:
+				coupon_stock_disown(batch->campaign, unit);
+				break;
+		}
+	}
+}
+
+/* Rounds until every item has its outcome. */
+static void
+work_off(Batch *batch, CouponStatus window)
+{
+	for (;;)
+	{
+		int			ncandidates = find_candidates(batch);
+
+		if (ncandidates == 0)
+			break;
+		if (window != COUPON_ISSUED || coupon_stock_sold_out(batch->campaign))
+		{
+			for (int item = 0; item < batch->nitems; item++)
+			{
+				if (batch->pending[item] && batch->candidate[item])
+					decide(batch, item, window != COUPON_ISSUED ? window : COUPON_SOLD_OUT);
+			}
+			continue;			/* what was left over may have its unit */
+		}
+		PreventCommandIfReadOnly("coupon_issue()");
+		deal_units(batch, ncandidates);
+		insert_candidates(batch);
+	}
+	if (batch->outbox != NULL)
+	{
+		coupon_outbox_finish(batch->outbox);
+		pfree(batch->payload.data);
+	}
+}
+
+void
+coupon_issue_batch(int64 campaign_id, CouponItem *items, int nitems, CouponWait wait)
+{
+	Batch		batch = {0};
+	CouponStatus window;
+	bool		one_bool[2];
+	CouponUnit	one_unit[2];
+	int			one_int = 0;
+
+	PreventCommandDuringRecovery("coupon_issue()");
+
+	batch.campaign = coupon_campaign_enter(campaign_id, &batch.def);
+	batch.now = GetCurrentTimestamp();
+	batch.wait = wait;
+	batch.items = items;
+	batch.nitems = nitems;
+	window = check_window(batch.def, batch.now);
+
+	if (nitems == 1)
+	{
+		batch.by_user = &one_int;
+		batch.pending = &one_bool[0];
+		batch.candidate = &one_bool[1];
+		batch.units = &one_unit[0];
+		batch.dealt = &one_unit[1];
+	}
+	else
+	{
+		batch.by_user = palloc_huge_array(int, nitems);
+		batch.pending = palloc_huge_array(bool, nitems);
+		batch.candidate = palloc_huge_array(bool, nitems);
+		batch.units = palloc_huge_array(CouponUnit, nitems);
+		batch.dealt = palloc_huge_array(CouponUnit, nitems);
+	}
+
+	for (int i = 0; i < nitems; i++)
+	{
+		batch.pending[i] = false;
+		if (items[i].user_id == (Datum) 0)
+			items[i].status = COUPON_INVALID;
+		else if (window == COUPON_NOT_OPEN)
+			decide(&batch, i, COUPON_NOT_OPEN); /* nobody can have one yet */
+		else
+		{
+			batch.pending[i] = true;
+			batch.by_user[batch.nvalid++] = i;
+		}
+	}
+
+	if (batch.nvalid > 0)
+	{
+		if (batch.nvalid > 1)
+			qsort_arg(batch.by_user, batch.nvalid, sizeof(int), compare_users, items);
+		batch.store = coupon_store_open();
+		work_off(&batch, window);
+		coupon_store_close(batch.store);
+	}
+	coupon_campaign_leave(batch.campaign);
+}
+
+/* ---- SQL functions ---- */
+
+#define RESULT_NATTS	6
+
+static HeapTuple
+form_result(TupleDesc desc, Datum user_id, const CouponItem *item)
+{
+	const CouponIssuance *issuance = &item->issuance;
+	Datum		values[RESULT_NATTS] = {0};
+	bool		nulls[RESULT_NATTS];
+
+	memset(nulls, true, sizeof(nulls));
+	values[0] = user_id;
+	nulls[0] = user_id == (Datum) 0;
+	values[1] = CStringGetTextDatum(coupon_status_name(item->status));
+	nulls[1] = false;
+	if (item->status == COUPON_ISSUED || item->status == COUPON_ALREADY_ISSUED)
+	{
+		values[2] = Int64GetDatum(issuance->serial);
+		nulls[2] = false;
+		values[3] = PointerGetDatum(issuance->code);
+		nulls[3] = issuance->code == NULL;
+		values[4] = TimestampTzGetDatum(issuance->issued_at);
+		nulls[4] = false;
+		values[5] = TimestampTzGetDatum(issuance->expires_at);
+		nulls[5] = issuance->expires_at == DT_NOEND;
+	}
+	return heap_form_tuple(desc, values, nulls);
+}
+
+/* The result type, looked up once per call site. */
+static TupleDesc
+result_desc(FunctionCallInfo fcinfo)
+{
+	TupleDesc	desc = fcinfo->flinfo->fn_extra;
+
+	if (desc == NULL)
+	{
+		MemoryContext oldcontext = MemoryContextSwitchTo(fcinfo->flinfo->fn_mcxt);
+
+		if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE ||
+			desc->natts != RESULT_NATTS)
+			elog(ERROR, "coupon.issue_result has an unexpected shape");
+		desc = BlessTupleDesc(desc);
+		fcinfo->flinfo->fn_extra = desc;
+		MemoryContextSwitchTo(oldcontext);
+	}
+	return desc;
+}
+
+static Datum
+issue_coupon(FunctionCallInfo fcinfo, Datum user_id)
+{
+	TupleDesc	desc = result_desc(fcinfo);
+	CouponItem	item = {0};
+
+	coupon_require_argument(fcinfo, 0, "campaign_id");
+	item.user_id = user_id;
+	coupon_issue_batch(PG_GETARG_INT64(0), &item, 1, COUPON_WAIT);
+	return HeapTupleGetDatum(form_result(desc, user_id, &item));
+}
+
+/*
+ * coupon_issue(campaign_id bigint, user_id text)
+ */
+Datum
+coupon_issue(PG_FUNCTION_ARGS)
+{
+	coupon_check_text(fcinfo, 1, "user_id", 1, COUPON_MAX_NAME);
+	return issue_coupon(fcinfo, PointerGetDatum(PG_GETARG_TEXT_PP(1)));
+}
+
+/*
+ * coupon_issue(campaign_id bigint, user_id bigint)
+ */
+Datum
+coupon_issue_bigint(PG_FUNCTION_ARGS)
+{
+	char		digits[MAXINT8LEN + 1];
+
+	coupon_require_argument(fcinfo, 1, "user_id");
+	pg_lltoa(PG_GETARG_INT64(1), digits);
+	return issue_coupon(fcinfo, CStringGetTextDatum(digits));
+}
+
+/*
+ * coupon_issue_many(campaign_id bigint, user_ids text[])
+ */
+Datum
+coupon_issue_many(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	int			nitems;
+	text	  **users;
+	CouponItem *items;
+
+	coupon_require_argument(fcinfo, 0, "campaign_id");
+	users = coupon_get_text_array(fcinfo, 1, "user_ids", &nitems);
+	InitMaterializedSRF(fcinfo, 0);
+
+	items = palloc_huge_array(CouponItem, Max(nitems, 1));
+	memset(items, 0, nitems * sizeof(CouponItem));
+	for (int i = 0; i < nitems; i++)
+	{
+		if (users[i] != NULL && VARSIZE_ANY_EXHDR(users[i]) >= 1 &&
+			VARSIZE_ANY_EXHDR(users[i]) <= COUPON_MAX_NAME)
+			items[i].user_id = PointerGetDatum(users[i]);
+	}
+
+	coupon_issue_batch(PG_GETARG_INT64(0), items, nitems, COUPON_WAIT);
+
+	for (int i = 0; i < nitems; i++)
+	{
+		HeapTuple	tuple = form_result(rsinfo->setDesc, PointerGetDatum(users[i]), &items[i]);
+
+		tuplestore_puttuple(rsinfo->setResult, tuple);
+		heap_freetuple(tuple);
+	}
+	return (Datum) 0;
+}

@@ -1,0 +1,28 @@
+/*
+ * issue.h
+ *	  Issuing: the one core that all ways in share.
+ */
+#ifndef COUPON_ISSUE_H
+#define COUPON_ISSUE_H
+
+#include "status_codes.h"
+#include "store.h"
+
+/* One wish and its outcome. */
+typedef struct CouponItem
+{
+	Datum		user_id;		/* a detoasted text, 0: the item is invalid */
+	CouponStatus status;		/* out */
+	CouponIssuance issuance;	/* out, for issued and already_issued */
+} CouponItem;
+
+/*
+ * Issues one unit of a campaign to each item's user, in the current
+ * transaction; one outcome an item, and no item's failure touches another.
+ * Where stock runs short earlier items come first.  ERROR for an unknown
+ * campaign and where the transaction cannot write.
+ */
+extern void coupon_issue_batch(int64 campaign_id, CouponItem *items, int nitems,
+							   CouponWait wait);
+
+#endif							/* COUPON_ISSUE_H */

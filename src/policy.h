@@ -1,0 +1,15 @@
+/*
+ * policy.h
+ *	  The discount policy of a campaign.
+ */
+#ifndef COUPON_POLICY_H
+#define COUPON_POLICY_H
+
+#include "utils/jsonb.h"
+
+#define COUPON_MAX_POLICY	4096	/* bytes as text: it is copied into every row */
+
+/* ERROR, with the rule that it breaks, unless the policy is a valid one. */
+extern void coupon_policy_check(Jsonb *policy);
+
+#endif							/* COUPON_POLICY_H */

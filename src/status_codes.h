@@ -1,0 +1,24 @@
+/*
+ * status_codes.h
+ *	  The answers of an issue call, in the order in which they are counted.
+ */
+#ifndef COUPON_STATUS_CODES_H
+#define COUPON_STATUS_CODES_H
+
+typedef enum CouponStatus
+{
+	COUPON_ISSUED,
+	COUPON_ALREADY_ISSUED,
+	COUPON_SOLD_OUT,
+	COUPON_BUSY,
+	COUPON_NOT_OPEN,
+	COUPON_CLOSED,
+	COUPON_PAUSED,
+	COUPON_INVALID				/* one bad item of a batch; not counted */
+} CouponStatus;
+
+#define COUPON_COUNTED_STATUSES	(COUPON_PAUSED + 1)
+
+extern const char *coupon_status_name(CouponStatus status);
+
+#endif							/* COUPON_STATUS_CODES_H */

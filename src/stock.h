@@ -1,0 +1,70 @@
+/*
+ * stock.h
+ *	  The stock map: which units of a campaign are free, in shared memory.
+ *
+ * A hint: the unique index over (campaign_id, serial) is the law.
+ */
+#ifndef COUPON_STOCK_H
+#define COUPON_STOCK_H
+
+#include "campaign.h"
+
+typedef struct CouponStock CouponStock;
+typedef struct CouponShard CouponShard;
+
+/* A unit taken by this transaction. */
+typedef struct CouponUnit
+{
+	CouponShard *shard;
+	uint32		bit;
+	int32		shard_number;
+	int64		serial;
+} CouponUnit;
+
+/* Why fewer units were taken than wanted. */
+typedef enum CouponShortage
+{
+	COUPON_NO_SHORTAGE,
+	COUPON_SHORT_SOLD_OUT,		/* none free, none in flight elsewhere */
+	COUPON_SHORT_BUSY			/* still in flight when the wait was over */
+} CouponShortage;
+
+/*
+ * The map of an entered campaign, made if need be; no shard is built yet.
+ * Valid while the campaign is pinned.
+ */
+extern CouponStock *coupon_stock_open(CouponCampaign *campaign, const CouponDefinition *def);
+
+/* True if the campaign is known to be sold out: one read of shared memory. */
+extern bool coupon_stock_sold_out(CouponCampaign *campaign);
+
+/*
+ * Takes up to n units; returns how many, and why not all.  Each is given back
+ * if the (sub)transaction aborts.  Waits up to wait_ms for units in flight.
+ */
+extern int	coupon_stock_take(CouponCampaign *campaign, CouponStock *stock, int n,
+							  int wait_ms, CouponUnit *units, CouponShortage *why);
+
+/* Gives a unit back at once: it was not used and no row of it is left. */
+extern void coupon_stock_give_back(CouponCampaign *campaign, const CouponUnit *unit);
+
+/* Leaves a unit taken that the index says is somebody else's. */
+extern void coupon_stock_disown(CouponCampaign *campaign, const CouponUnit *unit);
+
+/* Gives a serial back when this transaction, which deleted its row, commits. */
+extern void coupon_stock_return(CouponCampaign *campaign, CouponStock *stock, int64 serial);
+
+/* Sums over all shards, building those that are not built. */
+typedef struct CouponStockSum
+{
+	int64		units;
+	int64		free;
+	int64		in_flight;
+} CouponStockSum;
+
+extern void coupon_stock_sum(CouponCampaign *campaign, CouponStock *stock, CouponStockSum *sum);
+
+/* Frees a map that nobody has pinned. */
+extern void coupon_stock_free(dsa_pointer stock);
+
+#endif							/* COUPON_STOCK_H */

@@ -1,0 +1,409 @@
+/*
+ * store.c
+ *	  The rows of coupon.issuance: found, and inserted under their constraints.
+ *
+ * Works below the executor, with the table and index access methods, because
+ * that is where half of an SQL statement's time goes.  What the executor
+ * would do for the table is done here: all its indexes are maintained, also
+ * those that a DBA adds, and CHECK constraints are evaluated.  Row triggers
+ * are not fired: our own guard what this file keeps by construction, and a
+ * foreign one is refused rather than skipped.
+ *
+ * An insertion is speculative, as in INSERT ... ON CONFLICT: a conflict in a
+ * unique index is an answer, not an ERROR, and two sessions that insert the
+ * same user never wait for each other in a circle.
+ *
+ * Reads use dirty snapshots: they see what is committed now and what others
+ * are about to commit, at every isolation level, as a unique index does.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_trigger.h"
+#include "commands/trigger.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "catalog.h"
+#include "compat.h"
+#include "store.h"
+
+/*
+ * What an insertion needs of the executor is prepared once per session, and
+ * again after the table or its indexes change.  Relations are opened for each
+ * call.
+ */
+struct CouponStore
+{
+	bool		valid;
+	uint64		invalidations;
+	Oid			relid;
+	MemoryContext context;
+	EState	   *estate;
+	ResultRelInfo *relinfo;
+	Oid		   *indexes;
+	TupleTableSlot *slot;		/* the row to insert */
+	TupleTableSlot *found;		/* a row found, of this call */
+	bool		checks;			/* the table has CHECK constraints */
+	text	   *issued;			/* the state of a new row */
+};
+
+static CouponStore store_cache;
+
+static void
+relcache_callback(Datum arg, Oid relid)
+{
+	if (relid == InvalidOid || relid == store_cache.relid)
+	{
+		store_cache.valid = false;
+		store_cache.invalidations++;
+	}
+}
+
+/* A trigger that someone else put on the table would silently not fire. */
+static void
+refuse_foreign_triggers(Relation rel)
+{
+	TriggerDesc *triggers = rel->trigdesc;
+
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
+	{
+		Trigger    *trigger = &triggers->triggers[i];
+
+		if (TRIGGER_FOR_INSERT(trigger->tgtype) && !trigger->tgisinternal &&
+			trigger->tgenabled != TRIGGER_DISABLED &&
+			strcmp(trigger->tgname, "issuance_guard") != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("trigger \"%s\" on coupon.issuance is not supported", trigger->tgname),
+					 errdetail("Issuing writes the table below the level at which INSERT triggers fire."),
+					 errhint("Drop the trigger, and read the events in coupon.outbox instead.")));
+	}
+}
+
+static void
+prepare_store(CouponStore *store, Relation rel)
+{
+	static bool registered = false;
+	MemoryContext oldcontext;
+	TupleDesc	desc;
+	uint64		invalidations;
+
+	if (!registered)
+	{
+		CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
+		registered = true;
+	}
+	if (store->context == NULL)
+		store->context = AllocSetContextCreate(TopMemoryContext, "coupon store",
+											   ALLOCSET_DEFAULT_SIZES);
+	MemoryContextReset(store->context);
+
+	refuse_foreign_triggers(rel);
+
+	oldcontext = MemoryContextSwitchTo(store->context);
+	store->valid = false;
+	store->relid = RelationGetRelid(rel);
+	invalidations = store->invalidations;
+	store->estate = CreateExecutorState();
+	store->relinfo = makeNode(ResultRelInfo);
+	InitResultRelInfo(store->relinfo, rel, 0, NULL, 0);
+	ExecOpenIndices(store->relinfo, true);
+	store->indexes = palloc(Max(store->relinfo->ri_NumIndices, 1) * sizeof(Oid));
+	for (int i = 0; i < store->relinfo->ri_NumIndices; i++)
+		store->indexes[i] = RelationGetRelid(store->relinfo->ri_IndexRelationDescs[i]);
+	/* a copy: a slot that outlives the transaction must not pin the original */
+	desc = CreateTupleDescCopyConstr(RelationGetDescr(rel));
+	store->slot = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
+	store->checks = desc->constr != NULL && desc->constr->num_check > 0;
+	store->issued = cstring_to_text("issued");
+	MemoryContextSwitchTo(oldcontext);
+
+	/* good for the next call, too, unless the table changed meanwhile */
+	store->valid = store->invalidations == invalidations;
+}
+
+CouponStore *
+coupon_store_open(void)
+{
+	CouponStore *store = &store_cache;
+	Relation	rel = table_open(coupon_catalog()->issuance, RowExclusiveLock);
+
+	if (store->valid && store->relid == RelationGetRelid(rel))
+	{
+		store->relinfo->ri_RelationDesc = rel;
+		for (int i = 0; i < store->relinfo->ri_NumIndices; i++)
+			store->relinfo->ri_IndexRelationDescs[i] =
+				index_open(store->indexes[i], RowExclusiveLock);
+	}
+	else
+		prepare_store(store, rel);
+
+	store->found = table_slot_create(rel, NULL);
+	return store;
+}
+
+void
+coupon_store_close(CouponStore *store)
+{
+	ExecDropSingleTupleTableSlot(store->found);
+	ExecClearTuple(store->slot);
+	for (int i = 0; i < store->relinfo->ri_NumIndices; i++)
+		index_close(store->relinfo->ri_IndexRelationDescs[i], RowExclusiveLock);
+	table_close(store->relinfo->ri_RelationDesc, NoLock);
+}
+
+/* The open index with that OID. */
+static Relation
+get_index(CouponStore *store, Oid oid)
+{
+	for (int i = 0; i < store->relinfo->ri_NumIndices; i++)
+	{
+		if (store->indexes[i] == oid)
+			return store->relinfo->ri_IndexRelationDescs[i];
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("a unique index of coupon.issuance is missing"),
+			 errdetail("Index %u is not among the table's valid indexes.", oid),
+			 errhint("Without it units could be sold twice: restore the extension's constraints.")));
+}
+
+/* ---- finding ---- */
+
+static void
+read_issuance(TupleTableSlot *slot, CouponIssuance *issuance)
+{
+	slot_getsomeattrs(slot, Issuance_expires_at);
+	issuance->serial = DatumGetInt64(slot->tts_values[Issuance_serial - 1]);
+	issuance->shard = DatumGetInt32(slot->tts_values[Issuance_shard - 1]);
+	issuance->nth = DatumGetInt32(slot->tts_values[Issuance_nth - 1]);
+	issuance->issued_at = DatumGetTimestampTz(slot->tts_values[Issuance_issued_at - 1]);
+	issuance->expires_at = slot->tts_isnull[Issuance_expires_at - 1] ? DT_NOEND :
+		DatumGetTimestampTz(slot->tts_values[Issuance_expires_at - 1]);
+	issuance->code = NULL;
+}
+
+/* A row of a transaction that has yet to decide. */
+typedef struct Undecided
+{
+	TransactionId xid;			/* invalid: there is none */
+	uint32		token;			/* of a speculative insertion */
+	ItemPointerData tid;
+} Undecided;
+
+/*
+ * One look at a user's rows, from the highest nth down.  Fills *found with
+ * the newest row, or with a free nth; *undecided with a row to wait for, if
+ * only that one stands in the way.  A row that is being updated has two live
+ * versions with the same nth; it is there whatever becomes of the update.
+ */
+static CouponUserState
+look_at_user(CouponStore *store, const CouponDefinition *def, Datum user_id,
+			 CouponIssuance *found, Undecided *undecided)
+{
+	Relation	index = get_index(store, coupon_catalog()->issuance_user_key);
+	CouponUserState state = COUPON_USER_HAS;
+	SnapshotData dirty;
+	ScanKeyData keys[2];
+	IndexScanDesc scan;
+	Undecided	pending = {0};	/* of the nth being looked at */
+	int32		below = PG_INT32_MAX;	/* the nth seen last */
+
+	undecided->xid = InvalidTransactionId;
+	InitDirtySnapshot(dirty);
+	coupon_key_int64(&keys[0], 1, BTEqualStrategyNumber, def->campaign_id);
+	coupon_key_text(&keys[1], 2, user_id);
+	scan = coupon_index_beginscan(store->relinfo->ri_RelationDesc, index, &dirty, 2);
+	index_rescan(scan, keys, 2, NULL, 0);
+
+	found->nth = 0;
+	while (index_getnext_slot(scan, BackwardScanDirection, store->found))
+	{
+		bool		isnull;
+		int32		nth = DatumGetInt32(slot_getattr(store->found, Issuance_nth, &isnull));
+
+		CHECK_FOR_INTERRUPTS();
+		if (nth < below)
+		{
+			if (TransactionIdIsValid(pending.xid))
+				*undecided = pending;
+			pending.xid = InvalidTransactionId;
+
+			if (below == PG_INT32_MAX)
+			{
+				read_issuance(store->found, found);
+				if (nth < def->per_user_limit)
+				{
+					found->nth = nth + 1;
+					state = COUPON_USER_MAY_HAVE;
+					break;
+				}
+			}
+			else if (nth < below - 1)
+			{
+				found->nth = below - 1;
+				state = COUPON_USER_MAY_HAVE;
+				break;
+			}
+			below = nth;
+			if (TransactionIdIsValid(dirty.xmin))
+			{
+				pending.xid = dirty.xmin;
+				pending.token = dirty.speculativeToken;
+				pending.tid = store->found->tts_tid;
+			}
+		}
+		else if (!TransactionIdIsValid(dirty.xmin))
+			pending.xid = InvalidTransactionId;
+	}
+	index_endscan(scan);
+	ExecClearTuple(store->found);
+
+	if (state == COUPON_USER_MAY_HAVE)
+		return state;
+	if (TransactionIdIsValid(pending.xid))
+		*undecided = pending;
+	if (below == PG_INT32_MAX)
+	{
+		found->nth = 1;
+		return COUPON_USER_MAY_HAVE;
+	}
+	if (below > 1)
+	{
+		found->nth = below - 1;
+		return COUPON_USER_MAY_HAVE;
+	}
+	return COUPON_USER_HAS;
+}
+
+CouponUserState
+coupon_store_find_user(CouponStore *store, const CouponDefinition *def, Datum user_id,
+					   CouponWait wait, CouponIssuance *found)
+{
+	for (;;)
+	{
+		Undecided	undecided;
+		CouponUserState state = look_at_user(store, def, user_id, found, &undecided);
+
+		if (state == COUPON_USER_MAY_HAVE || !TransactionIdIsValid(undecided.xid))
+		{
+			if (state == COUPON_USER_HAS && def->coded)
+				found->code = coupon_store_label(def->campaign_id, found->serial);
+			return state;
+		}
+		if (wait == COUPON_NO_WAIT)
+			return COUPON_USER_LOCKED;
+
+		/* as a unique index does: whoever came first decides */
+		if (undecided.token != 0)
+			SpeculativeInsertionWait(undecided.xid, undecided.token);
+		else
+			XactLockTableWait(undecided.xid, store->relinfo->ri_RelationDesc,
+							  &undecided.tid, XLTW_InsertIndex);
+	}
+}
+
+text *
+coupon_store_label(int64 campaign_id, int64 serial)
+{
+	const CouponCatalog *catalog = coupon_catalog();
+	ScanKeyData keys[2];
+	CouponScan	scan;
+	text	   *label = NULL;
+
+	coupon_key_int64(&keys[0], 1, BTEqualStrategyNumber, campaign_id);
+	coupon_key_int64(&keys[1], 2, BTEqualStrategyNumber, serial);
+	coupon_scan_begin(&scan, catalog->unit, catalog->unit_pkey, SnapshotSelf, keys, 2, false);
+	if (coupon_scan_next(&scan, ForwardScanDirection))
+	{
+		bool		isnull;
+
+		label = DatumGetTextPCopy(slot_getattr(scan.slot, Unit_label, &isnull));
+	}
+	coupon_scan_end(&scan);
+	return label;
+}
+
+/* ---- inserting ---- */
+
+static void
+fill_slot(CouponStore *store, const CouponDefinition *def, Datum user_id,
+		  const CouponIssuance *issuance)
+{
+	TupleTableSlot *slot = store->slot;
+	Datum	   *values = slot->tts_values;
+	bool	   *nulls = slot->tts_isnull;
+
+	ExecClearTuple(slot);
+	/* columns that a DBA may have added stay null */
+	memset(nulls, true, slot->tts_tupleDescriptor->natts);
+	memset(nulls, false, Issuance_policy);
+
+	values[Issuance_campaign_id - 1] = Int64GetDatum(def->campaign_id);
+	values[Issuance_serial - 1] = Int64GetDatum(issuance->serial);
+	values[Issuance_shard - 1] = Int32GetDatum(issuance->shard);
+	values[Issuance_nth - 1] = Int32GetDatum(issuance->nth);
+	values[Issuance_issued_at - 1] = TimestampTzGetDatum(issuance->issued_at);
+	values[Issuance_expires_at - 1] = TimestampTzGetDatum(issuance->expires_at);
+	nulls[Issuance_expires_at - 1] = issuance->expires_at == DT_NOEND;
+	values[Issuance_user_id - 1] = user_id;
+	values[Issuance_state - 1] = PointerGetDatum(store->issued);
+	values[Issuance_policy - 1] = PointerGetDatum(COUPON_DEFINITION_POLICY(def));
+	ExecStoreVirtualTuple(slot);
+}
+
+CouponInsertion
+coupon_store_insert(CouponStore *store, const CouponDefinition *def, Datum user_id,
+					const CouponIssuance *issuance)
+{
+	const CouponCatalog *catalog = coupon_catalog();
+	Relation	rel = store->relinfo->ri_RelationDesc;
+	TupleTableSlot *slot = store->slot;
+	TransactionId xid = GetCurrentTransactionId();
+	bool		conflict = false;
+	uint32		token;
+	List	   *conflicting;
+	CouponInsertion result = COUPON_INSERTED;
+
+	fill_slot(store, def, user_id, issuance);
+	slot->tts_tableOid = RelationGetRelid(rel);
+	if (store->checks)
+		ExecConstraints(store->relinfo, slot, store->estate);
+
+	/*
+	 * Others that meet the row before we know its fate wait for the token,
+	 * not for our transaction.
+	 */
+	token = SpeculativeInsertionLockAcquire(xid);
+	table_tuple_insert_speculative(rel, slot, GetCurrentCommandId(true), 0, NULL, token);
+	conflicting = coupon_insert_index_tuples(store->relinfo, slot, store->estate, &conflict);
+	table_tuple_complete_speculative(rel, slot, token, !conflict);
+	SpeculativeInsertionLockRelease(xid);
+
+	if (conflict)
+	{
+		if (list_member_oid(conflicting, catalog->issuance_user_key))
+			result = COUPON_USER_TAKEN;
+		else if (list_member_oid(conflicting, catalog->issuance_serial_key))
+			result = COUPON_SERIAL_TAKEN;
+		else
+			ereport(ERROR,
+					(errcode(ERRCODE_UNIQUE_VIOLATION),
+					 errmsg("issuance conflicts with a unique index that is not coupon's own"),
+					 errdetail("Index \"%s\".",
+							   RelationGetRelationName(get_index(store, linitial_oid(conflicting)))),
+					 errhint("Drop that index from coupon.issuance.")));
+	}
+	list_free(conflicting);
+	ResetPerTupleExprContext(store->estate);
+	return result;
+}

@@ -1,0 +1,435 @@
+/*
+ * worker.c
+ *	  Background workers: the launcher, and what all kinds of workers share.
+ *
+ *	  launcher -- for each database in coupon.databases --> a worker per kind
+ *
+ *	  worker:  start -> connect -> claim -> [ cycle -> wait ]* -> exit
+ *						   |         |         |
+ *						   |         |         +- error: report, abort, back off
+ *						   |         +- another one holds the claim: exit
+ *						   +- no such database: exit, the launcher looks again
+ *
+ * The launcher is connected to no database; it starts what is missing once a
+ * second and stops what is no longer wanted.  A worker makes sure by a session
+ * lock that it is the only one of its kind in its database, so a restarted
+ * launcher need not know what its predecessor started.
+ *
+ * A worker must not be in the way of DDL.  It holds no snapshot and no lock
+ * while it waits, locks the extension's table only if that is free, and
+ * leaves when somebody waits to drop, rename or copy its database.
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_database.h"
+#include "commands/extension.h"
+#include "libpq/pqsignal.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/varlena.h"
+
+#include "compat.h"
+#include "guc.h"
+#include "shmem.h"
+#include "worker.h"
+
+#define LAUNCHER_INTERVAL_MS	1000
+#define RESTART_DELAY_MS		2000	/* of a worker that stopped */
+#define BACK_OFF_MS				1000	/* after an error in a cycle */
+#define HOUSEKEEPING_MS			500 /* longest time without a look around */
+
+static const CouponWorkerKind *const kinds[] = {&coupon_sweeper};
+
+extern PGDLLEXPORT void coupon_launcher_main(Datum arg);
+extern PGDLLEXPORT void coupon_worker_main(Datum arg);
+
+static void
+wait_ms(long ms)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 ms, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
+}
+
+static void
+set_up_signals(void)
+{
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+}
+
+/* ---- launcher ---- */
+
+/* A worker that the launcher has started. */
+typedef struct Started
+{
+	char		database[NAMEDATALEN];
+	int			kind;
+	BackgroundWorkerHandle *handle;
+	TimestampTz stopped_at;		/* 0: runs */
+	bool		wanted;
+} Started;
+
+static List *started = NIL;
+
+void
+coupon_worker_register(void)
+{
+	BackgroundWorker worker = {0};
+
+	if (IsBinaryUpgrade)
+		return;
+
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = 1;
+	strlcpy(worker.bgw_library_name, "coupon", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, "coupon_launcher_main", sizeof(worker.bgw_function_name));
+	strlcpy(worker.bgw_name, "coupon launcher", sizeof(worker.bgw_name));
+	strlcpy(worker.bgw_type, "coupon launcher", sizeof(worker.bgw_type));
+	RegisterBackgroundWorker(&worker);
+}
+
+/* Starts a worker; without a free background worker slot, says so. */
+static void
+start_worker(Started *s, Oid database)
+{
+	static bool complained = false;
+	BackgroundWorker worker = {0};
+
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	worker.bgw_main_arg = Int32GetDatum(s->kind);
+	worker.bgw_notify_pid = MyProcPid;
+	memcpy(worker.bgw_extra, &database, sizeof(Oid));
+	strlcpy(worker.bgw_library_name, "coupon", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, "coupon_worker_main", sizeof(worker.bgw_function_name));
+	snprintf(worker.bgw_name, sizeof(worker.bgw_name), "%s %s", kinds[s->kind]->name, s->database);
+	strlcpy(worker.bgw_type, kinds[s->kind]->name, sizeof(worker.bgw_type));
+
+	s->handle = NULL;
+	if (RegisterDynamicBackgroundWorker(&worker, &s->handle))
+		complained = false;
+	else if (!complained)
+	{
+		complained = true;
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("no background worker slot for \"%s\"", worker.bgw_name),
+				 errhint("Raise max_worker_processes.")));
+	}
+}
+
+static Started *
+find_started(const char *database, int kind)
+{
+	ListCell   *cell;
+	Started    *s;
+
+	foreach(cell, started)
+	{
+		s = lfirst(cell);
+		if (strcmp(s->database, database) == 0 && s->kind == kind)
+			return s;
+	}
+	s = MemoryContextAllocZero(TopMemoryContext, sizeof(Started));
+	strlcpy(s->database, database, NAMEDATALEN);
+	s->kind = kind;
+	{
+		MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
+
+		started = lappend(started, s);
+		MemoryContextSwitchTo(oldcontext);
+	}
+	return s;
+}
+
+/* Starts the worker unless it runs or stopped a moment ago. */
+static void
+see_to(Started *s, Oid database)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	pid_t		pid;
+
+	s->wanted = true;
+	if (s->handle != NULL &&
+		GetBackgroundWorkerPid(s->handle, &pid) == BGWH_STOPPED)
+	{
+		pfree(s->handle);
+		s->handle = NULL;
+		s->stopped_at = now;
+	}
+	if (s->handle == NULL && OidIsValid(database) &&
+		(s->stopped_at == 0 ||
+		 TimestampDifferenceExceeds(s->stopped_at, now, RESTART_DELAY_MS)))
+		start_worker(s, database);
+}
+
+/*
+ * The OID of a database, InvalidOid if there is none.  A process without a
+ * database cannot use system indexes, hence the scan.
+ */
+static Oid
+find_database(const char *name)
+{
+	Relation	rel = table_open(DatabaseRelationId, AccessShareLock);
+	TableScanDesc scan = table_beginscan_catalog(rel, 0, NULL);
+	HeapTuple	tuple;
+	Oid			oid = InvalidOid;
+
+	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	{
+		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
+
+		if (strcmp(NameStr(form->datname), name) == 0 && form->datallowconn)
+			oid = form->oid;
+	}
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return oid;
+}
+
+/* Compares what runs with coupon.databases. */
+static void
+launch(void)
+{
+	char	   *names;
+	List	   *databases = NIL;
+	ListCell   *cell;
+
+	foreach(cell, started)
+		((Started *) lfirst(cell))->wanted = false;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	names = pstrdup(coupon_databases);
+	if (!SplitGUCList(names, ',', &databases))
+		ereport(WARNING,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid list syntax in coupon.databases"),
+				 errhint("Write database names separated by commas.")));
+	foreach(cell, databases)
+	{
+		const char *database = lfirst(cell);
+		Oid			oid = find_database(database);
+
+		for (size_t kind = 0; kind < lengthof(kinds); kind++)
+		{
+			MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
+
+			see_to(find_started(database, kind), oid);
+			MemoryContextSwitchTo(oldcontext);
+		}
+	}
+	CommitTransactionCommand();
+
+	foreach(cell, started)
+	{
+		Started    *s = lfirst(cell);
+
+		if (!s->wanted && s->handle != NULL)
+		{
+			TerminateBackgroundWorker(s->handle);
+			pfree(s->handle);
+			s->handle = NULL;
+			s->stopped_at = 0;
+		}
+	}
+}
+
+void
+coupon_launcher_main(Datum arg)
+{
+	set_up_signals();
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+
+	for (;;)
+	{
+		launch();
+		pgstat_report_activity(STATE_IDLE, NULL);
+		wait_ms(LAUNCHER_INTERVAL_MS);
+	}
+}
+
+/* ---- workers ---- */
+
+/* Is this the only worker of its kind in the database? */
+static bool
+claim_database(int kind)
+{
+	LOCKTAG		tag = {0};
+
+	tag.locktag_field1 = MyDatabaseId;
+	tag.locktag_field2 = kind;
+	tag.locktag_field3 = 0xc0c0;	/* ours among the user locks */
+	tag.locktag_type = LOCKTAG_USERLOCK;
+	tag.locktag_lockmethodid = USER_LOCKMETHOD;
+	return LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+/*
+ * Does somebody hold the database against new connections, to drop, rename or
+ * copy it?  They wait up to five seconds for the others to leave.
+ */
+static bool
+database_is_wanted(void)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, MyDatabaseId, 0);
+	if (LockAcquire(&tag, RowExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return true;
+	LockRelease(&tag, RowExclusiveLock, false);
+	return false;
+}
+
+/*
+ * The extension is there, and nobody is dropping it: its main table could be
+ * locked without waiting.
+ */
+static bool
+extension_is_usable(void)
+{
+	Oid			ns = get_namespace_oid("coupon", true);
+	Oid			table;
+
+	if (!OidIsValid(get_extension_oid("coupon", true)) || !OidIsValid(ns))
+		return false;
+	table = get_relname_relid("issuance", ns);
+	return OidIsValid(table) && ConditionalLockRelationOid(table, RowExclusiveLock) &&
+		get_relname_relid("issuance", ns) == table;
+}
+
+/* One cycle in one transaction; true if there is more to do at once. */
+static bool
+run_cycle(const CouponWorkerKind *kind)
+{
+	bool		more = false;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	if (database_is_wanted())
+	{
+		CommitTransactionCommand();
+		proc_exit(0);
+	}
+	if (extension_is_usable())
+	{
+		PushActiveSnapshot(GetTransactionSnapshot());
+		pgstat_report_activity(STATE_RUNNING, kind->name);
+		more = kind->work();
+		PopActiveSnapshot();
+	}
+	CommitTransactionCommand();
+	pgstat_report_stat(true);
+	pgstat_report_activity(STATE_IDLE, NULL);
+	return more;
+}
+
+/* True if the cycle failed, after reporting why. */
+static bool
+run_cycle_safely(const CouponWorkerKind *kind, MemoryContext context, bool *more)
+{
+	volatile bool failed = false;
+
+	PG_TRY();
+	{
+		*more = run_cycle(kind);
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		MemoryContextSwitchTo(context);
+		EmitErrorReport();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		RESUME_INTERRUPTS();
+		failed = true;
+	}
+	PG_END_TRY();
+
+	MemoryContextSwitchTo(context);
+	MemoryContextReset(context);
+	return failed;
+}
+
+/* Waits for a time that may be long, looking around in between. */
+static void
+wait_between_cycles(long ms)
+{
+	TimestampTz end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+
+	for (;;)
+	{
+		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), end);
+		bool		wanted;
+
+		if (left <= 0)
+			return;
+		wait_ms(Min(left, HOUSEKEEPING_MS));
+		StartTransactionCommand();
+		wanted = database_is_wanted();
+		CommitTransactionCommand();
+		if (wanted)
+			proc_exit(0);
+	}
+}
+
+void
+coupon_worker_main(Datum arg)
+{
+	const CouponWorkerKind *kind = kinds[DatumGetInt32(arg)];
+	MemoryContext context;
+	Oid			database;
+
+	set_up_signals();
+	memcpy(&database, MyBgworkerEntry->bgw_extra, sizeof(Oid));
+	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
+	pgstat_report_appname(kind->name);
+	/* nobody's objects are to stand in for ours */
+	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_SUSET, PGC_S_OVERRIDE);
+
+	if (!claim_database(DatumGetInt32(arg)))
+		proc_exit(0);
+	coupon_shmem_attach();
+	context = AllocSetContextCreate(TopMemoryContext, "coupon worker", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(context);
+
+	for (;;)
+	{
+		bool		more = false;
+		bool		failed = run_cycle_safely(kind, context, &more);
+
+		if (failed)
+			wait_between_cycles(BACK_OFF_MS);
+		else if (!more)
+			wait_between_cycles(kind->interval());
+		else
+			wait_ms(0);
+	}
+}
