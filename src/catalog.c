@@ -101,7 +101,8 @@ coupon_scan_begin(CouponScan *s, Oid heap, Oid index, Snapshot snapshot,
 	s->slot = table_slot_create(s->heap, NULL);
 	s->scan = coupon_index_beginscan(s->heap, s->index, snapshot, nkeys);
 	s->scan->xs_want_itup = want_index_tuples;
-	index_rescan(s->scan, keys, nkeys, NULL, 0);
+	if (keys != NULL)
+		index_rescan(s->scan, keys, nkeys, NULL, 0);
 }
 
 bool

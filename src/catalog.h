@@ -58,7 +58,8 @@ extern const CouponCatalog *coupon_catalog(void);
 
 /*
  * A table, one of its indexes and a scan over it: opened and closed together.
- * With want_index_tuples, scan->xs_itup is there beside the row.
+ * With want_index_tuples, scan->xs_itup is there beside the row.  Without keys
+ * the caller begins by index_rescan.
  */
 typedef struct CouponScan
 {

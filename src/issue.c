@@ -45,8 +45,9 @@ typedef struct Batch
 {
 	CouponCampaign *campaign;
 	const CouponDefinition *def;
-	CouponStore *store;
-	CouponOutbox *outbox;		/* made with the first event */
+	CouponLookup lookup;
+	CouponStore *store;			/* opened for the first insertion */
+	CouponOutbox *outbox;		/* begun with the first event */
 	StringInfoData payload;
 	TimestampTz now;
 	CouponWait	wait;
@@ -147,8 +148,8 @@ find_candidates(Batch *batch)
 		if (last >= 0 && same_user(batch, last, item))
 			continue;			/* depends on the outcome: next round */
 
-		switch (coupon_store_find_user(batch->store, batch->def,
-									   batch->items[item].user_id, batch->wait, issuance))
+		switch (coupon_lookup_user(&batch->lookup, batch->items[item].user_id,
+								   batch->wait, issuance))
 		{
 			case COUPON_USER_HAS:
 				decide(batch, item, COUPON_ALREADY_ISSUED);
@@ -229,6 +230,8 @@ insert_candidates(Batch *batch)
 {
 	const CouponDefinition *def = batch->def;
 
+	if (batch->store == NULL)
+		batch->store = coupon_store_open();
 	for (int i = 0; i < batch->nvalid; i++)
 	{
 		int			number = batch->by_user[i];
@@ -273,7 +276,7 @@ work_off(Batch *batch, CouponStatus window)
 
 		if (ncandidates == 0)
 			break;
-		if (window != COUPON_ISSUED || coupon_stock_sold_out(batch->campaign))
+		if (window != COUPON_ISSUED || coupon_stock_sold_out(batch->campaign, batch->def))
 		{
 			for (int item = 0; item < batch->nitems; item++)
 			{
@@ -286,6 +289,8 @@ work_off(Batch *batch, CouponStatus window)
 		deal_units(batch, ncandidates);
 		insert_candidates(batch);
 	}
+	if (batch->store != NULL)
+		coupon_store_close(batch->store);
 	if (batch->outbox != NULL)
 	{
 		coupon_outbox_finish(batch->outbox);
@@ -346,9 +351,9 @@ coupon_issue_batch(int64 campaign_id, CouponItem *items, int nitems, CouponWait 
 	{
 		if (batch.nvalid > 1)
 			qsort_arg(batch.by_user, batch.nvalid, sizeof(int), compare_users, items);
-		batch.store = coupon_store_open();
+		coupon_lookup_begin(&batch.lookup, batch.def);
 		work_off(&batch, window);
-		coupon_store_close(batch.store);
+		coupon_lookup_end(&batch.lookup);
 	}
 	coupon_campaign_leave(batch.campaign);
 }

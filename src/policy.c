@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
@@ -79,7 +80,8 @@ check_keys(Jsonb *policy)
 		}
 		if (!found)
 			refuse(psprintf("There is no key \"%.*s\".",
-							Min(value.val.string.len, 64), value.val.string.val),
+							pg_mbcliplen(value.val.string.val, value.val.string.len, 64),
+							value.val.string.val),
 				   "The keys are " KNOWN_KEYS ". Put data of your own under \"attributes\".");
 	}
 }

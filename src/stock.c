@@ -8,10 +8,8 @@
  * waits for a bit.  The durable truth is coupon.issuance.  A map that is wrong
  * towards free costs a refused insertion, and the bit stays set; one that is
  * wrong towards taken is healed by a second look at the index before the
- * campaign is called sold out (see recheck_shard).
- *
- * Shards are built from the index one by one, on first use, with a dirty
- * snapshot: what running transactions have inserted counts as taken.
+ * campaign is called sold out.  Shards are built from the index one by one,
+ * on first use (stock_build.c).
  *
  * Concurrency.  All fields are atomics, changed in an order that makes one
  * question answerable without a lock: is everything gone?  A taker sets the
@@ -24,112 +22,16 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
-#include "access/relscan.h"
-#include "access/stratnum.h"
-#include "access/tableam.h"
-#include "access/visibilitymap.h"
-#include "executor/tuptable.h"
 #include "miscadmin.h"
-#include "port/pg_bitutils.h"
-#include "storage/bufmgr.h"
-#include "storage/condition_variable.h"
-#include "storage/proclist.h"
-#include "utils/rel.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "catalog.h"
 #include "compat.h"
+#include "guc.h"
 #include "intent.h"
-#include "stock.h"
+#include "stock_map.h"
 
-/* states of a shard, bits */
-#define SHARD_BUILDING	1		/* a session reads the index for it */
-#define SHARD_STALE		2		/* a unit returned meanwhile: read again */
-#define SHARD_READY		4		/* its bits can be used */
-#define SHARD_CHECKING	8		/* ready; a session compares it with the index */
-
-struct CouponShard
-{
-	int64		first_serial;	/* constant */
-	int32		units;			/* constant */
-	int32		number;			/* constant */
-	dsa_pointer bits;			/* written by the builder, constant when ready */
-	pg_atomic_uint32 state;
-	pg_atomic_uint32 free;
-	pg_atomic_uint32 in_flight; /* units taken or being returned, undecided */
-	pg_atomic_uint32 cursor;	/* word in which a free unit was last found */
-	pg_atomic_uint32 unchecked; /* 1: not compared with the index since it mattered */
-};
-
-#define CACHE_LINE	64
-#define SHARD_STRIDE	TYPEALIGN(CACHE_LINE, sizeof(CouponShard))
-
-/*
- * Shards are never moved, since sessions keep pointers to them: the first
- * segment holds those that were there at first, each further one as many as
- * all before it together.
- */
-#define MAX_SEGMENTS	24
-
-struct CouponStock
-{
-	pg_atomic_uint64 supply;	/* raised whenever units become free */
-	pg_atomic_uint64 sold_out_at;	/* supply at which all was gone */
-	pg_atomic_uint32 nshards;
-	ConditionVariable changed;
-	uint32		base;			/* shards in the first segment, constant */
-	dsa_pointer segments[MAX_SEGMENTS]; /* partition lock; constant once set */
-};
-
-#define NEVER_SOLD_OUT	PG_UINT64_MAX
-
-static CouponShard *
-get_shard(CouponStock *stock, uint32 number)
-{
-	uint32		segment = 0;
-	uint32		start = 0;
-
-	if (number >= stock->base)
-	{
-		segment = pg_leftmost_one_pos32(number / stock->base) + 1;
-		start = stock->base << (segment - 1);
-	}
-	return (CouponShard *)
-		((char *) dsa_get_address(coupon_area, stock->segments[segment]) +
-		 (number - start) * SHARD_STRIDE);
-}
-
-static inline pg_atomic_uint64 *
-get_words(CouponShard *shard)
-{
-	return dsa_get_address(coupon_area, shard->bits);
-}
-
-static inline int
-count_words(CouponShard *shard)
-{
-	return (shard->units + 63) / 64;
-}
-
-static inline uint32
-count_shards(CouponStock *stock)
-{
-	uint32		nshards = pg_atomic_read_u32(&stock->nshards);
-
-	pg_read_barrier();			/* pairs with grow_stock */
-	return nshards;
-}
-
-static inline bool
-is_ready(CouponShard *shard)
-{
-	bool		ready = (pg_atomic_read_u32(&shard->state) & SHARD_READY) != 0;
-
-	pg_read_barrier();			/* the bits are read after the state */
-	return ready;
-}
+/* how often to look at what nobody will wake us for: a foreign transaction */
+#define UNSETTLED_SLICE_MS	20
 
 static CouponShard *
 find_shard(CouponStock *stock, int64 serial)
@@ -150,21 +52,6 @@ find_shard(CouponStock *stock, int64 serial)
 			return shard;
 	}
 	return NULL;
-}
-
-/* An unlocked look: who goes to sleep looks at the stock again after joining. */
-static inline bool
-has_waiters(CouponStock *stock)
-{
-	pg_memory_barrier();
-	return !proclist_is_empty(&stock->changed.wakeup);
-}
-
-static void
-wake_waiters(CouponStock *stock)
-{
-	if (has_waiters(stock))
-		ConditionVariableBroadcast(&stock->changed);
 }
 
 static uint32
@@ -188,25 +75,7 @@ wait_event(void)
 	return event;
 }
 
-static CouponStock *
-stock_of(CouponCampaign *campaign)
-{
-	return dsa_get_address(coupon_area, campaign->stock);
-}
-
 /* ---- intents ---- */
-
-/* Makes a unit free.  Tolerates that it is free already. */
-static void
-clear_bit(CouponStock *stock, CouponShard *shard, uint32 bit)
-{
-	uint64		mask = UINT64CONST(1) << (bit % 64);
-	uint64		old = pg_atomic_fetch_and_u64(&get_words(shard)[bit / 64], ~mask);
-
-	if (old & mask)
-		pg_atomic_fetch_add_u32(&shard->free, 1);
-	pg_atomic_fetch_add_u64(&stock->supply, 1);
-}
 
 /* Ends a unit's flight; the last one to land tells those who wait for it. */
 static void
@@ -256,357 +125,6 @@ resolve_return(CouponIntent *intent, bool committed)
 		break;
 	}
 	land(intent->campaign, stock, shard, committed);
-}
-
-/* A shard being built: somebody else may. */
-static void
-resolve_build(CouponIntent *intent, bool committed)
-{
-	pg_atomic_write_u32(&intent->shard->state, 0);
-	wake_waiters(stock_of(intent->campaign));
-}
-
-/* A shard being compared with the index. */
-static void
-resolve_check(CouponIntent *intent, bool committed)
-{
-	pg_atomic_fetch_and_u32(&intent->shard->state, ~SHARD_CHECKING);
-	wake_waiters(stock_of(intent->campaign));
-}
-
-static void
-free_bits(CouponShard *shard)
-{
-	if (DsaPointerIsValid(shard->bits))
-		dsa_free(coupon_area, shard->bits);
-	shard->bits = InvalidDsaPointer;
-}
-
-/* Shards that nobody else knows of yet: gone with the transaction's shards. */
-static void
-resolve_growth(CouponIntent *intent, bool committed)
-{
-	if (!committed)
-	{
-		CouponStock *stock = stock_of(intent->campaign);
-		uint32		nshards = count_shards(stock);
-
-		pg_atomic_write_u32(&stock->nshards, intent->number);
-		for (uint32 i = intent->number; i < nshards; i++)
-			free_bits(get_shard(stock, i));
-	}
-	coupon_slot_unpin(intent->campaign);
-}
-
-/* ---- making and growing a map ---- */
-
-typedef struct ShardRow
-{
-	int64		first_serial;
-	int64		last_serial;
-} ShardRow;
-
-/* Reads the rows of shards first..last - 1. */
-static ShardRow *
-read_shard_rows(int64 campaign_id, uint32 first, uint32 last)
-{
-	const CouponCatalog *catalog = coupon_catalog();
-	ShardRow   *rows = palloc((last - first) * sizeof(ShardRow));
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	uint32		nread = 0;
-	ScanKeyData keys[2];
-	CouponScan	scan;
-	bool		isnull;
-
-	coupon_key_int64(&keys[0], 1, BTEqualStrategyNumber, campaign_id);
-	coupon_key_int32(&keys[1], 2, BTGreaterEqualStrategyNumber, first);
-	coupon_scan_begin(&scan, catalog->shard, catalog->shard_pkey, snapshot, keys, 2, false);
-	while (first + nread < last && coupon_scan_next(&scan, ForwardScanDirection))
-	{
-		ShardRow   *row = &rows[nread];
-
-		row->first_serial = DatumGetInt64(slot_getattr(scan.slot, Shard_first_serial, &isnull));
-		row->last_serial = DatumGetInt64(slot_getattr(scan.slot, Shard_last_serial, &isnull));
-		if (DatumGetInt32(slot_getattr(scan.slot, Shard_number, &isnull)) != (int32) (first + nread) ||
-			row->last_serial < row->first_serial ||
-			row->last_serial - row->first_serial >= COUPON_MAX_STOCK)
-			break;
-		nread++;
-	}
-	coupon_scan_end(&scan);
-	UnregisterSnapshot(snapshot);
-
-	if (first + nread < last)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("shards of campaign %lld are damaged", (long long) campaign_id),
-				 errdetail("Expected %u shards without gaps, found %u.", last, first + nread),
-				 errhint("Compare with SELECT * FROM coupon_verify(%lld).", (long long) campaign_id)));
-	return rows;
-}
-
-static dsa_pointer
-make_stock(uint32 base)
-{
-	dsa_pointer pointer = coupon_area_allocate(sizeof(CouponStock));
-	CouponStock *stock = dsa_get_address(coupon_area, pointer);
-
-	pg_atomic_init_u64(&stock->supply, 0);
-	pg_atomic_init_u64(&stock->sold_out_at, NEVER_SOLD_OUT);
-	pg_atomic_init_u32(&stock->nshards, 0);
-	ConditionVariableInit(&stock->changed);
-	stock->base = Max(base, 1);
-	return pointer;
-}
-
-/* Installs a pointer if nobody has yet; frees it otherwise. */
-static void
-install(CouponCampaign *campaign, dsa_pointer *place, dsa_pointer pointer)
-{
-	LWLock	   *lock = coupon_slot_partition(campaign);
-
-	LWLockAcquire(lock, LW_EXCLUSIVE);
-	if (!DsaPointerIsValid(*place))
-	{
-		*place = pointer;
-		pointer = InvalidDsaPointer;
-	}
-	LWLockRelease(lock);
-	if (DsaPointerIsValid(pointer))
-		dsa_free(coupon_area, pointer);
-}
-
-/* Makes the map know the shards that the definition knows. */
-static void
-grow_stock(CouponCampaign *campaign, CouponStock *stock, const CouponDefinition *def)
-{
-	uint32		first = count_shards(stock);
-	uint32		last = def->nshards;
-	ShardRow   *rows = read_shard_rows(def->campaign_id, first, last);
-	LWLock	   *lock = coupon_slot_partition(campaign);
-
-	for (int segment = 0; segment < MAX_SEGMENTS; segment++)
-	{
-		uint32		start = segment == 0 ? 0 : stock->base << (segment - 1);
-		uint32		room = segment == 0 ? stock->base : start;
-
-		if (start >= last)
-			break;
-		if (!DsaPointerIsValid(stock->segments[segment]))
-			install(campaign, &stock->segments[segment],
-					coupon_area_allocate(mul_size(room, SHARD_STRIDE)));
-	}
-
-	/* what only this transaction knows must go when it aborts */
-	coupon_intent_reserve(1);
-
-	LWLockAcquire(lock, LW_EXCLUSIVE);
-	if (count_shards(stock) == first)
-	{
-		for (uint32 i = first; i < last; i++)
-		{
-			CouponShard *shard = get_shard(stock, i);
-
-			shard->first_serial = rows[i - first].first_serial;
-			shard->units = rows[i - first].last_serial - rows[i - first].first_serial + 1;
-			shard->number = i;
-			pg_atomic_init_u32(&shard->state, 0);
-			pg_atomic_init_u32(&shard->free, 0);
-			pg_atomic_init_u32(&shard->in_flight, 0);
-			pg_atomic_init_u32(&shard->cursor, 0);
-			pg_atomic_init_u32(&shard->unchecked, 1);
-		}
-		pg_write_barrier();
-		pg_atomic_write_u32(&stock->nshards, last);
-		pg_atomic_fetch_add_u64(&stock->supply, 1);
-		if (def->created)
-		{
-			pg_atomic_fetch_add_u32(&campaign->pins, 1);
-			coupon_intent_push(resolve_growth, campaign, NULL, first);
-		}
-	}
-	LWLockRelease(lock);
-	pfree(rows);
-}
-
-CouponStock *
-coupon_stock_open(CouponCampaign *campaign, const CouponDefinition *def)
-{
-	CouponStock *stock;
-
-	if (!DsaPointerIsValid(campaign->stock))
-		install(campaign, &campaign->stock, make_stock(def->nshards));
-	stock = stock_of(campaign);
-	while (count_shards(stock) < (uint32) def->nshards)
-		grow_stock(campaign, stock, def);
-	return stock;
-}
-
-void
-coupon_stock_free(dsa_pointer pointer)
-{
-	CouponStock *stock = dsa_get_address(coupon_area, pointer);
-	uint32		nshards = count_shards(stock);
-
-	for (uint32 i = 0; i < nshards; i++)
-		free_bits(get_shard(stock, i));
-	for (int segment = 0; segment < MAX_SEGMENTS; segment++)
-	{
-		if (DsaPointerIsValid(stock->segments[segment]))
-			dsa_free(coupon_area, stock->segments[segment]);
-	}
-	dsa_free(coupon_area, pointer);
-}
-
-/* ---- reading the index ---- */
-
-/*
- * Sets the bits of the serials of a shard that have a live or undecided row;
- * returns the number of rows that a running transaction has yet to decide.
- * Pages that the visibility map calls all-visible are not looked at.
- */
-static int
-read_index(int64 campaign_id, CouponShard *shard, uint64 *bits)
-{
-	const CouponCatalog *catalog = coupon_catalog();
-	SnapshotData dirty;
-	ScanKeyData keys[3];
-	CouponScan	scan;
-	ItemPointer tid;
-	Buffer		vmbuffer = InvalidBuffer;
-	int			undecided = 0;
-
-	memset(bits, 0, count_words(shard) * sizeof(uint64));
-
-	InitDirtySnapshot(dirty);
-	coupon_key_int64(&keys[0], 1, BTEqualStrategyNumber, campaign_id);
-	coupon_key_int64(&keys[1], 2, BTGreaterEqualStrategyNumber, shard->first_serial);
-	coupon_key_int64(&keys[2], 2, BTLessEqualStrategyNumber,
-					 shard->first_serial + shard->units - 1);
-	coupon_scan_begin(&scan, catalog->issuance, catalog->issuance_serial_key,
-					  &dirty, keys, 3, true);
-
-	while ((tid = index_getnext_tid(scan.scan, ForwardScanDirection)) != NULL)
-	{
-		bool		isnull;
-		int64		serial;
-		int64		bit;
-
-		CHECK_FOR_INTERRUPTS();
-
-		if (!VM_ALL_VISIBLE(scan.heap, ItemPointerGetBlockNumber(tid), &vmbuffer))
-		{
-			if (!index_fetch_heap(scan.scan, scan.slot))
-				continue;
-			ExecClearTuple(scan.slot);
-			if (TransactionIdIsValid(dirty.xmin) || TransactionIdIsValid(dirty.xmax))
-				undecided++;
-		}
-		serial = DatumGetInt64(index_getattr(scan.scan->xs_itup, 2,
-											 scan.scan->xs_itupdesc, &isnull));
-		bit = serial - shard->first_serial;
-		bits[bit / 64] |= UINT64CONST(1) << (bit % 64);
-	}
-
-	if (BufferIsValid(vmbuffer))
-		ReleaseBuffer(vmbuffer);
-	coupon_scan_end(&scan);
-
-	/* what lies beyond the last unit is never free */
-	if (shard->units % 64 != 0)
-		bits[count_words(shard) - 1] |= PG_UINT64_MAX << (shard->units % 64);
-	return undecided;
-}
-
-/* Builds a shard, unless another session is at it. */
-static void
-build_shard(CouponCampaign *campaign, CouponStock *stock, CouponShard *shard)
-{
-	int			nwords = count_words(shard);
-	uint64	   *bits = palloc(nwords * sizeof(uint64));
-	uint32		state = 0;
-	uint32		free;
-
-	coupon_intent_reserve(1);
-	if (!pg_atomic_compare_exchange_u32(&shard->state, &state, SHARD_BUILDING))
-	{
-		pfree(bits);
-		return;
-	}
-	coupon_intent_push(resolve_build, campaign, shard, 0);
-
-	if (!DsaPointerIsValid(shard->bits))
-		shard->bits = coupon_area_allocate(nwords * sizeof(uint64));
-
-	do
-	{
-		pg_atomic_write_u32(&shard->state, SHARD_BUILDING);
-		(void) read_index(campaign->key.campaign_id, shard, bits);
-
-		free = nwords * 64;
-		for (int i = 0; i < nwords; i++)
-		{
-			pg_atomic_init_u64(&get_words(shard)[i], bits[i]);
-			free -= pg_popcount64(bits[i]);
-		}
-		pg_atomic_write_u32(&shard->free, free);
-		pg_atomic_write_u32(&shard->unchecked, 1);
-		state = SHARD_BUILDING;
-	} while (!pg_atomic_compare_exchange_u32(&shard->state, &state, SHARD_READY));
-
-	coupon_intent_forget(coupon_intent_find(resolve_build, campaign, shard, 0));
-	pg_atomic_fetch_add_u64(&stock->supply, 1);
-	wake_waiters(stock);
-	pfree(bits);
-}
-
-/*
- * Compares a shard in which nothing is free or in flight with the index, and
- * frees the units that have no row.  Returns the number of undecided rows:
- * those of transactions that did not come through this map.
- */
-static int
-recheck_shard(CouponCampaign *campaign, CouponStock *stock, CouponShard *shard)
-{
-	int			nwords = count_words(shard);
-	uint64	   *bits = palloc(nwords * sizeof(uint64));
-	uint64		supply = pg_atomic_read_u64(&stock->supply);
-	uint32		state = SHARD_READY;
-	int			undecided;
-
-	coupon_intent_reserve(1);
-	if (!pg_atomic_compare_exchange_u32(&shard->state, &state, SHARD_READY | SHARD_CHECKING))
-	{
-		pfree(bits);
-		return 1;				/* another session is at it: not settled yet */
-	}
-	coupon_intent_push(resolve_check, campaign, shard, 0);
-
-	undecided = read_index(campaign->key.campaign_id, shard, bits);
-
-	/* a unit that came back meanwhile makes the comparison void */
-	if (pg_atomic_read_u64(&stock->supply) == supply &&
-		pg_atomic_read_u32(&shard->in_flight) == 0)
-	{
-		if (undecided == 0)
-			pg_atomic_write_u32(&shard->unchecked, 0);
-		for (int i = 0; i < nwords; i++)
-		{
-			uint64		wrong = pg_atomic_read_u64(&get_words(shard)[i]) & ~bits[i];
-
-			while (wrong != 0)
-			{
-				int			bit = pg_rightmost_one_pos64(wrong);
-
-				wrong &= wrong - 1;
-				clear_bit(stock, shard, i * 64 + bit);
-			}
-		}
-	}
-
-	coupon_intent_finish(coupon_intent_find(resolve_check, campaign, shard, 0), true);
-	pfree(bits);
-	return undecided;
 }
 
 /* ---- taking ---- */
@@ -682,7 +200,7 @@ take_from_shards(CouponCampaign *campaign, CouponStock *stock, int n, CouponUnit
 		CouponShard *shard = get_shard(stock, (home + i) % nshards);
 
 		if (pg_atomic_read_u32(&shard->state) == 0)
-			build_shard(campaign, stock, shard);
+			coupon_stock_build_shard(campaign, stock, shard);
 		if (is_ready(shard) && pg_atomic_read_u32(&shard->free) > 0)
 			taken += take_from_shard(campaign, shard, n - taken, units + taken);
 	}
@@ -693,7 +211,8 @@ typedef enum Verdict
 {
 	ALL_GONE,
 	TRY_AGAIN,					/* a unit is or was free since the walk */
-	IN_FLIGHT					/* it depends on running transactions */
+	IN_FLIGHT,					/* it depends on sessions that will wake us */
+	UNSETTLED					/* it depends on somebody who will not */
 } Verdict;
 
 /* A walk over all shards, every one of them ready, found nothing.  Why? */
@@ -729,8 +248,8 @@ judge(CouponCampaign *campaign, CouponStock *stock)
 			CouponShard *shard = get_shard(stock, i);
 
 			if (pg_atomic_read_u32(&shard->unchecked) == 1 &&
-				recheck_shard(campaign, stock, shard) > 0)
-				return IN_FLIGHT;
+				coupon_stock_recheck_shard(campaign, stock, shard) > 0)
+				return UNSETTLED;
 		}
 	}
 
@@ -741,24 +260,31 @@ judge(CouponCampaign *campaign, CouponStock *stock)
 	return ALL_GONE;
 }
 
+static inline bool
+is_sold_out(CouponStock *stock)
+{
+	return pg_atomic_read_u64(&stock->sold_out_at) == pg_atomic_read_u64(&stock->supply);
+}
+
 bool
-coupon_stock_sold_out(CouponCampaign *campaign)
+coupon_stock_sold_out(CouponCampaign *campaign, const CouponDefinition *def)
 {
 	CouponStock *stock;
 
 	if (!DsaPointerIsValid(campaign->stock))
 		return false;
 	stock = stock_of(campaign);
-	return pg_atomic_read_u64(&stock->sold_out_at) == pg_atomic_read_u64(&stock->supply);
+	/* a verdict says nothing of units that the map has yet to hear of */
+	return is_sold_out(stock) && count_shards(stock) >= (uint32) def->nshards;
 }
 
 /*
- * Sleeps until something changes or the deadline, which the first call sets.
- * False if it has passed.  The first sleep of a series returns at once, so
- * that the caller looks again after it has joined the waiters.
+ * Sleeps until something changes, at most max_ms, or the deadline, which the
+ * first call sets.  False if it has passed.  The first sleep of a series
+ * returns at once, so that the caller looks again after joining the waiters.
  */
 static bool
-wait_for_change(CouponStock *stock, int wait_ms, TimestampTz *deadline)
+wait_for_change(CouponStock *stock, int wait_ms, long max_ms, TimestampTz *deadline)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	long		left_ms;
@@ -768,7 +294,7 @@ wait_for_change(CouponStock *stock, int wait_ms, TimestampTz *deadline)
 	left_ms = TimestampDifferenceMilliseconds(now, *deadline);
 	if (left_ms <= 0)
 		return false;
-	(void) ConditionVariableTimedSleep(&stock->changed, left_ms,
+	(void) ConditionVariableTimedSleep(&stock->changed, Min(left_ms, max_ms),
 									   wait_event());
 	return true;
 }
@@ -783,7 +309,7 @@ coupon_stock_take(CouponCampaign *campaign, CouponStock *stock, int n, int wait_
 	*why = COUPON_NO_SHORTAGE;
 	coupon_intent_reserve(n);
 
-	while (*why == COUPON_NO_SHORTAGE && !coupon_stock_sold_out(campaign))
+	while (*why == COUPON_NO_SHORTAGE && !is_sold_out(stock))
 	{
 		Verdict		verdict;
 
@@ -795,7 +321,10 @@ coupon_stock_take(CouponCampaign *campaign, CouponStock *stock, int n, int wait_
 		verdict = judge(campaign, stock);
 		if (verdict == ALL_GONE)
 			*why = COUPON_SHORT_SOLD_OUT;
-		else if (verdict == IN_FLIGHT && !wait_for_change(stock, wait_ms, &deadline))
+		else if (verdict != TRY_AGAIN &&
+				 !wait_for_change(stock, wait_ms,
+								  verdict == UNSETTLED ? UNSETTLED_SLICE_MS : MAX_SOLD_OUT_WAIT,
+								  &deadline))
 			*why = COUPON_SHORT_BUSY;
 	}
 	if (taken < n && *why == COUPON_NO_SHORTAGE)
@@ -849,17 +378,22 @@ coupon_stock_sum(CouponCampaign *campaign, CouponStock *stock, CouponStockSum *s
 	for (uint32 i = 0; i < nshards; i++)
 	{
 		CouponShard *shard = get_shard(stock, i);
+		uint32		free;
+		uint32		in_flight;
 
 		while (!is_ready(shard))
 		{
-			build_shard(campaign, stock, shard);
+			coupon_stock_build_shard(campaign, stock, shard);
 			if (!is_ready(shard))	/* another session is at it */
 				(void) ConditionVariableTimedSleep(&stock->changed, 10,
 												   wait_event());
 		}
+		/* counted without a lock; a unit taken and returned is in flight twice */
+		free = Min(pg_atomic_read_u32(&shard->free), (uint32) shard->units);
+		in_flight = Min(pg_atomic_read_u32(&shard->in_flight), shard->units - free);
 		sum->units += shard->units;
-		sum->in_flight += pg_atomic_read_u32(&shard->in_flight);
-		sum->free += Min(pg_atomic_read_u32(&shard->free), (uint32) shard->units);
+		sum->free += free;
+		sum->in_flight += in_flight;
 	}
 	ConditionVariableCancelSleep();
 }

@@ -35,8 +35,8 @@ typedef enum CouponShortage
  */
 extern CouponStock *coupon_stock_open(CouponCampaign *campaign, const CouponDefinition *def);
 
-/* True if the campaign is known to be sold out: one read of shared memory. */
-extern bool coupon_stock_sold_out(CouponCampaign *campaign);
+/* True if the campaign is known to be sold out: a few reads of shared memory. */
+extern bool coupon_stock_sold_out(CouponCampaign *campaign, const CouponDefinition *def);
 
 /*
  * Takes up to n units; returns how many, and why not all.  Each is given back

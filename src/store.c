@@ -28,6 +28,7 @@
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -51,7 +52,6 @@ struct CouponStore
 	ResultRelInfo *relinfo;
 	Oid		   *indexes;
 	TupleTableSlot *slot;		/* the row to insert */
-	TupleTableSlot *found;		/* a row found, of this call */
 	bool		checks;			/* the table has CHECK constraints */
 	text	   *issued;			/* the state of a new row */
 };
@@ -146,35 +146,16 @@ coupon_store_open(void)
 	}
 	else
 		prepare_store(store, rel);
-
-	store->found = table_slot_create(rel, NULL);
 	return store;
 }
 
 void
 coupon_store_close(CouponStore *store)
 {
-	ExecDropSingleTupleTableSlot(store->found);
 	ExecClearTuple(store->slot);
 	for (int i = 0; i < store->relinfo->ri_NumIndices; i++)
 		index_close(store->relinfo->ri_IndexRelationDescs[i], RowExclusiveLock);
 	table_close(store->relinfo->ri_RelationDesc, NoLock);
-}
-
-/* The open index with that OID. */
-static Relation
-get_index(CouponStore *store, Oid oid)
-{
-	for (int i = 0; i < store->relinfo->ri_NumIndices; i++)
-	{
-		if (store->indexes[i] == oid)
-			return store->relinfo->ri_IndexRelationDescs[i];
-	}
-	ereport(ERROR,
-			(errcode(ERRCODE_UNDEFINED_OBJECT),
-			 errmsg("a unique index of coupon.issuance is missing"),
-			 errdetail("Index %u is not among the table's valid indexes.", oid),
-			 errhint("Without it units could be sold twice: restore the extension's constraints.")));
 }
 
 /* ---- finding ---- */
@@ -207,31 +188,25 @@ typedef struct Undecided
  * versions with the same nth; it is there whatever becomes of the update.
  */
 static CouponUserState
-look_at_user(CouponStore *store, const CouponDefinition *def, Datum user_id,
-			 CouponIssuance *found, Undecided *undecided)
+look_at_user(CouponLookup *lookup, Datum user_id, CouponIssuance *found, Undecided *undecided)
 {
-	Relation	index = get_index(store, coupon_catalog()->issuance_user_key);
-	CouponUserState state = COUPON_USER_HAS;
-	SnapshotData dirty;
+	const CouponDefinition *def = lookup->def;
+	TupleTableSlot *slot = lookup->scan.slot;
 	ScanKeyData keys[2];
-	IndexScanDesc scan;
 	Undecided	pending = {0};	/* of the nth being looked at */
 	int32		below = PG_INT32_MAX;	/* the nth seen last */
 
 	undecided->xid = InvalidTransactionId;
-	InitDirtySnapshot(dirty);
 	coupon_key_int64(&keys[0], 1, BTEqualStrategyNumber, def->campaign_id);
 	coupon_key_text(&keys[1], 2, user_id);
-	scan = coupon_index_beginscan(store->relinfo->ri_RelationDesc, index, &dirty, 2);
-	index_rescan(scan, keys, 2, NULL, 0);
+	index_rescan(lookup->scan.scan, keys, 2, NULL, 0);
 
-	found->nth = 0;
-	while (index_getnext_slot(scan, BackwardScanDirection, store->found))
+	while (coupon_scan_next(&lookup->scan, BackwardScanDirection))
 	{
+		TransactionId inserter = lookup->dirty.xmin;
 		bool		isnull;
-		int32		nth = DatumGetInt32(slot_getattr(store->found, Issuance_nth, &isnull));
+		int32		nth = DatumGetInt32(slot_getattr(slot, Issuance_nth, &isnull));
 
-		CHECK_FOR_INTERRUPTS();
 		if (nth < below)
 		{
 			if (TransactionIdIsValid(pending.xid))
@@ -240,59 +215,62 @@ look_at_user(CouponStore *store, const CouponDefinition *def, Datum user_id,
 
 			if (below == PG_INT32_MAX)
 			{
-				read_issuance(store->found, found);
+				read_issuance(slot, found);
 				if (nth < def->per_user_limit)
 				{
 					found->nth = nth + 1;
-					state = COUPON_USER_MAY_HAVE;
-					break;
+					return COUPON_USER_MAY_HAVE;
 				}
 			}
 			else if (nth < below - 1)
-			{
-				found->nth = below - 1;
-				state = COUPON_USER_MAY_HAVE;
-				break;
-			}
+				break;			/* a gap that a revocation left */
 			below = nth;
-			if (TransactionIdIsValid(dirty.xmin))
+			if (TransactionIdIsValid(inserter))
 			{
-				pending.xid = dirty.xmin;
-				pending.token = dirty.speculativeToken;
-				pending.tid = store->found->tts_tid;
+				pending.xid = inserter;
+				pending.token = lookup->dirty.speculativeToken;
+				pending.tid = slot->tts_tid;
 			}
 		}
-		else if (!TransactionIdIsValid(dirty.xmin))
+		else if (!TransactionIdIsValid(inserter))
 			pending.xid = InvalidTransactionId;
 	}
-	index_endscan(scan);
-	ExecClearTuple(store->found);
-
-	if (state == COUPON_USER_MAY_HAVE)
-		return state;
 	if (TransactionIdIsValid(pending.xid))
 		*undecided = pending;
-	if (below == PG_INT32_MAX)
-	{
-		found->nth = 1;
-		return COUPON_USER_MAY_HAVE;
-	}
-	if (below > 1)
-	{
-		found->nth = below - 1;
-		return COUPON_USER_MAY_HAVE;
-	}
-	return COUPON_USER_HAS;
+
+	/* below: the lowest nth above a gap, if there is one */
+	if (below == 1)
+		return COUPON_USER_HAS;
+	found->nth = below == PG_INT32_MAX ? 1 : below - 1;
+	return COUPON_USER_MAY_HAVE;
+}
+
+void
+coupon_lookup_begin(CouponLookup *lookup, const CouponDefinition *def)
+{
+	const CouponCatalog *catalog = coupon_catalog();
+
+	lookup->def = def;
+	InitDirtySnapshot(lookup->dirty);
+	coupon_scan_begin(&lookup->scan, catalog->issuance, catalog->issuance_user_key,
+					  &lookup->dirty, NULL, 2, false);
+}
+
+void
+coupon_lookup_end(CouponLookup *lookup)
+{
+	coupon_scan_end(&lookup->scan);
 }
 
 CouponUserState
-coupon_store_find_user(CouponStore *store, const CouponDefinition *def, Datum user_id,
-					   CouponWait wait, CouponIssuance *found)
+coupon_lookup_user(CouponLookup *lookup, Datum user_id, CouponWait wait, CouponIssuance *found)
 {
+	const CouponDefinition *def = lookup->def;
+
 	for (;;)
 	{
 		Undecided	undecided;
-		CouponUserState state = look_at_user(store, def, user_id, found, &undecided);
+		CouponUserState state = look_at_user(lookup, user_id, found, &undecided);
 
 		if (state == COUPON_USER_MAY_HAVE || !TransactionIdIsValid(undecided.xid))
 		{
@@ -303,11 +281,15 @@ coupon_store_find_user(CouponStore *store, const CouponDefinition *def, Datum us
 		if (wait == COUPON_NO_WAIT)
 			return COUPON_USER_LOCKED;
 
+		/* no page stays pinned while this session waits */
+		ExecClearTuple(lookup->scan.slot);
+		index_rescan(lookup->scan.scan, NULL, 0, NULL, 0);
+
 		/* as a unique index does: whoever came first decides */
 		if (undecided.token != 0)
 			SpeculativeInsertionWait(undecided.xid, undecided.token);
 		else
-			XactLockTableWait(undecided.xid, store->relinfo->ri_RelationDesc,
+			XactLockTableWait(undecided.xid, lookup->scan.heap,
 							  &undecided.tid, XLTW_InsertIndex);
 	}
 }
@@ -399,8 +381,7 @@ coupon_store_insert(CouponStore *store, const CouponDefinition *def, Datum user_
 			ereport(ERROR,
 					(errcode(ERRCODE_UNIQUE_VIOLATION),
 					 errmsg("issuance conflicts with a unique index that is not coupon's own"),
-					 errdetail("Index \"%s\".",
-							   RelationGetRelationName(get_index(store, linitial_oid(conflicting)))),
+					 errdetail("Index \"%s\".", get_rel_name(linitial_oid(conflicting))),
 					 errhint("Drop that index from coupon.issuance.")));
 	}
 	list_free(conflicting);

@@ -6,6 +6,7 @@
 #define COUPON_STORE_H
 
 #include "campaign.h"
+#include "catalog.h"
 #include "stock.h"
 
 /* What is known of one issuance. */
@@ -42,16 +43,26 @@ typedef enum CouponInsertion
 	COUPON_SERIAL_TAKEN			/* the index knows the serial, the map did not */
 } CouponInsertion;
 
-typedef struct CouponStore CouponStore;
+/* Look-ups of users: the index is opened once for all of a call. */
+typedef struct CouponLookup
+{
+	const CouponDefinition *def;
+	CouponScan	scan;
+	SnapshotData dirty;
+} CouponLookup;
 
-/* Opens the table for a call; nothing is locked against other sessions. */
-extern CouponStore *coupon_store_open(void);
-extern void coupon_store_close(CouponStore *store);
+extern void coupon_lookup_begin(CouponLookup *lookup, const CouponDefinition *def);
+extern void coupon_lookup_end(CouponLookup *lookup);
 
 /* Looks a user up, waiting for undecided rows if allowed. */
-extern CouponUserState coupon_store_find_user(CouponStore *store, const CouponDefinition *def,
-											  Datum user_id, CouponWait wait,
-											  CouponIssuance *found);
+extern CouponUserState coupon_lookup_user(CouponLookup *lookup, Datum user_id,
+										  CouponWait wait, CouponIssuance *found);
+
+/* The table opened for insertions; nothing is locked against other sessions. */
+typedef struct CouponStore CouponStore;
+
+extern CouponStore *coupon_store_open(void);
+extern void coupon_store_close(CouponStore *store);
 
 /* Inserts an issuance; one that conflicts leaves nothing behind. */
 extern CouponInsertion coupon_store_insert(CouponStore *store, const CouponDefinition *def,
