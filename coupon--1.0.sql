@@ -332,14 +332,7 @@ RETURNS SETOF coupon.issue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION coupon_issue_many(bigint, text[]) IS
-	'issues one unit to each user in the caller''s transaction; one answer per user, in the array''s order';
-
-CREATE FUNCTION coupon_issue_many(campaign_id bigint, user_ids bigint[])
-RETURNS SETOF coupon.issue_result
-LANGUAGE sql VOLATILE PARALLEL UNSAFE
-AS $$ SELECT * FROM @extschema@.coupon_issue_many($1, $2::pg_catalog.text[]) $$;
-COMMENT ON FUNCTION coupon_issue_many(bigint, bigint[]) IS
-	'coupon_issue_many(bigint, text[]) for numeric users';
+	'issues one unit to each user in the caller''s transaction; one answer per user, in the array''s order; numeric users: pass ids::text[]';
 
 -- ---------------------------------------------------------------------------
 -- After issuing
@@ -518,7 +511,6 @@ REVOKE ALL ON FUNCTION coupon_codes_generate(bigint, text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_issue(bigint, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_issue(bigint, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_issue_many(bigint, text[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_issue_many(bigint, bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_redeem(bigint, text, text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_redeem(bigint, bigint, text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_redeem_cancel(bigint, text, text, bigint) FROM PUBLIC;
@@ -551,7 +543,6 @@ GRANT EXECUTE ON FUNCTION coupon_expire(integer) TO coupon_admin;
 GRANT EXECUTE ON FUNCTION coupon_issue(bigint, text) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon_issue(bigint, bigint) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon_issue_many(bigint, text[]) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_issue_many(bigint, bigint[]) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon_redeem(bigint, text, text, bigint) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon_redeem(bigint, bigint, text, bigint) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon_redeem_cancel(bigint, text, text, bigint) TO coupon_admin, coupon_service;

@@ -11,7 +11,8 @@
  * A batch is worked off in rounds.  Users are looked up and rows inserted in
  * the order of user ids, so two batches cannot deadlock; units are dealt out
  * in the order of items, so that first come is first served.  A round leaves
- * over the second wish of a user and what lost a race; the next takes these.
+ * over the second wish of a user, with everything after it that could get
+ * its unit, and what lost a race; the next round takes these.
  */
 #include "postgres.h"
 
@@ -129,11 +130,38 @@ same_user(Batch *batch, int a, int b)
 }
 
 /*
+ * The item up to which this round goes: where a user may have several units,
+ * nobody is served before the second wish of a user that came earlier.
+ */
+static int
+find_horizon(Batch *batch)
+{
+	int			horizon = batch->nitems;
+	int			first = -1;		/* the user's first pending item */
+
+	if (batch->def->per_user_limit == 1)
+		return horizon;
+	for (int i = 0; i < batch->nvalid; i++)
+	{
+		int			item = batch->by_user[i];
+
+		if (!batch->pending[item])
+			continue;
+		if (first >= 0 && same_user(batch, first, item))
+			horizon = Min(horizon, item);
+		else
+			first = item;
+	}
+	return horizon;
+}
+
+/*
  * Looks up the first pending item of each user; returns how many want a unit.
  */
 static int
 find_candidates(Batch *batch)
 {
+	int			horizon = find_horizon(batch);
 	int			ncandidates = 0;
 	int			last = -1;		/* the last candidate */
 
@@ -142,9 +170,9 @@ find_candidates(Batch *batch)
 		int			item = batch->by_user[i];
 		CouponIssuance *issuance = &batch->items[item].issuance;
 
-		if (!batch->pending[item])
-			continue;
 		batch->candidate[item] = false;
+		if (!batch->pending[item] || item >= horizon)
+			continue;
 		if (last >= 0 && same_user(batch, last, item))
 			continue;			/* depends on the outcome: next round */
 
@@ -266,16 +294,28 @@ insert_candidates(Batch *batch)
 	}
 }
 
+static bool
+has_pending(Batch *batch)
+{
+	for (int i = 0; i < batch->nvalid; i++)
+	{
+		if (batch->pending[batch->by_user[i]])
+			return true;
+	}
+	return false;
+}
+
 /* Rounds until every item has its outcome. */
 static void
 work_off(Batch *batch, CouponStatus window)
 {
-	for (;;)
+	while (has_pending(batch))
 	{
 		int			ncandidates = find_candidates(batch);
 
+		CHECK_FOR_INTERRUPTS();
 		if (ncandidates == 0)
-			break;
+			continue;
 		if (window != COUPON_ISSUED || coupon_stock_sold_out(batch->campaign, batch->def))
 		{
 			for (int item = 0; item < batch->nitems; item++)
@@ -283,7 +323,7 @@ work_off(Batch *batch, CouponStatus window)
 				if (batch->pending[item] && batch->candidate[item])
 					decide(batch, item, window != COUPON_ISSUED ? window : COUPON_SOLD_OUT);
 			}
-			continue;			/* what was left over may have its unit */
+			continue;
 		}
 		PreventCommandIfReadOnly("coupon_issue()");
 		deal_units(batch, ncandidates);
