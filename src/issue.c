@@ -8,11 +8,13 @@
  *	- then the window, then the stock map, then the row under its constraints,
  *	  then the event; all of it in the caller's transaction.
  *
- * A batch is worked off in rounds.  Users are looked up and rows inserted in
- * the order of user ids, so two batches cannot deadlock; units are dealt out
- * in the order of items, so that first come is first served.  A round leaves
- * over the second wish of a user, with everything after it that could get
- * its unit, and what lost a race; the next round takes these.
+ * A batch is worked off in rounds.  Units are dealt out in the order of items,
+ * so that first come is first served.  Users are looked up and rows inserted
+ * in the order of user ids, and a batch waits for another transaction's user
+ * only while all users that it has inserted itself are smaller; so two batches
+ * cannot wait for each other.  A round leaves over the second wish of a user,
+ * with everything after it that could get its unit, and whatever follows a
+ * lost race; the next round takes these.
  */
 #include "postgres.h"
 
@@ -58,6 +60,7 @@ typedef struct Batch
 	int			nvalid;
 	bool	   *pending;		/* item has no outcome yet */
 	bool	   *candidate;		/* item wants a unit in this round */
+	int			highest;		/* item of the greatest user inserted, or -1 */
 	CouponUnit *units;			/* by item */
 	CouponUnit *dealt;			/* as taken, before they are dealt out */
 } Batch;
@@ -103,30 +106,26 @@ decide(Batch *batch, int item, CouponStatus status)
 }
 
 static int
-compare_users(const void *a, const void *b, void *arg)
+compare_users(const CouponItem *items, int a, int b)
 {
-	CouponItem *items = arg;
-	int			left = *(const int *) a;
-	int			right = *(const int *) b;
-	text	   *x = (text *) DatumGetPointer(items[left].user_id);
-	text	   *y = (text *) DatumGetPointer(items[right].user_id);
+	text	   *x = (text *) DatumGetPointer(items[a].user_id);
+	text	   *y = (text *) DatumGetPointer(items[b].user_id);
 	int			xlen = VARSIZE_ANY_EXHDR(x);
 	int			ylen = VARSIZE_ANY_EXHDR(y);
 	int			order = memcmp(VARDATA_ANY(x), VARDATA_ANY(y), Min(xlen, ylen));
 
-	if (order == 0)
-		order = xlen - ylen;
-	return order != 0 ? order : left - right;
+	return order != 0 ? order : xlen - ylen;
 }
 
-static bool
-same_user(Batch *batch, int a, int b)
+/* For sorting: by user, a user's items in their own order. */
+static int
+compare_items(const void *a, const void *b, void *items)
 {
-	text	   *x = (text *) DatumGetPointer(batch->items[a].user_id);
-	text	   *y = (text *) DatumGetPointer(batch->items[b].user_id);
+	int			x = *(const int *) a;
+	int			y = *(const int *) b;
+	int			order = compare_users(items, x, y);
 
-	return VARSIZE_ANY_EXHDR(x) == VARSIZE_ANY_EXHDR(y) &&
-		memcmp(VARDATA_ANY(x), VARDATA_ANY(y), VARSIZE_ANY_EXHDR(x)) == 0;
+	return order != 0 ? order : x - y;
 }
 
 /*
@@ -147,7 +146,7 @@ find_horizon(Batch *batch)
 
 		if (!batch->pending[item])
 			continue;
-		if (first >= 0 && same_user(batch, first, item))
+		if (first >= 0 && compare_users(batch->items, first, item) == 0)
 			horizon = Min(horizon, item);
 		else
 			first = item;
@@ -169,15 +168,18 @@ find_candidates(Batch *batch)
 	{
 		int			item = batch->by_user[i];
 		CouponIssuance *issuance = &batch->items[item].issuance;
+		CouponWait	wait = batch->wait;
 
 		batch->candidate[item] = false;
 		if (!batch->pending[item] || item >= horizon)
 			continue;
-		if (last >= 0 && same_user(batch, last, item))
+		if (last >= 0 && compare_users(batch->items, last, item) == 0)
 			continue;			/* depends on the outcome: next round */
 
+		if (batch->highest >= 0 && compare_users(batch->items, item, batch->highest) <= 0)
+			wait = COUPON_NO_WAIT;
 		switch (coupon_lookup_user(&batch->lookup, batch->items[item].user_id,
-								   batch->wait, issuance))
+								   wait, issuance))
 		{
 			case COUPON_USER_HAS:
 				decide(batch, item, COUPON_ALREADY_ISSUED);
@@ -252,11 +254,15 @@ append_event(Batch *batch, CouponItem *item)
 		pfree(code);
 }
 
-/* Writes the candidates' rows and events, in the order of user ids. */
+/*
+ * Writes the candidates' rows and events, in the order of user ids, up to the
+ * first lost race: that user is to be waited for before greater ones follow.
+ */
 static void
 insert_candidates(Batch *batch)
 {
 	const CouponDefinition *def = batch->def;
+	bool		lost = false;
 
 	if (batch->store == NULL)
 		batch->store = coupon_store_open();
@@ -269,6 +275,11 @@ insert_candidates(Batch *batch)
 		if (!batch->pending[number] || !batch->candidate[number])
 			continue;
 		CHECK_FOR_INTERRUPTS();
+		if (lost)
+		{
+			coupon_stock_give_back(batch->campaign, unit);
+			continue;
+		}
 
 		item->issuance.serial = unit->serial;
 		item->issuance.shard = unit->shard_number;
@@ -283,9 +294,13 @@ insert_candidates(Batch *batch)
 			case COUPON_INSERTED:
 				append_event(batch, item);
 				decide(batch, number, COUPON_ISSUED);
+				if (batch->highest < 0 ||
+					compare_users(batch->items, number, batch->highest) > 0)
+					batch->highest = number;
 				break;
 			case COUPON_USER_TAKEN:
 				coupon_stock_give_back(batch->campaign, unit);
+				lost = true;
 				break;
 			case COUPON_SERIAL_TAKEN:
 				coupon_stock_disown(batch->campaign, unit);
@@ -354,6 +369,7 @@ coupon_issue_batch(int64 campaign_id, CouponItem *items, int nitems, CouponWait 
 	batch.wait = wait;
 	batch.items = items;
 	batch.nitems = nitems;
+	batch.highest = -1;
 	window = check_window(batch.def, batch.now);
 
 	if (nitems == 1)
@@ -390,7 +406,7 @@ coupon_issue_batch(int64 campaign_id, CouponItem *items, int nitems, CouponWait 
 	if (batch.nvalid > 0)
 	{
 		if (batch.nvalid > 1)
-			qsort_arg(batch.by_user, batch.nvalid, sizeof(int), compare_users, items);
+			qsort_arg(batch.by_user, batch.nvalid, sizeof(int), compare_items, items);
 		coupon_lookup_begin(&batch.lookup, batch.def);
 		work_off(&batch, window);
 		coupon_lookup_end(&batch.lookup);

@@ -267,6 +267,7 @@ coupon_launcher_main(Datum arg)
 {
 	set_up_signals();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	pgstat_report_appname("coupon launcher");
 
 	for (;;)
 	{
@@ -378,15 +379,25 @@ run_cycle_safely(const CouponWorkerKind *kind, MemoryContext context, bool *more
 	return failed;
 }
 
-/* Waits for a time that may be long, looking around in between. */
-static void
-wait_between_cycles(long ms)
+static int
+back_off_interval(void)
 {
-	TimestampTz end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+	return BACK_OFF_MS;
+}
+
+/*
+ * Waits for a time that may be long and may be changed meanwhile, looking
+ * around in between.
+ */
+static void
+wait_between_cycles(int (*interval) (void))
+{
+	TimestampTz start = GetCurrentTimestamp();
 
 	for (;;)
 	{
-		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), end);
+		long		left = interval() -
+			TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
 		bool		wanted;
 
 		if (left <= 0)
@@ -426,9 +437,9 @@ coupon_worker_main(Datum arg)
 		bool		failed = run_cycle_safely(kind, context, &more);
 
 		if (failed)
-			wait_between_cycles(BACK_OFF_MS);
+			wait_between_cycles(back_off_interval);
 		else if (!more)
-			wait_between_cycles(kind->interval());
+			wait_between_cycles(kind->interval);
 		else
 			wait_ms(0);
 	}
