@@ -8,6 +8,7 @@
 #include "datatype/timestamp.h"
 #include "utils/jsonb.h"
 
+#include "compat.h"
 #include "shmem.h"
 
 #define COUPON_MAX_STOCK			INT64CONST(100000000)
@@ -51,7 +52,7 @@ extern CouponCampaign *coupon_campaign_enter(int64 campaign_id,
 											 const CouponDefinition **definition);
 extern void coupon_campaign_leave(CouponCampaign *campaign);
 
-extern void coupon_campaign_unknown(int64 campaign_id) pg_attribute_noreturn();
+pg_noreturn extern void coupon_campaign_unknown(int64 campaign_id);
 
 /* ---- campaign_admin.c; all in a connected SPI session ---- */
 

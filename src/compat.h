@@ -67,7 +67,11 @@ InitMaterializedSRF(FunctionCallInfo fcinfo, bits32 flags)
 #define coupon_wait_event(name) WaitEventExtensionNew(name)
 #endif
 
-/* 18: index_beginscan takes instrumentation */
+/* 18: pg_noreturn comes first, index_beginscan takes instrumentation */
+#ifndef pg_noreturn
+#define pg_noreturn _Noreturn
+#endif
+
 #if PG_VERSION_NUM < 180000
 #define coupon_index_beginscan(heap, index, snapshot, nkeys) \
 	index_beginscan(heap, index, snapshot, nkeys, 0)
