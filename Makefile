@@ -29,7 +29,7 @@ ISOLATION_OPTS = --inputdir=test --outputdir=.
 
 EXTRA_CLEAN = tmp_install
 
-PG_CONFIG = pg_config
+PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 
 ifneq ($(wildcard $(PGXS)),)

@@ -65,12 +65,12 @@ coupon_payload_time(StringInfo payload, const char *key, TimestampTz value)
 
 	if (TIMESTAMP_NOT_FINITE(value))
 		return;
+	JsonEncodeDateTime(buffer, TimestampTzGetDatum(value), TIMESTAMPTZOID, &utc);
 	append_key(payload, key);
 	appendStringInfoChar(payload, '"');
-	appendStringInfoString(payload,
-						   JsonEncodeDateTime(buffer, TimestampTzGetDatum(value),
-											  TIMESTAMPTZOID, &utc));
-	appendStringInfoChar(payload, '"');
+	/* Z instead of +00:00, as most consumers write it */
+	appendBinaryStringInfo(payload, buffer, strlen(buffer) - strlen("+00:00"));
+	appendBinaryStringInfo(payload, "Z\"", 2);
 }
 
 void

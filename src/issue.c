@@ -12,9 +12,9 @@
  * so that first come is first served.  Users are looked up and rows inserted
  * in the order of user ids, and a batch waits for another transaction's user
  * only while all users that it has inserted itself are smaller; so two batches
- * cannot wait for each other.  A round leaves over the second wish of a user,
- * with everything after it that could get its unit, and whatever follows a
- * lost race; the next round takes these.
+ * cannot wait for each other.  A round leaves over the wishes of a user that
+ * depend on his others, and whatever follows a lost race; the next round
+ * takes these.
  */
 #include "postgres.h"
 
@@ -129,70 +129,71 @@ compare_items(const void *a, const void *b, void *items)
 }
 
 /*
- * The item up to which this round goes: where a user may have several units,
- * nobody is served before the second wish of a user that came earlier.
+ * Looks a user up whose items are by_user[begin] to by_user[end - 1]; those
+ * that may have a unit become candidates, what nothing more can come of gets
+ * its outcome, and what depends on the candidates waits for the next round.
  */
 static int
-find_horizon(Batch *batch)
+find_user_candidates(Batch *batch, int begin, int end)
 {
-	int			horizon = batch->nitems;
-	int			first = -1;		/* the user's first pending item */
+	int			first = batch->by_user[begin];
+	CouponWait	wait = batch->wait;
+	CouponIssuance found;
+	CouponUserState state;
+	int			room = 1;
+	int			nwishes = 0;
+	int			ncandidates = 0;
 
-	if (batch->def->per_user_limit == 1)
-		return horizon;
-	for (int i = 0; i < batch->nvalid; i++)
+	for (int i = begin; i < end; i++)
+	{
+		batch->candidate[batch->by_user[i]] = false;
+		nwishes += batch->pending[batch->by_user[i]];
+	}
+	if (nwishes == 0)
+		return 0;
+
+	if (batch->highest >= 0 && compare_users(batch->items, first, batch->highest) <= 0)
+		wait = COUPON_NO_WAIT;
+	state = coupon_lookup_user(&batch->lookup, batch->items[first].user_id, wait, &found,
+							   nwishes > 1 && batch->def->per_user_limit > 1 ? &room : NULL);
+
+	for (int i = begin; i < end; i++)
 	{
 		int			item = batch->by_user[i];
 
 		if (!batch->pending[item])
 			continue;
-		if (first >= 0 && compare_users(batch->items, first, item) == 0)
-			horizon = Min(horizon, item);
-		else
-			first = item;
+		if (state == COUPON_USER_HAS)
+		{
+			batch->items[item].issuance = found;
+			decide(batch, item, COUPON_ALREADY_ISSUED);
+		}
+		else if (state == COUPON_USER_LOCKED)
+			decide(batch, item, COUPON_BUSY);
+		else if (ncandidates < room)
+		{
+			batch->candidate[item] = true;
+			ncandidates++;
+		}
 	}
-	return horizon;
+	return ncandidates;
 }
 
-/*
- * Looks up the first pending item of each user; returns how many want a unit.
- */
+/* Looks up who has pending items; returns how many items want a unit. */
 static int
 find_candidates(Batch *batch)
 {
-	int			horizon = find_horizon(batch);
 	int			ncandidates = 0;
-	int			last = -1;		/* the last candidate */
+	int			end;
 
-	for (int i = 0; i < batch->nvalid; i++)
+	for (int begin = 0; begin < batch->nvalid; begin = end)
 	{
-		int			item = batch->by_user[i];
-		CouponIssuance *issuance = &batch->items[item].issuance;
-		CouponWait	wait = batch->wait;
-
-		batch->candidate[item] = false;
-		if (!batch->pending[item] || item >= horizon)
-			continue;
-		if (last >= 0 && compare_users(batch->items, last, item) == 0)
-			continue;			/* depends on the outcome: next round */
-
-		if (batch->highest >= 0 && compare_users(batch->items, item, batch->highest) <= 0)
-			wait = COUPON_NO_WAIT;
-		switch (coupon_lookup_user(&batch->lookup, batch->items[item].user_id,
-								   wait, issuance))
+		for (end = begin + 1; end < batch->nvalid; end++)
 		{
-			case COUPON_USER_HAS:
-				decide(batch, item, COUPON_ALREADY_ISSUED);
-				break;
-			case COUPON_USER_LOCKED:
-				decide(batch, item, COUPON_BUSY);
-				break;
-			case COUPON_USER_MAY_HAVE:
-				batch->candidate[item] = true;
-				ncandidates++;
-				last = item;
+			if (compare_users(batch->items, batch->by_user[begin], batch->by_user[end]) != 0)
 				break;
 		}
+		ncandidates += find_user_candidates(batch, begin, end);
 	}
 	return ncandidates;
 }
@@ -289,7 +290,8 @@ insert_candidates(Batch *batch)
 		item->issuance.code = def->coded ?
 			coupon_store_label(def->campaign_id, unit->serial) : NULL;
 
-		switch (coupon_store_insert(batch->store, def, item->user_id, &item->issuance))
+		switch (coupon_store_insert(batch->store, &batch->lookup, item->user_id,
+									&item->issuance))
 		{
 			case COUPON_INSERTED:
 				append_event(batch, item);
@@ -302,35 +304,23 @@ insert_candidates(Batch *batch)
 				coupon_stock_give_back(batch->campaign, unit);
 				lost = true;
 				break;
-			case COUPON_SERIAL_TAKEN:
+			case COUPON_REFUSED:
 				coupon_stock_disown(batch->campaign, unit);
 				break;
 		}
 	}
 }
 
-static bool
-has_pending(Batch *batch)
-{
-	for (int i = 0; i < batch->nvalid; i++)
-	{
-		if (batch->pending[batch->by_user[i]])
-			return true;
-	}
-	return false;
-}
-
 /* Rounds until every item has its outcome. */
 static void
 work_off(Batch *batch, CouponStatus window)
 {
-	while (has_pending(batch))
+	for (;;)
 	{
 		int			ncandidates = find_candidates(batch);
 
-		CHECK_FOR_INTERRUPTS();
 		if (ncandidates == 0)
-			continue;
+			break;
 		if (window != COUPON_ISSUED || coupon_stock_sold_out(batch->campaign, batch->def))
 		{
 			for (int item = 0; item < batch->nitems; item++)

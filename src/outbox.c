@@ -109,6 +109,20 @@ make_event_id(pg_uuid_t *id)
 
 /* ---- appending ---- */
 
+/* What an append below the executor would silently pass over. */
+static void
+refuse_foreign_parts(Relation rel)
+{
+	if ((rel->rd_rel->relhasindex && RelationGetIndexList(rel) != NIL) ||
+		rel->trigdesc != NULL || RelationGetNumberOfAttributes(rel) != Outbox_natts)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("indexes, triggers and columns added to coupon.%s are not supported",
+						RelationGetRelationName(rel)),
+				 errdetail("Events are appended below the level that maintains them."),
+				 errhint("Drop them; read the events in the order of the table instead.")));
+}
+
 CouponOutbox *
 coupon_outbox_begin(void)
 {
@@ -119,6 +133,7 @@ coupon_outbox_begin(void)
 	child = pg_atomic_read_u32(&coupon_shared->outbox_child) % COUPON_OUTBOX_CHILDREN;
 
 	outbox->rel = table_open(coupon_catalog()->outbox[child], RowExclusiveLock);
+	refuse_foreign_parts(outbox->rel);
 	outbox->context = AllocSetContextCreate(CurrentMemoryContext, "coupon outbox",
 											ALLOCSET_SMALL_SIZES);
 	outbox->xid = GetTopFullTransactionId();

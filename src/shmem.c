@@ -371,7 +371,7 @@ coupon_area_allocate(Size size)
 			ereport(ERROR,
 					(errcode(ERRCODE_COUPON_OUT_OF_MAP_MEMORY),
 					 errmsg("stock maps do not fit into coupon.stock_map_memory"),
-					 errdetail("Failed on a request of %zu bytes; %d kB in all, and every other map is in use.",
+					 errdetail("Failed on a request of %zu bytes of %d kB, after every idle map was dropped.",
 							   size, coupon_stock_map_memory),
 					 errhint("Raise coupon.stock_map_memory: one bit a unit, and about 100 bytes for every shard and campaign in use.")));
 		CHECK_FOR_INTERRUPTS();

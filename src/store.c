@@ -7,11 +7,14 @@
  * would do for the table is done here: all its indexes are maintained, also
  * those that a DBA adds, and CHECK constraints are evaluated.  Row triggers
  * are not fired: our own guard what this file keeps by construction, and a
- * foreign one is refused rather than skipped.
+ * foreign one is refused rather than skipped, as are added columns.
  *
- * An insertion is speculative, as in INSERT ... ON CONFLICT: a conflict in a
- * unique index is an answer, not an ERROR, and two sessions that insert the
- * same user never wait for each other in a circle.
+ * A conflict in a unique index is an answer, not an ERROR.  INSERT ... ON
+ * CONFLICT gets that by speculative insertion, which costs another WAL record
+ * a row.  Here it is the exception: units come from the stock map, which gives
+ * a serial to one session only, and a user is locked while his row is looked
+ * for and inserted.  What is left are rows that did not come through coupon;
+ * the indexes refuse to be fooled, and the row that lost is deleted again.
  *
  * Reads use dirty snapshots: they see what is committed now and what others
  * are about to commit, at every isolation level, as a unique index does.
@@ -23,9 +26,11 @@
 #include "access/xact.h"
 #include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
+#include "common/hashfn.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -35,6 +40,7 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "locks.h"
 #include "store.h"
 
 /*
@@ -68,11 +74,22 @@ relcache_callback(Datum arg, Oid relid)
 	}
 }
 
-/* A trigger that someone else put on the table would silently not fire. */
+/*
+ * Refuses what an insertion below the executor would silently pass over:
+ * foreign triggers, and columns that have defaults or are generated.
+ */
 static void
-refuse_foreign_triggers(Relation rel)
+refuse_foreign_parts(Relation rel)
 {
 	TriggerDesc *triggers = rel->trigdesc;
+
+	if (RelationGetNumberOfAttributes(rel) != Issuance_natts)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("columns added to coupon.issuance are not supported"),
+				 errdetail("The table has %d columns, coupon knows %d.",
+						   RelationGetNumberOfAttributes(rel), Issuance_natts),
+				 errhint("Keep data of your own in a table that references (campaign_id, serial).")));
 
 	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
 	{
@@ -107,7 +124,7 @@ prepare_store(CouponStore *store, Relation rel)
 											   ALLOCSET_DEFAULT_SIZES);
 	MemoryContextReset(store->context);
 
-	refuse_foreign_triggers(rel);
+	refuse_foreign_parts(rel);
 
 	oldcontext = MemoryContextSwitchTo(store->context);
 	store->valid = false;
@@ -116,7 +133,7 @@ prepare_store(CouponStore *store, Relation rel)
 	store->estate = CreateExecutorState();
 	store->relinfo = makeNode(ResultRelInfo);
 	InitResultRelInfo(store->relinfo, rel, 0, NULL, 0);
-	ExecOpenIndices(store->relinfo, true);
+	ExecOpenIndices(store->relinfo, false);
 	store->indexes = palloc(Max(store->relinfo->ri_NumIndices, 1) * sizeof(Oid));
 	for (int i = 0; i < store->relinfo->ri_NumIndices; i++)
 		store->indexes[i] = RelationGetRelid(store->relinfo->ri_IndexRelationDescs[i]);
@@ -188,18 +205,19 @@ typedef struct Undecided
  * versions with the same nth; it is there whatever becomes of the update.
  */
 static CouponUserState
-look_at_user(CouponLookup *lookup, Datum user_id, CouponIssuance *found, Undecided *undecided)
+look_at_user(CouponLookup *lookup, Datum user_id, CouponIssuance *found, int *room,
+			 Undecided *undecided)
 {
-	const CouponDefinition *def = lookup->def;
+	int32		limit = lookup->def->per_user_limit;
 	TupleTableSlot *slot = lookup->scan.slot;
-	ScanKeyData keys[2];
 	Undecided	pending = {0};	/* of the nth being looked at */
-	int32		below = PG_INT32_MAX;	/* the nth seen last */
+	int32		below = limit + 1;	/* the nth seen last, or what is above all */
+	int32		free_nth = 0;
+	int32		count = 0;
 
 	undecided->xid = InvalidTransactionId;
-	coupon_key_int64(&keys[0], 1, BTEqualStrategyNumber, def->campaign_id);
-	coupon_key_text(&keys[1], 2, user_id);
-	index_rescan(lookup->scan.scan, keys, 2, NULL, 0);
+	coupon_key_text(&lookup->keys[1], 2, user_id);
+	index_rescan(lookup->scan.scan, lookup->keys, 2, NULL, 0);
 
 	while (coupon_scan_next(&lookup->scan, BackwardScanDirection))
 	{
@@ -207,41 +225,38 @@ look_at_user(CouponLookup *lookup, Datum user_id, CouponIssuance *found, Undecid
 		bool		isnull;
 		int32		nth = DatumGetInt32(slot_getattr(slot, Issuance_nth, &isnull));
 
-		if (nth < below)
+		if (nth == below && count > 0)
 		{
-			if (TransactionIdIsValid(pending.xid))
-				*undecided = pending;
-			pending.xid = InvalidTransactionId;
-
-			if (below == PG_INT32_MAX)
-			{
-				read_issuance(slot, found);
-				if (nth < def->per_user_limit)
-				{
-					found->nth = nth + 1;
-					return COUPON_USER_MAY_HAVE;
-				}
-			}
-			else if (nth < below - 1)
-				break;			/* a gap that a revocation left */
-			below = nth;
-			if (TransactionIdIsValid(inserter))
-			{
-				pending.xid = inserter;
-				pending.token = lookup->dirty.speculativeToken;
-				pending.tid = slot->tts_tid;
-			}
+			if (!TransactionIdIsValid(inserter))
+				pending.xid = InvalidTransactionId;
+			continue;
 		}
-		else if (!TransactionIdIsValid(inserter))
-			pending.xid = InvalidTransactionId;
+
+		if (count++ == 0)
+			read_issuance(slot, found);
+		if (TransactionIdIsValid(pending.xid))
+			*undecided = pending;
+		pending.xid = inserter;
+		pending.token = lookup->dirty.speculativeToken;
+		pending.tid = slot->tts_tid;
+
+		/* above all: the next one; below: a gap that a revocation left */
+		if (free_nth == 0 && nth < below - 1)
+			free_nth = count == 1 ? nth + 1 : below - 1;
+		below = nth;
+		if (free_nth > 0 && room == NULL)
+			break;
 	}
 	if (TransactionIdIsValid(pending.xid))
 		*undecided = pending;
+	if (free_nth == 0 && below > 1)
+		free_nth = count == 0 ? 1 : below - 1;
 
-	/* below: the lowest nth above a gap, if there is one */
-	if (below == 1)
+	if (room != NULL)
+		*room = limit - count;
+	if (free_nth == 0)
 		return COUPON_USER_HAS;
-	found->nth = below == PG_INT32_MAX ? 1 : below - 1;
+	found->nth = free_nth;
 	return COUPON_USER_MAY_HAVE;
 }
 
@@ -251,6 +266,7 @@ coupon_lookup_begin(CouponLookup *lookup, const CouponDefinition *def)
 	const CouponCatalog *catalog = coupon_catalog();
 
 	lookup->def = def;
+	coupon_key_int64(&lookup->keys[0], 1, BTEqualStrategyNumber, def->campaign_id);
 	InitDirtySnapshot(lookup->dirty);
 	coupon_scan_begin(&lookup->scan, catalog->issuance, catalog->issuance_user_key,
 					  &lookup->dirty, NULL, 2, false);
@@ -263,14 +279,15 @@ coupon_lookup_end(CouponLookup *lookup)
 }
 
 CouponUserState
-coupon_lookup_user(CouponLookup *lookup, Datum user_id, CouponWait wait, CouponIssuance *found)
+coupon_lookup_user(CouponLookup *lookup, Datum user_id, CouponWait wait,
+				   CouponIssuance *found, int *room)
 {
 	const CouponDefinition *def = lookup->def;
 
 	for (;;)
 	{
 		Undecided	undecided;
-		CouponUserState state = look_at_user(lookup, user_id, found, &undecided);
+		CouponUserState state = look_at_user(lookup, user_id, found, room, &undecided);
 
 		if (state == COUPON_USER_MAY_HAVE || !TransactionIdIsValid(undecided.xid))
 		{
@@ -283,9 +300,12 @@ coupon_lookup_user(CouponLookup *lookup, Datum user_id, CouponWait wait, CouponI
 
 		/* no page stays pinned while this session waits */
 		ExecClearTuple(lookup->scan.slot);
-		index_rescan(lookup->scan.scan, NULL, 0, NULL, 0);
+		index_rescan(lookup->scan.scan, lookup->keys, 2, NULL, 0);
 
-		/* as a unique index does: whoever came first decides */
+		/*
+		 * As a unique index does: whoever came first decides.  A speculative
+		 * insertion is somebody else's INSERT ... ON CONFLICT.
+		 */
 		if (undecided.token != 0)
 			SpeculativeInsertionWait(undecided.xid, undecided.token);
 		else
@@ -326,8 +346,7 @@ fill_slot(CouponStore *store, const CouponDefinition *def, Datum user_id,
 	bool	   *nulls = slot->tts_isnull;
 
 	ExecClearTuple(slot);
-	/* columns that a DBA may have added stay null */
-	memset(nulls, true, slot->tts_tupleDescriptor->natts);
+	memset(nulls, true, Issuance_natts);
 	memset(nulls, false, Issuance_policy);
 
 	values[Issuance_campaign_id - 1] = Int64GetDatum(def->campaign_id);
@@ -343,48 +362,82 @@ fill_slot(CouponStore *store, const CouponDefinition *def, Datum user_id,
 	ExecStoreVirtualTuple(slot);
 }
 
-CouponInsertion
-coupon_store_insert(CouponStore *store, const CouponDefinition *def, Datum user_id,
-					const CouponIssuance *issuance)
+/* The lock on a user of a campaign; users with the same hash share it. */
+static void
+set_user_lock(LOCKTAG *tag, const CouponDefinition *def, Datum user_id)
 {
-	const CouponCatalog *catalog = coupon_catalog();
+	text	   *user = (text *) DatumGetPointer(user_id);
+	uint64		hash;
+
+	hash = hash_bytes_extended((const unsigned char *) VARDATA_ANY(user),
+							   VARSIZE_ANY_EXHDR(user), def->campaign_id);
+	memset(tag, 0, sizeof(*tag));
+	tag->locktag_field1 = MyDatabaseId;
+	tag->locktag_field2 = (uint32) (hash >> 32);
+	tag->locktag_field3 = (uint32) hash;
+	tag->locktag_field4 = COUPON_LOCK_USER;
+	tag->locktag_type = LOCKTAG_USERLOCK;
+	tag->locktag_lockmethodid = USER_LOCKMETHOD;
+}
+
+/* Inserts the row; the conflicting indexes, after deleting it again, or NIL. */
+static List *
+insert_row(CouponStore *store)
+{
 	Relation	rel = store->relinfo->ri_RelationDesc;
 	TupleTableSlot *slot = store->slot;
-	TransactionId xid = GetCurrentTransactionId();
-	bool		conflict = false;
-	uint32		token;
+	bool		conflict;
 	List	   *conflicting;
-	CouponInsertion result = COUPON_INSERTED;
 
-	fill_slot(store, def, user_id, issuance);
 	slot->tts_tableOid = RelationGetRelid(rel);
 	if (store->checks)
 		ExecConstraints(store->relinfo, slot, store->estate);
-
-	/*
-	 * Others that meet the row before we know its fate wait for the token,
-	 * not for our transaction.
-	 */
-	token = SpeculativeInsertionLockAcquire(xid);
-	table_tuple_insert_speculative(rel, slot, GetCurrentCommandId(true), 0, NULL, token);
+	table_tuple_insert(rel, slot, GetCurrentCommandId(true), 0, NULL);
 	conflicting = coupon_insert_index_tuples(store->relinfo, slot, store->estate, &conflict);
-	table_tuple_complete_speculative(rel, slot, token, !conflict);
-	SpeculativeInsertionLockRelease(xid);
+	ResetPerTupleExprContext(store->estate);
 
-	if (conflict)
+	if (conflicting != NIL)
 	{
-		if (list_member_oid(conflicting, catalog->issuance_user_key))
-			result = COUPON_USER_TAKEN;
-		else if (list_member_oid(conflicting, catalog->issuance_serial_key))
-			result = COUPON_SERIAL_TAKEN;
-		else
+		/* only a later command can delete the row */
+		CommandCounterIncrement();
+		simple_table_tuple_delete(rel, &slot->tts_tid, InvalidSnapshot);
+	}
+	return conflicting;
+}
+
+CouponInsertion
+coupon_store_insert(CouponStore *store, CouponLookup *lookup, Datum user_id,
+					CouponIssuance *issuance)
+{
+	const CouponCatalog *catalog = coupon_catalog();
+	CouponIssuance found;
+	LOCKTAG		tag;
+	List	   *conflicting;
+	CouponInsertion result = COUPON_INSERTED;
+
+	set_user_lock(&tag, lookup->def, user_id);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+
+	if (coupon_lookup_user(lookup, user_id, COUPON_NO_WAIT, &found, NULL) != COUPON_USER_MAY_HAVE)
+		result = COUPON_USER_TAKEN;
+	else
+	{
+		issuance->nth = found.nth;
+		fill_slot(store, lookup->def, user_id, issuance);
+		conflicting = insert_row(store);
+		if (conflicting != NIL &&
+			!list_member_oid(conflicting, catalog->issuance_serial_key) &&
+			!list_member_oid(conflicting, catalog->issuance_user_key))
 			ereport(ERROR,
 					(errcode(ERRCODE_UNIQUE_VIOLATION),
 					 errmsg("issuance conflicts with a unique index that is not coupon's own"),
 					 errdetail("Index \"%s\".", get_rel_name(linitial_oid(conflicting))),
 					 errhint("Drop that index from coupon.issuance.")));
+		if (conflicting != NIL)
+			result = COUPON_REFUSED;
+		list_free(conflicting);
 	}
-	list_free(conflicting);
-	ResetPerTupleExprContext(store->estate);
+
+	LockRelease(&tag, ExclusiveLock, false);
 	return result;
 }

@@ -40,7 +40,7 @@ typedef enum CouponInsertion
 {
 	COUPON_INSERTED,
 	COUPON_USER_TAKEN,			/* the user got a unit elsewhere meanwhile */
-	COUPON_SERIAL_TAKEN			/* the index knows the serial, the map did not */
+	COUPON_REFUSED				/* the index knows the serial, the map did not */
 } CouponInsertion;
 
 /* Look-ups of users: the index is opened once for all of a call. */
@@ -48,15 +48,20 @@ typedef struct CouponLookup
 {
 	const CouponDefinition *def;
 	CouponScan	scan;
+	ScanKeyData keys[2];
 	SnapshotData dirty;
 } CouponLookup;
 
 extern void coupon_lookup_begin(CouponLookup *lookup, const CouponDefinition *def);
 extern void coupon_lookup_end(CouponLookup *lookup);
 
-/* Looks a user up, waiting for undecided rows if allowed. */
+/*
+ * Looks a user up, waiting for undecided rows if allowed.  *room, unless it
+ * is NULL, becomes the number of units that the user may still have; finding
+ * that out reads all of his rows.
+ */
 extern CouponUserState coupon_lookup_user(CouponLookup *lookup, Datum user_id,
-										  CouponWait wait, CouponIssuance *found);
+										  CouponWait wait, CouponIssuance *found, int *room);
 
 /* The table opened for insertions; nothing is locked against other sessions. */
 typedef struct CouponStore CouponStore;
@@ -64,9 +69,12 @@ typedef struct CouponStore CouponStore;
 extern CouponStore *coupon_store_open(void);
 extern void coupon_store_close(CouponStore *store);
 
-/* Inserts an issuance; one that conflicts leaves nothing behind. */
-extern CouponInsertion coupon_store_insert(CouponStore *store, const CouponDefinition *def,
-										   Datum user_id, const CouponIssuance *issuance);
+/*
+ * Inserts an issuance for a user that was looked up, after a second look that
+ * no other session can fall between; sets issuance->nth.
+ */
+extern CouponInsertion coupon_store_insert(CouponStore *store, CouponLookup *lookup,
+										   Datum user_id, CouponIssuance *issuance);
 
 /* The label of a serial, NULL if it has none. */
 extern text *coupon_store_label(int64 campaign_id, int64 serial);

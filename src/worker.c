@@ -47,6 +47,7 @@
 
 #include "compat.h"
 #include "guc.h"
+#include "locks.h"
 #include "shmem.h"
 #include "worker.h"
 
@@ -287,7 +288,7 @@ claim_database(int kind)
 
 	tag.locktag_field1 = MyDatabaseId;
 	tag.locktag_field2 = kind;
-	tag.locktag_field3 = 0xc0c0;	/* ours among the user locks */
+	tag.locktag_field4 = COUPON_LOCK_WORKER;
 	tag.locktag_type = LOCKTAG_USERLOCK;
 	tag.locktag_lockmethodid = USER_LOCKMETHOD;
 	return LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;

@@ -106,7 +106,9 @@ make_work_dir()
 	cleaner=$!
 	exec 9>"$work/alive"
 	trap 'finish $?' EXIT
-	export COUPON_WORK_DIR=$work
+	mkdir "$work/tmp"
+	[ -z "$server_user" ] || chown "$server_user:" "$work/tmp"
+	export COUPON_WORK_DIR=$work TMPDIR=$work/tmp
 }
 
 finish()
@@ -118,7 +120,8 @@ finish()
 
 # copy_install: the private installation into the work directory, so that
 # a server's user can read it and a new build does not change it under him.
-# Sets bindir and pgxs_dir.
+# Sets bindir and pgxs_dir, and PG_CONFIG for whoever builds something: the
+# one of the copy, first in PATH, knows of no headers.
 copy_install()
 {
 	[ -r "$top/tmp_install/paths.sh" ] || make -s -C "$top" tmp_install >&2
@@ -129,6 +132,6 @@ copy_install()
 	# shellcheck source=/dev/null
 	. "$work/pg/paths.sh"
 	bindir=$work/pg$bindir
-	export PATH=$bindir:$PATH
+	export PATH=$bindir:$PATH PG_CONFIG
 	[ -z "$libdir" ] || export LD_LIBRARY_PATH="$libdir${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 }

@@ -1,0 +1,190 @@
+#!/usr/bin/env bash
+#
+# The demo: two sales on a private server, from many connections by pgbench.
+#
+#   sale   4 campaigns of 5,000 units; 5,000 users who each want all four;
+#          from 64 connections, then, with fresh campaigns, from 200
+#   spike  one campaign of 500 units; 2,000 users; 500 connections at once
+#
+# Run by "make demo".  Exits with 1 if any unit is lost or sold twice, any
+# call fails or any event is missing.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+if [ -z "${COUPON_SERVER_LOG:-}" ]; then
+	exec "$here/../test/bin/with_server" -c max_connections=600 "$here/demo.sh"
+fi
+
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+
+sql()
+{
+	psql -X -q -A -t -P pager=off -v ON_ERROR_STOP=1 -c "$1"
+}
+
+# 12345 -> 12,345
+thousands()
+{
+	sed -E ':a; s/([0-9])([0-9]{3})($|[^0-9])/\1,\2\3/; ta' <<<"$1"
+}
+
+# ask SQL: the answer, one line, of the session that lives through a run
+ask()
+{
+	echo "${1//[$'\t\n']/ };" >&"${DRIVER[1]}"
+	IFS= read -r answer <&"${DRIVER[0]}"
+}
+
+# watch_sale PID: a line about the campaigns while process PID runs; on a
+# terminal it stays in its place
+watch_sale()
+{
+	local pid=$1 format='  %s\n' pause=0.25
+
+	if [ -t 1 ]; then
+		format='  %-76s\r'
+		pause=0.2
+	fi
+	while kill -0 "$pid" 2>/dev/null; do
+		ask "SELECT format('%s s: %s of %s issued, %s already issued, %s sold out, %s busy',
+			to_char(extract(epoch FROM clock_timestamp()) - $opened, 'FM990.0'),
+			to_char(sum(issued), 'FM999,990'), to_char(sum(stock), 'FM999,990'),
+			to_char(sum(answered_already_issued), 'FM999,990'),
+			to_char(sum(answered_sold_out), 'FM999,990'), sum(answered_busy))
+			FROM coupon.campaign_status WHERE campaign_id BETWEEN $first AND $last"
+		# shellcheck disable=SC2059
+		printf "$format" "$answer"
+		sleep "$pause"
+	done
+}
+
+rows=()			# of the table: "label|value|value|value"
+bad=0
+
+# column VALUE...: appends one column to the table
+column()
+{
+	local i=0 value
+
+	for value in "$@"; do
+		rows[i]+="|$value"
+		i=$((i + 1))
+	done
+}
+
+# run NAME CONNECTIONS CAMPAIGNS UNITS USERS
+run()
+{
+	local name=$1 clients=$2 campaigns=$3 units=$4 users=$5
+	local wishes=$((campaigns * users)) each clicks pgbench status=0 check=ok
+	local first last opened done_calls failed answers p50 p95 p99 rate
+	local issued already sold_out busy paused other issuances sold_out_after events violations
+
+	# every client clicks as often; at least a tenth more clicks than wishes
+	each=$(((wishes * 11 / 10 + clients - 1) / clients))
+	clicks=$((each * clients))
+
+	printf '\n%s: %s users, %s x %s units, %s connections, %s calls\n' "$name" \
+		"$(thousands "$users")" "$campaigns" "$(thousands "$units")" "$clients" "$(thousands "$clicks")"
+
+	read -r first last < <(sql "SELECT min(id) || ' ' || max(id) FROM (
+		SELECT coupon_campaign_create('$name ' || g, $units) AS id FROM generate_series(1, $campaigns) g) c")
+	sql "SELECT coupon_campaign_pause(c) FROM generate_series($first, $last) c" >/dev/null
+
+	coproc DRIVER { psql -X -q -A -t -v ON_ERROR_STOP=1; }
+	ask 'SELECT pg_advisory_lock(1)'
+	rm -f "$logs"/*
+	pgbench -n -M prepared -c "$clients" -j "$(nproc)" -t $((each + 1)) -f "$here/demo/click.sql" \
+		-l --log-prefix="$logs/log" \
+		-D clients="$clients" -D clicks="$clicks" -D wishes="$wishes" -D users="$users" \
+		-D first_campaign="$first" -D seed="$RANDOM" -D mine=0 >"$logs/out" 2>"$logs/err" &
+	pgbench=$!
+
+	# everybody is at the door: open
+	answer=0
+	while [ "$answer" != "$clients" ] && kill -0 "$pgbench" 2>/dev/null; do
+		sleep 0.1
+		ask "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+	done
+	ask 'CHECKPOINT; SELECT 1'
+	ask "SELECT count(coupon_campaign_resume(c)) FROM generate_series($first, $last) c"
+	ask 'SELECT extract(epoch FROM clock_timestamp())'
+	opened=$answer
+	ask 'SELECT pg_advisory_unlock(1)'
+	watch_sale "$pgbench"
+	wait "$pgbench" || status=$?
+	eval "exec ${DRIVER[1]}>&-"
+	wait "$DRIVER_PID" || true
+
+	# pgbench's log: client, number, latency in us, script, end in s and us;
+	# each client's first line is the call before the opening
+	cat "$logs"/log.* | awk 'seen[$1]++' >"$logs/all"
+	done_calls=$(wc -l <"$logs/all")
+	failed=$((clicks - done_calls))
+	read -r p50 p95 p99 < <(cut -d ' ' -f 3 "$logs/all" | sort -n | awk '
+		{ latency[NR] = $1 }
+		function percentile(p,   i) { i = int(NR * p / 100 + 0.999999); return latency[i < 1 ? 1 : i] / 1000 }
+		END { printf "%.1f %.1f %.1f\n", percentile(50), percentile(95), percentile(99) }')
+	rate=$(awk -v opened="$opened" '
+		{ end = $5 - opened + $6 / 1e6; if (end > last) last = end }
+		END { printf "%.0f", (last > 0 ? NR / last : 0) }' "$logs/all")
+
+	IFS='|' read -r issued already sold_out busy paused other < <(sql "
+		SELECT sum(answered_issued), sum(answered_already_issued), sum(answered_sold_out), sum(answered_busy),
+		       sum(answered_paused), sum(answered_not_open + answered_closed)
+		  FROM coupon.campaign_status WHERE campaign_id BETWEEN $first AND $last")
+	IFS='|' read -r issuances sold_out_after < <(sql "
+		SELECT count(*), CASE WHEN count(*) = $campaigns * $units
+		                      THEN to_char(extract(epoch FROM max(issued_at)) - $opened, 'FM990.00') || ' s' ELSE 'never' END
+		  FROM coupon.issuance WHERE campaign_id BETWEEN $first AND $last")
+	events=$(sql "SELECT count(DISTINCT id) FROM coupon.outbox
+		WHERE type = 'coupon.issued' AND (payload->>'campaign_id')::bigint BETWEEN $first AND $last")
+	violations=$(sql "SELECT count(*) FROM generate_series($first, $last) c, LATERAL coupon_verify(c) v")
+
+	# what must hold: each call answered, and one number told in four ways
+	answers=$((issued + already + sold_out + busy))
+	if [ "$failed" != 0 ] || [ "$status" != 0 ] || [ "$answers" != "$done_calls" ] ||
+		[ "$paused" != "$clients" ] || [ "$other" != 0 ] ||
+		[ "$issued" != $((campaigns * units)) ] || [ "$issuances" != "$issued" ] ||
+		[ "$events" != "$issued" ] || [ "$violations" != 0 ]; then
+		check=FAILED
+		bad=1
+		sort "$logs/err" | uniq -c | head -n 10 >&2
+	fi
+
+	column "$name" "$clients" "$campaigns x $(thousands "$units")" "$(thousands "$users")" \
+		"$(thousands "$clicks")" "$(thousands "$issued")" "$(thousands "$already")" "$(thousands "$sold_out")" \
+		"$(thousands "$busy")" "$(thousands "$failed")" "$sold_out_after" "$(thousands "$rate")" \
+		"$p50 ms" "$p95 ms" "$p99 ms" \
+		"$(thousands "$issuances")" "$(thousands "$events")" "$violations" "$check"
+}
+
+column '' connections stock users calls '  issued' '  already issued' '  sold out' '  busy' '  errors' \
+	'time to sell out' 'calls per second' 'latency p50' '  p95' '  p99' \
+	'units issued' 'events' 'coupon_verify rows' 'conservation'
+
+sql "CREATE EXTENSION coupon"
+sql "SELECT format('%s, %s cores; fsync %s, synchronous_commit %s, full_page_writes %s',
+	substring(version() FROM 'PostgreSQL [0-9.]+'), '$(nproc)', current_setting('fsync'),
+	current_setting('synchronous_commit'), current_setting('full_page_writes'))"
+echo 'Each unit issued is a commit of its own: an issuance row and an event row, on disk.'
+
+run sale 64 4 5000 5000
+run sale 200 4 5000 5000
+run spike 500 1 500 2000
+
+echo
+printf '%s\n' "${rows[@]}" | awk -F '|' '
+	{ printf "%-20s", $2; for (i = 3; i <= NF; i++) printf "%13s", $i; printf "\n" }'
+cat <<'END'
+
+calls, latency: of each call, as the client sees it; every connection calls
+again as soon as it has its answer, and the clients run on the same cores.
+Not counted: one call on each connection before the opening ("paused").
+time to sell out: from the opening to the last unit.
+conservation: units issued = stock = events = answers "issued", every call was
+answered, and coupon_verify finds no violation in the tables.
+END
+exit $bad

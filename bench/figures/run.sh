@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+#
+# make bench-figures: every figure the project must reach, one line each:
+# figure, measured, required, pass | FAIL (or info).  Writes them to
+# bench/results/latest/figures.txt.  Exit status 1 when one fails.
+#
+#	BENCH_FIGURES="insert peer ..." BENCH_SECONDS=8 BENCH_PAIRS=2 make bench-figures
+set -euo pipefail
+# shellcheck source=bench/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+
+need_server "$@"
+
+results=${BENCH_RESULTS:-$bench_dir/results/latest}
+mkdir -p "$results"
+describe | sed 's/^/# /' | tee "$results/figures.txt"
+status=0
+for name in ${BENCH_FIGURES:-insert peer sold_out snapshot many campaigns wal memory latency}; do
+	"$bench_dir/figures/$name.sh" | tee -a "$results/figures.txt" || status=1
+done
+exit "$status"

@@ -1,0 +1,84 @@
+-- Pre-made codes with SKIP LOCKED: delete the first free row of a pool.
+--
+-- The code is taken first because the issuance needs it; nobody waits for it,
+-- the others skip it.  Deleted, not marked: no index of the pool is written.
+
+\ir common.sql
+
+CREATE TABLE pool (
+	campaign_id bigint,
+	serial      bigint,
+	code        text COLLATE "C" NOT NULL,
+	PRIMARY KEY (campaign_id, serial)
+);
+
+ALTER TABLE issuance ADD COLUMN code text COLLATE "C";
+
+CREATE FUNCTION setup(stock bigint) RETURNS void LANGUAGE sql AS $$
+	INSERT INTO campaign VALUES (1, stock, NULL, NULL, false, '{"kind": "FIXED", "amount": 5000}', 'coupon-issued');
+	INSERT INTO pool
+	SELECT 1, s, left(upper(md5(s::text)), 16)
+	  FROM generate_series(1, stock) s;
+	ANALYZE pool;
+$$;
+
+CREATE FUNCTION issue(p_campaign bigint, p_user text) RETURNS issue_result LANGUAGE plpgsql AS $$
+DECLARE
+	c    record;
+	r    issue_result;
+	unit pool;
+BEGIN
+	SELECT policy, topic, clock_timestamp() AS now,
+	       CASE WHEN closes_at <= clock_timestamp() THEN 'closed'
+	            WHEN paused THEN 'paused'
+	            WHEN opens_at > clock_timestamp() THEN 'not_open' END AS refusal
+	  INTO STRICT c FROM campaign WHERE campaign_id = p_campaign;
+	IF c.refusal IS NOT NULL THEN
+		RETURN (p_user, c.refusal, NULL, NULL, NULL, NULL)::issue_result;
+	END IF;
+
+	-- a duplicate click must not burn a code
+	SELECT user_id, 'already_issued', serial, code, issued_at, expires_at INTO r
+	  FROM issuance
+	 WHERE campaign_id = p_campaign AND user_id = p_user;
+	IF FOUND THEN
+		RETURN r;
+	END IF;
+
+	DELETE FROM pool
+	 WHERE ctid = (SELECT ctid FROM pool WHERE campaign_id = p_campaign
+	                ORDER BY serial LIMIT 1 FOR UPDATE SKIP LOCKED)
+	RETURNING * INTO unit;
+	IF unit.serial IS NULL THEN
+		RETURN (p_user, 'sold_out', NULL, NULL, NULL, NULL)::issue_result;
+	END IF;
+
+	INSERT INTO issuance (campaign_id, serial, issued_at, user_id, state, policy, code)
+	VALUES (p_campaign, unit.serial, c.now, p_user, 'issued', c.policy, unit.code)
+	ON CONFLICT (campaign_id, user_id) DO NOTHING
+	RETURNING user_id, 'issued', serial, code, issued_at, expires_at INTO r;
+	IF NOT FOUND THEN	-- the same user at the same time: put the code back
+		INSERT INTO pool SELECT unit.*;
+		SELECT user_id, 'already_issued', serial, code, issued_at, expires_at INTO r
+		  FROM issuance WHERE campaign_id = p_campaign AND user_id = p_user;
+		RETURN r;
+	END IF;
+
+	INSERT INTO outbox (topic, key, type, payload)
+	VALUES (c.topic, p_user, 'coupon.issued',
+	        json_build_object('campaign_id', p_campaign, 'user_id', p_user, 'serial', r.serial,
+	                          'code', r.code, 'policy', c.policy, 'issued_at', r.issued_at));
+	RETURN r;
+END
+$$;
+
+CREATE FUNCTION "check"() RETURNS SETOF text LANGUAGE sql AS $$
+	SELECT check_rows()
+	UNION ALL
+	SELECT format('%s issued, %s codes gone', i.n, c.stock - p.n)
+	  FROM campaign c, (SELECT count(*) AS n FROM issuance) i, (SELECT count(*) AS n FROM pool) p
+	 WHERE i.n <> c.stock - p.n
+	UNION ALL
+	SELECT format('code %s is both free and issued', code)
+	  FROM issuance JOIN pool USING (campaign_id, serial, code)
+$$;

@@ -1,0 +1,67 @@
+-- One hot row: UPDATE ... SET remaining = remaining - 1 WHERE remaining > 0.
+--
+-- The best order: issuance and event first, the counter last, so that its
+-- row lock is held only for the commit.  No subtransaction: a loser of the
+-- last unit deletes the two rows it has just made.
+
+\ir common.sql
+
+CREATE TABLE counter (
+	campaign_id bigint PRIMARY KEY,
+	remaining   bigint NOT NULL CHECK (remaining >= 0)
+) WITH (fillfactor = 10);	-- room for HOT updates
+
+CREATE FUNCTION setup(stock bigint) RETURNS void LANGUAGE sql AS $$
+	INSERT INTO campaign VALUES (1, stock, NULL, NULL, false, '{"kind": "FIXED", "amount": 5000}', 'coupon-issued');
+	INSERT INTO counter VALUES (1, stock);
+$$;
+
+CREATE FUNCTION issue(p_campaign bigint, p_user text) RETURNS issue_result LANGUAGE plpgsql AS $$
+DECLARE
+	c     record;
+	r     issue_result;
+	event tid;
+BEGIN
+	SELECT policy, topic, clock_timestamp() AS now,
+	       CASE WHEN closes_at <= clock_timestamp() THEN 'closed'
+	            WHEN paused THEN 'paused'
+	            WHEN opens_at > clock_timestamp() THEN 'not_open' END AS refusal
+	  INTO STRICT c FROM campaign WHERE campaign_id = p_campaign;
+	IF c.refusal IS NOT NULL THEN
+		RETURN (p_user, c.refusal, NULL, NULL, NULL, NULL)::issue_result;
+	END IF;
+
+	INSERT INTO issuance (campaign_id, serial, issued_at, user_id, state, policy)
+	VALUES (p_campaign, nextval('serial_seq'), c.now, p_user, 'issued', c.policy)
+	ON CONFLICT (campaign_id, user_id) DO NOTHING
+	RETURNING user_id, 'issued', serial, NULL, issued_at, expires_at INTO r;
+	IF NOT FOUND THEN
+		SELECT user_id, 'already_issued', serial, NULL, issued_at, expires_at INTO r
+		  FROM issuance WHERE campaign_id = p_campaign AND user_id = p_user;
+		RETURN r;
+	END IF;
+
+	INSERT INTO outbox (topic, key, type, payload)
+	VALUES (c.topic, p_user, 'coupon.issued',
+	        json_build_object('campaign_id', p_campaign, 'user_id', p_user, 'serial', r.serial,
+	                          'policy', c.policy, 'issued_at', r.issued_at))
+	RETURNING ctid INTO event;
+
+	UPDATE counter SET remaining = remaining - 1
+	 WHERE campaign_id = p_campaign AND remaining > 0;
+	IF NOT FOUND THEN
+		DELETE FROM issuance WHERE campaign_id = p_campaign AND serial = r.serial;
+		DELETE FROM outbox WHERE ctid = event;
+		RETURN (p_user, 'sold_out', NULL, NULL, NULL, NULL)::issue_result;
+	END IF;
+	RETURN r;
+END
+$$;
+
+CREATE FUNCTION "check"() RETURNS SETOF text LANGUAGE sql AS $$
+	SELECT check_rows()
+	UNION ALL
+	SELECT format('%s issued, %s counted', i.n, c.stock - k.remaining)
+	  FROM campaign c JOIN counter k USING (campaign_id), (SELECT count(*) AS n FROM issuance) i
+	 WHERE i.n <> c.stock - k.remaining
+$$;

@@ -1,0 +1,2 @@
+\set shards 128
+\ir shards.sql

@@ -1,0 +1,2 @@
+\set shards 32
+\ir shards.sql

@@ -1,0 +1,76 @@
+-- What a DBA does to the tables while a session is at work.
+SET client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS coupon;
+RESET client_min_messages;
+SELECT coupon_campaign_create('maintenance', 12) AS c \gset
+SELECT status FROM coupon_issue(:c, '1');
+VACUUM coupon.issuance, coupon.campaign, coupon.shard, coupon.unit, coupon.outbox_0, coupon.outbox_1, coupon.outbox_2;
+SELECT status FROM coupon_issue(:c, '2');
+VACUUM (FULL) coupon.issuance;
+VACUUM (FULL) coupon.campaign;
+VACUUM (FULL) coupon.shard;
+VACUUM (FULL) coupon.outbox_0;
+VACUUM (FULL) coupon.outbox_1;
+VACUUM (FULL) coupon.outbox_2;
+SELECT status FROM coupon_issue(:c, '3');
+SELECT status FROM coupon_issue(:c, '1');
+REINDEX TABLE coupon.issuance;
+REINDEX TABLE coupon.campaign;
+REINDEX TABLE coupon.shard;
+SELECT status FROM coupon_issue(:c, '4');
+-- this one gives the indexes new OIDs
+REINDEX TABLE CONCURRENTLY coupon.issuance;
+REINDEX TABLE CONCURRENTLY coupon.campaign;
+REINDEX TABLE CONCURRENTLY coupon.shard;
+REINDEX TABLE CONCURRENTLY coupon.unit;
+SELECT status FROM coupon_issue(:c, '5');
+SELECT status FROM coupon_issue(:c, '1');
+CLUSTER coupon.issuance USING issuance_user_key;
+ALTER TABLE coupon.issuance SET WITHOUT CLUSTER;
+SELECT status FROM coupon_issue(:c, '6');
+ANALYZE coupon.issuance, coupon.campaign, coupon.shard;
+SELECT status FROM coupon_issue(:c, '7');
+ALTER TABLE coupon.issuance SET (fillfactor = 90);
+ALTER TABLE coupon.issuance RESET (fillfactor);
+SELECT status FROM coupon_issue(:c, '8');
+DISCARD ALL;
+SELECT status FROM coupon_issue(:c, '9');
+-- the change of a table and the issue in one transaction, rolled back and not
+BEGIN;
+REINDEX TABLE coupon.issuance;
+SELECT status FROM coupon_issue(:c, '10');
+ROLLBACK;
+SELECT status FROM coupon_issue(:c, '10');
+BEGIN;
+REINDEX TABLE coupon.issuance;
+SELECT status FROM coupon_issue(:c, '11');
+COMMIT;
+SELECT user_id, status FROM coupon_issue_many(:c, ARRAY['12', '13', '1']);
+SELECT stock, issued, in_flight, remaining FROM coupon_status(:c);
+SELECT * FROM coupon_verify(:c);
+-- A map built from an index with all kinds of rows: vacuumed ones, and ones
+-- that were updated, deleted, rolled back since.
+SELECT coupon_campaign_create('restored', 2000) AS r \gset
+INSERT INTO coupon.issuance (campaign_id, serial, shard, nth, issued_at, user_id, state, policy)
+SELECT s.campaign_id, n, s.shard, 1, now(), 'restored ' || n, 'issued', '{}'
+  FROM coupon.shard s, generate_series(s.first_serial, least(s.last_serial, 1500)) n WHERE s.campaign_id = :r;
+VACUUM coupon.issuance;
+DELETE FROM coupon.issuance WHERE campaign_id = :r AND serial BETWEEN 101 AND 200;
+UPDATE coupon.issuance SET issued_at = issued_at - interval '1 day' WHERE campaign_id = :r AND serial BETWEEN 301 AND 400;
+SELECT count(*) FROM (SELECT coupon_redeem(:r, 'restored ' || n, 'order ' || n) FROM generate_series(401, 450) n) x;
+BEGIN;
+INSERT INTO coupon.issuance (campaign_id, serial, shard, nth, issued_at, user_id, state, policy)
+SELECT s.campaign_id, n, s.shard, 1, now(), 'aborted ' || n, 'issued', '{}'
+  FROM coupon.shard s, generate_series(s.first_serial, s.last_serial) n WHERE s.campaign_id = :r AND n BETWEEN 1601 AND 1700;
+DELETE FROM coupon.issuance WHERE campaign_id = :r AND serial BETWEEN 501 AND 600;
+ROLLBACK;
+-- 1500 - 100 rows are live, so 600 units are free
+SELECT status, count(*) FROM coupon_issue_many(:r, (SELECT array_agg('new ' || n) FROM generate_series(1, 700) n)) GROUP BY status ORDER BY status;
+SELECT stock, issued, in_flight, remaining FROM coupon_status(:r);
+SELECT * FROM coupon_verify(:r);
+-- leave nothing behind
+DELETE FROM coupon.issuance WHERE campaign_id IN (:c, :r);
+DELETE FROM coupon.shard WHERE campaign_id IN (:c, :r);
+DELETE FROM coupon.campaign WHERE campaign_id IN (:c, :r);
+DELETE FROM coupon.outbox WHERE payload->>'campaign_id' IN (:'c', :'r');
+SELECT count(*) FROM coupon_verify();

@@ -1,0 +1,222 @@
+-- Every function with every argument at and beyond its limits: the exact
+-- SQLSTATE, and for a refusal of ours a DETAIL or a HINT.
+BEGIN;
+SET LOCAL client_min_messages = error;
+SET LOCAL TimeZone = 'UTC';
+CREATE EXTENSION IF NOT EXISTS pgtap;
+CREATE EXTENSION IF NOT EXISTS coupon;
+
+-- {c} plain and open, {k} coded, {x} closed
+SELECT coupon_campaign_create('boundaries', 1000, 3) AS c \gset
+SELECT coupon_campaign_create('boundaries', 0) AS k \gset
+SELECT coupon_codes_import(:k, ARRAY['A', 'B']) AS ignore \gset
+SELECT coupon_campaign_create('boundaries', 10) AS x \gset
+SELECT count(*) AS ignore FROM coupon_issue_many(:c, ARRAY['u']) \gset
+SELECT count(*) AS ignore FROM coupon_issue_many(:x, ARRAY['u']) \gset
+SELECT coupon_campaign_close(:x) AS ignore \gset
+
+CREATE TEMP TABLE trial (n serial, call text, state text);
+
+-- Values of a kind, and what becomes of them: null, refused or accepted.
+CREATE TEMP TABLE kind (kind text, value text, state text);
+INSERT INTO kind
+SELECT 'campaign', v, s FROM (VALUES ('NULL', '22004'), ('0', 'UC001'), ('-1', 'UC001'),
+	('(-9223372036854775808)', 'UC001'), ('9223372036854775807', 'UC001')) x(v, s)
+UNION ALL
+SELECT 'serial', v, s FROM (VALUES ('NULL', '00000'), ('0', '22023'), ('-1', '22023'), ('1', '00000'), ('1001', '00000'),
+	('100000000', '00000'), ('100000001', '22023'), ('(-9223372036854775808)', '22023'), ('9223372036854775807', '22023')) x(v, s)
+UNION ALL
+-- 1 to 256 bytes; bytes, not characters
+SELECT 'text256', v, s FROM (VALUES ('NULL', '22004'), ('''''', '22023'), ('repeat(''x'', 257)', '22023'), ('repeat(''가'', 86)', '22023'),
+	('repeat(''x'', 1048576)', '22023'), ('''x''', '00000'), ('repeat(''x'', 256)', '00000'), ('repeat(''가'', 85)', '00000'),
+	('E''\\x01\\n''', '00000')) x(v, s)
+UNION ALL
+SELECT 'text1024', v, s FROM (VALUES ('NULL', '22004'), ('''''', '22023'), ('repeat(''x'', 1025)', '22023'), ('repeat(''가'', 342)', '22023'),
+	('repeat(''x'', 1048576)', '22023'), ('''x''', '00000'), ('repeat(''x'', 1024)', '00000')) x(v, s)
+UNION ALL
+SELECT 'number', v, s FROM (VALUES ('NULL::bigint', '22004'), ('0', '00000'), ('-1', '00000'),
+	('(-9223372036854775808)', '00000'), ('9223372036854775807', '00000')) x(v, s)
+UNION ALL
+SELECT 'topic', v, s FROM (VALUES ('NULL', '22004'), ('''''', '22023'), ('repeat(''x'', 250)', '22023'), ('repeat(''x'', 1048576)', '22023'),
+	('''a b''', '22023'), ('''a/b''', '22023'), ('''가''', '22023'), ('E''a\\n''', '22023'), ('''.''', '22023'), ('''..''', '22023'),
+	('''...''', '00000'), ('repeat(''x'', 249)', '00000'), ('''A-z_0.9''', '00000')) x(v, s)
+UNION ALL
+SELECT 'units', v, s FROM (VALUES ('NULL', '22004'), ('0', '22023'), ('-1', '22023'), ('100000001', '22023'), ('99999001', '22023'),
+	('(-9223372036854775808)', '22023'), ('9223372036854775807', '22023'), ('1', '00000'), ('99999000', '00000')) x(v, s);
+
+CREATE FUNCTION pg_temp.try(call text, kind text) RETURNS void LANGUAGE sql AS
+	$$ INSERT INTO trial (call, state) SELECT replace($1, '{v}', k.value), k.state FROM kind k WHERE k.kind = $2 $$;
+
+-- coupon_campaign_create
+SELECT pg_temp.try('coupon_campaign_create({v}, 1)', 'text256') \g /dev/null
+SELECT pg_temp.try('coupon_campaign_create(''n'', 1, topic => {v})', 'topic') \g /dev/null
+INSERT INTO trial (call, state) VALUES
+('coupon_campaign_create(''n'', NULL)', '22004'),
+('coupon_campaign_create(''n'', 0)', '00000'),
+('coupon_campaign_create(''n'', 1)', '00000'),
+('coupon_campaign_create(''n'', -1)', '22023'),
+('coupon_campaign_create(''n'', 100000000)', '00000'),
+('coupon_campaign_create(''n'', 100000001)', '22023'),
+('coupon_campaign_create(''n'', -9223372036854775808)', '22023'),
+('coupon_campaign_create(''n'', 9223372036854775807)', '22023'),
+('coupon_campaign_create(''n'', 1, NULL)', '22004'),
+('coupon_campaign_create(''n'', 1, 0)', '22023'),
+('coupon_campaign_create(''n'', 1, -1)', '22023'),
+('coupon_campaign_create(''n'', 1, 10000)', '00000'),
+('coupon_campaign_create(''n'', 1, 10001)', '22023'),
+('coupon_campaign_create(''n'', 1, -2147483648)', '22023'),
+('coupon_campaign_create(''n'', 1, 2147483647)', '22023'),
+('coupon_campaign_create(''n'', 1, opens_at => NULL, closes_at => NULL)', '00000'),
+('coupon_campaign_create(''n'', 1, opens_at => ''2999-01-01'')', '00000'),
+('coupon_campaign_create(''n'', 1, closes_at => ''2999-01-01'')', '00000'),
+('coupon_campaign_create(''n'', 1, opens_at => ''2999-01-01'', closes_at => ''2999-01-01'')', '22023'),
+('coupon_campaign_create(''n'', 1, opens_at => ''2999-01-01 00:00:01'', closes_at => ''2999-01-01'')', '22023'),
+('coupon_campaign_create(''n'', 1, opens_at => ''2999-01-01'', closes_at => ''2999-01-01 00:00:00.000001'')', '00000'),
+('coupon_campaign_create(''n'', 1, opens_at => ''infinity'', closes_at => ''-infinity'')', '22023'),
+('coupon_campaign_create(''n'', 1, opens_at => ''infinity'', closes_at => ''infinity'')', '22023'),
+('coupon_campaign_create(''n'', 1, opens_at => ''-infinity'', closes_at => ''infinity'')', '00000'),
+('coupon_campaign_create(''n'', 1, opens_at => ''infinity'')', '00000'),
+('coupon_campaign_create(''n'', 1, opens_at => ''-infinity'')', '00000'),
+('coupon_campaign_create(''n'', 1, closes_at => ''infinity'')', '00000'),
+('coupon_campaign_create(''n'', 1, closes_at => ''-infinity'')', '00000'),
+('coupon_campaign_create(''n'', 1, opens_at => ''4714-11-24 BC'', closes_at => ''294276-12-31 23:59:59.999999'')', '00000'),
+('coupon_campaign_create(''n'', 1, policy => NULL)', '22004'),
+('coupon_campaign_create(''n'', 1, policy => ''null'')', '22023'),
+('coupon_campaign_create(''n'', 1, policy => ''[]'')', '22023'),
+('coupon_campaign_create(''n'', 1, policy => to_jsonb(repeat(''x'', 1048576)))', '22023'),
+('coupon_campaign_create(''n'', 1, policy => jsonb_build_object(''attributes'', jsonb_build_object(''a'', repeat(''x'', 1048576))))', '22023'),
+('coupon_campaign_create(''n'', 1, policy => jsonb_build_object(repeat(''x'', 1000), 1))', '22023'),
+('coupon_campaign_create(''n'', 1, policy => jsonb_build_object(repeat(''가'', 100), 1))', '22023'),
+('coupon_campaign_create(''n'', 1, policy => ''{"kind": "FIXED", "amount": 1e1000}'')', '00000'),
+('coupon_campaign_create(''n'', 1, policy => ''{"kind": "RATE", "rate": 1e-1000}'')', '00000');
+
+-- campaigns
+SELECT pg_temp.try('coupon_campaign_add_stock({v}, 1)', 'campaign') \g /dev/null
+SELECT pg_temp.try('coupon_campaign_add_stock({c}, {v})', 'units') \g /dev/null
+SELECT pg_temp.try('coupon_campaign_pause({v})', 'campaign') \g /dev/null
+SELECT pg_temp.try('coupon_campaign_resume({v})', 'campaign') \g /dev/null
+SELECT pg_temp.try('coupon_campaign_close({v})', 'campaign') \g /dev/null
+INSERT INTO trial (call, state) VALUES
+('coupon_campaign_add_stock({x}, 1)', 'UC002'), ('coupon_campaign_add_stock({x}, 0)', '22023'), ('coupon_campaign_add_stock({k}, 1)', 'UC004'),
+('coupon_campaign_pause({x})', 'UC002'), ('coupon_campaign_resume({x})', 'UC002'), ('coupon_campaign_close({x})', '00000');
+
+-- codes
+SELECT pg_temp.try('coupon_codes_import({v}, ARRAY[''n''])', 'campaign') \g /dev/null
+SELECT pg_temp.try('coupon_codes_import({k}, ARRAY[''n'', {v}])', 'text256') \g /dev/null
+UPDATE trial SET state = '22004' WHERE call LIKE 'coupon\_codes\_import%NULL%';
+INSERT INTO trial (call, state) VALUES
+('coupon_codes_import({k}, NULL)', '22004'),
+('coupon_codes_import({k}, ''{}'')', '00000'),
+('coupon_codes_import({k}, ''{{p,q},{r,s}}'')', '2202E'),
+('coupon_codes_import({k}, ''{{p}}'')', '2202E'),
+('coupon_codes_import({k}, ''[3:4]={p,q}'')', '00000'),
+('coupon_codes_import({k}, ARRAY[NULL]::text[])', '22004'),
+('coupon_codes_import({x}, ARRAY[''n''])', 'UC002');
+SELECT pg_temp.try('coupon_codes_generate({v}, NULL, 1)', 'campaign') \g /dev/null
+INSERT INTO trial (call, state) VALUES
+('coupon_codes_generate({k}, NULL, 1)', '00000'),
+('coupon_codes_generate({k}, '''', 1)', '22023'),
+('coupon_codes_generate({k}, ''N'', 1)', 'UC006'),
+('coupon_codes_generate({k}, ''N#'', 1)', '00000'),
+('coupon_codes_generate({k}, repeat(''#'', 256), 1)', '00000'),
+('coupon_codes_generate({k}, repeat(''#'', 257), 1)', '22023'),
+('coupon_codes_generate({k}, repeat(''가'', 85) || ''#'', 1)', '00000'),
+('coupon_codes_generate({k}, repeat(''가'', 86), 1)', '22023'),
+('coupon_codes_generate({k}, repeat(''#'', 1048576), 1)', '22023'),
+('coupon_codes_generate({k}, NULL, NULL)', '22004'),
+('coupon_codes_generate({k}, NULL, 0)', '22023'),
+('coupon_codes_generate({k}, NULL, -1)', '22023'),
+('coupon_codes_generate({k}, NULL, -9223372036854775808)', '22023'),
+('coupon_codes_generate({k}, NULL, 9223372036854775807)', '22023'),
+('coupon_codes_generate({k}, NULL, 100000001)', '22023'),
+('coupon_codes_generate({k}, ''####'', 10000000)', 'UC006'),
+('coupon_codes_generate({k}, ''####'', 10000001)', '22023'),
+('coupon_codes_generate({x}, NULL, 1)', 'UC002');
+
+-- issue
+SELECT pg_temp.try('coupon_issue({v}, ''u'')', 'campaign') \g /dev/null
+SELECT pg_temp.try('coupon_issue({c}, {v})', 'text256') \g /dev/null
+SELECT pg_temp.try('coupon_issue({v}, 1)', 'campaign') \g /dev/null
+SELECT pg_temp.try('coupon_issue({c}, {v})', 'number') \g /dev/null
+SELECT pg_temp.try('coupon_issue({x}, {v})', 'text256') \g /dev/null
+SELECT pg_temp.try('coupon_issue_many({v}, ARRAY[''u''])', 'campaign') \g /dev/null
+SELECT pg_temp.try('coupon_issue_many({v}, ''{}''::text[])', 'campaign') \g /dev/null
+-- a bad user in the array is an outcome, not an ERROR
+SELECT pg_temp.try('coupon_issue_many({c}, ARRAY[''n'', {v}])', 'text256') \g /dev/null
+UPDATE trial SET state = '00000' WHERE call LIKE 'coupon\_issue\_many({c}, ARRAY[%';
+INSERT INTO trial (call, state) VALUES
+('coupon_issue_many({c}, NULL::text[])', '22004'),
+('coupon_issue_many({c}, ''{}''::text[])', '00000'),
+('coupon_issue_many({c}, ARRAY[NULL, NULL]::text[])', '00000'),
+('coupon_issue_many({c}, ''{{a,b},{c,d}}''::text[])', '2202E'),
+('coupon_issue_many({c}, ''{{{a}}}''::text[])', '2202E'),
+('coupon_issue_many({c}, NULL)', '22004'),
+('coupon_issue_many({c}, ''{a,b}'')', '00000'),
+('coupon_issue_many({c}, ''[0:1]={a,b}''::text[])', '00000'),
+('coupon_issue_many({c}, array_fill(NULL::text, ARRAY[10000]))', '00000');
+
+-- redeem, cancel, revoke
+SELECT pg_temp.try(f || '({v}, ''u'', ''o'')', 'campaign') FROM unnest(ARRAY['coupon_redeem', 'coupon_redeem_cancel', 'coupon_revoke']) f \g /dev/null
+SELECT pg_temp.try(f || '({v}, 1, ''o'')', 'campaign') FROM unnest(ARRAY['coupon_redeem', 'coupon_redeem_cancel', 'coupon_revoke']) f \g /dev/null
+SELECT pg_temp.try(f || '({c}, {v}, ''o'')', 'text256') FROM unnest(ARRAY['coupon_redeem', 'coupon_redeem_cancel', 'coupon_revoke']) f \g /dev/null
+SELECT pg_temp.try(f || '({c}, {v}, ''o'')', 'number') FROM unnest(ARRAY['coupon_redeem', 'coupon_redeem_cancel', 'coupon_revoke']) f \g /dev/null
+SELECT pg_temp.try(f || '({c}, ''u'', {v})', 'text1024') FROM unnest(ARRAY['coupon_redeem', 'coupon_redeem_cancel', 'coupon_revoke']) f \g /dev/null
+SELECT pg_temp.try(f || '({c}, 1, {v})', 'text1024') FROM unnest(ARRAY['coupon_redeem', 'coupon_redeem_cancel', 'coupon_revoke']) f \g /dev/null
+SELECT pg_temp.try(f || '({c}, ''u'', ''o'', {v})', 'serial') FROM unnest(ARRAY['coupon_redeem', 'coupon_redeem_cancel', 'coupon_revoke']) f \g /dev/null
+SELECT pg_temp.try(f || '({c}, 1, ''o'', {v})', 'serial') FROM unnest(ARRAY['coupon_redeem', 'coupon_redeem_cancel', 'coupon_revoke']) f \g /dev/null
+
+-- the rest
+INSERT INTO trial (call, state) VALUES
+('coupon_expire(NULL)', '22004'), ('coupon_expire(0)', '22023'), ('coupon_expire(-1)', '22023'),
+('coupon_expire(-2147483648)', '22023'), ('coupon_expire(1)', '00000'), ('coupon_expire(1000000)', '00000'), ('coupon_expire(1000001)', '22023'), ('coupon_expire(2147483647)', '22023');
+SELECT pg_temp.try('coupon_emit({v}, ''k'', ''t'', ''{}'')', 'topic') \g /dev/null
+SELECT pg_temp.try('coupon_emit(''t'', {v}, ''t'', ''{}'')', 'text1024') \g /dev/null
+SELECT pg_temp.try('coupon_emit(''t'', ''k'', {v}, ''{}'')', 'text256') \g /dev/null
+INSERT INTO trial (call, state) VALUES
+('coupon_emit(''t'', ''k'', ''coupon.'', ''{}'')', '22023'),
+('coupon_emit(''t'', ''k'', ''coupon.x'', ''{}'')', '22023'),
+('coupon_emit(''t'', ''k'', ''t'', NULL)', '22004'),
+('coupon_emit(''t'', ''k'', ''t'', ''null'')', '00000'),
+('coupon_emit(''t'', ''k'', ''t'', ''[]'')', '00000'),
+('coupon_emit(''t'', ''k'', ''t'', to_jsonb(repeat(''x'', 1048576)))', '00000');
+SELECT pg_temp.try('coupon_status({v})', 'campaign') \g /dev/null
+-- verify looks at the tables; a campaign that is not there violates no law
+INSERT INTO trial (call, state) VALUES
+('coupon_verify(NULL)', '00000'), ('coupon_verify(0)', '00000'), ('coupon_verify(-1)', '00000'),
+('coupon_verify(-9223372036854775808)', '00000'), ('coupon_verify(9223372036854775807)', '00000');
+
+-- Runs a call for nothing and reports how it ended.
+CREATE FUNCTION pg_temp.outcome(call text, OUT state text, OUT message text, OUT detail text, OUT hint text) LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE 'SELECT * FROM ' || call;
+	RAISE EXCEPTION USING ERRCODE = 'TT000';
+EXCEPTION WHEN OTHERS THEN
+	GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+	IF state = 'TT000' THEN
+		state := '00000'; message := ''; detail := ''; hint := '';
+	END IF;
+END $$;
+CREATE TEMP TABLE result AS
+SELECT t.n, t.call, t.state AS expected, o.*
+  FROM trial t, LATERAL pg_temp.outcome(replace(replace(replace(t.call, '{c}', :'c'), '{k}', :'k'), '{x}', :'x')) o;
+
+SELECT plan(6 + (SELECT count(*)::int FROM trial));
+
+SELECT is(state || CASE WHEN state <> '00000' AND detail = '' AND hint = '' THEN ' without DETAIL and HINT: ' || message ELSE '' END,
+          expected, call || ': ' || expected) FROM result ORDER BY n;
+
+SELECT is_empty($$ SELECT call, length(message), length(detail), length(hint) FROM result
+                    WHERE length(message) > 200 OR length(detail) > 400 OR length(hint) > 400 $$,
+	'no message repeats a megabyte of what it was given');
+SELECT lives_ok($$ SELECT convert_to(message || detail || hint, 'UTF8') FROM result $$, 'no message cuts a character in two');
+SELECT is_empty($$ SELECT call, state FROM result WHERE state !~ '^(00000|22004|22023|2202E|UC00[1-6])$' $$, 'clean SQLSTATEs only');
+SELECT is_empty($$ SELECT call, detail FROM result WHERE state <> '00000' AND detail = '' $$, 'every refusal has a DETAIL with the values');
+SELECT is_empty($$ SELECT call, hint FROM result WHERE state <> '00000' AND hint = '' $$, 'every refusal has a HINT with the action');
+SELECT set_eq($$ SELECT DISTINCT split_part(call, '(', 1) FROM trial $$,
+	$$ SELECT DISTINCT p.proname::text FROM pg_extension e
+	     JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.classid = 'pg_proc'::regclass
+	     JOIN pg_proc p ON p.oid = d.objid AND p.pronamespace = e.extnamespace WHERE e.extname = 'coupon' $$,
+	'every function of the extension is tried');
+
+SELECT * FROM finish();
+ROLLBACK;

@@ -1,0 +1,69 @@
+-- F6: the names, arguments, defaults and results that callers rely on.
+BEGIN;
+SET LOCAL client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS pgtap;
+CREATE EXTENSION IF NOT EXISTS coupon;
+
+CREATE TEMP TABLE expected (signature text, result text);
+INSERT INTO expected VALUES
+('coupon_campaign_create(name text, stock bigint, per_user_limit integer DEFAULT 1, opens_at timestamp with time zone DEFAULT NULL::timestamp with time zone, closes_at timestamp with time zone DEFAULT NULL::timestamp with time zone, policy jsonb DEFAULT ''{}''::jsonb, topic text DEFAULT ''coupon-issued''::text)', 'bigint'),
+('coupon_campaign_add_stock(campaign_id bigint, units bigint)', 'bigint'),
+('coupon_campaign_pause(campaign_id bigint)', 'boolean'),
+('coupon_campaign_resume(campaign_id bigint)', 'boolean'),
+('coupon_campaign_close(campaign_id bigint)', 'boolean'),
+('coupon_codes_import(campaign_id bigint, codes text[])', 'bigint'),
+('coupon_codes_generate(campaign_id bigint, pattern text, units bigint)', 'bigint'),
+('coupon_issue(campaign_id bigint, user_id text)', 'coupon.issue_result'),
+('coupon_issue(campaign_id bigint, user_id bigint)', 'coupon.issue_result'),
+('coupon_issue_many(campaign_id bigint, user_ids text[])', 'SETOF coupon.issue_result'),
+('coupon_redeem(campaign_id bigint, user_id text, order_ref text, serial bigint DEFAULT NULL::bigint)', 'coupon.redeem_result'),
+('coupon_redeem(campaign_id bigint, user_id bigint, order_ref text, serial bigint DEFAULT NULL::bigint)', 'coupon.redeem_result'),
+('coupon_redeem_cancel(campaign_id bigint, user_id text, order_ref text, serial bigint DEFAULT NULL::bigint)', 'coupon.redeem_result'),
+('coupon_redeem_cancel(campaign_id bigint, user_id bigint, order_ref text, serial bigint DEFAULT NULL::bigint)', 'coupon.redeem_result'),
+('coupon_revoke(campaign_id bigint, user_id text, reason text, serial bigint DEFAULT NULL::bigint)', 'boolean'),
+('coupon_revoke(campaign_id bigint, user_id bigint, reason text, serial bigint DEFAULT NULL::bigint)', 'boolean'),
+('coupon_expire(max_rows integer DEFAULT 1000)', 'bigint'),
+('coupon_emit(topic text, key text, type text, payload jsonb)', 'uuid'),
+('coupon_status(campaign_id bigint, OUT stock bigint, OUT issued bigint, OUT held bigint, OUT in_flight bigint, OUT remaining bigint, OUT answered_issued bigint, OUT answered_already_issued bigint, OUT answered_sold_out bigint, OUT answered_busy bigint, OUT answered_not_open bigint, OUT answered_closed bigint, OUT answered_paused bigint)', 'record'),
+('coupon_verify(campaign_id bigint DEFAULT NULL::bigint, OUT campaign bigint, OUT law text, OUT serial bigint, OUT user_id text, OUT detail text)', 'SETOF record');
+
+-- Every function in the extension's target schema, whatever it is called.
+CREATE TEMP VIEW actual AS
+SELECT p.proname || '(' || pg_get_function_arguments(p.oid) || ')' AS signature,
+       pg_get_function_result(p.oid) AS result
+  FROM pg_extension e
+  JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
+       AND d.classid = 'pg_proc'::regclass AND d.deptype = 'e'
+  JOIN pg_proc p ON p.oid = d.objid AND p.pronamespace = e.extnamespace
+ WHERE e.extname = 'coupon';
+
+SELECT plan(4 + (SELECT count(*)::int FROM expected FULL JOIN actual USING (signature)));
+
+SELECT is(a.result, x.result, 'F6: ' || signature)
+  FROM expected x FULL JOIN actual a USING (signature) ORDER BY signature;
+
+PREPARE columns_of(text) AS
+SELECT (a.attname || ' ' || format_type(a.atttypid, a.atttypmod)) COLLATE "default"
+  FROM pg_attribute a WHERE a.attrelid = $1::regclass AND a.attnum > 0 AND NOT a.attisdropped
+ ORDER BY a.attnum;
+
+SELECT results_eq($$EXECUTE columns_of('coupon.issue_result')$$,
+	ARRAY['user_id text', 'status text', 'serial bigint', 'code text',
+	      'issued_at timestamp with time zone', 'expires_at timestamp with time zone'],
+	'F6: the answer of an issue call');
+SELECT results_eq($$EXECUTE columns_of('coupon.redeem_result')$$,
+	ARRAY['user_id text', 'status text', 'serial bigint', 'code text',
+	      'order_ref text', 'redeemed_at timestamp with time zone'],
+	'F6: the answer of a redeem call');
+SELECT results_eq($$EXECUTE columns_of('coupon.outbox')$$,
+	ARRAY['id uuid', 'xid xid8', 'topic text', 'key text', 'type text', 'payload json'],
+	'F6: an event row');
+SELECT results_eq($$EXECUTE columns_of('coupon.campaign_status')$$,
+	ARRAY['campaign_id bigint', 'name text', 'state text', 'stock bigint', 'issued bigint', 'held bigint',
+	      'in_flight bigint', 'remaining bigint', 'answered_issued bigint', 'answered_already_issued bigint',
+	      'answered_sold_out bigint', 'answered_busy bigint', 'answered_not_open bigint',
+	      'answered_closed bigint', 'answered_paused bigint'],
+	'F6: the status view');
+
+SELECT * FROM finish();
+ROLLBACK;

@@ -1,0 +1,110 @@
+-- Guards: what the core keeps by construction is kept for every other
+-- writer, a superuser's own DML included.
+BEGIN;
+SET LOCAL client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS pgtap;
+CREATE EXTENSION IF NOT EXISTS coupon;
+SELECT plan(59);
+
+CREATE FUNCTION pg_temp.put(c bigint, serial bigint, who text, nth integer DEFAULT 1, state text DEFAULT 'issued', shard integer DEFAULT NULL)
+RETURNS void LANGUAGE sql AS $$
+	INSERT INTO coupon.issuance (campaign_id, serial, shard, nth, issued_at, user_id, state, policy)
+	VALUES ($1, $2, coalesce($6, (SELECT s.shard FROM coupon.shard s WHERE s.campaign_id = $1 AND $2 BETWEEN s.first_serial AND s.last_serial), 0),
+	        $4, now(), $3, $5, '{}') $$;
+
+-- inserts
+SELECT coupon_campaign_create('guard', 3, per_user_limit => 2) AS c \gset
+SELECT coupon_campaign_create('other', 100000) AS o \gset
+SELECT throws_ok(format('SELECT pg_temp.put(%s, 4, ''a'')', :c), '23514', NULL, 'F1: a serial above the stock');
+SELECT throws_ok(format('SELECT pg_temp.put(%s, 0, ''a'')', :c), '23514', NULL, 'F1: serial 0');
+SELECT throws_ok(format('SELECT pg_temp.put(%s, -1, ''a'')', :c), '23514', NULL, 'F1: a serial below 0');
+SELECT throws_ok(format('SELECT pg_temp.put(%s, 9223372036854775807, ''a'')', :c), '23514', NULL, 'F1: the largest serial');
+SELECT throws_ok(format('SELECT pg_temp.put(%s, 1, ''a'', shard => 7)', :c), '23514', NULL, 'F1: a shard that is not there');
+SELECT throws_ok(format('SELECT pg_temp.put(%s, 1, ''a'', shard => 1)', :o), '23514', NULL, 'F1: a shard that has other serials');
+SELECT throws_ok('SELECT pg_temp.put(9223372036854775807, 1, ''a'')', '23514', NULL, 'F1: a campaign that is not there');
+SELECT throws_ok(format('SELECT pg_temp.put(%s, 1, ''a'', 3)', :c), '23514', NULL, 'nth above the per-user limit');
+SELECT throws_ok(format('SELECT pg_temp.put(%s, 1, ''a'', 0)', :c), '23514', NULL, 'nth 0');
+SELECT throws_ok(format('SELECT pg_temp.put(%s, 1, ''a'', -1)', :c), '23514', NULL, 'nth below 0');
+SELECT throws_ok(format('SELECT pg_temp.put(%s, 1, ''a'', state => ''other'')', :c), '23514', NULL, 'an unknown state');
+SELECT throws_ok(format('SELECT pg_temp.put(%s, 1, NULL)', :c), '23502', NULL, 'no user');
+SELECT lives_ok(format('SELECT pg_temp.put(%s, 1, ''a'')', :c), 'a row that keeps the laws is accepted');
+SELECT throws_ok(format('SELECT pg_temp.put(%s, 1, ''b'')', :c), '23505', NULL, 'F1: a serial twice');
+SELECT throws_ok(format('SELECT pg_temp.put(%s, 2, ''a'', 1)', :c), '23505', NULL, 'F1: a user''s nth twice');
+SELECT lives_ok(format('SELECT pg_temp.put(%s, 2, ''a'', 2)', :c), 'the limit can be reached');
+
+-- the engine respects such rows
+SELECT is((SELECT status FROM coupon_issue(:c, 'a')), 'already_issued', 'the engine sees that the limit is reached');
+SELECT is((SELECT serial FROM coupon_issue(:c, 'b')), 3::bigint, 'and takes the unit that is left');
+SELECT isnt((SELECT status FROM coupon_issue(:c, 'd')), 'issued', 'F1: no other');
+SELECT is((SELECT count(*) FROM coupon_verify(:c)), 0::bigint, 'verify finds nothing');
+
+-- the same when the map was built before the row was inserted
+SELECT coupon_campaign_create('map first', 3) AS m \gset
+SELECT serial AS s FROM coupon_issue(:m, 'a') \gset
+SELECT pg_temp.put(:m, (SELECT min(n) FROM generate_series(1, 3) n WHERE n <> :s), 'x') AS ignore \gset
+SELECT is((SELECT status FROM coupon_issue(:m, 'b')), 'issued', 'a map that is wrong towards free: the index refuses and another unit is taken');
+SELECT isnt((SELECT status FROM coupon_issue(:m, 'c')), 'issued', 'F1: and no unit is sold twice');
+SELECT is((SELECT count(*) FROM coupon.issuance WHERE campaign_id = :m), 3::bigint, 'F1: three rows');
+SELECT is((SELECT status FROM coupon_issue(:m, 'x')), 'already_issued', 'the inserted user has his unit');
+SELECT is(coupon_revoke(:m, 'x', 'r'), true, 'which can be revoked');
+SELECT is((SELECT count(*) FROM coupon_verify(:m)), 0::bigint, 'verify finds nothing');
+
+-- updates
+SELECT throws_ok(format('UPDATE coupon.issuance SET serial = 4 WHERE campaign_id = %s AND serial = 3', :c), '23514', NULL, 'update to a serial above the stock');
+SELECT throws_ok(format('UPDATE coupon.issuance SET serial = 2 WHERE campaign_id = %s AND serial = 3', :c), '23505', NULL, 'F1: update to a taken serial');
+SELECT throws_ok(format('UPDATE coupon.issuance SET nth = 3 WHERE campaign_id = %s AND serial = 3', :c), '23514', NULL, 'update of nth above the limit');
+SELECT throws_ok(format('UPDATE coupon.issuance SET shard = 9 WHERE campaign_id = %s AND serial = 3', :c), '23514', NULL, 'update of the shard');
+SELECT throws_ok(format('UPDATE coupon.issuance SET state = ''x'' WHERE campaign_id = %s AND serial = 3', :c), '23514', NULL, 'update to an unknown state');
+SELECT throws_ok(format('UPDATE coupon.issuance SET campaign_id = 9223372036854775807 WHERE campaign_id = %s AND serial = 3', :c), '23514', NULL, 'update to a campaign that is not there');
+
+-- the definitions
+SELECT throws_ok(format('DELETE FROM coupon.shard WHERE campaign_id = %s', :c), '23503', NULL, 'a shard that has issuances cannot be deleted');
+SELECT throws_ok(format('DELETE FROM coupon.campaign WHERE campaign_id = %s', :c), '23503', NULL, 'a campaign that has shards cannot be deleted');
+SELECT throws_ok(format('UPDATE coupon.campaign SET per_user_limit = 0 WHERE campaign_id = %s', :c), '23514', NULL, 'a limit of 0');
+SELECT throws_ok(format('UPDATE coupon.campaign SET opens_at = ''2020-01-02'', closes_at = ''2020-01-01'' WHERE campaign_id = %s', :c), '23514', NULL, 'a window that ends before it begins');
+SELECT throws_ok(format('INSERT INTO coupon.shard VALUES (%s, 50, 5, 4)', :c), '23514', NULL, 'a shard that ends before it begins');
+SELECT throws_ok(format('INSERT INTO coupon.shard VALUES (%s, 50, 0, 4)', :c), '23514', NULL, 'a shard from serial 0');
+SELECT throws_ok(format('INSERT INTO coupon.unit VALUES (%s, 0, ''L'')', :c), '23514', NULL, 'a label for serial 0');
+SELECT lives_ok(format('INSERT INTO coupon.unit VALUES (%s, 1, ''L'')', :c), 'a label');
+SELECT throws_ok(format('INSERT INTO coupon.unit VALUES (%s, 2, ''L'')', :c), '23505', NULL, 'F1: a label twice');
+SELECT throws_ok($$INSERT INTO coupon.campaign (campaign_id, name, per_user_limit, policy, topic) VALUES (1, 'x', 1, '{}', 't')$$, '428C9', NULL, 'ids are the sequence''s');
+SELECT throws_ok($$INSERT INTO coupon.outbox VALUES (gen_random_uuid(), pg_current_xact_id(), 't', 'k', 'x', '{}')$$, '23514', NULL, 'an event in the parent instead of a child');
+
+-- What others add to the tables is kept or refused, not silently passed over.
+CREATE FUNCTION pg_temp.with_change(change text, call text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE answer text;
+BEGIN
+	EXECUTE change;
+	EXECUTE call INTO answer;
+	RAISE EXCEPTION USING ERRCODE = 'TT000', MESSAGE = answer;
+EXCEPTION
+	WHEN SQLSTATE 'TT000' THEN RETURN SQLERRM;
+	WHEN OTHERS THEN
+		GET STACKED DIAGNOSTICS answer = PG_EXCEPTION_HINT;
+		RETURN SQLSTATE || CASE WHEN SQLSTATE <> '23514' AND answer = '' THEN ' without a HINT' ELSE '' END;
+END $$;
+CREATE FUNCTION pg_temp.nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+SELECT coupon_campaign_create('foreign', 5) AS f \gset
+SELECT format('SELECT status FROM coupon_issue(%s, ''new'')', :f) AS issue \gset
+SELECT is(pg_temp.with_change('CREATE INDEX ON coupon.issuance (issued_at)', :'issue'), 'issued', 'an index on issuance is kept up');
+SELECT is(pg_temp.with_change('ALTER TABLE coupon.issuance ADD CHECK (user_id <> ''new'')', :'issue'), '23514', 'a CHECK on issuance is enforced');
+SELECT is(pg_temp.with_change('CREATE UNIQUE INDEX ON coupon.issuance (user_id) WHERE campaign_id = ' || :f, :'issue'), 'issued', 'a unique index on issuance without a conflict');
+SELECT is(pg_temp.with_change('CREATE UNIQUE INDEX ON coupon.issuance ((1)) WHERE campaign_id = ' || :f,
+	format('SELECT string_agg(status, '' '') FROM coupon_issue_many(%s, ARRAY[''p'', ''q''])', :f)), '23505', 'and with one');
+SELECT is(pg_temp.with_change('CREATE TRIGGER t BEFORE INSERT ON coupon.issuance FOR EACH ROW EXECUTE FUNCTION pg_temp.nothing()', :'issue'), '0A000', 'a BEFORE INSERT trigger on issuance');
+SELECT is(pg_temp.with_change('CREATE TRIGGER t AFTER INSERT ON coupon.issuance FOR EACH STATEMENT EXECUTE FUNCTION pg_temp.nothing()', :'issue'), '0A000', 'an AFTER INSERT trigger on issuance');
+SELECT is(pg_temp.with_change('CREATE TRIGGER t AFTER UPDATE ON coupon.issuance FOR EACH ROW EXECUTE FUNCTION pg_temp.nothing()', :'issue'), 'issued', 'an UPDATE trigger on issuance does no harm');
+SELECT is(pg_temp.with_change('ALTER TABLE coupon.issuance ADD COLUMN x int', :'issue'), '0A000', 'a column added to issuance');
+SELECT is(pg_temp.with_change('CREATE INDEX ON coupon.outbox_0 (id); CREATE INDEX ON coupon.outbox_1 (id); CREATE INDEX ON coupon.outbox_2 (id)', :'issue'), '0A000', 'an index on the outbox');
+SELECT is(pg_temp.with_change('ALTER TABLE coupon.outbox ADD COLUMN x int', :'issue'), '0A000', 'a column added to the outbox');
+SELECT is((SELECT remaining FROM coupon_status(:f)), 5::bigint, 'and every unit is free again');
+SELECT is((SELECT status FROM coupon_issue(:f, 'new')), 'issued', 'without the change it issues');
+
+-- truncation would leave shared memory behind
+SELECT throws_ok('TRUNCATE coupon.issuance', '0A000', 'cannot truncate table coupon.issuance', 'TRUNCATE issuance');
+SELECT throws_like('TRUNCATE coupon.shard CASCADE', 'cannot truncate table coupon.%', 'TRUNCATE shard CASCADE');
+SELECT throws_like('TRUNCATE coupon.campaign CASCADE', 'cannot truncate table coupon.%', 'TRUNCATE campaign CASCADE');
+SELECT is((SELECT status FROM coupon_issue(:c, 'a')), 'already_issued', 'all is still there');
+
+SELECT * FROM finish();
+ROLLBACK;

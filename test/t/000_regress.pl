@@ -1,0 +1,7 @@
+# test/sql/*.sql against expected/*.out, by pg_regress.
+use strict;
+use warnings;
+
+use PgRegress;
+
+run_suite('regress', $ENV{PG_REGRESS}, [], [ sort glob('test/sql/*.sql') ]);

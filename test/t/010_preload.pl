@@ -1,0 +1,87 @@
+# The library not preloaded: whatever needs shared memory says which line to
+# add; tables, triggers and coupon_verify work, so that a dump can be restored.
+use strict;
+use warnings;
+
+use CouponTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = PostgreSQL::Test::Cluster->new('plain');
+$node->init;
+$node->start;
+$node->safe_psql('postgres', 'CREATE EXTENSION coupon');
+pass('CREATE EXTENSION without preloading');
+
+my %call = (
+	coupon_campaign_create => [q{coupon_campaign_create('a', 1)}],
+	coupon_campaign_add_stock => [q{coupon_campaign_add_stock(1, 1)}],
+	coupon_campaign_pause => [q{coupon_campaign_pause(1)}],
+	coupon_campaign_resume => [q{coupon_campaign_resume(1)}],
+	coupon_campaign_close => [q{coupon_campaign_close(1)}],
+	coupon_codes_import => [q{coupon_codes_import(1, '{a,b}')}],
+	coupon_codes_generate => [q{coupon_codes_generate(1, null, 2)}],
+	coupon_issue => [ q{coupon_issue(1, 'a')}, q{coupon_issue(1, 1)} ],
+	coupon_issue_many => [q{coupon_issue_many(1, '{a,b}'::text[])}],
+	coupon_redeem => [q{coupon_redeem(1, 'a', 'o')}],
+	coupon_redeem_cancel => [q{coupon_redeem_cancel(1, 'a', 'o')}],
+	coupon_revoke => [q{coupon_revoke(1, 'a', 'r')}],
+	coupon_expire => [q{coupon_expire()}],
+	coupon_emit => [q{coupon_emit('t', 'k', 'my.type', '{}')}],
+	coupon_status => [q{coupon_status(1)}]);
+
+my @functions = split /\n/, $node->safe_psql('postgres', q{
+	SELECT DISTINCT proname FROM pg_proc p JOIN pg_language l ON l.oid = prolang
+	WHERE lanname = 'c' AND prorettype <> 'trigger'::regtype
+	  AND probin LIKE '%coupon' ORDER BY 1});
+is_deeply(\@functions, [ sort keys %call ], 'every C function is called here');
+
+# in a campaign that exists, so that nothing else can be the reason
+$node->safe_psql('postgres', q{
+	INSERT INTO coupon.campaign (name, per_user_limit, policy, topic) VALUES ('a', 1, '{}', 't');
+	INSERT INTO coupon.shard VALUES (1, 0, 1, 10)});
+
+for my $function (sort keys %call)
+{
+	for my $call (@{ $call{$function} })
+	{
+		my $error = sql_error($node, 'postgres', "SELECT * FROM $call;");
+
+		like($error, qr/ERROR:  UC003: .*HINT: .*shared_preload_libraries = 'coupon'/s, $call);
+	}
+}
+
+# tables and their triggers
+$node->safe_psql('postgres', q{
+	INSERT INTO coupon.issuance (campaign_id, serial, shard, nth, issued_at, user_id, state, policy)
+	SELECT 1, g, 0, 1, now(), 'user' || g, 'issued', '{}' FROM generate_series(1, 4) g;
+	UPDATE coupon.issuance SET state = 'expired' WHERE serial = 3;
+	DELETE FROM coupon.issuance WHERE serial = 4;
+	UPDATE coupon.campaign SET paused = true;
+	UPDATE coupon.campaign SET paused = false});
+is($node->safe_psql('postgres', 'SELECT count(*) FROM coupon.issuance'), '3', 'tables can be written');
+is($node->safe_psql('postgres', 'SELECT * FROM coupon_verify()'), '', 'coupon_verify works');
+like(sql_error($node, 'postgres', q{
+		INSERT INTO coupon.issuance (campaign_id, serial, shard, nth, issued_at, user_id, state, policy)
+		VALUES (1, 11, 0, 1, now(), 'x', 'issued', '{}');}),
+	qr/23514: serial is outside/, 'the guards stand');
+
+# loaded late it is no better, and does no harm
+like(sql_error($node, 'postgres', "LOAD 'coupon'; SELECT coupon_issue(1, 'a');"),
+	qr/UC003/, 'after LOAD');
+like(sql_error($node, 'postgres', "SET session_preload_libraries = 'coupon';
+		\\c\nSELECT coupon_issue(1, 'a');"),
+	qr/UC003/, 'session_preload_libraries is not enough');
+
+# the hint is right
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'coupon'");
+$node->restart;
+is($node->safe_psql('postgres', q{SELECT count(*), min(status), max(status)
+		FROM generate_series(1, 10) g, coupon_issue(1, 'new' || g)}),
+	'10|issued|sold_out', 'with the line added, the same sale goes on');
+is($node->safe_psql('postgres', 'SELECT count(*), count(DISTINCT serial) FROM coupon.issuance'),
+	'10|10', 'to the last unit');
+
+$node->stop;
+done_testing();

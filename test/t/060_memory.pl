@@ -1,0 +1,112 @@
+# Shared memory that is far too small for the campaigns in use: maps and slots
+# are evicted and built again while sessions issue, and nothing in flight is
+# lost.  What cannot fit is refused with a hint.
+use strict;
+use warnings;
+
+use CouponTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_server('main', <<'END');
+coupon.stock_map_memory = '1MB'
+coupon.max_campaigns = 64
+END
+
+# ---- 2,000 campaigns in 64 slots ----
+
+$node->safe_psql('postgres', q{SELECT count(coupon_campaign_create('c' || g, 5)) FROM generate_series(1, 2000) g});
+
+# These hold units of campaigns 1 to 20, while thousands of others come and go.
+my $holder = $node->background_psql('postgres');
+$holder->query_safe(q{BEGIN; SELECT count(*) FROM generate_series(1, 20) c, coupon_issue_many(c, '{h1,h2}'::text[])});
+my $saver = $node->background_psql('postgres');
+$saver->query_safe(q{BEGIN; SAVEPOINT a; SELECT count(*) FROM generate_series(1, 10) c, coupon_issue(c, 'saver')});
+
+$node->pgbench('-n -c 8 -j 2 -t 600', 0, [qr/processed: 4800\/4800/], [qr/^$/],
+	'sessions issue from random campaigns', { '060_random' => q{
+		\set c random(1, 2000)
+		\set u random(1, 1000000)
+		SELECT coupon_issue(:c, :u);
+		BEGIN;
+		SELECT coupon_issue(:u % 2000 + 1, :u);
+		ROLLBACK;
+	} });
+
+is( $node->safe_psql('postgres', q{
+		SELECT count(*), sum(in_flight) FROM generate_series(11, 20) c, coupon_status(c) WHERE in_flight >= 2}),
+	'10|20', 'units in flight are remembered');
+$saver->query_safe('ROLLBACK TO a; COMMIT');
+$holder->query_safe('COMMIT');
+$_->quit for $saver, $holder;
+settle($node, 'postgres');
+is( $node->safe_psql('postgres', q{SELECT count(*) FROM coupon.issuance WHERE user_id IN ('h1', 'h2')}),
+	'40', 'the holder has its units');
+conserved($node, 'postgres', 'evictions');
+
+# a transaction that needs more campaigns at once than there are slots
+like(sql_error($node, 'postgres', q{SELECT coupon_issue(c, 'greedy') FROM generate_series(1000, 1999) c}),
+	qr/ERROR:  UC00[78]: .*HINT: .*coupon\.max_campaigns/s, 'too many campaigns in one transaction');
+conserved($node, 'postgres', 'after the refusal');
+
+# demand above stock in every one of them
+$node->pgbench('-n -c 4 -j 2 -t 500', 0, [qr/processed: 2000\/2000/], [qr/^$/],
+	'demand above stock', { '060_rest' => q{
+		\set c random(1, 2000)
+		SELECT count(*) FROM coupon_issue_many(:c, ARRAY['a','b','c','d','e','f','g']);
+	} });
+my $rest = $node->background_psql('postgres');
+$rest->query_safe(q{
+	CREATE PROCEDURE sell_rest(first int, last int) LANGUAGE plpgsql AS $$
+	BEGIN
+		FOR c IN first..last LOOP
+			PERFORM coupon_issue_many(c, ARRAY['a','b','c','d','e','f','g']);
+			COMMIT;
+		END LOOP;
+	END $$;});
+$rest->query_safe('CALL sell_rest(1, 2000)');
+$rest->quit;
+is( $node->safe_psql('postgres', q{
+		SELECT count(*), min(n), max(n) FROM (SELECT count(*) AS n FROM coupon.issuance GROUP BY campaign_id) x}),
+	'2000|5|5', '2,000 campaigns are sold to the last unit');
+conserved($node, 'postgres', 'sold out');
+
+# ---- a map that does not fit ----
+
+# 10 million units: a bit each is more than 1 MB
+my $big = $node->safe_psql('postgres', q{SELECT coupon_campaign_create('big', 10000000)});
+like(sql_error($node, 'postgres', "SELECT * FROM coupon_status($big);"),
+	qr/ERROR:  UC00[78]: .*DETAIL: .*HINT: .*coupon\.stock_map_memory/s, 'a map too large for the memory');
+my $many = sql_error($node, 'postgres', "SELECT count(*) FROM coupon_issue_many($big,
+	ARRAY(SELECT g::text FROM generate_series(1, 10) g));");
+ok($many eq '' || $many =~ /ERROR:  UC00[78]/, 'issuing from it works or is refused');
+conserved_small($node, 'the others are served on');
+
+# shared memory was not exhausted for good
+$node->safe_psql('postgres', q{SELECT coupon_revoke(7, 'a', 'test') OR coupon_revoke(7, 'b', 'test') OR coupon_revoke(7, 'c', 'test')});
+is($node->safe_psql('postgres', q{SELECT status FROM coupon_issue(7, 'after')}), 'issued', 'a returned unit is sold');
+is($node->safe_psql('postgres', q{SELECT status FROM coupon_issue(7, 'late')}), 'sold_out', 'and only that');
+
+# it fits where there is room
+$node->append_conf('postgresql.conf', "coupon.stock_map_memory = '8MB'");
+$node->restart;
+my $issued = $node->safe_psql('postgres', "SELECT issued FROM coupon_status($big)");
+is( $node->safe_psql('postgres', "SELECT status FROM coupon_issue($big, 'someone')"),
+	'issued', 'with more memory the large campaign is served');
+is($node->safe_psql('postgres', "SELECT stock, issued, remaining FROM coupon_status($big)"),
+	'10000000|' . ($issued + 1) . '|' . (9999999 - $issued), 'and counted');
+
+sub conserved_small
+{
+	my ($server, $what) = @_;
+
+	is( $server->safe_psql('postgres', "SELECT DISTINCT status FROM generate_series(1, 2000) g, coupon_issue(g, 'nobody')
+			WHERE g % 100 = 0"),
+		'sold_out', $what);
+	return;
+}
+
+$node->stop;
+server_log_is_clean($node, 'memory');
+done_testing();
