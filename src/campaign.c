@@ -110,7 +110,7 @@ resolve_change(CouponIntent *intent, bool committed)
 				dsa_free(coupon_area, campaign->definition);
 				campaign->definition = InvalidDsaPointer;
 			}
-			LWLockRelease(coupon_slot_partition(campaign));
+			LWLockRelease(campaign->partition);
 		}
 	}
 }
@@ -325,7 +325,7 @@ enter_cached(const CouponCampaignKey *key)
 
 	if (campaign == NULL)
 		return NULL;
-	lock = coupon_slot_partition(campaign);
+	lock = campaign->partition;
 
 	if (!DsaPointerIsValid(campaign->definition))
 	{
@@ -366,7 +366,7 @@ enter_loading(const CouponCampaignKey *key)
 	/* a flood of ids that do not exist must not push campaigns out of slots */
 	campaign = coupon_slot_lock(key, LW_SHARED);
 	if (campaign != NULL)
-		LWLockRelease(coupon_slot_partition(campaign));
+		LWLockRelease(campaign->partition);
 	else if ((def = load_definition(key->campaign_id, visible_shards)) == NULL)
 		coupon_campaign_unknown(key->campaign_id);
 	else
@@ -374,7 +374,7 @@ enter_loading(const CouponCampaignKey *key)
 
 	campaign = coupon_slot_pin(key);
 	coupon_intent_push(resolve_pin, campaign, NULL, 0);
-	lock = coupon_slot_partition(campaign);
+	lock = campaign->partition;
 
 	LWLockAcquire(lock, LW_SHARED);
 	version = campaign->version;

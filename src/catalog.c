@@ -117,8 +117,9 @@ coupon_scan_end(CouponScan *s)
 {
 	index_endscan(s->scan);
 	ExecDropSingleTupleTableSlot(s->slot);
-	index_close(s->index, AccessShareLock);
-	table_close(s->heap, AccessShareLock);
+	/* the locks go with the transaction, all at once */
+	index_close(s->index, NoLock);
+	table_close(s->heap, NoLock);
 }
 
 void

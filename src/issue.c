@@ -49,7 +49,7 @@ typedef struct Batch
 	CouponCampaign *campaign;
 	const CouponDefinition *def;
 	CouponLookup lookup;
-	CouponStore *store;			/* opened for the first insertion */
+	CouponStore *store;			/* NULL: there is nothing to issue */
 	CouponOutbox *outbox;		/* begun with the first event */
 	StringInfoData payload;
 	TimestampTz now;
@@ -140,7 +140,7 @@ find_user_candidates(Batch *batch, int begin, int end)
 	CouponWait	wait = batch->wait;
 	CouponIssuance found;
 	CouponUserState state;
-	int			room = 1;
+	int			room;
 	int			nwishes = 0;
 	int			ncandidates = 0;
 
@@ -154,8 +154,7 @@ find_user_candidates(Batch *batch, int begin, int end)
 
 	if (batch->highest >= 0 && compare_users(batch->items, first, batch->highest) <= 0)
 		wait = COUPON_NO_WAIT;
-	state = coupon_lookup_user(&batch->lookup, batch->items[first].user_id, wait, &found,
-							   nwishes > 1 && batch->def->per_user_limit > 1 ? &room : NULL);
+	state = coupon_lookup_user(&batch->lookup, batch->items[first].user_id, wait, &found, &room);
 
 	for (int i = begin; i < end; i++)
 	{
@@ -173,7 +172,7 @@ find_user_candidates(Batch *batch, int begin, int end)
 		else if (ncandidates < room)
 		{
 			batch->candidate[item] = true;
-			ncandidates++;
+			batch->items[item].issuance.nth = found.nth + ncandidates++;
 		}
 	}
 	return ncandidates;
@@ -234,7 +233,7 @@ append_event(Batch *batch, CouponItem *item)
 
 	if (batch->outbox == NULL)
 	{
-		batch->outbox = coupon_outbox_begin();
+		batch->outbox = coupon_outbox_begin(batch->nitems > 1);
 		initStringInfo(payload);
 	}
 
@@ -265,8 +264,6 @@ insert_candidates(Batch *batch)
 	const CouponDefinition *def = batch->def;
 	bool		lost = false;
 
-	if (batch->store == NULL)
-		batch->store = coupon_store_open();
 	for (int i = 0; i < batch->nvalid; i++)
 	{
 		int			number = batch->by_user[i];
@@ -290,8 +287,7 @@ insert_candidates(Batch *batch)
 		item->issuance.code = def->coded ?
 			coupon_store_label(def->campaign_id, unit->serial) : NULL;
 
-		switch (coupon_store_insert(batch->store, &batch->lookup, item->user_id,
-									&item->issuance))
+		switch (coupon_store_insert(batch->store, def, item->user_id, &item->issuance))
 		{
 			case COUPON_INSERTED:
 				append_event(batch, item);
@@ -301,19 +297,19 @@ insert_candidates(Batch *batch)
 					batch->highest = number;
 				break;
 			case COUPON_USER_TAKEN:
-				coupon_stock_give_back(batch->campaign, unit);
+				coupon_stock_give_back_later(batch->campaign, unit);
 				lost = true;
 				break;
-			case COUPON_REFUSED:
+			case COUPON_SERIAL_TAKEN:
 				coupon_stock_disown(batch->campaign, unit);
 				break;
 		}
 	}
 }
 
-/* Rounds until every item has its outcome. */
+/* Rounds until every item has its outcome; refusal: of all who have no unit. */
 static void
-work_off(Batch *batch, CouponStatus window)
+work_off(Batch *batch, CouponStatus refusal)
 {
 	for (;;)
 	{
@@ -321,12 +317,12 @@ work_off(Batch *batch, CouponStatus window)
 
 		if (ncandidates == 0)
 			break;
-		if (window != COUPON_ISSUED || coupon_stock_sold_out(batch->campaign, batch->def))
+		if (batch->store == NULL)
 		{
 			for (int item = 0; item < batch->nitems; item++)
 			{
 				if (batch->pending[item] && batch->candidate[item])
-					decide(batch, item, window != COUPON_ISSUED ? window : COUPON_SOLD_OUT);
+					decide(batch, item, refusal);
 			}
 			continue;
 		}
@@ -334,8 +330,6 @@ work_off(Batch *batch, CouponStatus window)
 		deal_units(batch, ncandidates);
 		insert_candidates(batch);
 	}
-	if (batch->store != NULL)
-		coupon_store_close(batch->store);
 	if (batch->outbox != NULL)
 	{
 		coupon_outbox_finish(batch->outbox);
@@ -397,9 +391,15 @@ coupon_issue_batch(int64 campaign_id, CouponItem *items, int nitems, CouponWait 
 	{
 		if (batch.nvalid > 1)
 			qsort_arg(batch.by_user, batch.nvalid, sizeof(int), compare_items, items);
-		coupon_lookup_begin(&batch.lookup, batch.def);
+		if (window == COUPON_ISSUED && coupon_stock_sold_out(batch.campaign, batch.def))
+			window = COUPON_SOLD_OUT;
+		if (window == COUPON_ISSUED)
+			batch.store = coupon_store_open();
+		coupon_lookup_begin(&batch.lookup, batch.def, batch.store);
 		work_off(&batch, window);
 		coupon_lookup_end(&batch.lookup);
+		if (batch.store != NULL)
+			coupon_store_close(batch.store);
 	}
 	coupon_campaign_leave(batch.campaign);
 }

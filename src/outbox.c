@@ -44,7 +44,7 @@
 struct CouponOutbox
 {
 	Relation	rel;
-	MemoryContext context;		/* of the rows not yet written */
+	MemoryContext context;		/* of the rows not yet written; NULL: the caller's */
 	BulkInsertState bistate;
 	TupleTableSlot *slots[OUTBOX_BATCH];
 	int			nslots;			/* made */
@@ -124,7 +124,7 @@ refuse_foreign_parts(Relation rel)
 }
 
 CouponOutbox *
-coupon_outbox_begin(void)
+coupon_outbox_begin(bool many)
 {
 	CouponOutbox *outbox = palloc0(sizeof(CouponOutbox));
 	uint32		child;
@@ -134,8 +134,9 @@ coupon_outbox_begin(void)
 
 	outbox->rel = table_open(coupon_catalog()->outbox[child], RowExclusiveLock);
 	refuse_foreign_parts(outbox->rel);
-	outbox->context = AllocSetContextCreate(CurrentMemoryContext, "coupon outbox",
-											ALLOCSET_SMALL_SIZES);
+	if (many)
+		outbox->context = AllocSetContextCreate(CurrentMemoryContext, "coupon outbox",
+												ALLOCSET_DEFAULT_SIZES);
 	outbox->xid = GetTopFullTransactionId();
 	return outbox;
 }
@@ -155,7 +156,8 @@ write_rows(CouponOutbox *outbox)
 	for (int i = 0; i < outbox->nrows; i++)
 		ExecClearTuple(outbox->slots[i]);
 	outbox->nrows = 0;
-	MemoryContextReset(outbox->context);
+	if (outbox->context != NULL)
+		MemoryContextReset(outbox->context);
 }
 
 pg_uuid_t
@@ -176,7 +178,7 @@ coupon_outbox_add(CouponOutbox *outbox, const char *topic, const char *key,
 	}
 
 	slot = outbox->slots[outbox->nrows];
-	oldcontext = MemoryContextSwitchTo(outbox->context);
+	oldcontext = MemoryContextSwitchTo(outbox->context ? outbox->context : CurrentMemoryContext);
 	id = palloc(sizeof(pg_uuid_t));
 	make_event_id(id);
 	slot->tts_values[Outbox_id - 1] = UUIDPGetDatum(id);
@@ -203,7 +205,8 @@ coupon_outbox_finish(CouponOutbox *outbox)
 	}
 	for (int i = 0; i < outbox->nslots; i++)
 		ExecDropSingleTupleTableSlot(outbox->slots[i]);
-	MemoryContextDelete(outbox->context);
+	if (outbox->context != NULL)
+		MemoryContextDelete(outbox->context);
 	/* the lock stays until commit: the child must not be emptied before */
 	table_close(outbox->rel, NoLock);
 	pfree(outbox);
@@ -213,7 +216,7 @@ pg_uuid_t
 coupon_outbox_append(const char *topic, const char *key, const char *type,
 					 const char *payload)
 {
-	CouponOutbox *outbox = coupon_outbox_begin();
+	CouponOutbox *outbox = coupon_outbox_begin(false);
 	pg_uuid_t	id = coupon_outbox_add(outbox, topic, key, type, payload);
 
 	coupon_outbox_finish(outbox);

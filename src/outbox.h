@@ -13,11 +13,11 @@
 
 /*
  * Events to be appended together.  Add any number, then finish; both may
- * throw.  The strings are copied by add.
+ * throw.  The strings are copied by add.  Many need memory of their own.
  */
 typedef struct CouponOutbox CouponOutbox;
 
-extern CouponOutbox *coupon_outbox_begin(void);
+extern CouponOutbox *coupon_outbox_begin(bool many);
 extern pg_uuid_t coupon_outbox_add(CouponOutbox *outbox, const char *topic, const char *key,
 								   const char *type, const char *payload);
 extern void coupon_outbox_finish(CouponOutbox *outbox);

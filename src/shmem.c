@@ -180,12 +180,6 @@ partition_lock(uint32 hash)
 	return &coupon_shared->locks[hash % COUPON_PARTITIONS].lock;
 }
 
-LWLock *
-coupon_slot_partition(const CouponCampaign *campaign)
-{
-	return partition_lock(get_hash_value(slot_table, &campaign->key));
-}
-
 static void
 free_memory(CouponCampaign *campaign)
 {
@@ -325,6 +319,7 @@ coupon_slot_pin(const CouponCampaignKey *key)
 			{
 				entry->slot = campaign - coupon_shared->slots;
 				campaign->key = *key;
+				campaign->partition = lock;
 				campaign->version = pg_atomic_add_fetch_u64(&coupon_shared->versions, 1);
 				campaign->definition = InvalidDsaPointer;
 				campaign->stock = InvalidDsaPointer;

@@ -37,6 +37,7 @@ typedef struct CouponCampaignKey
 typedef struct CouponCampaign
 {
 	CouponCampaignKey key;		/* partition lock */
+	LWLock	   *partition;		/* that lock; constant while pinned */
 	bool		in_use;			/* partition lock + slot_lock */
 	uint64		version;		/* partition lock; of the definition, unique */
 	dsa_pointer definition;		/* partition lock; invalid: to be loaded */
@@ -82,7 +83,6 @@ extern void coupon_slot_unpin(CouponCampaign *campaign);
  * the given mode, or NULL without a lock.  Never throws.
  */
 extern CouponCampaign *coupon_slot_lock(const CouponCampaignKey *key, LWLockMode mode);
-extern LWLock *coupon_slot_partition(const CouponCampaign *campaign);
 
 /*
  * Memory in the area.  Evicts what is least recently used and idle until the

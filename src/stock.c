@@ -102,6 +102,16 @@ resolve_take(CouponIntent *intent, bool committed)
 	land(intent->campaign, stock, intent->shard, !committed);
 }
 
+/* A unit taken in vain: free again in any case. */
+static void
+resolve_vain(CouponIntent *intent, bool committed)
+{
+	CouponStock *stock = stock_of(intent->campaign);
+
+	clear_bit(stock, intent->shard, intent->number);
+	land(intent->campaign, stock, intent->shard, true);
+}
+
 /* A unit whose row was deleted: free at commit. */
 static void
 resolve_return(CouponIntent *intent, bool committed)
@@ -237,7 +247,8 @@ judge(CouponCampaign *campaign, CouponStock *stock)
 
 	/* what this transaction itself holds cannot come back while it waits */
 	mine = coupon_intent_count(resolve_take, campaign) +
-		coupon_intent_count(resolve_return, campaign);
+		coupon_intent_count(resolve_return, campaign) +
+		coupon_intent_count(resolve_vain, campaign);
 	if (in_flight > mine)
 		return IN_FLIGHT;
 
@@ -342,6 +353,12 @@ coupon_stock_give_back(CouponCampaign *campaign, const CouponUnit *unit)
 {
 	coupon_intent_finish(coupon_intent_find(resolve_take, campaign, unit->shard, unit->bit),
 						 false);
+}
+
+void
+coupon_stock_give_back_later(CouponCampaign *campaign, const CouponUnit *unit)
+{
+	coupon_intent_find(resolve_take, campaign, unit->shard, unit->bit)->resolve = resolve_vain;
 }
 
 void

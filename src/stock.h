@@ -48,6 +48,12 @@ extern int	coupon_stock_take(CouponCampaign *campaign, CouponStock *stock, int n
 /* Gives a unit back at once: it was not used and no row of it is left. */
 extern void coupon_stock_give_back(CouponCampaign *campaign, const CouponUnit *unit);
 
+/*
+ * The same for a unit that a row was inserted for and deleted again: others
+ * see that row as undecided until the transaction ends, and so is the unit.
+ */
+extern void coupon_stock_give_back_later(CouponCampaign *campaign, const CouponUnit *unit);
+
 /* Leaves a unit taken that the index says is somebody else's. */
 extern void coupon_stock_disown(CouponCampaign *campaign, const CouponUnit *unit);
 

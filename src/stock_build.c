@@ -131,7 +131,7 @@ make_stock(uint32 base)
 static void
 install(CouponCampaign *campaign, dsa_pointer *place, dsa_pointer pointer)
 {
-	LWLock	   *lock = coupon_slot_partition(campaign);
+	LWLock	   *lock = campaign->partition;
 
 	LWLockAcquire(lock, LW_EXCLUSIVE);
 	if (!DsaPointerIsValid(*place))
@@ -151,7 +151,7 @@ grow_stock(CouponCampaign *campaign, CouponStock *stock, const CouponDefinition 
 	uint32		first = count_shards(stock);
 	uint32		last = def->nshards;
 	ShardRow   *rows = read_shard_rows(def->campaign_id, first, last);
-	LWLock	   *lock = coupon_slot_partition(campaign);
+	LWLock	   *lock = campaign->partition;
 
 	for (int segment = 0; segment < MAX_SEGMENTS; segment++)
 	{

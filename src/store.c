@@ -11,10 +11,10 @@
  *
  * A conflict in a unique index is an answer, not an ERROR.  INSERT ... ON
  * CONFLICT gets that by speculative insertion, which costs another WAL record
- * a row.  Here it is the exception: units come from the stock map, which gives
- * a serial to one session only, and a user is locked while his row is looked
- * for and inserted.  What is left are rows that did not come through coupon;
- * the indexes refuse to be fooled, and the row that lost is deleted again.
+ * a row.  Here it is cheaper: the stock map gives a serial to one session
+ * only, and a user is locked while his row is inserted, so of two sessions
+ * that want the same user one is first.  The other one's insertion into the
+ * index tells it so, and its row is deleted again.
  *
  * Reads use dirty snapshots: they see what is committed now and what others
  * are about to commit, at every isolation level, as a unique index does.
@@ -171,7 +171,7 @@ coupon_store_close(CouponStore *store)
 {
 	ExecClearTuple(store->slot);
 	for (int i = 0; i < store->relinfo->ri_NumIndices; i++)
-		index_close(store->relinfo->ri_IndexRelationDescs[i], RowExclusiveLock);
+		index_close(store->relinfo->ri_IndexRelationDescs[i], NoLock);
 	table_close(store->relinfo->ri_RelationDesc, NoLock);
 }
 
@@ -209,73 +209,105 @@ look_at_user(CouponLookup *lookup, Datum user_id, CouponIssuance *found, int *ro
 			 Undecided *undecided)
 {
 	int32		limit = lookup->def->per_user_limit;
-	TupleTableSlot *slot = lookup->scan.slot;
+	TupleTableSlot *slot = lookup->slot;
 	Undecided	pending = {0};	/* of the nth being looked at */
-	int32		below = limit + 1;	/* the nth seen last, or what is above all */
-	int32		free_nth = 0;
-	int32		count = 0;
+	int32		below = 0;		/* the nth seen last, 0: none yet */
 
+	*room = 1;
 	undecided->xid = InvalidTransactionId;
 	coupon_key_text(&lookup->keys[1], 2, user_id);
-	index_rescan(lookup->scan.scan, lookup->keys, 2, NULL, 0);
+	index_rescan(lookup->scan, lookup->keys, 2, NULL, 0);
 
-	while (coupon_scan_next(&lookup->scan, BackwardScanDirection))
+	while (index_getnext_slot(lookup->scan, BackwardScanDirection, slot))
 	{
 		TransactionId inserter = lookup->dirty.xmin;
 		bool		isnull;
 		int32		nth = DatumGetInt32(slot_getattr(slot, Issuance_nth, &isnull));
 
-		if (nth == below && count > 0)
+		CHECK_FOR_INTERRUPTS();
+		if (nth == below)
 		{
 			if (!TransactionIdIsValid(inserter))
 				pending.xid = InvalidTransactionId;
 			continue;
 		}
 
-		if (count++ == 0)
+		if (below == 0)
+		{
 			read_issuance(slot, found);
+			if (nth < limit)
+			{
+				found->nth = nth + 1;
+				*room = limit - nth;
+				return COUPON_USER_MAY_HAVE;
+			}
+		}
+		else if (nth < below - 1)
+			break;				/* a gap that a revocation left */
+		below = nth;
+
 		if (TransactionIdIsValid(pending.xid))
 			*undecided = pending;
 		pending.xid = inserter;
 		pending.token = lookup->dirty.speculativeToken;
 		pending.tid = slot->tts_tid;
-
-		/* above all: the next one; below: a gap that a revocation left */
-		if (free_nth == 0 && nth < below - 1)
-			free_nth = count == 1 ? nth + 1 : below - 1;
-		below = nth;
-		if (free_nth > 0 && room == NULL)
-			break;
 	}
 	if (TransactionIdIsValid(pending.xid))
 		*undecided = pending;
-	if (free_nth == 0 && below > 1)
-		free_nth = count == 0 ? 1 : below - 1;
 
-	if (room != NULL)
-		*room = limit - count;
-	if (free_nth == 0)
+	if (below == 1)
 		return COUPON_USER_HAS;
-	found->nth = free_nth;
+	if (below == 0)
+		*room = limit;
+	found->nth = below == 0 ? 1 : below - 1;
 	return COUPON_USER_MAY_HAVE;
 }
 
-void
-coupon_lookup_begin(CouponLookup *lookup, const CouponDefinition *def)
+/* The relations of an open store, or opened for reading alone. */
+static void
+open_relations(CouponLookup *lookup)
 {
 	const CouponCatalog *catalog = coupon_catalog();
+	CouponStore *store = lookup->store;
 
+	if (store == NULL)
+	{
+		lookup->heap = table_open(catalog->issuance, AccessShareLock);
+		lookup->index = index_open(catalog->issuance_user_key, AccessShareLock);
+		return;
+	}
+
+	lookup->heap = store->relinfo->ri_RelationDesc;
+	for (int i = 0; i < store->relinfo->ri_NumIndices; i++)
+	{
+		if (store->indexes[i] == catalog->issuance_user_key)
+			lookup->index = store->relinfo->ri_IndexRelationDescs[i];
+	}
+}
+
+void
+coupon_lookup_begin(CouponLookup *lookup, const CouponDefinition *def, CouponStore *store)
+{
 	lookup->def = def;
+	lookup->store = store;
+	open_relations(lookup);
+
 	coupon_key_int64(&lookup->keys[0], 1, BTEqualStrategyNumber, def->campaign_id);
 	InitDirtySnapshot(lookup->dirty);
-	coupon_scan_begin(&lookup->scan, catalog->issuance, catalog->issuance_user_key,
-					  &lookup->dirty, NULL, 2, false);
+	lookup->slot = table_slot_create(lookup->heap, NULL);
+	lookup->scan = coupon_index_beginscan(lookup->heap, lookup->index, &lookup->dirty, 2);
 }
 
 void
 coupon_lookup_end(CouponLookup *lookup)
 {
-	coupon_scan_end(&lookup->scan);
+	index_endscan(lookup->scan);
+	ExecDropSingleTupleTableSlot(lookup->slot);
+	if (lookup->store == NULL)
+	{
+		index_close(lookup->index, NoLock);
+		table_close(lookup->heap, NoLock);
+	}
 }
 
 CouponUserState
@@ -299,8 +331,8 @@ coupon_lookup_user(CouponLookup *lookup, Datum user_id, CouponWait wait,
 			return COUPON_USER_LOCKED;
 
 		/* no page stays pinned while this session waits */
-		ExecClearTuple(lookup->scan.slot);
-		index_rescan(lookup->scan.scan, lookup->keys, 2, NULL, 0);
+		ExecClearTuple(lookup->slot);
+		index_rescan(lookup->scan, lookup->keys, 2, NULL, 0);
 
 		/*
 		 * As a unique index does: whoever came first decides.  A speculative
@@ -309,7 +341,7 @@ coupon_lookup_user(CouponLookup *lookup, Datum user_id, CouponWait wait,
 		if (undecided.token != 0)
 			SpeculativeInsertionWait(undecided.xid, undecided.token);
 		else
-			XactLockTableWait(undecided.xid, lookup->scan.heap,
+			XactLockTableWait(undecided.xid, lookup->heap,
 							  &undecided.tid, XLTW_InsertIndex);
 	}
 }
@@ -380,64 +412,55 @@ set_user_lock(LOCKTAG *tag, const CouponDefinition *def, Datum user_id)
 	tag->locktag_lockmethodid = USER_LOCKMETHOD;
 }
 
-/* Inserts the row; the conflicting indexes, after deleting it again, or NIL. */
-static List *
-insert_row(CouponStore *store)
+/*
+ * Deletes the row just inserted; others see it as undecided until the
+ * transaction ends.  What the index says stands in its way decides the answer.
+ */
+static CouponInsertion
+withdraw_row(Relation rel, TupleTableSlot *slot, List *conflicting)
 {
-	Relation	rel = store->relinfo->ri_RelationDesc;
-	TupleTableSlot *slot = store->slot;
-	bool		conflict;
-	List	   *conflicting;
+	const CouponCatalog *catalog = coupon_catalog();
 
-	slot->tts_tableOid = RelationGetRelid(rel);
-	if (store->checks)
-		ExecConstraints(store->relinfo, slot, store->estate);
-	table_tuple_insert(rel, slot, GetCurrentCommandId(true), 0, NULL);
-	conflicting = coupon_insert_index_tuples(store->relinfo, slot, store->estate, &conflict);
-	ResetPerTupleExprContext(store->estate);
+	/* only a later command can delete the row */
+	CommandCounterIncrement();
+	simple_table_tuple_delete(rel, &slot->tts_tid, InvalidSnapshot);
 
-	if (conflicting != NIL)
-	{
-		/* only a later command can delete the row */
-		CommandCounterIncrement();
-		simple_table_tuple_delete(rel, &slot->tts_tid, InvalidSnapshot);
-	}
-	return conflicting;
+	if (list_member_oid(conflicting, catalog->issuance_serial_key))
+		return COUPON_SERIAL_TAKEN;
+	if (list_member_oid(conflicting, catalog->issuance_user_key))
+		return COUPON_USER_TAKEN;
+	ereport(ERROR,
+			(errcode(ERRCODE_UNIQUE_VIOLATION),
+			 errmsg("issuance conflicts with a unique index that is not coupon's own"),
+			 errdetail("Index \"%s\".", get_rel_name(linitial_oid(conflicting))),
+			 errhint("Drop that index from coupon.issuance.")));
 }
 
 CouponInsertion
-coupon_store_insert(CouponStore *store, CouponLookup *lookup, Datum user_id,
-					CouponIssuance *issuance)
+coupon_store_insert(CouponStore *store, const CouponDefinition *def, Datum user_id,
+					const CouponIssuance *issuance)
 {
-	const CouponCatalog *catalog = coupon_catalog();
-	CouponIssuance found;
-	LOCKTAG		tag;
-	List	   *conflicting;
+	Relation	rel = store->relinfo->ri_RelationDesc;
+	TupleTableSlot *slot = store->slot;
 	CouponInsertion result = COUPON_INSERTED;
+	List	   *conflicting;
+	bool		conflict;
+	LOCKTAG		tag;
 
-	set_user_lock(&tag, lookup->def, user_id);
+	fill_slot(store, def, user_id, issuance);
+	slot->tts_tableOid = RelationGetRelid(rel);
+	if (store->checks)
+		ExecConstraints(store->relinfo, slot, store->estate);
+
+	set_user_lock(&tag, def, user_id);
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
-
-	if (coupon_lookup_user(lookup, user_id, COUPON_NO_WAIT, &found, NULL) != COUPON_USER_MAY_HAVE)
-		result = COUPON_USER_TAKEN;
-	else
-	{
-		issuance->nth = found.nth;
-		fill_slot(store, lookup->def, user_id, issuance);
-		conflicting = insert_row(store);
-		if (conflicting != NIL &&
-			!list_member_oid(conflicting, catalog->issuance_serial_key) &&
-			!list_member_oid(conflicting, catalog->issuance_user_key))
-			ereport(ERROR,
-					(errcode(ERRCODE_UNIQUE_VIOLATION),
-					 errmsg("issuance conflicts with a unique index that is not coupon's own"),
-					 errdetail("Index \"%s\".", get_rel_name(linitial_oid(conflicting))),
-					 errhint("Drop that index from coupon.issuance.")));
-		if (conflicting != NIL)
-			result = COUPON_REFUSED;
-		list_free(conflicting);
-	}
-
+	table_tuple_insert(rel, slot, GetCurrentCommandId(true), 0, NULL);
+	conflicting = coupon_insert_index_tuples(store->relinfo, slot, store->estate, &conflict);
+	if (conflicting != NIL)
+		result = withdraw_row(rel, slot, conflicting);
 	LockRelease(&tag, ExclusiveLock, false);
+
+	list_free(conflicting);
+	ResetPerTupleExprContext(store->estate);
 	return result;
 }

@@ -40,28 +40,8 @@ typedef enum CouponInsertion
 {
 	COUPON_INSERTED,
 	COUPON_USER_TAKEN,			/* the user got a unit elsewhere meanwhile */
-	COUPON_REFUSED				/* the index knows the serial, the map did not */
+	COUPON_SERIAL_TAKEN			/* the index knows the serial, the map did not */
 } CouponInsertion;
-
-/* Look-ups of users: the index is opened once for all of a call. */
-typedef struct CouponLookup
-{
-	const CouponDefinition *def;
-	CouponScan	scan;
-	ScanKeyData keys[2];
-	SnapshotData dirty;
-} CouponLookup;
-
-extern void coupon_lookup_begin(CouponLookup *lookup, const CouponDefinition *def);
-extern void coupon_lookup_end(CouponLookup *lookup);
-
-/*
- * Looks a user up, waiting for undecided rows if allowed.  *room, unless it
- * is NULL, becomes the number of units that the user may still have; finding
- * that out reads all of his rows.
- */
-extern CouponUserState coupon_lookup_user(CouponLookup *lookup, Datum user_id,
-										  CouponWait wait, CouponIssuance *found, int *room);
 
 /* The table opened for insertions; nothing is locked against other sessions. */
 typedef struct CouponStore CouponStore;
@@ -70,11 +50,35 @@ extern CouponStore *coupon_store_open(void);
 extern void coupon_store_close(CouponStore *store);
 
 /*
- * Inserts an issuance for a user that was looked up, after a second look that
- * no other session can fall between; sets issuance->nth.
+ * Inserts an issuance for a user who was looked up.  Of one that conflicts
+ * nothing is left, but that others cannot know before the transaction ends.
  */
-extern CouponInsertion coupon_store_insert(CouponStore *store, CouponLookup *lookup,
-										   Datum user_id, CouponIssuance *issuance);
+extern CouponInsertion coupon_store_insert(CouponStore *store, const CouponDefinition *def,
+										   Datum user_id, const CouponIssuance *issuance);
+
+/* Look-ups of users: the index is opened once for all of a call. */
+typedef struct CouponLookup
+{
+	const CouponDefinition *def;
+	CouponStore *store;			/* whose relations are used, or NULL */
+	Relation	heap;
+	Relation	index;
+	IndexScanDesc scan;
+	TupleTableSlot *slot;
+	ScanKeyData keys[2];
+	SnapshotData dirty;
+} CouponLookup;
+
+extern void coupon_lookup_begin(CouponLookup *lookup, const CouponDefinition *def,
+								CouponStore *store);
+extern void coupon_lookup_end(CouponLookup *lookup);
+
+/*
+ * Looks a user up, waiting for undecided rows if allowed.  For one who may
+ * have a unit, *room is how many numbers are free from found->nth on.
+ */
+extern CouponUserState coupon_lookup_user(CouponLookup *lookup, Datum user_id,
+										  CouponWait wait, CouponIssuance *found, int *room);
 
 /* The label of a serial, NULL if it has none. */
 extern text *coupon_store_label(int64 campaign_id, int64 serial);

@@ -47,6 +47,15 @@ SELECT status, serial AS from_serial, 3 - serial AS to_serial FROM coupon_issue(
 UPDATE coupon.issuance SET serial = :to_serial WHERE campaign_id = :m;
 SELECT status, serial = :from_serial AS the_old_one FROM coupon_issue(:m, 'bob');
 SELECT status FROM coupon_issue(:m, 'carol');
+-- Also into another shard, after all was gone.
+SELECT coupon_campaign_create('move far', 1) AS g \gset
+SELECT status, serial FROM coupon_issue(:g, 'alice');
+SELECT status FROM coupon_issue(:g, 'bob');
+SELECT coupon_campaign_add_stock(:g, 1);
+UPDATE coupon.issuance SET serial = 2, shard = 1 WHERE campaign_id = :g;
+SELECT status, serial FROM coupon_issue(:g, 'bob');
+SELECT status FROM coupon_issue(:g, 'carol');
+SELECT * FROM coupon_verify(:g);
 -- A revocation returns the unit when it commits, and only then.
 SELECT coupon_campaign_create('revocation', 1) AS r \gset
 SELECT status FROM coupon_issue(:r, 'alice');
@@ -294,7 +303,7 @@ SELECT status FROM coupon_issue(:t, 'bob');
 SELECT status FROM coupon_issue(:t, 'carol');
 SELECT count(*), count(DISTINCT serial) FROM coupon.issuance WHERE campaign_id = :t;
 -- leave nothing behind
-CREATE TEMP TABLE mine AS SELECT unnest(ARRAY[:c, :i, :m, :r, :a, :k, :l, :p, :h, :u, :s, :o, :d, :n, :q, :w, :t, :z, :f]::bigint[]) AS campaign_id;
+CREATE TEMP TABLE mine AS SELECT unnest(ARRAY[:c, :i, :m, :r, :a, :k, :l, :p, :h, :u, :s, :o, :d, :n, :q, :w, :t, :z, :f, :g]::bigint[]) AS campaign_id;
 DELETE FROM coupon.issuance WHERE campaign_id IN (SELECT campaign_id FROM mine);
 DELETE FROM coupon.unit WHERE campaign_id IN (SELECT campaign_id FROM mine);
 DELETE FROM coupon.shard WHERE campaign_id IN (SELECT campaign_id FROM mine);

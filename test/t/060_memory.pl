@@ -10,7 +10,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $node = new_server('main', <<'END');
-coupon.stock_map_memory = '1MB'
+coupon.stock_map_memory = '8MB'
 coupon.max_campaigns = 64
 END
 
@@ -72,16 +72,39 @@ is( $node->safe_psql('postgres', q{
 	'2000|5|5', '2,000 campaigns are sold to the last unit');
 conserved($node, 'postgres', 'sold out');
 
+# ---- maps that fit one by one, but not together ----
+
+# 40 campaigns of 4 million units, a bit each: 20 MB
+my $first = $node->safe_psql('postgres',
+	q{SELECT min(coupon_campaign_create('large ' || g, 4000000)) FROM generate_series(1, 40) g});
+my $last = $first + 39;
+$holder = $node->background_psql('postgres');
+$holder->query_safe("BEGIN; SELECT coupon_issue(c, 'holder') FROM generate_series($first, $first + 5) c");
+$node->pgbench('-n -c 8 -j 2 -t 50', 0, [qr/processed: 400\/400/], [qr/^$/],
+	'sessions issue from large campaigns', { '060_large' => qq{
+		\set c random($first, $last)
+		\set u random(1, 1000000)
+		SELECT coupon_issue(:c, :u);
+		SELECT coupon_status(:c);
+	} });
+is($node->safe_psql('postgres', "SELECT sum(in_flight) FROM generate_series($first, $first + 5) c, coupon_status(c)"),
+	'6', 'units in flight are remembered');
+$holder->query_safe('COMMIT');
+$holder->quit;
+settle($node, 'postgres');
+conserved($node, 'postgres', 'large campaigns');
+
 # ---- a map that does not fit ----
 
-# 10 million units: a bit each is more than 1 MB
-my $big = $node->safe_psql('postgres', q{SELECT coupon_campaign_create('big', 10000000)});
+# 100 million units: a bit each is 12.5 MB
+my $big = $node->safe_psql('postgres', q{SELECT coupon_campaign_create('big', 100000000)});
 like(sql_error($node, 'postgres', "SELECT * FROM coupon_status($big);"),
 	qr/ERROR:  UC00[78]: .*DETAIL: .*HINT: .*coupon\.stock_map_memory/s, 'a map too large for the memory');
 my $many = sql_error($node, 'postgres', "SELECT count(*) FROM coupon_issue_many($big,
 	ARRAY(SELECT g::text FROM generate_series(1, 10) g));");
 ok($many eq '' || $many =~ /ERROR:  UC00[78]/, 'issuing from it works or is refused');
-conserved_small($node, 'the others are served on');
+is( $node->safe_psql('postgres', "SELECT DISTINCT status FROM generate_series(100, 2000, 100) g, coupon_issue(g, 'nobody')"),
+	'sold_out', 'the others are served on');
 
 # shared memory was not exhausted for good
 $node->safe_psql('postgres', q{SELECT coupon_revoke(7, 'a', 'test') OR coupon_revoke(7, 'b', 'test') OR coupon_revoke(7, 'c', 'test')});
@@ -89,23 +112,13 @@ is($node->safe_psql('postgres', q{SELECT status FROM coupon_issue(7, 'after')}),
 is($node->safe_psql('postgres', q{SELECT status FROM coupon_issue(7, 'late')}), 'sold_out', 'and only that');
 
 # it fits where there is room
-$node->append_conf('postgresql.conf', "coupon.stock_map_memory = '8MB'");
+$node->append_conf('postgresql.conf', "coupon.stock_map_memory = '32MB'");
 $node->restart;
 my $issued = $node->safe_psql('postgres', "SELECT issued FROM coupon_status($big)");
 is( $node->safe_psql('postgres', "SELECT status FROM coupon_issue($big, 'someone')"),
 	'issued', 'with more memory the large campaign is served');
 is($node->safe_psql('postgres', "SELECT stock, issued, remaining FROM coupon_status($big)"),
-	'10000000|' . ($issued + 1) . '|' . (9999999 - $issued), 'and counted');
-
-sub conserved_small
-{
-	my ($server, $what) = @_;
-
-	is( $server->safe_psql('postgres', "SELECT DISTINCT status FROM generate_series(1, 2000) g, coupon_issue(g, 'nobody')
-			WHERE g % 100 = 0"),
-		'sold_out', $what);
-	return;
-}
+	'100000000|' . ($issued + 1) . '|' . (99999999 - $issued), 'and counted');
 
 $node->stop;
 server_log_is_clean($node, 'memory');

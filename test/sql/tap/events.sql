@@ -5,7 +5,7 @@ SET LOCAL client_min_messages = error;
 SET LOCAL TimeZone = 'Asia/Seoul';
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS coupon;
-SELECT plan(82);
+SELECT plan(83);
 
 -- What was appended since the last look, by this transaction, in append order.
 CREATE TEMP TABLE seen (id uuid PRIMARY KEY);
@@ -70,8 +70,10 @@ SELECT matches(pg_temp.last_payload()->>'issued_at', '^\d{4}-\d\d-\d\dT\d\d:\d\d
 SELECT pg_temp.issue_times(:c, 'alice', 2) AS ignore \gset
 SELECT is(pg_temp.new_events(), 'coupon.issued:alice', 'the second unit has an event, the retry has none');
 SELECT count(*) AS ignore FROM coupon_issue_many(:c, ARRAY['x', '', NULL, 'y', 'alice', 'x', 'x', 'z']) \gset
-SELECT is(pg_temp.new_events(), 'coupon.issued:x coupon.issued:y coupon.issued:x coupon.issued:z',
-	'many: one event for each unit, in the array''s order, none for the others');
+SELECT is((SELECT string_agg(e, ' ' ORDER BY e) FROM regexp_split_to_table(pg_temp.new_events(), ' ') e),
+	'coupon.issued:x coupon.issued:x coupon.issued:y coupon.issued:z', 'many: one event for each unit, none for the others');
+SELECT is((SELECT count(DISTINCT payload->>'serial') FROM coupon.outbox WHERE type = 'coupon.issued' AND payload->>'campaign_id' = :c::text AND key IN ('x', 'y', 'z')),
+	4::bigint, 'each with its own serial');
 
 -- awkward users survive JSON
 SELECT count(*) AS ignore FROM coupon_issue(:c, E'q"b\\s/t\tn\nc\u0001\u00e9가😀') \gset
@@ -207,9 +209,8 @@ SELECT is_empty($$SELECT * FROM (SELECT id, lag(id) OVER (ORDER BY n) AS before 
 SELECT is_empty($$SELECT id, count(*) FROM coupon.outbox GROUP BY id HAVING count(*) > 1$$, 'no id comes twice');
 SELECT count(*) AS ignore FROM coupon_issue_many(:n, ARRAY['i', 'j', 'k']) \gset
 SELECT coupon_emit('t', 'k', 'after', '{}') AS last_id \gset
-SELECT is((SELECT string_agg(key, ' ' ORDER BY id) FROM coupon.outbox WHERE id > (SELECT id FROM emitted WHERE n = 20000) AND id < :'last_id' AND xid = pg_current_xact_id()),
-	(SELECT string_agg(user_id, ' ' ORDER BY serial) FROM coupon.issuance WHERE campaign_id = :n AND user_id IN ('i', 'j', 'k')),
-	'issuing takes its ids from the same sequence');
+SELECT is((SELECT string_agg(key, ' ' ORDER BY key) FROM coupon.outbox WHERE id > (SELECT id FROM emitted WHERE n = 20000) AND id < :'last_id' AND xid = pg_current_xact_id()),
+	'i j k', 'issuing takes its ids from the same sequence');
 SELECT ok(abs(extract(epoch FROM clock_timestamp()) * 1000 - ('x' || substr(replace(id::text, '-', ''), 1, 12))::bit(48)::bigint) < 60000, 'an id begins with its time in milliseconds')
   FROM pg_temp.last_event();
 SELECT is((SELECT count(*) FROM ONLY coupon.outbox), 0::bigint, 'the rows are in the children');
