@@ -1,5 +1,6 @@
 -- Guards: what the core keeps by construction is kept for every other
--- writer, a superuser's own DML included.
+-- writer, a superuser's own DML included.  Changes tables (rolled back), so not beside
+-- another test.
 BEGIN;
 SET LOCAL client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS pgtap;

@@ -1,6 +1,7 @@
 -- coupon_verify: empty when all is well, and each violation is found.  The
 -- violations are made with triggers off and, at the end, without the unique
 -- indexes; all of it is rolled back.
+-- Locks tables, so not beside another test.
 BEGIN;
 SET LOCAL client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS pgtap;
