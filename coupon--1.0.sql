@@ -202,12 +202,21 @@ BEGIN
 	IF NEW.nth NOT BETWEEN 1 AND user_limit THEN
 		RAISE check_violation USING
 			MESSAGE = 'issuance exceeds the per-user limit',
-			DETAIL = format('Campaign %s, user %s, nth %s, limit %s.', NEW.campaign_id, NEW.user_id, NEW.nth, user_limit);
+			DETAIL = format('Campaign %s, user %s, nth %s, limit %s.', NEW.campaign_id, NEW.user_id, NEW.nth, user_limit),
+			HINT = 'nth counts a user''s units from 1.';
 	END IF;
 	IF NEW.state NOT IN ('issued', 'redeemed', 'expired') THEN
 		RAISE check_violation USING
 			MESSAGE = 'invalid issuance state',
-			DETAIL = format('State "%s".', NEW.state);
+			DETAIL = format('State "%s".', NEW.state),
+			HINT = 'The states are issued, redeemed and expired.';
+	END IF;
+	IF (NEW.state = 'redeemed') <> (NEW.order_ref IS NOT NULL)
+	   OR (NEW.state = 'redeemed') <> (NEW.redeemed_at IS NOT NULL) THEN
+		RAISE check_violation USING
+			MESSAGE = 'order_ref and redeemed_at belong to redeemed issuances, and to no others',
+			DETAIL = format('Campaign %s, serial %s, state "%s".', NEW.campaign_id, NEW.serial, NEW.state),
+			HINT = 'Use coupon_redeem() and coupon_redeem_cancel().';
 	END IF;
 	RETURN NEW;
 END
@@ -222,6 +231,25 @@ CREATE FUNCTION coupon.campaign_changed() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_campaign_changed';
 COMMENT ON FUNCTION coupon.campaign_changed() IS 'drops the cached definition when a change commits';
 
+CREATE FUNCTION coupon.shard_guard() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF TG_OP = 'DELETE' THEN
+		PERFORM 1 FROM coupon.campaign c
+		 WHERE c.campaign_id = OLD.campaign_id AND c.closed_at IS NULL;
+		IF NOT FOUND THEN
+			RETURN OLD;
+		END IF;
+	END IF;
+	RAISE feature_not_supported USING
+		MESSAGE = 'units of a campaign cannot be taken away',
+		DETAIL = format('Campaign %s, shard %s; sessions may be issuing from it.', OLD.campaign_id, OLD.shard),
+		HINT = 'Close the campaign with coupon_campaign_close(); then its rows can be deleted.';
+END
+$$;
+COMMENT ON FUNCTION coupon.shard_guard() IS 'keeps the shards of a campaign that is not closed';
+
 CREATE FUNCTION coupon.refuse_truncate() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -233,8 +261,11 @@ END
 $$;
 COMMENT ON FUNCTION coupon.refuse_truncate() IS 'a truncation would leave the stock map behind';
 
-CREATE TRIGGER issuance_guard BEFORE INSERT OR UPDATE OF campaign_id, serial, shard, nth, state ON coupon.issuance
+CREATE TRIGGER issuance_guard BEFORE INSERT OR UPDATE OF campaign_id, serial, shard, nth, state, order_ref, redeemed_at
+	ON coupon.issuance
 	FOR EACH ROW EXECUTE FUNCTION coupon.issuance_guard();
+CREATE TRIGGER shard_guard BEFORE UPDATE OR DELETE ON coupon.shard
+	FOR EACH ROW EXECUTE FUNCTION coupon.shard_guard();
 CREATE TRIGGER issuance_returned AFTER DELETE OR UPDATE OF campaign_id, serial ON coupon.issuance
 	FOR EACH ROW EXECUTE FUNCTION coupon.issuance_returned();
 CREATE TRIGGER campaign_changed AFTER INSERT OR UPDATE OR DELETE ON coupon.campaign
@@ -247,6 +278,14 @@ CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON coupon.shard
 	FOR EACH STATEMENT EXECUTE FUNCTION coupon.refuse_truncate();
 CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON coupon.issuance
 	FOR EACH STATEMENT EXECUTE FUNCTION coupon.refuse_truncate();
+
+-- What keeps shared memory right must fire for replicated changes, too.
+ALTER TABLE coupon.issuance ENABLE ALWAYS TRIGGER issuance_returned;
+ALTER TABLE coupon.issuance ENABLE ALWAYS TRIGGER refuse_truncate;
+ALTER TABLE coupon.campaign ENABLE ALWAYS TRIGGER campaign_changed;
+ALTER TABLE coupon.campaign ENABLE ALWAYS TRIGGER refuse_truncate;
+ALTER TABLE coupon.shard ENABLE ALWAYS TRIGGER shard_changed;
+ALTER TABLE coupon.shard ENABLE ALWAYS TRIGGER refuse_truncate;
 
 -- ---------------------------------------------------------------------------
 -- Campaigns
@@ -348,7 +387,7 @@ COMMENT ON FUNCTION coupon_redeem(bigint, text, text, bigint) IS
 CREATE FUNCTION coupon_redeem(campaign_id bigint, user_id bigint, order_ref text, serial bigint DEFAULT NULL)
 RETURNS coupon.redeem_result
 LANGUAGE sql VOLATILE PARALLEL UNSAFE
-AS $$ SELECT @extschema@.coupon_redeem($1, $2::pg_catalog.text, $3, $4) $$;
+RETURN @extschema@.coupon_redeem($1, $2::pg_catalog.text, $3, $4);
 COMMENT ON FUNCTION coupon_redeem(bigint, bigint, text, bigint) IS
 	'coupon_redeem(bigint, text, text, bigint) for numeric users';
 
@@ -362,7 +401,7 @@ COMMENT ON FUNCTION coupon_redeem_cancel(bigint, text, text, bigint) IS
 CREATE FUNCTION coupon_redeem_cancel(campaign_id bigint, user_id bigint, order_ref text, serial bigint DEFAULT NULL)
 RETURNS coupon.redeem_result
 LANGUAGE sql VOLATILE PARALLEL UNSAFE
-AS $$ SELECT @extschema@.coupon_redeem_cancel($1, $2::pg_catalog.text, $3, $4) $$;
+RETURN @extschema@.coupon_redeem_cancel($1, $2::pg_catalog.text, $3, $4);
 COMMENT ON FUNCTION coupon_redeem_cancel(bigint, bigint, text, bigint) IS
 	'coupon_redeem_cancel(bigint, text, text, bigint) for numeric users';
 
@@ -376,7 +415,7 @@ COMMENT ON FUNCTION coupon_revoke(bigint, text, text, bigint) IS
 CREATE FUNCTION coupon_revoke(campaign_id bigint, user_id bigint, reason text, serial bigint DEFAULT NULL)
 RETURNS boolean
 LANGUAGE sql VOLATILE PARALLEL UNSAFE
-AS $$ SELECT @extschema@.coupon_revoke($1, $2::pg_catalog.text, $3, $4) $$;
+RETURN @extschema@.coupon_revoke($1, $2::pg_catalog.text, $3, $4);
 COMMENT ON FUNCTION coupon_revoke(bigint, bigint, text, bigint) IS
 	'coupon_revoke(bigint, text, text, bigint) for numeric users';
 
@@ -500,6 +539,7 @@ COMMENT ON FUNCTION coupon_verify(bigint) IS
 REVOKE ALL ON FUNCTION coupon.issuance_guard() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.issuance_returned() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.campaign_changed() FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.shard_guard() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.refuse_truncate() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_campaign_create(text, bigint, integer, timestamptz, timestamptz, jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_campaign_add_stock(bigint, bigint) FROM PUBLIC;

@@ -23,12 +23,12 @@
 
 static CouponCatalog catalog;
 static bool catalog_valid = false;
+static uint64 invalidations = 0;
 
 static void
 relcache_callback(Datum arg, Oid relid)
 {
-	if (!catalog_valid)
-		return;
+	invalidations++;
 	if (relid == InvalidOid)
 		catalog_valid = false;
 	else
@@ -62,6 +62,7 @@ coupon_catalog(void)
 {
 	static bool registered = false;
 	CouponCatalog found;
+	uint64		before;
 	Oid			ns;
 
 	if (likely(catalog_valid))
@@ -73,19 +74,24 @@ coupon_catalog(void)
 		registered = true;
 	}
 
-	ns = get_namespace_oid("coupon", true);
-	found.campaign = relation_oid(ns, "campaign");
-	found.campaign_pkey = relation_oid(ns, "campaign_pkey");
-	found.shard = relation_oid(ns, "shard");
-	found.shard_pkey = relation_oid(ns, "shard_pkey");
-	found.unit = relation_oid(ns, "unit");
-	found.unit_pkey = relation_oid(ns, "unit_pkey");
-	found.issuance = relation_oid(ns, "issuance");
-	found.issuance_serial_key = relation_oid(ns, "issuance_serial_key");
-	found.issuance_user_key = relation_oid(ns, "issuance_user_key");
-	found.outbox[0] = relation_oid(ns, "outbox_0");
-	found.outbox[1] = relation_oid(ns, "outbox_1");
-	found.outbox[2] = relation_oid(ns, "outbox_2");
+	/* again, if something was dropped or created meanwhile */
+	do
+	{
+		before = invalidations;
+		ns = get_namespace_oid("coupon", true);
+		found.campaign = relation_oid(ns, "campaign");
+		found.campaign_pkey = relation_oid(ns, "campaign_pkey");
+		found.shard = relation_oid(ns, "shard");
+		found.shard_pkey = relation_oid(ns, "shard_pkey");
+		found.unit = relation_oid(ns, "unit");
+		found.unit_pkey = relation_oid(ns, "unit_pkey");
+		found.issuance = relation_oid(ns, "issuance");
+		found.issuance_serial_key = relation_oid(ns, "issuance_serial_key");
+		found.issuance_user_key = relation_oid(ns, "issuance_user_key");
+		found.outbox[0] = relation_oid(ns, "outbox_0");
+		found.outbox[1] = relation_oid(ns, "outbox_1");
+		found.outbox[2] = relation_oid(ns, "outbox_2");
+	} while (invalidations != before);
 
 	catalog = found;
 	catalog_valid = true;

@@ -63,6 +63,8 @@ typedef struct Batch
 	int			highest;		/* item of the greatest user inserted, or -1 */
 	CouponUnit *units;			/* by item */
 	CouponUnit *dealt;			/* as taken, before they are dealt out */
+	int			nspare;			/* the first ones of dealt: for the next round */
+	bool		was_short;		/* the last round had too few units */
 } Batch;
 
 static const char *const status_names[] = {
@@ -194,33 +196,46 @@ find_candidates(Batch *batch)
 		}
 		ncandidates += find_user_candidates(batch, begin, end);
 	}
+	coupon_lookup_pause(&batch->lookup);
 	return ncandidates;
 }
 
-/* Takes units and deals them out to the candidates in the order of items. */
+/*
+ * Takes units and deals them out to the candidates in the order of items.
+ * Who gets none is looked up once more before that is said: while this
+ * session waited for the last unit, it may have become the user's own.
+ */
 static void
 deal_units(Batch *batch, int ncandidates)
 {
 	CouponStock *stock = coupon_stock_open(batch->campaign, batch->def);
-	CouponShortage why;
-	int			ndealt;
+	CouponShortage why = COUPON_NO_SHORTAGE;
+	bool		is_short = false;
+	int			wait_ms = batch->wait == COUPON_WAIT && !batch->was_short ? coupon_sold_out_wait : 0;
+	int			ndealt = batch->nspare;
 	int			next = 0;
 
-	ndealt = coupon_stock_take(batch->campaign, stock, ncandidates,
-							   batch->wait == COUPON_WAIT ? coupon_sold_out_wait : 0,
-							   batch->dealt, &why);
+	if (ndealt < ncandidates)
+		ndealt += coupon_stock_take(batch->campaign, stock, ncandidates - ndealt, wait_ms,
+									batch->dealt + ndealt, &why);
 	for (int item = 0; item < batch->nitems; item++)
 	{
 		if (!batch->pending[item] || !batch->candidate[item])
 			continue;
 		if (next < ndealt)
-			batch->units[item] = batch->dealt[next++];
-		else
 		{
-			batch->candidate[item] = false;
-			decide(batch, item, why == COUPON_SHORT_BUSY ? COUPON_BUSY : COUPON_SOLD_OUT);
+			batch->units[item] = batch->dealt[next++];
+			continue;
 		}
+		batch->candidate[item] = false;
+		if (batch->was_short)
+			decide(batch, item, why == COUPON_SHORT_BUSY ? COUPON_BUSY : COUPON_SOLD_OUT);
+		else
+			is_short = true;
 	}
+	batch->was_short = is_short;
+	batch->nspare = ndealt - next;
+	memmove(batch->dealt, batch->dealt + next, batch->nspare * sizeof(CouponUnit));
 }
 
 static void
@@ -256,7 +271,8 @@ append_event(Batch *batch, CouponItem *item)
 
 /*
  * Writes the candidates' rows and events, in the order of user ids, up to the
- * first lost race: that user is to be waited for before greater ones follow.
+ * first that is refused: others wait for it as for one inserted, so greater
+ * users are not to follow before its outcome is known.
  */
 static void
 insert_candidates(Batch *batch)
@@ -275,7 +291,7 @@ insert_candidates(Batch *batch)
 		CHECK_FOR_INTERRUPTS();
 		if (lost)
 		{
-			coupon_stock_give_back(batch->campaign, unit);
+			batch->dealt[batch->nspare++] = *unit;
 			continue;
 		}
 
@@ -297,11 +313,13 @@ insert_candidates(Batch *batch)
 					batch->highest = number;
 				break;
 			case COUPON_USER_TAKEN:
-				coupon_stock_give_back_later(batch->campaign, unit);
+				/* no other session can have the unit before this one ends */
+				batch->dealt[batch->nspare++] = *unit;
 				lost = true;
 				break;
 			case COUPON_SERIAL_TAKEN:
 				coupon_stock_disown(batch->campaign, unit);
+				lost = true;
 				break;
 		}
 	}
@@ -330,6 +348,8 @@ work_off(Batch *batch, CouponStatus refusal)
 		deal_units(batch, ncandidates);
 		insert_candidates(batch);
 	}
+	for (int i = 0; i < batch->nspare; i++)
+		coupon_stock_give_back(batch->campaign, &batch->dealt[i]);
 	if (batch->outbox != NULL)
 	{
 		coupon_outbox_finish(batch->outbox);

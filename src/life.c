@@ -82,6 +82,10 @@ get_holding(uint64 row, Holding *holding)
 	holding->expires_at = get_time(row, 9);
 	holding->order_ref = coupon_spi_text(row, 10);
 	holding->redeemed_at = get_time(row, 11);
+
+	/* a row that was not written by coupon may lack it */
+	if (holding->order_ref == NULL && strcmp(holding->state, "redeemed") == 0)
+		holding->order_ref = pstrdup("");
 }
 
 /*
@@ -275,7 +279,7 @@ choose_redeemable(Holding *holdings, int count, const char *order_ref, Timestamp
 Datum
 coupon_redeem(PG_FUNCTION_ARGS)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now;
 	RedeemCall	call;
 	Holding    *holdings;
 	Holding    *chosen;
@@ -288,6 +292,7 @@ coupon_redeem(PG_FUNCTION_ARGS)
 
 	coupon_spi_connect();
 	holdings = lock_holdings(call.campaign_id, call.user_id, call.serial, &count);
+	now = GetCurrentTimestamp();	/* the lock may have taken its time */
 	chosen = choose_redeemable(holdings, count, call.order_ref, now, &status);
 	if (status == NULL)
 	{
@@ -309,7 +314,7 @@ coupon_redeem(PG_FUNCTION_ARGS)
 Datum
 coupon_redeem_cancel(PG_FUNCTION_ARGS)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now;
 	RedeemCall	call;
 	Holding    *holdings;
 	Holding    *chosen = NULL;
@@ -322,6 +327,7 @@ coupon_redeem_cancel(PG_FUNCTION_ARGS)
 
 	coupon_spi_connect();
 	holdings = lock_holdings(call.campaign_id, call.user_id, call.serial, &count);
+	now = GetCurrentTimestamp();	/* the lock may have taken its time */
 	status = count > 0 ? "not_redeemed" : "not_issued";
 	for (int i = 0; i < count; i++)
 	{

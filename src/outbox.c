@@ -114,10 +114,12 @@ static void
 refuse_foreign_parts(Relation rel)
 {
 	if ((rel->rd_rel->relhasindex && RelationGetIndexList(rel) != NIL) ||
-		rel->trigdesc != NULL || RelationGetNumberOfAttributes(rel) != Outbox_natts)
+		rel->trigdesc != NULL ||
+		(rel->rd_att->constr != NULL && rel->rd_att->constr->num_check > 0) ||
+		RelationGetNumberOfAttributes(rel) != Outbox_natts)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("indexes, triggers and columns added to coupon.%s are not supported",
+				 errmsg("indexes, triggers, constraints and columns added to coupon.%s are not supported",
 						RelationGetRelationName(rel)),
 				 errdetail("Events are appended below the level that maintains them."),
 				 errhint("Drop them; read the events in the order of the table instead.")));
@@ -261,7 +263,7 @@ coupon_emit(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("event type \"%s\" is reserved", type),
 				 errdetail("Types that begin with \"coupon.\" are the engine's own."),
-				 errhint("Choose another type, for example \"%s\".", type + 7)));
+				 errhint("Choose a type that begins otherwise.")));
 	PreventCommandIfReadOnly("coupon_emit()");
 	PreventCommandDuringRecovery("coupon_emit()");
 

@@ -222,8 +222,17 @@ typedef enum Verdict
 	ALL_GONE,
 	TRY_AGAIN,					/* a unit is or was free since the walk */
 	IN_FLIGHT,					/* it depends on sessions that will wake us */
+	COMING_BACK,				/* it comes back with our own commit */
 	UNSETTLED					/* it depends on somebody who will not */
 } Verdict;
+
+/* Units that this transaction's own commit will free. */
+static uint32
+count_coming_back(CouponCampaign *campaign)
+{
+	return coupon_intent_count(resolve_return, campaign) +
+		coupon_intent_count(resolve_vain, campaign);
+}
 
 /* A walk over all shards, every one of them ready, found nothing.  Why? */
 static Verdict
@@ -233,6 +242,7 @@ judge(CouponCampaign *campaign, CouponStock *stock)
 	uint64		supply = pg_atomic_read_u64(&stock->supply);
 	uint32		in_flight = 0;
 	uint32		mine;
+	uint32		coming_back;
 
 	for (uint32 i = 0; i < nshards; i++)
 	{
@@ -245,12 +255,14 @@ judge(CouponCampaign *campaign, CouponStock *stock)
 		in_flight += pg_atomic_read_u32(&shard->in_flight);
 	}
 
-	/* what this transaction itself holds cannot come back while it waits */
-	mine = coupon_intent_count(resolve_take, campaign) +
-		coupon_intent_count(resolve_return, campaign) +
-		coupon_intent_count(resolve_vain, campaign);
-	if (in_flight > mine)
-		return IN_FLIGHT;
+	/* what this transaction itself holds is not decided by waiting */
+	mine = coupon_intent_count(resolve_take, campaign);
+	coming_back = count_coming_back(campaign);
+	if (in_flight > mine + coming_back)
+		/* nobody wakes those who are the last to hold something */
+		return mine + coming_back == 0 ? IN_FLIGHT : UNSETTLED;
+	if (coming_back > 0)
+		return COMING_BACK;
 
 	if (mine == 0)
 	{
@@ -271,10 +283,11 @@ judge(CouponCampaign *campaign, CouponStock *stock)
 	return ALL_GONE;
 }
 
-static inline bool
-is_sold_out(CouponStock *stock)
+static bool
+is_sold_out(CouponCampaign *campaign, CouponStock *stock)
 {
-	return pg_atomic_read_u64(&stock->sold_out_at) == pg_atomic_read_u64(&stock->supply);
+	return pg_atomic_read_u64(&stock->sold_out_at) == pg_atomic_read_u64(&stock->supply) &&
+		count_coming_back(campaign) == 0;
 }
 
 bool
@@ -286,7 +299,7 @@ coupon_stock_sold_out(CouponCampaign *campaign, const CouponDefinition *def)
 		return false;
 	stock = stock_of(campaign);
 	/* a verdict says nothing of units that the map has yet to hear of */
-	return is_sold_out(stock) && count_shards(stock) >= (uint32) def->nshards;
+	return is_sold_out(campaign, stock) && count_shards(stock) >= (uint32) def->nshards;
 }
 
 /*
@@ -320,7 +333,7 @@ coupon_stock_take(CouponCampaign *campaign, CouponStock *stock, int n, int wait_
 	*why = COUPON_NO_SHORTAGE;
 	coupon_intent_reserve(n);
 
-	while (*why == COUPON_NO_SHORTAGE && !is_sold_out(stock))
+	while (*why == COUPON_NO_SHORTAGE && !is_sold_out(campaign, stock))
 	{
 		Verdict		verdict;
 
@@ -332,6 +345,8 @@ coupon_stock_take(CouponCampaign *campaign, CouponStock *stock, int n, int wait_
 		verdict = judge(campaign, stock);
 		if (verdict == ALL_GONE)
 			*why = COUPON_SHORT_SOLD_OUT;
+		else if (verdict == COMING_BACK)
+			*why = COUPON_SHORT_BUSY;
 		else if (verdict != TRY_AGAIN &&
 				 !wait_for_change(stock, wait_ms,
 								  verdict == UNSETTLED ? UNSETTLED_SLICE_MS : MAX_SOLD_OUT_WAIT,
@@ -350,13 +365,6 @@ coupon_stock_take(CouponCampaign *campaign, CouponStock *stock, int n, int wait_
 
 void
 coupon_stock_give_back(CouponCampaign *campaign, const CouponUnit *unit)
-{
-	coupon_intent_finish(coupon_intent_find(resolve_take, campaign, unit->shard, unit->bit),
-						 false);
-}
-
-void
-coupon_stock_give_back_later(CouponCampaign *campaign, const CouponUnit *unit)
 {
 	coupon_intent_find(resolve_take, campaign, unit->shard, unit->bit)->resolve = resolve_vain;
 }

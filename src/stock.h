@@ -45,14 +45,12 @@ extern bool coupon_stock_sold_out(CouponCampaign *campaign, const CouponDefiniti
 extern int	coupon_stock_take(CouponCampaign *campaign, CouponStock *stock, int n,
 							  int wait_ms, CouponUnit *units, CouponShortage *why);
 
-/* Gives a unit back at once: it was not used and no row of it is left. */
-extern void coupon_stock_give_back(CouponCampaign *campaign, const CouponUnit *unit);
-
 /*
- * The same for a unit that a row was inserted for and deleted again: others
- * see that row as undecided until the transaction ends, and so is the unit.
+ * Gives a unit back when the transaction ends, one way or the other: it was
+ * not used, but a row that was inserted for it and deleted again is undecided
+ * to others until then.
  */
-extern void coupon_stock_give_back_later(CouponCampaign *campaign, const CouponUnit *unit);
+extern void coupon_stock_give_back(CouponCampaign *campaign, const CouponUnit *unit);
 
 /* Leaves a unit taken that the index says is somebody else's. */
 extern void coupon_stock_disown(CouponCampaign *campaign, const CouponUnit *unit);

@@ -230,8 +230,9 @@ coupon_stock_free(dsa_pointer pointer)
 
 /*
  * Sets the bits of the serials of a shard that have a live or undecided row;
- * returns the number of rows that a running transaction has yet to decide.
- * Pages that the visibility map calls all-visible are not looked at.
+ * returns the number of serials with nothing but a row that a running
+ * transaction has inserted.  (A row being updated has an older version that
+ * is decided, and one being deleted is in flight in the map.)  Pages that the visibility map calls all-visible are not looked at.
  */
 static int
 read_index(int64 campaign_id, CouponShard *shard, uint64 *bits)
@@ -242,6 +243,8 @@ read_index(int64 campaign_id, CouponShard *shard, uint64 *bits)
 	CouponScan	scan;
 	ItemPointer tid;
 	Buffer		vmbuffer = InvalidBuffer;
+	int64		last_serial = 0;
+	bool		last_undecided = false;
 	int			undecided = 0;
 
 	memset(bits, 0, count_words(shard) * sizeof(uint64));
@@ -257,6 +260,7 @@ read_index(int64 campaign_id, CouponShard *shard, uint64 *bits)
 	while ((tid = index_getnext_tid(scan.scan, ForwardScanDirection)) != NULL)
 	{
 		bool		isnull;
+		bool		is_undecided = false;
 		int64		serial;
 		int64		bit;
 
@@ -267,13 +271,20 @@ read_index(int64 campaign_id, CouponShard *shard, uint64 *bits)
 			if (!index_fetch_heap(scan.scan, scan.slot))
 				continue;
 			ExecClearTuple(scan.slot);
-			if (TransactionIdIsValid(dirty.xmin) || TransactionIdIsValid(dirty.xmax))
-				undecided++;
+			is_undecided = TransactionIdIsValid(dirty.xmin);
 		}
 		serial = DatumGetInt64(index_getattr(scan.scan->xs_itup, 2,
 											 scan.scan->xs_itupdesc, &isnull));
 		bit = serial - shard->first_serial;
 		bits[bit / 64] |= UINT64CONST(1) << (bit % 64);
+
+		/* versions of one serial are neighbours */
+		if (serial != last_serial)
+			undecided += is_undecided;
+		else if (last_undecided && !is_undecided)
+			undecided--;
+		last_undecided = is_undecided && (serial != last_serial || last_undecided);
+		last_serial = serial;
 	}
 
 	if (BufferIsValid(vmbuffer))

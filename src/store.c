@@ -24,6 +24,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/pg_am_d.h"
 #include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
 #include "common/hashfn.h"
@@ -57,6 +58,8 @@ struct CouponStore
 	EState	   *estate;
 	ResultRelInfo *relinfo;
 	Oid		   *indexes;
+	int			nindexes;
+	bool		lasting;		/* no index keeps pointers in its IndexInfo */
 	TupleTableSlot *slot;		/* the row to insert */
 	bool		checks;			/* the table has CHECK constraints */
 	text	   *issued;			/* the state of a new row */
@@ -67,7 +70,11 @@ static CouponStore store_cache;
 static void
 relcache_callback(Datum arg, Oid relid)
 {
-	if (relid == InvalidOid || relid == store_cache.relid)
+	bool		ours = relid == InvalidOid || relid == store_cache.relid;
+
+	for (int i = 0; i < store_cache.nindexes && !ours; i++)
+		ours = relid == store_cache.indexes[i];
+	if (ours)
 	{
 		store_cache.valid = false;
 		store_cache.invalidations++;
@@ -95,9 +102,16 @@ refuse_foreign_parts(Relation rel)
 	{
 		Trigger    *trigger = &triggers->triggers[i];
 
-		if (TRIGGER_FOR_INSERT(trigger->tgtype) && !trigger->tgisinternal &&
-			trigger->tgenabled != TRIGGER_DISABLED &&
-			strcmp(trigger->tgname, "issuance_guard") != 0)
+		if (!TRIGGER_FOR_INSERT(trigger->tgtype) || trigger->tgenabled == TRIGGER_DISABLED)
+			continue;
+		if (trigger->tgisinternal && trigger->tgconstrrelid != coupon_catalog()->shard)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("constraints added to coupon.issuance that need triggers are not supported"),
+					 errdetail("Constraint \"%s\" would not be checked.",
+							   get_constraint_name(trigger->tgconstraint)),
+					 errhint("Drop it, and check what it checks before issuing.")));
+		if (!trigger->tgisinternal && strcmp(trigger->tgname, "issuance_guard") != 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("trigger \"%s\" on coupon.issuance is not supported", trigger->tgname),
@@ -128,6 +142,7 @@ prepare_store(CouponStore *store, Relation rel)
 
 	oldcontext = MemoryContextSwitchTo(store->context);
 	store->valid = false;
+	store->nindexes = 0;
 	store->relid = RelationGetRelid(rel);
 	invalidations = store->invalidations;
 	store->estate = CreateExecutorState();
@@ -135,8 +150,16 @@ prepare_store(CouponStore *store, Relation rel)
 	InitResultRelInfo(store->relinfo, rel, 0, NULL, 0);
 	ExecOpenIndices(store->relinfo, false);
 	store->indexes = palloc(Max(store->relinfo->ri_NumIndices, 1) * sizeof(Oid));
+	store->lasting = true;
 	for (int i = 0; i < store->relinfo->ri_NumIndices; i++)
-		store->indexes[i] = RelationGetRelid(store->relinfo->ri_IndexRelationDescs[i]);
+	{
+		Relation	index = store->relinfo->ri_IndexRelationDescs[i];
+
+		store->indexes[i] = RelationGetRelid(index);
+		if (index->rd_rel->relam != BTREE_AM_OID)
+			store->lasting = false;
+	}
+	store->nindexes = store->relinfo->ri_NumIndices;
 	/* a copy: a slot that outlives the transaction must not pin the original */
 	desc = CreateTupleDescCopyConstr(RelationGetDescr(rel));
 	store->slot = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
@@ -144,8 +167,11 @@ prepare_store(CouponStore *store, Relation rel)
 	store->issued = cstring_to_text("issued");
 	MemoryContextSwitchTo(oldcontext);
 
-	/* good for the next call, too, unless the table changed meanwhile */
-	store->valid = store->invalidations == invalidations;
+	/*
+	 * Good for the next call, too, unless the table changed meanwhile.  Other
+	 * access methods than btree keep pointers to the open index.
+	 */
+	store->valid = store->lasting && store->invalidations == invalidations;
 }
 
 CouponStore *
@@ -170,8 +196,13 @@ void
 coupon_store_close(CouponStore *store)
 {
 	ExecClearTuple(store->slot);
-	for (int i = 0; i < store->relinfo->ri_NumIndices; i++)
-		index_close(store->relinfo->ri_IndexRelationDescs[i], NoLock);
+	if (store->lasting)
+	{
+		for (int i = 0; i < store->relinfo->ri_NumIndices; i++)
+			index_close(store->relinfo->ri_IndexRelationDescs[i], NoLock);
+	}
+	else
+		ExecCloseIndices(store->relinfo);
 	table_close(store->relinfo->ri_RelationDesc, NoLock);
 }
 
@@ -278,11 +309,18 @@ open_relations(CouponLookup *lookup)
 	}
 
 	lookup->heap = store->relinfo->ri_RelationDesc;
+	lookup->index = NULL;
 	for (int i = 0; i < store->relinfo->ri_NumIndices; i++)
 	{
 		if (store->indexes[i] == catalog->issuance_user_key)
 			lookup->index = store->relinfo->ri_IndexRelationDescs[i];
 	}
+	if (lookup->index == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("index coupon.issuance_user_key is missing"),
+				 errdetail("It is not among the indexes of the table that are ready."),
+				 errhint("Without it a user could get two units: restore the constraint.")));
 }
 
 void
@@ -310,6 +348,13 @@ coupon_lookup_end(CouponLookup *lookup)
 	}
 }
 
+void
+coupon_lookup_pause(CouponLookup *lookup)
+{
+	ExecClearTuple(lookup->slot);
+	index_rescan(lookup->scan, lookup->keys, 2, NULL, 0);
+}
+
 CouponUserState
 coupon_lookup_user(CouponLookup *lookup, Datum user_id, CouponWait wait,
 				   CouponIssuance *found, int *room)
@@ -330,9 +375,7 @@ coupon_lookup_user(CouponLookup *lookup, Datum user_id, CouponWait wait,
 		if (wait == COUPON_NO_WAIT)
 			return COUPON_USER_LOCKED;
 
-		/* no page stays pinned while this session waits */
-		ExecClearTuple(lookup->slot);
-		index_rescan(lookup->scan, lookup->keys, 2, NULL, 0);
+		coupon_lookup_pause(lookup);
 
 		/*
 		 * As a unique index does: whoever came first decides.  A speculative

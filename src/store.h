@@ -73,6 +73,9 @@ extern void coupon_lookup_begin(CouponLookup *lookup, const CouponDefinition *de
 								CouponStore *store);
 extern void coupon_lookup_end(CouponLookup *lookup);
 
+/* Keeps no page pinned until the next look-up. */
+extern void coupon_lookup_pause(CouponLookup *lookup);
+
 /*
  * Looks a user up, waiting for undecided rows if allowed.  For one who may
  * have a unit, *room is how many numbers are free from found->nth on.

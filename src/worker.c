@@ -16,7 +16,7 @@
  * launcher need not know what its predecessor started.
  *
  * A worker must not be in the way of DDL.  It holds no snapshot and no lock
- * while it waits, locks the extension's table only if that is free, and
+ * while it waits, locks the extension's tables only if they are free, and
  * leaves when somebody waits to drop, rename or copy its database.
  */
 #include "postgres.h"
@@ -219,6 +219,7 @@ find_database(const char *name)
 static void
 launch(void)
 {
+	static bool complained = false;
 	char	   *names;
 	List	   *databases = NIL;
 	ListCell   *cell;
@@ -229,11 +230,16 @@ launch(void)
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	names = pstrdup(coupon_databases);
-	if (!SplitGUCList(names, ',', &databases))
+	if (SplitGUCList(names, ',', &databases))
+		complained = false;
+	else if (!complained)
+	{
+		complained = true;
 		ereport(WARNING,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid list syntax in coupon.databases"),
 				 errhint("Write database names separated by commas.")));
+	}
 	foreach(cell, databases)
 	{
 		const char *database = lfirst(cell);
@@ -311,20 +317,28 @@ database_is_wanted(void)
 }
 
 /*
- * The extension is there, and nobody is dropping it: its main table could be
- * locked without waiting.
+ * The extension is there, and nobody is dropping it: its tables could be
+ * locked without waiting, in the order in which DROP EXTENSION locks them.
  */
 static bool
 extension_is_usable(void)
 {
+	static const char *const tables[] = {
+		"campaign", "shard", "unit", "issuance", "outbox_0", "outbox_1", "outbox_2"
+	};
 	Oid			ns = get_namespace_oid("coupon", true);
-	Oid			table;
 
 	if (!OidIsValid(get_extension_oid("coupon", true)) || !OidIsValid(ns))
 		return false;
-	table = get_relname_relid("issuance", ns);
-	return OidIsValid(table) && ConditionalLockRelationOid(table, RowExclusiveLock) &&
-		get_relname_relid("issuance", ns) == table;
+	for (size_t i = 0; i < lengthof(tables); i++)
+	{
+		Oid			table = get_relname_relid(tables[i], ns);
+
+		if (!OidIsValid(table) || !ConditionalLockRelationOid(table, RowExclusiveLock) ||
+			get_relname_relid(tables[i], ns) != table)
+			return false;
+	}
+	return true;
 }
 
 /* One cycle in one transaction; true if there is more to do at once. */

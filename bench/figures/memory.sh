@@ -22,7 +22,7 @@ ask()
 {
 	local line
 
-	printf '%s\n' "$1" '\echo done' >&3
+	printf '%s\n' "$1" '\echo -- done --' >&3
 	answer=
 	while read -r line <&4 && [ "$line" != "-- done --" ]; do
 		answer=$line

@@ -24,17 +24,20 @@ $$;
 
 CREATE FUNCTION issue(p_campaign bigint, p_user text) RETURNS issue_result LANGUAGE plpgsql AS $$
 DECLARE
-	c    record;
-	r    issue_result;
-	unit pool;
+	c_policy  jsonb;
+	c_topic   text;
+	c_now     timestamptz;
+	c_refusal text;
+	r         issue_result;
+	unit      pool;
 BEGIN
-	SELECT policy, topic, clock_timestamp() AS now,
+	SELECT policy, topic, clock_timestamp(),
 	       CASE WHEN closes_at <= clock_timestamp() THEN 'closed'
 	            WHEN paused THEN 'paused'
-	            WHEN opens_at > clock_timestamp() THEN 'not_open' END AS refusal
-	  INTO STRICT c FROM campaign WHERE campaign_id = p_campaign;
-	IF c.refusal IS NOT NULL THEN
-		RETURN (p_user, c.refusal, NULL, NULL, NULL, NULL)::issue_result;
+	            WHEN opens_at > clock_timestamp() THEN 'not_open' END
+	  INTO STRICT c_policy, c_topic, c_now, c_refusal FROM campaign WHERE campaign_id = p_campaign;
+	IF c_refusal IS NOT NULL THEN
+		RETURN (p_user, c_refusal, NULL, NULL, NULL, NULL)::issue_result;
 	END IF;
 
 	-- a duplicate click must not burn a code
@@ -54,7 +57,7 @@ BEGIN
 	END IF;
 
 	INSERT INTO issuance (campaign_id, serial, issued_at, user_id, state, policy, code)
-	VALUES (p_campaign, unit.serial, c.now, p_user, 'issued', c.policy, unit.code)
+	VALUES (p_campaign, unit.serial, c_now, p_user, 'issued', c_policy, unit.code)
 	ON CONFLICT (campaign_id, user_id) DO NOTHING
 	RETURNING user_id, 'issued', serial, code, issued_at, expires_at INTO r;
 	IF NOT FOUND THEN	-- the same user at the same time: put the code back
@@ -65,9 +68,9 @@ BEGIN
 	END IF;
 
 	INSERT INTO outbox (topic, key, type, payload)
-	VALUES (c.topic, p_user, 'coupon.issued',
+	VALUES (c_topic, p_user, 'coupon.issued',
 	        json_build_object('campaign_id', p_campaign, 'user_id', p_user, 'serial', r.serial,
-	                          'code', r.code, 'policy', c.policy, 'issued_at', r.issued_at));
+	                          'code', r.code, 'policy', c_policy, 'issued_at', r.issued_at));
 	RETURN r;
 END
 $$;

@@ -13,21 +13,25 @@ $$;
 
 CREATE FUNCTION issue(p_campaign bigint, p_user text) RETURNS issue_result LANGUAGE plpgsql AS $$
 DECLARE
-	c record;
-	r issue_result;
-	n bigint;
+	c_policy  jsonb;
+	c_topic   text;
+	c_stock   bigint;
+	c_now     timestamptz;
+	c_refusal text;
+	r         issue_result;
+	n         bigint;
 BEGIN
-	SELECT policy, topic, stock, clock_timestamp() AS now,
+	SELECT policy, topic, stock, clock_timestamp(),
 	       CASE WHEN closes_at <= clock_timestamp() THEN 'closed'
 	            WHEN paused THEN 'paused'
-	            WHEN opens_at > clock_timestamp() THEN 'not_open' END AS refusal
-	  INTO STRICT c FROM campaign WHERE campaign_id = p_campaign;
-	IF c.refusal IS NOT NULL THEN
-		RETURN (p_user, c.refusal, NULL, NULL, NULL, NULL)::issue_result;
+	            WHEN opens_at > clock_timestamp() THEN 'not_open' END
+	  INTO STRICT c_policy, c_topic, c_stock, c_now, c_refusal FROM campaign WHERE campaign_id = p_campaign;
+	IF c_refusal IS NOT NULL THEN
+		RETURN (p_user, c_refusal, NULL, NULL, NULL, NULL)::issue_result;
 	END IF;
 
 	n := nextval('serial_seq');
-	IF n > c.stock THEN
+	IF n > c_stock THEN
 		SELECT user_id, 'already_issued', serial, NULL, issued_at, expires_at INTO r
 		  FROM issuance WHERE campaign_id = p_campaign AND user_id = p_user;
 		IF NOT FOUND THEN
@@ -37,7 +41,7 @@ BEGIN
 	END IF;
 
 	INSERT INTO issuance (campaign_id, serial, issued_at, user_id, state, policy)
-	VALUES (p_campaign, n, c.now, p_user, 'issued', c.policy)
+	VALUES (p_campaign, n, c_now, p_user, 'issued', c_policy)
 	ON CONFLICT (campaign_id, user_id) DO NOTHING
 	RETURNING user_id, 'issued', serial, NULL, issued_at, expires_at INTO r;
 	IF NOT FOUND THEN
@@ -47,9 +51,9 @@ BEGIN
 	END IF;
 
 	INSERT INTO outbox (topic, key, type, payload)
-	VALUES (c.topic, p_user, 'coupon.issued',
+	VALUES (c_topic, p_user, 'coupon.issued',
 	        json_build_object('campaign_id', p_campaign, 'user_id', p_user, 'serial', r.serial,
-	                          'policy', c.policy, 'issued_at', r.issued_at));
+	                          'policy', c_policy, 'issued_at', r.issued_at));
 	RETURN r;
 END
 $$;

@@ -56,6 +56,7 @@ SELECT * FROM coupon_verify(:codes);
 -- leave nothing behind
 DELETE FROM coupon.issuance WHERE campaign_id IN (:sale, :codes);
 DELETE FROM coupon.unit WHERE campaign_id IN (:sale, :codes);
+UPDATE coupon.campaign SET closed_at = now() WHERE campaign_id IN (:sale, :codes);
 DELETE FROM coupon.shard WHERE campaign_id IN (:sale, :codes);
 DELETE FROM coupon.campaign WHERE campaign_id IN (:sale, :codes);
 DELETE FROM coupon.outbox WHERE payload->>'campaign_id' IN (:'sale', :'codes');

@@ -306,6 +306,7 @@ SELECT count(*), count(DISTINCT serial) FROM coupon.issuance WHERE campaign_id =
 CREATE TEMP TABLE mine AS SELECT unnest(ARRAY[:c, :i, :m, :r, :a, :k, :l, :p, :h, :u, :s, :o, :d, :n, :q, :w, :t, :z, :f, :g]::bigint[]) AS campaign_id;
 DELETE FROM coupon.issuance WHERE campaign_id IN (SELECT campaign_id FROM mine);
 DELETE FROM coupon.unit WHERE campaign_id IN (SELECT campaign_id FROM mine);
+UPDATE coupon.campaign SET closed_at = now() WHERE campaign_id IN (SELECT campaign_id FROM mine);
 DELETE FROM coupon.shard WHERE campaign_id IN (SELECT campaign_id FROM mine);
 DELETE FROM coupon.campaign WHERE campaign_id IN (SELECT campaign_id FROM mine);
 DELETE FROM coupon.outbox WHERE payload->>'campaign_id' IN (SELECT campaign_id::text FROM mine);

@@ -68,8 +68,40 @@ ROLLBACK;
 SELECT status, count(*) FROM coupon_issue_many(:r, (SELECT array_agg('new ' || n) FROM generate_series(1, 700) n)) GROUP BY status ORDER BY status;
 SELECT stock, issued, in_flight, remaining FROM coupon_status(:r);
 SELECT * FROM coupon_verify(:r);
+-- indexes of a DBA are maintained, also those of access methods that keep
+-- pointers to the open index, and also when only the index changes
+CREATE INDEX dba_gin ON coupon.issuance USING gin (policy) WITH (fastupdate = off);
+CREATE INDEX dba_brin ON coupon.issuance USING brin (issued_at);
+SELECT coupon_campaign_create('indexed', 200) AS x \gset
+SELECT status, count(*) FROM coupon_issue_many(:x, ARRAY(SELECT 'a' || g FROM generate_series(1, 40) g)) GROUP BY 1;
+ALTER INDEX coupon.dba_gin SET (fastupdate = off);
+ALTER INDEX coupon.dba_brin SET (pages_per_range = 4);
+SELECT status, count(*) FROM coupon_issue_many(:x, ARRAY(SELECT 'b' || g FROM generate_series(1, 40) g)) GROUP BY 1;
+SELECT status FROM coupon_issue(:x, 'c');
+DROP INDEX coupon.dba_gin, coupon.dba_brin;
+DELETE FROM coupon.issuance WHERE campaign_id = :x;
+SELECT coupon_campaign_close(:x);
+DELETE FROM coupon.shard WHERE campaign_id = :x;
+DELETE FROM coupon.campaign WHERE campaign_id = :x;
+DELETE FROM coupon.outbox WHERE payload->>'campaign_id' = :'x';
+-- a foreign key would not be checked, so it is refused
+CREATE TABLE app_user (user_id text COLLATE "C" PRIMARY KEY);
+ALTER TABLE coupon.issuance ADD CONSTRAINT issuance_app_user FOREIGN KEY (user_id) REFERENCES app_user NOT VALID;
+SELECT coupon_issue(:c, 'nobody');
+ALTER TABLE coupon.issuance DROP CONSTRAINT issuance_app_user;
+DROP TABLE app_user;
+-- a row that says redeemed without an order was written by somebody else
+BEGIN;
+SELECT coupon_campaign_create('forged', 2) AS y \gset
+SELECT status FROM coupon_issue(:y, 'ann');
+SET LOCAL session_replication_role = replica;
+UPDATE coupon.issuance SET state = 'redeemed' WHERE campaign_id = :y;
+SELECT status, order_ref FROM coupon_redeem(:y, 'ann', 'order');
+SELECT status FROM coupon_redeem_cancel(:y, 'ann', 'order');
+ROLLBACK;
 -- leave nothing behind
 DELETE FROM coupon.issuance WHERE campaign_id IN (:c, :r);
+UPDATE coupon.campaign SET closed_at = now() WHERE campaign_id IN (:c, :r);
 DELETE FROM coupon.shard WHERE campaign_id IN (:c, :r);
 DELETE FROM coupon.campaign WHERE campaign_id IN (:c, :r);
 DELETE FROM coupon.outbox WHERE payload->>'campaign_id' IN (:'c', :'r');

@@ -258,6 +258,40 @@ conserved($node, 'postgres', 'after the storm');
 $node->safe_psql('postgres', "SELECT count(*) FROM coupon_issue_many($c, ARRAY(SELECT 'rest' || g FROM generate_series(1, 450) g))");
 is(status_of($c, 'issued, remaining, in_flight'), '400|0|0', 'the units came back and are sold, to the last');
 
+# ---- a double click on the last unit ----
+
+# four sessions, one user, 500 campaigns of one unit: whoever waits for the
+# unit that becomes his own must be told so, not that it is sold out
+my $single = $node->safe_psql('postgres',
+	q{SELECT min(coupon_campaign_create('single ' || g, 1)) FROM generate_series(1, 500) g});
+my @clicks = map { '' } 1 .. 4;
+my @sessions = map {
+	my $out = \$clicks[$_];
+	IPC::Run::start([ 'psql', '-X', '-q', '-At', '-d', $node->connstr('postgres') ], '<',
+		\join('', map { "SELECT status FROM coupon_issue($_, 'me');\n" } $single .. $single + 499),
+		'>', $out);
+} 0 .. 3;
+$_->finish for @sessions;
+my %clicked;
+$clicked{$_}++ for map { split /\n/ } @clicks;
+is_deeply(\%clicked, { issued => 500, already_issued => 1500 }, 'a double click on the last unit finds it');
+
+# ---- a waiter that holds units itself ----
+
+$c = create(3);
+my $holder3 = $node->background_psql('postgres');
+$holder3->query_safe("BEGIN; SELECT coupon_issue($c, 'holder')");
+my ($waited, $started) = ('', time);
+my $waiter3 = IPC::Run::start([ 'psql', '-X', '-q', '-At', '-d', $node->connstr('postgres'), '-c',
+	"SET coupon.sold_out_wait = '60s'", '-c', "SELECT string_agg(status, ' ') FROM coupon_issue_many($c, '{a,b,c}')" ],
+	'>', \$waited);
+$node->poll_query_until('postgres', "SELECT in_flight = 3 FROM coupon_status($c)");
+$holder3->query_safe('COMMIT');
+$waiter3->finish;
+$holder3->quit;
+is($waited, "issued issued sold_out\n", 'a batch that holds units waits for the rest');
+cmp_ok(time - $started, '<', 30, 'and not longer than they are in flight');
+
 # ---- a million ----
 
 $c = create(1_000_000);

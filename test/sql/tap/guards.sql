@@ -1,11 +1,11 @@
 -- Guards: what the core keeps by construction is kept for every other
--- writer, a superuser's own DML included.  Changes tables (rolled back), so not beside
--- another test.
+-- writer, a superuser's own DML included.  Changes tables (rolled back), so
+-- not beside another test.
 BEGIN;
 SET LOCAL client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS coupon;
-SELECT plan(59);
+SELECT plan(62);
 
 CREATE FUNCTION pg_temp.put(c bigint, serial bigint, who text, nth integer DEFAULT 1, state text DEFAULT 'issued', shard integer DEFAULT NULL)
 RETURNS void LANGUAGE sql AS $$
@@ -59,7 +59,10 @@ SELECT throws_ok(format('UPDATE coupon.issuance SET state = ''x'' WHERE campaign
 SELECT throws_ok(format('UPDATE coupon.issuance SET campaign_id = 9223372036854775807 WHERE campaign_id = %s AND serial = 3', :c), '23514', NULL, 'update to a campaign that is not there');
 
 -- the definitions
-SELECT throws_ok(format('DELETE FROM coupon.shard WHERE campaign_id = %s', :c), '23503', NULL, 'a shard that has issuances cannot be deleted');
+SELECT throws_ok(format('DELETE FROM coupon.shard WHERE campaign_id = %s', :c), '0A000', NULL, 'a shard of an open campaign cannot be deleted');
+SELECT throws_ok(format('UPDATE coupon.shard SET last_serial = last_serial - 1 WHERE campaign_id = %s', :c), '0A000', NULL, 'nor made smaller');
+SELECT throws_ok(format('UPDATE coupon.issuance SET state = ''redeemed'' WHERE campaign_id = %s AND serial = 3', :c), '23514', NULL, 'redeemed by no order');
+SELECT throws_ok(format('UPDATE coupon.issuance SET order_ref = ''x'' WHERE campaign_id = %s AND serial = 3', :c), '23514', NULL, 'an order that redeemed nothing');
 SELECT throws_ok(format('DELETE FROM coupon.campaign WHERE campaign_id = %s', :c), '23503', NULL, 'a campaign that has shards cannot be deleted');
 SELECT throws_ok(format('UPDATE coupon.campaign SET per_user_limit = 0 WHERE campaign_id = %s', :c), '23514', NULL, 'a limit of 0');
 SELECT throws_ok(format('UPDATE coupon.campaign SET opens_at = ''2020-01-02'', closes_at = ''2020-01-01'' WHERE campaign_id = %s', :c), '23514', NULL, 'a window that ends before it begins');
