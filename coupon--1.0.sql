@@ -223,6 +223,10 @@ END
 $$;
 COMMENT ON FUNCTION coupon.issuance_guard() IS 'refuses issuances outside the shards or above the per-user limit';
 
+CREATE FUNCTION coupon.issuance_arrived() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_issuance_arrived';
+COMMENT ON FUNCTION coupon.issuance_arrived() IS 'lets the filter of users know of a row that did not come through coupon';
+
 CREATE FUNCTION coupon.issuance_returned() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_issuance_returned';
 COMMENT ON FUNCTION coupon.issuance_returned() IS 'gives a deleted issuance''s unit back to the stock map when the deletion commits';
@@ -266,6 +270,8 @@ CREATE TRIGGER issuance_guard BEFORE INSERT OR UPDATE OF campaign_id, serial, sh
 	FOR EACH ROW EXECUTE FUNCTION coupon.issuance_guard();
 CREATE TRIGGER shard_guard BEFORE UPDATE OR DELETE ON coupon.shard
 	FOR EACH ROW EXECUTE FUNCTION coupon.shard_guard();
+CREATE TRIGGER issuance_arrived AFTER INSERT OR UPDATE OF campaign_id, user_id ON coupon.issuance
+	FOR EACH ROW EXECUTE FUNCTION coupon.issuance_arrived();
 CREATE TRIGGER issuance_returned AFTER DELETE OR UPDATE OF campaign_id, serial ON coupon.issuance
 	FOR EACH ROW EXECUTE FUNCTION coupon.issuance_returned();
 CREATE TRIGGER campaign_changed AFTER INSERT OR UPDATE OR DELETE ON coupon.campaign
@@ -280,6 +286,7 @@ CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON coupon.issuance
 	FOR EACH STATEMENT EXECUTE FUNCTION coupon.refuse_truncate();
 
 -- What keeps shared memory right must fire for replicated changes, too.
+ALTER TABLE coupon.issuance ENABLE ALWAYS TRIGGER issuance_arrived;
 ALTER TABLE coupon.issuance ENABLE ALWAYS TRIGGER issuance_returned;
 ALTER TABLE coupon.issuance ENABLE ALWAYS TRIGGER refuse_truncate;
 ALTER TABLE coupon.campaign ENABLE ALWAYS TRIGGER campaign_changed;
@@ -537,6 +544,7 @@ COMMENT ON FUNCTION coupon_verify(bigint) IS
 -- ---------------------------------------------------------------------------
 
 REVOKE ALL ON FUNCTION coupon.issuance_guard() FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.issuance_arrived() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.issuance_returned() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.campaign_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.shard_guard() FROM PUBLIC;

@@ -429,6 +429,24 @@ coupon_campaign_enter(int64 campaign_id, const CouponDefinition **definition)
 	return campaign;
 }
 
+CouponCampaign *
+coupon_campaign_enter_known(int64 campaign_id)
+{
+	CouponCampaignKey key;
+	CouponCampaign *campaign;
+
+	coupon_shmem_attach();
+	coupon_intent_reserve(1);
+	key = campaign_key(campaign_id);
+	campaign = coupon_slot_lock(&key, LW_SHARED);
+	if (campaign == NULL)
+		return NULL;
+	pg_atomic_fetch_add_u32(&campaign->pins, 1);
+	LWLockRelease(campaign->partition);
+	coupon_intent_push(resolve_pin, campaign, NULL, 0);
+	return campaign;
+}
+
 void
 coupon_campaign_leave(CouponCampaign *campaign)
 {

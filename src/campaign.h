@@ -52,6 +52,12 @@ extern CouponCampaign *coupon_campaign_enter(int64 campaign_id,
 											 const CouponDefinition **definition);
 extern void coupon_campaign_leave(CouponCampaign *campaign);
 
+/*
+ * Enters a campaign only if shared memory knows it, without its definition;
+ * NULL otherwise.
+ */
+extern CouponCampaign *coupon_campaign_enter_known(int64 campaign_id);
+
 pg_noreturn extern void coupon_campaign_unknown(int64 campaign_id);
 
 /* ---- campaign_admin.c; all in a connected SPI session ---- */

@@ -25,13 +25,16 @@
 #include "miscadmin.h"
 #include "storage/shmem.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
+#include "utils/typcache.h"
 
 #include "arguments.h"
 #include "compat.h"
 #include "event.h"
+#include "filter.h"
 #include "guc.h"
 #include "issue.h"
 #include "outbox.h"
@@ -303,6 +306,7 @@ insert_candidates(Batch *batch)
 		item->issuance.code = def->coded ?
 			coupon_store_label(def->campaign_id, unit->serial) : NULL;
 
+		coupon_filter_add(batch->campaign, item->user_id);
 		switch (coupon_store_insert(batch->store, def, item->user_id, &item->issuance))
 		{
 			case COUPON_INSERTED:
@@ -375,6 +379,11 @@ coupon_issue_batch(int64 campaign_id, CouponItem *items, int nitems, CouponWait 
 	batch.nitems = nitems;
 	batch.highest = -1;
 	window = check_window(batch.def, batch.now);
+	if (window == COUPON_ISSUED && coupon_stock_sold_out(batch.campaign, batch.def))
+	{
+		window = COUPON_SOLD_OUT;
+		coupon_filter_consider(batch.campaign, batch.def);
+	}
 
 	if (nitems == 1)
 	{
@@ -398,8 +407,10 @@ coupon_issue_batch(int64 campaign_id, CouponItem *items, int nitems, CouponWait 
 		batch.pending[i] = false;
 		if (items[i].user_id == (Datum) 0)
 			items[i].status = COUPON_INVALID;
-		else if (window == COUPON_NOT_OPEN)
-			decide(&batch, i, COUPON_NOT_OPEN); /* nobody can have one yet */
+		else if (window == COUPON_NOT_OPEN ||	/* nobody can have one yet */
+				 (window != COUPON_ISSUED &&
+				  coupon_filter_excludes(batch.campaign, items[i].user_id)))
+			decide(&batch, i, window);
 		else
 		{
 			batch.pending[i] = true;
@@ -411,8 +422,6 @@ coupon_issue_batch(int64 campaign_id, CouponItem *items, int nitems, CouponWait 
 	{
 		if (batch.nvalid > 1)
 			qsort_arg(batch.by_user, batch.nvalid, sizeof(int), compare_items, items);
-		if (window == COUPON_ISSUED && coupon_stock_sold_out(batch.campaign, batch.def))
-			window = COUPON_SOLD_OUT;
 		if (window == COUPON_ISSUED)
 			batch.store = coupon_store_open();
 		coupon_lookup_begin(&batch.lookup, batch.def, batch.store);
@@ -454,36 +463,27 @@ form_result(TupleDesc desc, Datum user_id, const CouponItem *item)
 	return heap_form_tuple(desc, values, nulls);
 }
 
-/* The result type, looked up once per call site. */
+/* The result type's description, without a copy: a call is most often alone. */
 static TupleDesc
 result_desc(FunctionCallInfo fcinfo)
 {
-	TupleDesc	desc = fcinfo->flinfo->fn_extra;
+	Oid			type = get_func_rettype(fcinfo->flinfo->fn_oid);
+	TypeCacheEntry *entry = lookup_type_cache(type, TYPECACHE_TUPDESC);
 
-	if (desc == NULL)
-	{
-		MemoryContext oldcontext = MemoryContextSwitchTo(fcinfo->flinfo->fn_mcxt);
-
-		if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE ||
-			desc->natts != RESULT_NATTS)
-			elog(ERROR, "coupon.issue_result has an unexpected shape");
-		desc = BlessTupleDesc(desc);
-		fcinfo->flinfo->fn_extra = desc;
-		MemoryContextSwitchTo(oldcontext);
-	}
-	return desc;
+	if (entry->tupDesc == NULL || entry->tupDesc->natts != RESULT_NATTS)
+		elog(ERROR, "coupon.issue_result has an unexpected shape");
+	return entry->tupDesc;
 }
 
 static Datum
 issue_coupon(FunctionCallInfo fcinfo, Datum user_id)
 {
-	TupleDesc	desc = result_desc(fcinfo);
 	CouponItem	item = {0};
 
 	coupon_require_argument(fcinfo, 0, "campaign_id");
 	item.user_id = user_id;
 	coupon_issue_batch(PG_GETARG_INT64(0), &item, 1, COUPON_WAIT);
-	return HeapTupleGetDatum(form_result(desc, user_id, &item));
+	return HeapTupleGetDatum(form_result(result_desc(fcinfo), user_id, &item));
 }
 
 /*

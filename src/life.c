@@ -27,6 +27,7 @@
 #include "catalog.h"
 #include "errors.h"
 #include "event.h"
+#include "filter.h"
 #include "life.h"
 #include "outbox.h"
 #include "spi.h"
@@ -36,6 +37,7 @@ PG_FUNCTION_INFO_V1(coupon_redeem);
 PG_FUNCTION_INFO_V1(coupon_redeem_cancel);
 PG_FUNCTION_INFO_V1(coupon_revoke);
 PG_FUNCTION_INFO_V1(coupon_expire);
+PG_FUNCTION_INFO_V1(coupon_issuance_arrived);
 PG_FUNCTION_INFO_V1(coupon_issuance_returned);
 
 /* A user's issuance, as this file needs it. */
@@ -401,6 +403,46 @@ coupon_revoke(PG_FUNCTION_ARGS)
 	}
 	coupon_spi_finish();
 	PG_RETURN_BOOL(chosen != NULL);
+}
+
+/*
+ * coupon_issuance_arrived() - row trigger on coupon.issuance
+ *
+ * Somebody else than coupon gave a unit to a user: he is not to be told that
+ * he has none.
+ */
+Datum
+coupon_issuance_arrived(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	HeapTuple	tuple;
+	TupleDesc	desc;
+	bool		isnull;
+	CouponCampaign *campaign;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("coupon.issuance_arrived() must be called as a trigger")));
+	if (!coupon_shmem_available())
+		return PointerGetDatum(NULL);
+
+	tuple = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ?
+		trigger->tg_newtuple : trigger->tg_trigtuple;
+	desc = RelationGetDescr(trigger->tg_relation);
+	campaign = coupon_campaign_enter_known(DatumGetInt64(heap_getattr(tuple, Issuance_campaign_id,
+																	  desc, &isnull)));
+	if (campaign != NULL)
+	{
+		if (DsaPointerIsValid(campaign->stock))
+		{
+			Datum		user_id = heap_getattr(tuple, Issuance_user_id, desc, &isnull);
+
+			coupon_filter_add(campaign, PointerGetDatum(PG_DETOAST_DATUM_PACKED(user_id)));
+		}
+		coupon_campaign_leave(campaign);
+	}
+	return PointerGetDatum(NULL);
 }
 
 /*

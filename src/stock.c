@@ -291,6 +291,14 @@ is_sold_out(CouponCampaign *campaign, CouponStock *stock)
 }
 
 bool
+coupon_stock_settled(CouponCampaign *campaign, CouponStock *stock)
+{
+	pg_memory_barrier();		/* after what the caller has announced */
+	return is_sold_out(campaign, stock) && sum_in_flight(stock) == 0 &&
+		is_sold_out(campaign, stock);
+}
+
+bool
 coupon_stock_sold_out(CouponCampaign *campaign, const CouponDefinition *def)
 {
 	CouponStock *stock;

@@ -122,6 +122,7 @@ make_stock(uint32 base)
 	pg_atomic_init_u64(&stock->supply, 0);
 	pg_atomic_init_u64(&stock->sold_out_at, NEVER_SOLD_OUT);
 	pg_atomic_init_u32(&stock->nshards, 0);
+	pg_atomic_init_u32(&stock->filter_state, 0);
 	ConditionVariableInit(&stock->changed);
 	stock->base = Max(base, 1);
 	return pointer;
@@ -223,6 +224,8 @@ coupon_stock_free(dsa_pointer pointer)
 		if (DsaPointerIsValid(stock->segments[segment]))
 			dsa_free(coupon_area, stock->segments[segment]);
 	}
+	if (DsaPointerIsValid(stock->filter))
+		dsa_free(coupon_area, stock->filter);
 	dsa_free(coupon_area, pointer);
 }
 

@@ -1,6 +1,6 @@
 /*
  * stock_map.h
- *	  How a stock map lies in memory: for stock.c and stock_build.c alone.
+ *	  How a stock map lies in memory: for stock.c, stock_build.c and filter.c.
  */
 #ifndef COUPON_STOCK_MAP_H
 #define COUPON_STOCK_MAP_H
@@ -48,6 +48,9 @@ struct CouponStock
 	pg_atomic_uint32 nshards;
 	ConditionVariable changed;
 	uint32		base;			/* shards in the first segment, constant */
+	pg_atomic_uint32 filter_state;	/* filter.c */
+	uint32		filter_words;	/* partition lock; constant once set */
+	dsa_pointer filter;			/* partition lock; constant once set */
 	dsa_pointer segments[MAX_SEGMENTS]; /* partition lock; constant once set */
 };
 
@@ -131,6 +134,11 @@ clear_bit(CouponStock *stock, CouponShard *shard, uint32 bit)
 		pg_atomic_fetch_add_u32(&shard->free, 1);
 	pg_atomic_fetch_add_u64(&stock->supply, 1);
 }
+
+/* ---- stock.c ---- */
+
+/* Sold out, and nothing in flight: no row can be on its way. */
+extern bool coupon_stock_settled(CouponCampaign *campaign, CouponStock *stock);
 
 /* ---- stock_build.c ---- */
 

@@ -111,7 +111,8 @@ refuse_foreign_parts(Relation rel)
 					 errdetail("Constraint \"%s\" would not be checked.",
 							   get_constraint_name(trigger->tgconstraint)),
 					 errhint("Drop it, and check what it checks before issuing.")));
-		if (!trigger->tgisinternal && strcmp(trigger->tgname, "issuance_guard") != 0)
+		if (!trigger->tgisinternal && strcmp(trigger->tgname, "issuance_guard") != 0 &&
+			strcmp(trigger->tgname, "issuance_arrived") != 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("trigger \"%s\" on coupon.issuance is not supported", trigger->tgname),

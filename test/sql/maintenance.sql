@@ -84,6 +84,28 @@ SELECT coupon_campaign_close(:x);
 DELETE FROM coupon.shard WHERE campaign_id = :x;
 DELETE FROM coupon.campaign WHERE campaign_id = :x;
 DELETE FROM coupon.outbox WHERE payload->>'campaign_id' = :'x';
+-- after sell-out a filter answers those who have nothing, and nobody else:
+-- not who has a unit, not who gets a returned one, not who was given one by hand
+SELECT coupon_campaign_create('filtered', 3) AS f \gset
+SELECT status, count(*) FROM coupon_issue_many(:f, '{a,b,c,d}') GROUP BY 1 ORDER BY 1;
+SELECT status, count(*) FROM generate_series(1, 50) g, coupon_issue(:f, 'x' || g) GROUP BY 1;
+SELECT user_id, status FROM coupon_issue_many(:f, '{a,b,c,d}');
+SELECT coupon_revoke(:f, 'b', 'test');
+SELECT status FROM coupon_issue(:f, 'd');
+SELECT user_id, status FROM coupon_issue_many(:f, '{a,b,c,d}');
+DELETE FROM coupon.issuance WHERE campaign_id = :f AND user_id = 'a';
+INSERT INTO coupon.issuance (campaign_id, serial, shard, nth, issued_at, user_id, state, policy)
+SELECT :f, serial, 0, 1, now(), 'hand', 'issued', '{}' FROM generate_series(1, 3) serial
+ WHERE serial NOT IN (SELECT serial FROM coupon.issuance WHERE campaign_id = :f);
+SELECT user_id, status FROM coupon_issue_many(:f, '{a,hand,x1}');
+SELECT status, count(*) FROM generate_series(1, 50) g, coupon_issue(:f, 'x' || g) GROUP BY 1;
+SELECT user_id, status FROM coupon_issue_many(:f, '{hand,c,d,x2}');
+SELECT coupon_campaign_close(:f);
+SELECT user_id, status FROM coupon_issue_many(:f, '{hand,c,d,x2}');
+DELETE FROM coupon.issuance WHERE campaign_id = :f;
+DELETE FROM coupon.shard WHERE campaign_id = :f;
+DELETE FROM coupon.campaign WHERE campaign_id = :f;
+DELETE FROM coupon.outbox WHERE payload->>'campaign_id' = :'f';
 -- a foreign key would not be checked, so it is refused
 CREATE TABLE app_user (user_id text COLLATE "C" PRIMARY KEY);
 ALTER TABLE coupon.issuance ADD CONSTRAINT issuance_app_user FOREIGN KEY (user_id) REFERENCES app_user NOT VALID;

@@ -27,6 +27,7 @@ INSERT INTO expected VALUES
 ('function coupon.issuance_guard()',                                                    '-', '-', '-', '-'),
 ('function coupon.issuance_returned()',                                                 '-', '-', '-', '-'),
 ('function coupon.campaign_changed()',                                                  '-', '-', '-', '-'),
+('function coupon.issuance_arrived()',                                                  '-', '-', '-', '-'),
 ('function coupon.shard_guard()',                                                       '-', '-', '-', '-'),
 ('function coupon.refuse_truncate()',                                                   '-', '-', '-', '-'),
 ('function coupon_campaign_create(text, bigint, integer, timestamp with time zone, timestamp with time zone, jsonb, text)', 'X', '-', '-', '-'),

@@ -110,6 +110,8 @@ SELECT is(pg_temp.laws(:c), 'event of an issuance that is not there', 'revoked, 
 SELECT pg_temp.sale() AS c \gset
 SELECT pg_temp.sale(2) AS d \gset
 SELECT pg_temp.sale() AS e \gset
+-- (without that index the engine's own triggers refuse to work, too)
+ALTER TABLE coupon.issuance DISABLE TRIGGER USER;
 ALTER TABLE coupon.issuance DROP CONSTRAINT issuance_serial_key, DROP CONSTRAINT issuance_user_key;
 SELECT serial AS taken FROM coupon.issuance WHERE campaign_id = :c AND user_id = 'alice' \gset
 INSERT INTO coupon.issuance SELECT campaign_id, serial, shard, nth, issued_at, expires_at, 'mallory', state, policy, redeemed_at, order_ref
