@@ -3,7 +3,9 @@
 #   make, make install, make installcheck, make clean     as in any extension
 #   make test     build, check, run every test on private servers
 #   make demo     build, run the two sales of the demo on a private server
-#   make bench    build, run the benchmark (see bench/)
+#   make bench    build, coupon beside the classic alternatives (half an hour)
+#   make bench-figures    build, each figure that must be reached: measured,
+#                 required, pass or FAIL (a quarter of an hour)
 #   make check-layers                                     who includes whom
 #
 # test, demo and bench install what they need with apt-get when it is
@@ -45,7 +47,7 @@ no_pgxs = *** No PostgreSQL server headers: "$(PG_CONFIG) --pgxs" names no file.
 	Install them (Debian: postgresql-server-dev-15), or say where they are: make PG_CONFIG=/path/to/pg_config. \
 	"make test" and "make demo" install what is missing themselves.
 
-all install installcheck installdirs uninstall tmp_install test-run demo-run bench-run:
+all install installcheck installdirs uninstall tmp_install test-run demo-run bench-run bench-figures-run:
 	@echo '$(no_pgxs)' >&2; exit 1
 
 clean:
@@ -68,15 +70,18 @@ demo-run: tmp_install
 
 bench-run: tmp_install
 	@bench/run.sh
+
+bench-figures-run: tmp_install
+	@bench/figures/run.sh
 endif
 
 # make reads pg_config's answer when it starts, so what has been installed
 # in between is seen by a second make only.
-test demo bench:
+test demo bench bench-figures:
 	@test/bin/install_dependencies '$(PG_CONFIG)'
 	@$(MAKE) --no-print-directory $@-run
 
 check-layers:
 	@test/bin/check_layers
 
-.PHONY: tmp_install test test-run demo demo-run bench bench-run check-layers
+.PHONY: tmp_install test test-run demo demo-run bench bench-run bench-figures bench-figures-run check-layers

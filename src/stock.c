@@ -33,6 +33,9 @@
 /* how often to look at what nobody will wake us for: a foreign transaction */
 #define UNSETTLED_SLICE_MS	20
 
+/* a session whose own shard is not built builds it in one of so many calls */
+#define BUILD_EVERY			8
+
 static CouponShard *
 find_shard(CouponStock *stock, int64 serial)
 {
@@ -191,6 +194,27 @@ take_from_shard(CouponCampaign *campaign, CouponShard *shard, int n, CouponUnit 
 	return taken;
 }
 
+/*
+ * The shard at which this session begins: one of its own, so that neighbouring
+ * processes are far apart.  While that one is not built, mostly the one that
+ * was built last, so that of thousands of campaigns that are used now and
+ * then not every shard is read from the index.
+ */
+static uint32
+choose_home(CouponStock *stock, uint32 nshards)
+{
+	static uint32 visits = 0;
+	uint32		home = (coupon_my_proc_number() * 2654435761U) % nshards;
+	uint32		built = pg_atomic_read_u32(&stock->built);
+
+	if (is_ready(get_shard(stock, home)) || built >= nshards || ++visits % BUILD_EVERY == 0)
+		return home;
+	if (is_ready(get_shard(stock, built)) &&
+		pg_atomic_read_u32(&get_shard(stock, built)->free) > 0)
+		return built;
+	return home;
+}
+
 /* One walk over all shards, from the session's own. */
 static int
 take_from_shards(CouponCampaign *campaign, CouponStock *stock, int n, CouponUnit *units)
@@ -201,9 +225,7 @@ take_from_shards(CouponCampaign *campaign, CouponStock *stock, int n, CouponUnit
 
 	if (nshards == 0)
 		return 0;
-
-	/* neighbouring processes get shards far apart */
-	home = (coupon_my_proc_number() * 2654435761U) % nshards;
+	home = choose_home(stock, nshards);
 
 	for (uint32 i = 0; i < nshards && taken < n; i++)
 	{

@@ -122,6 +122,7 @@ make_stock(uint32 base)
 	pg_atomic_init_u64(&stock->supply, 0);
 	pg_atomic_init_u64(&stock->sold_out_at, NEVER_SOLD_OUT);
 	pg_atomic_init_u32(&stock->nshards, 0);
+	pg_atomic_init_u32(&stock->built, 0);
 	pg_atomic_init_u32(&stock->filter_state, 0);
 	ConditionVariableInit(&stock->changed);
 	stock->base = Max(base, 1);
@@ -336,6 +337,7 @@ coupon_stock_build_shard(CouponCampaign *campaign, CouponStock *stock, CouponSha
 	} while (!pg_atomic_compare_exchange_u32(&shard->state, &state, SHARD_READY));
 
 	coupon_intent_forget(coupon_intent_find(resolve_build, campaign, shard, 0));
+	pg_atomic_write_u32(&stock->built, shard->number);
 	pg_atomic_fetch_add_u64(&stock->supply, 1);
 	wake_waiters(stock);
 	pfree(bits);
