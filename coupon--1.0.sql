@@ -149,7 +149,6 @@ COMMENT ON COLUMN coupon.issuance.order_ref IS 'the order that redeemed it';
 -- and a child whose rows are all published is truncated in rotation.
 CREATE TABLE coupon.outbox (
 	id      uuid NOT NULL,
-	xid     xid8 NOT NULL,
 	topic   text NOT NULL,
 	key     text NOT NULL,
 	type    text NOT NULL,
@@ -164,7 +163,6 @@ COMMENT ON TABLE coupon.outbox_0 IS 'events, first of three tables used in rotat
 COMMENT ON TABLE coupon.outbox_1 IS 'events, second of three tables used in rotation';
 COMMENT ON TABLE coupon.outbox_2 IS 'events, third of three tables used in rotation';
 COMMENT ON COLUMN coupon.outbox.id IS 'UUID version 7, strictly increasing in append order; consumers drop duplicates by it';
-COMMENT ON COLUMN coupon.outbox.xid IS 'the appending transaction: a reader compares it with snapshots, so a late commit is not lost';
 COMMENT ON COLUMN coupon.outbox.topic IS 'Kafka topic';
 COMMENT ON COLUMN coupon.outbox.key IS 'Kafka key: the user, or the campaign for a campaign''s own events';
 COMMENT ON COLUMN coupon.outbox.type IS 'what happened; types that begin with coupon. are the engine''s own';

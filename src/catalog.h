@@ -49,7 +49,7 @@ enum
 };
 enum
 {
-	Outbox_id = 1, Outbox_xid, Outbox_topic, Outbox_key, Outbox_type, Outbox_payload,
+	Outbox_id = 1, Outbox_topic, Outbox_key, Outbox_type, Outbox_payload,
 	Outbox_natts = Outbox_payload
 };
 

@@ -2,9 +2,9 @@
  * outbox.c
  *	  Appending events.
  *
- * Events go to the child table that shared memory names as current.  The name
- * is a hint: whoever empties a child locks it against writers first and looks
- * whether all its rows are published, so an append to any child is safe.
+ * Events go to the child table that shared memory names as current, which is
+ * looked at again once the child is locked: when it has named another one and
+ * the transactions that hold that lock are over, nobody appends to the child.
  * The children have no index; rows are written in bulk, below the executor.
  *
  * Ids are UUIDs of version 7 whose 60 bits of time (milliseconds, and 1/4096
@@ -20,7 +20,6 @@
 #include "access/heapam.h"
 #include "access/table.h"
 #include "access/tableam.h"
-#include "access/transam.h"
 #include "access/xact.h"
 #include "commands/trigger.h"
 #include "executor/tuptable.h"
@@ -31,11 +30,11 @@
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
-#include "utils/xid8.h"
 
 #include "arguments.h"
 #include "catalog.h"
 #include "compat.h"
+#include "database.h"
 #include "outbox.h"
 #include "shmem.h"
 
@@ -49,7 +48,6 @@ struct CouponOutbox
 	TupleTableSlot *slots[OUTBOX_BATCH];
 	int			nslots;			/* made */
 	int			nrows;			/* filled */
-	FullTransactionId xid;
 };
 
 PG_FUNCTION_INFO_V1(coupon_emit);
@@ -125,21 +123,33 @@ refuse_foreign_parts(Relation rel)
 				 errhint("Drop them; read the events in the order of the table instead.")));
 }
 
+static int
+current_child(void)
+{
+	CouponDatabase *database = coupon_database();
+
+	return database ? pg_atomic_read_u32(&database->outbox_child) : 0;
+}
+
 CouponOutbox *
 coupon_outbox_begin(bool many)
 {
 	CouponOutbox *outbox = palloc0(sizeof(CouponOutbox));
-	uint32		child;
 
 	coupon_shmem_attach();
-	child = pg_atomic_read_u32(&coupon_shared->outbox_child) % COUPON_OUTBOX_CHILDREN;
+	for (;;)
+	{
+		int			child = current_child();
 
-	outbox->rel = table_open(coupon_catalog()->outbox[child], RowExclusiveLock);
+		outbox->rel = table_open(coupon_catalog()->outbox[child], RowExclusiveLock);
+		if (child == current_child())
+			break;
+		table_close(outbox->rel, RowExclusiveLock);
+	}
 	refuse_foreign_parts(outbox->rel);
 	if (many)
 		outbox->context = AllocSetContextCreate(CurrentMemoryContext, "coupon outbox",
 												ALLOCSET_DEFAULT_SIZES);
-	outbox->xid = GetTopFullTransactionId();
 	return outbox;
 }
 
@@ -184,7 +194,6 @@ coupon_outbox_add(CouponOutbox *outbox, const char *topic, const char *key,
 	id = palloc(sizeof(pg_uuid_t));
 	make_event_id(id);
 	slot->tts_values[Outbox_id - 1] = UUIDPGetDatum(id);
-	slot->tts_values[Outbox_xid - 1] = FullTransactionIdGetDatum(outbox->xid);
 	slot->tts_values[Outbox_topic - 1] = CStringGetTextDatum(topic);
 	slot->tts_values[Outbox_key - 1] = CStringGetTextDatum(key);
 	slot->tts_values[Outbox_type - 1] = CStringGetTextDatum(type);

@@ -45,6 +45,8 @@ static shmem_request_hook_type prev_shmem_request_hook = NULL;
 #endif
 
 #define SLOT_LOCK	(&coupon_shared->locks[COUPON_PARTITIONS].lock)
+#define DATABASES_LOCK	(&coupon_shared->locks[COUPON_PARTITIONS + 1].lock)
+#define LOCKS		(COUPON_PARTITIONS + 2)
 
 static Size
 shared_size(void)
@@ -69,7 +71,7 @@ shmem_request(void)
 	RequestAddinShmemSpace(shared_size());
 	RequestAddinShmemSpace(area_size());
 	RequestAddinShmemSpace(hash_estimate_size(coupon_max_campaigns, sizeof(SlotEntry)));
-	RequestNamedLWLockTranche("coupon", COUPON_PARTITIONS + 1);
+	RequestNamedLWLockTranche("coupon", LOCKS);
 }
 
 static void
@@ -92,8 +94,18 @@ shmem_startup(void)
 		coupon_shared->dsa_tranche = LWLockNewTrancheId();
 		pg_atomic_init_u64(&coupon_shared->versions, 0);
 		pg_atomic_init_u64(&coupon_shared->event_clock, 0);
-		pg_atomic_init_u32(&coupon_shared->outbox_child, 0);
 		pg_atomic_init_u32(&coupon_shared->clock_hand, 0);
+		for (int i = 0; i < COUPON_MAX_DATABASES; i++)
+		{
+			CouponDatabase *database = &coupon_shared->databases[i];
+
+			pg_atomic_init_u32(&database->outbox_child, 0);
+			for (int id = 0; id < COUPON_WORKER_IDS; id++)
+			{
+				for (int w = 0; w < COUPON_MAX_INSTANCES; w++)
+					pg_atomic_init_u32(&database->workers[id][w].woken, 0);
+			}
+		}
 		coupon_shared->nslots = coupon_max_campaigns;
 		for (int i = 0; i < coupon_shared->nslots; i++)
 		{
@@ -140,6 +152,12 @@ coupon_shmem_request(void)
 #endif
 	prev_shmem_startup_hook = shmem_startup_hook;
 	shmem_startup_hook = shmem_startup;
+}
+
+LWLock *
+coupon_databases_lock(void)
+{
+	return DATABASES_LOCK;
 }
 
 bool

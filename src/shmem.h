@@ -13,6 +13,7 @@
 #include "storage/lwlock.h"
 #include "utils/dsa.h"
 
+#include "database.h"
 #include "status_codes.h"
 
 #define COUPON_PARTITIONS	64		/* locks over the campaign slots */
@@ -49,12 +50,12 @@ typedef struct CouponCampaign
 
 typedef struct CouponShared
 {
-	LWLockPadded *locks;		/* COUPON_PARTITIONS, then slot_lock */
+	LWLockPadded *locks;		/* COUPON_PARTITIONS, slot_lock, databases_lock */
 	int			dsa_tranche;
 	pg_atomic_uint64 versions;	/* last version given to a definition */
 	pg_atomic_uint64 event_clock;	/* newest event id's time, see outbox.c */
-	pg_atomic_uint32 outbox_child;	/* the outbox table that is appended to */
 	pg_atomic_uint32 clock_hand;	/* eviction's next slot */
+	CouponDatabase databases[COUPON_MAX_DATABASES];
 	int			nslots;
 	CouponCampaign slots[FLEXIBLE_ARRAY_MEMBER];
 } CouponShared;
@@ -67,6 +68,9 @@ extern void coupon_shmem_request(void);
 
 /* Attaches this session; ERROR with the line to add where not preloaded. */
 extern void coupon_shmem_attach(void);
+
+/* Guards who has which place in databases. */
+extern LWLock *coupon_databases_lock(void);
 
 /* True where the library was preloaded. */
 extern bool coupon_shmem_available(void);

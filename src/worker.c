@@ -2,7 +2,7 @@
  * worker.c
  *	  Background workers: the launcher, and what all kinds of workers share.
  *
- *	  launcher -- for each database in coupon.databases --> a worker per kind
+ *	  launcher -- for each database in coupon.databases --> workers of each kind
  *
  *	  worker:  start -> connect -> claim -> [ cycle -> wait ]* -> exit
  *						   |         |         |
@@ -12,7 +12,7 @@
  *
  * The launcher is connected to no database; it starts what is missing once a
  * second and stops what is no longer wanted.  A worker makes sure by a session
- * lock that it is the only one of its kind in its database, so a restarted
+ * lock that it is the only one of its kind (and number) in its database, so a restarted
  * launcher need not know what its predecessor started.
  *
  * A worker must not be in the way of DDL.  It holds no snapshot and no lock
@@ -56,10 +56,31 @@
 #define BACK_OFF_MS				1000	/* after an error in a cycle */
 #define HOUSEKEEPING_MS			500 /* longest time without a look around */
 
-static const CouponWorkerKind *const kinds[] = {&coupon_sweeper};
+static const CouponWorkerKind *const kinds[COUPON_WORKER_IDS] = {
+	[COUPON_SWEEPER] = &coupon_sweeper,
+};
 
 extern PGDLLEXPORT void coupon_launcher_main(Datum arg);
 extern PGDLLEXPORT void coupon_worker_main(Datum arg);
+
+/* What a worker is. */
+static const CouponWorkerKind *my_kind = NULL;
+static int	my_instance = 0;
+static CouponWorkerSlot *my_slot = NULL;
+
+/* Whatever came in by signal. */
+static void
+look_around(void)
+{
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+		if (my_kind != NULL && my_kind->reload != NULL)
+			my_kind->reload();
+	}
+}
 
 static void
 wait_ms(long ms)
@@ -67,12 +88,7 @@ wait_ms(long ms)
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 					 ms, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
-	if (ConfigReloadPending)
-	{
-		ConfigReloadPending = false;
-		ProcessConfigFile(PGC_SIGHUP);
-	}
+	look_around();
 }
 
 static void
@@ -90,6 +106,7 @@ typedef struct Started
 {
 	char		database[NAMEDATALEN];
 	int			kind;
+	int			instance;
 	BackgroundWorkerHandle *handle;
 	TimestampTz stopped_at;		/* 0: runs */
 	bool		wanted;
@@ -125,7 +142,7 @@ start_worker(Started *s, Oid database)
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	worker.bgw_main_arg = Int32GetDatum(s->kind);
+	worker.bgw_main_arg = Int32GetDatum(s->kind * COUPON_MAX_INSTANCES + s->instance);
 	worker.bgw_notify_pid = MyProcPid;
 	memcpy(worker.bgw_extra, &database, sizeof(Oid));
 	strlcpy(worker.bgw_library_name, "coupon", sizeof(worker.bgw_library_name));
@@ -147,7 +164,7 @@ start_worker(Started *s, Oid database)
 }
 
 static Started *
-find_started(const char *database, int kind)
+find_started(const char *database, int kind, int instance)
 {
 	ListCell   *cell;
 	Started    *s;
@@ -155,12 +172,13 @@ find_started(const char *database, int kind)
 	foreach(cell, started)
 	{
 		s = lfirst(cell);
-		if (strcmp(s->database, database) == 0 && s->kind == kind)
+		if (strcmp(s->database, database) == 0 && s->kind == kind && s->instance == instance)
 			return s;
 	}
 	s = MemoryContextAllocZero(TopMemoryContext, sizeof(Started));
 	strlcpy(s->database, database, NAMEDATALEN);
 	s->kind = kind;
+	s->instance = instance;
 	{
 		MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
 
@@ -247,10 +265,15 @@ launch(void)
 
 		for (size_t kind = 0; kind < lengthof(kinds); kind++)
 		{
-			MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
+			int			instances = kinds[kind]->instances ? kinds[kind]->instances() : 1;
 
-			see_to(find_started(database, kind), oid);
-			MemoryContextSwitchTo(oldcontext);
+			for (int i = 0; i < instances; i++)
+			{
+				MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
+
+				see_to(find_started(database, kind, i), oid);
+				MemoryContextSwitchTo(oldcontext);
+			}
 		}
 	}
 	CommitTransactionCommand();
@@ -286,14 +309,15 @@ coupon_launcher_main(Datum arg)
 
 /* ---- workers ---- */
 
-/* Is this the only worker of its kind in the database? */
+/* Is this the only worker of its kind and number in the database? */
 static bool
-claim_database(int kind)
+claim_database(int kind, int instance)
 {
 	LOCKTAG		tag = {0};
 
 	tag.locktag_field1 = MyDatabaseId;
 	tag.locktag_field2 = kind;
+	tag.locktag_field3 = instance;
 	tag.locktag_field4 = COUPON_LOCK_WORKER;
 	tag.locktag_type = LOCKTAG_USERLOCK;
 	tag.locktag_lockmethodid = USER_LOCKMETHOD;
@@ -394,68 +418,121 @@ run_cycle_safely(const CouponWorkerKind *kind, MemoryContext context, bool *more
 	return failed;
 }
 
-static int
-back_off_interval(void)
+static bool
+is_woken(void)
 {
-	return BACK_OFF_MS;
+	return pg_atomic_read_u32(&my_slot->woken) != 0;
 }
 
 /*
- * Waits for a time that may be long and may be changed meanwhile, looking
- * around in between.
+ * Until it is time for the next cycle.  The interval may be long and may be
+ * changed meanwhile, so it looks around in between.
  */
 static void
-wait_between_cycles(int (*interval) (void))
+wait_for_work(void)
 {
 	TimestampTz start = GetCurrentTimestamp();
+	TimestampTz looked = start;
 
-	for (;;)
+	while (!is_woken())
 	{
-		long		left = interval() -
-			TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
-		bool		wanted;
+		TimestampTz now = GetCurrentTimestamp();
+		long		left = my_kind->interval() - TimestampDifferenceMilliseconds(start, now);
 
 		if (left <= 0)
 			return;
-		wait_ms(Min(left, HOUSEKEEPING_MS));
-		StartTransactionCommand();
-		wanted = database_is_wanted();
-		CommitTransactionCommand();
-		if (wanted)
-			proc_exit(0);
+		if (TimestampDifferenceExceeds(looked, now, HOUSEKEEPING_MS))
+		{
+			bool		wanted;
+
+			looked = now;
+			StartTransactionCommand();
+			wanted = database_is_wanted();
+			CommitTransactionCommand();
+			if (wanted)
+				proc_exit(0);
+		}
+		left = Min(left, HOUSEKEEPING_MS);
+		if (my_kind->wait == NULL)
+			wait_ms(left);
+		else
+		{
+			bool		due = my_kind->wait(left);
+
+			look_around();
+			if (due)
+				return;
+		}
 	}
+}
+
+/* After an error: whatever is to be done will not succeed at once. */
+static void
+back_off(void)
+{
+	TimestampTz start = GetCurrentTimestamp();
+	long		left;
+
+	while ((left = BACK_OFF_MS - TimestampDifferenceMilliseconds(start, GetCurrentTimestamp())) > 0)
+		wait_ms(left);
+}
+
+int
+coupon_worker_instance(void)
+{
+	return my_instance;
+}
+
+/* At exit: nobody need wake this process any more. */
+static void
+leave_slot(int code, Datum arg)
+{
+	my_slot->latch = NULL;
 }
 
 void
 coupon_worker_main(Datum arg)
 {
-	const CouponWorkerKind *kind = kinds[DatumGetInt32(arg)];
+	int			id = DatumGetInt32(arg) / COUPON_MAX_INSTANCES;
 	MemoryContext context;
 	Oid			database;
 
+	my_kind = kinds[id];
+	my_instance = DatumGetInt32(arg) % COUPON_MAX_INSTANCES;
 	set_up_signals();
 	memcpy(&database, MyBgworkerEntry->bgw_extra, sizeof(Oid));
 	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
-	pgstat_report_appname(kind->name);
+	pgstat_report_appname(my_kind->name);
 	/* nobody's objects are to stand in for ours */
 	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_SUSET, PGC_S_OVERRIDE);
 
-	if (!claim_database(DatumGetInt32(arg)))
+	if (!claim_database(id, my_instance))
 		proc_exit(0);
 	coupon_shmem_attach();
+	my_slot = &coupon_database_claim()->workers[id][my_instance];
+	before_shmem_exit(leave_slot, 0);
+	my_slot->latch = MyLatch;
 	context = AllocSetContextCreate(TopMemoryContext, "coupon worker", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(context);
 
 	for (;;)
 	{
 		bool		more = false;
-		bool		failed = run_cycle_safely(kind, context, &more);
 
-		if (failed)
-			wait_between_cycles(back_off_interval);
+		/* what is asked for from now on, this cycle may not see */
+		pg_atomic_exchange_u32(&my_slot->woken, 0);
+		if (run_cycle_safely(my_kind, context, &more))
+		{
+			if (my_kind->recover != NULL)
+				my_kind->recover();
+			back_off();
+		}
 		else if (!more)
-			wait_between_cycles(kind->interval);
+			wait_for_work();
 		else
-			wait_ms(0);
+		{
+			ResetLatch(MyLatch);
+			look_around();
+		}
 	}
 }

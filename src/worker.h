@@ -5,9 +5,13 @@
 #ifndef COUPON_WORKER_H
 #define COUPON_WORKER_H
 
+#include "database.h"
+
 /*
  * A kind of worker.  Everything but the work itself - the process, the
- * database, transactions, errors, waiting - is in worker.c.
+ * database, transactions, errors, waiting - is in worker.c.  A cycle comes
+ * at start, when a session wakes the worker (coupon_wake), when its wait says
+ * so, and otherwise after the interval.
  */
 typedef struct CouponWorkerKind
 {
@@ -21,11 +25,34 @@ typedef struct CouponWorkerKind
 
 	/* How long to wait after a cycle that left nothing to do, in ms. */
 	int			(*interval) (void);
+
+	/*
+	 * The rest may be NULL.
+	 *
+	 * How many of the kind a database gets, at most COUPON_MAX_INSTANCES; one
+	 * if NULL.
+	 */
+	int			(*instances) (void);
+
+	/*
+	 * Waits outside of any transaction, for the latch and whatever else the
+	 * kind knows of, up to so many ms; true: it is time for a cycle.
+	 */
+	bool		(*wait) (long ms);
+
+	/* After a cycle that failed and was rolled back; must not throw. */
+	void		(*recover) (void);
+
+	/* After the settings were read again. */
+	void		(*reload) (void);
 } CouponWorkerKind;
 
 extern const CouponWorkerKind coupon_sweeper;	/* worker_sweeper.c */
 
 /* Registers the launcher, while preloading. */
 extern void coupon_worker_register(void);
+
+/* For a worker's own waiting: the number of this instance, from 0. */
+extern int	coupon_worker_instance(void);
 
 #endif							/* COUPON_WORKER_H */

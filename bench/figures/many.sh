@@ -33,8 +33,8 @@ insert_select()
 			  FROM unnest((SELECT array_agg('user-' || i) FROM generate_series($1 * 10000, $1 * 10000 + 9999) i)) WITH ORDINALITY AS x (u, n)
 			RETURNING *
 		), e AS (
-			INSERT INTO bench.outbox (id, xid, topic, key, type, payload)
-			SELECT gen_random_uuid(), pg_current_xact_id(), 'coupon-issued', user_id, 'coupon.issued',
+			INSERT INTO bench.outbox (id, topic, key, type, payload)
+			SELECT gen_random_uuid(), 'coupon-issued', user_id, 'coupon.issued',
 			       json_build_object('campaign_id', campaign_id, 'user_id', user_id, 'serial', serial, 'policy', policy, 'issued_at', issued_at)
 			  FROM i
 			RETURNING 1

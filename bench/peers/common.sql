@@ -46,7 +46,6 @@ CREATE TABLE issuance (
 
 CREATE TABLE outbox (
 	id      uuid NOT NULL DEFAULT gen_random_uuid(),
-	xid     xid8 NOT NULL DEFAULT pg_current_xact_id(),
 	topic   text NOT NULL,
 	key     text NOT NULL,
 	type    text NOT NULL,

@@ -56,7 +56,7 @@ SELECT results_eq($$EXECUTE columns_of('coupon.redeem_result')$$,
 	      'order_ref text', 'redeemed_at timestamp with time zone'],
 	'F6: the answer of a redeem call');
 SELECT results_eq($$EXECUTE columns_of('coupon.outbox')$$,
-	ARRAY['id uuid', 'xid xid8', 'topic text', 'key text', 'type text', 'payload json'],
+	ARRAY['id uuid', 'topic text', 'key text', 'type text', 'payload json'],
 	'F6: an event row');
 SELECT results_eq($$EXECUTE columns_of('coupon.campaign_status')$$,
 	ARRAY['campaign_id bigint', 'name text', 'state text', 'stock bigint', 'issued bigint', 'held bigint',

@@ -1,0 +1,48 @@
+/*
+ * database.h
+ *	  What the sessions and the workers of one database share.
+ */
+#ifndef COUPON_DATABASE_H
+#define COUPON_DATABASE_H
+
+#include "port/atomics.h"
+#include "storage/latch.h"
+
+#define COUPON_MAX_DATABASES	64	/* with workers at the same time */
+#define COUPON_MAX_INSTANCES	8	/* of one kind of worker in a database */
+
+/* The kinds of workers; worker.c has a CouponWorkerKind for each. */
+typedef enum CouponWorkerId
+{
+	COUPON_SWEEPER,
+	COUPON_WORKER_IDS			/* how many there are */
+} CouponWorkerId;
+
+/* A worker, as those see it who have work for it. */
+typedef struct CouponWorkerSlot
+{
+	Latch	   *latch;			/* set and cleared by the worker; NULL: none runs */
+	pg_atomic_uint32 woken;		/* 1: latch was set, the worker has not looked yet */
+} CouponWorkerSlot;
+
+typedef struct CouponDatabase
+{
+	Oid			oid;			/* databases_lock to write; InvalidOid: free */
+	pg_atomic_uint32 outbox_child;	/* set by the publisher, see outbox.c */
+	CouponWorkerSlot workers[COUPON_WORKER_IDS][COUPON_MAX_INSTANCES];
+} CouponDatabase;
+
+/*
+ * This database's entry, NULL if no worker ever claimed one.  Never throws.
+ * The entry of a database without workers may pass to another one.
+ */
+extern CouponDatabase *coupon_database(void);
+
+/* The same for a worker: makes the entry; ERROR if there are too many. */
+extern CouponDatabase *coupon_database_claim(void);
+
+/* Wakes a worker of that kind, now or when this transaction commits. */
+extern void coupon_wake(CouponWorkerId id);
+extern void coupon_wake_at_commit(CouponWorkerId id);
+
+#endif							/* COUPON_DATABASE_H */
