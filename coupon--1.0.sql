@@ -41,7 +41,7 @@ CREATE TYPE coupon.issue_result AS (
 	expires_at timestamptz
 );
 COMMENT ON TYPE coupon.issue_result IS
-	'answer of an issue call; status: issued | already_issued | sold_out | busy | not_open | closed | paused (coupon_issue_many also: invalid)';
+	'answer of an issue call; status: issued | already_issued | sold_out | busy | not_open | closed | paused | not_admitted (coupon_issue_many also: invalid)';
 
 CREATE TYPE coupon.redeem_result AS (
 	user_id     text,
@@ -70,6 +70,7 @@ CREATE TABLE coupon.campaign (
 	policy         jsonb NOT NULL,
 	topic          text NOT NULL,
 	created_at     timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	room_id        bigint,
 	CHECK (closes_at > opens_at)
 );
 COMMENT ON TABLE coupon.campaign IS 'what is offered; its stock is the sum of its shards';
@@ -84,6 +85,7 @@ COMMENT ON COLUMN coupon.campaign.coded IS 'true: every unit carries a label (a 
 COMMENT ON COLUMN coupon.campaign.policy IS 'discount rules, validated at creation, copied into each issuance';
 COMMENT ON COLUMN coupon.campaign.topic IS 'Kafka topic of the campaign''s events';
 COMMENT ON COLUMN coupon.campaign.created_at IS 'when the campaign was created';
+COMMENT ON COLUMN coupon.campaign.room_id IS 'the waiting room that must have admitted a user before he is issued anything, null: none';
 
 CREATE TABLE coupon.shard (
 	campaign_id  bigint NOT NULL REFERENCES coupon.campaign,
@@ -459,7 +461,8 @@ CREATE FUNCTION coupon_status(
 	OUT answered_busy bigint,
 	OUT answered_not_open bigint,
 	OUT answered_closed bigint,
-	OUT answered_paused bigint)
+	OUT answered_paused bigint,
+	OUT answered_not_admitted bigint)
 RETURNS record
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
@@ -601,3 +604,173 @@ GRANT EXECUTE ON FUNCTION coupon_verify(bigint) TO coupon_admin, coupon_reader;
 GRANT SELECT ON coupon.campaign, coupon.shard, coupon.campaign_status TO coupon_admin, coupon_service, coupon_reader;
 GRANT SELECT ON coupon.issuance TO coupon_admin, coupon_reader;
 GRANT SELECT ON coupon.unit, coupon.outbox, coupon.outbox_0, coupon.outbox_1, coupon.outbox_2 TO coupon_admin;
+
+-- ---------------------------------------------------------------------------
+-- Queues: asynchronous requests. Rows are inserted once, changed once, and
+-- go by TRUNCATE: two tables take turns. The C core writes them (src/rows.c,
+-- src/request.c) and knows the columns by position; half of each page is left
+-- free for the change.
+-- ---------------------------------------------------------------------------
+
+CREATE TABLE coupon.request (
+	request_id   uuid NOT NULL,
+	campaign_id  bigint NOT NULL,
+	requested_at timestamptz NOT NULL,
+	decided_at   timestamptz,
+	serial       bigint,
+	user_id      text COLLATE "C" NOT NULL,
+	outcome      text COLLATE "C",
+	request_key  text COLLATE "C",
+	CONSTRAINT request_children_only CHECK (false) NO INHERIT
+);
+CREATE TABLE coupon.request_0 (PRIMARY KEY (request_id)) INHERITS (coupon.request)
+	WITH (fillfactor = 45, autovacuum_enabled = off);
+CREATE TABLE coupon.request_1 (PRIMARY KEY (request_id)) INHERITS (coupon.request)
+	WITH (fillfactor = 45, autovacuum_enabled = off);
+CREATE INDEX request_0_user_idx ON coupon.request_0 (campaign_id, user_id);
+CREATE INDEX request_1_user_idx ON coupon.request_1 (campaign_id, user_id);
+COMMENT ON TABLE coupon.request IS 'asynchronous requests; the rows are in its children';
+COMMENT ON TABLE coupon.request_0 IS 'requests, first of two tables used in turn';
+COMMENT ON TABLE coupon.request_1 IS 'requests, second of two tables used in turn';
+COMMENT ON COLUMN coupon.request.request_id IS 'UUID version 8: campaign, number in its line, 58 random bits';
+COMMENT ON COLUMN coupon.request.campaign_id IS 'the campaign';
+COMMENT ON COLUMN coupon.request.requested_at IS 'when it was accepted';
+COMMENT ON COLUMN coupon.request.decided_at IS 'when it was decided, null: it waits';
+COMMENT ON COLUMN coupon.request.serial IS 'the unit, where the user has one';
+COMMENT ON COLUMN coupon.request.user_id IS 'who wishes';
+COMMENT ON COLUMN coupon.request.outcome IS 'a status of coupon.issue_result, or failed; null: it waits';
+COMMENT ON COLUMN coupon.request.request_key IS 'the caller''s own key: the same key again is the same request';
+
+CREATE TYPE coupon.request_result AS (
+	request_id     uuid,
+	status         text,
+	outcome        text,
+	queue_position bigint,
+	issuance       coupon.issue_result,
+	requested_at   timestamptz,
+	decided_at     timestamptz
+);
+COMMENT ON TYPE coupon.request_result IS
+	'what is known of a request; status: WAITING | COMPLETED | REFUSED | NOT_REQUESTED; outcome: a status of coupon.issue_result, or full, failed';
+
+CREATE FUNCTION coupon.queue_guard() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_queue_guard';
+COMMENT ON FUNCTION coupon.queue_guard() IS 'refuses changes past the functions: shared memory holds who waits';
+
+CREATE TRIGGER queue_guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON coupon.request_0
+	FOR EACH STATEMENT EXECUTE FUNCTION coupon.queue_guard();
+CREATE TRIGGER queue_guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON coupon.request_1
+	FOR EACH STATEMENT EXECUTE FUNCTION coupon.queue_guard();
+
+CREATE FUNCTION coupon_request(campaign_id bigint, user_id text, request_key text DEFAULT NULL)
+RETURNS coupon.request_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_request(bigint, text, text) IS
+	'accepts a wish to be issued a unit, to be decided by a worker after the commit; the same key, or without one a request that still waits, is the same request; REFUSED: the outcome says why, and nothing was stored';
+
+CREATE FUNCTION coupon_request(campaign_id bigint, user_id bigint, request_key text DEFAULT NULL)
+RETURNS coupon.request_result
+LANGUAGE sql VOLATILE PARALLEL UNSAFE
+RETURN @extschema@.coupon_request($1, $2::pg_catalog.text, $3);
+COMMENT ON FUNCTION coupon_request(bigint, bigint, text) IS
+	'coupon_request(bigint, text, text) for numeric users';
+
+CREATE FUNCTION coupon_request_status(request_id uuid)
+RETURNS coupon.request_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_request_status(uuid) IS
+	'what is known of a request; NOT_REQUESTED: there is none, or it was decided longer than coupon.queue_keep ago';
+
+CREATE FUNCTION coupon_request_status_of(campaign_id bigint, user_id text)
+RETURNS coupon.request_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_request_status_of(bigint, text) IS
+	'the same of the user''s newest request; without one, COMPLETED for who has a unit, else NOT_REQUESTED';
+
+CREATE FUNCTION coupon_request_wait(request_id uuid, timeout interval DEFAULT '5 s')
+RETURNS coupon.request_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_request_wait(uuid, interval) IS
+	'sleeps until the request is decided, at most for the timeout; then answers as coupon_request_status';
+
+CREATE FUNCTION coupon_request_queue(
+	campaign_id bigint DEFAULT NULL,
+	OUT campaign bigint,
+	OUT depth bigint,
+	OUT oldest interval,
+	OUT decided bigint,
+	OUT decided_per_second double precision,
+	OUT drain_time interval,
+	OUT depth_limit bigint)
+RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_request_queue(bigint) IS
+	'how many requests wait, how long the oldest has, how many were decided since the server knows the campaign, and how long the rest will take';
+
+CREATE FUNCTION coupon_request_decide(max_rows integer DEFAULT 1000)
+RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_request_decide(integer) IS
+	'decides up to max_rows requests of one campaign, in order; the issuer worker does it all the time';
+
+REVOKE ALL ON FUNCTION coupon.queue_guard() FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_request(bigint, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_request(bigint, bigint, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_request_status(uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_request_status_of(bigint, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_request_wait(uuid, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_request_queue(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_request_decide(integer) FROM PUBLIC;
+REVOKE ALL ON TYPE coupon.request_result FROM PUBLIC;
+GRANT USAGE ON TYPE coupon.request_result TO coupon_admin, coupon_service, coupon_reader;
+GRANT EXECUTE ON FUNCTION coupon_request(bigint, text, text) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon_request(bigint, bigint, text) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon_request_status(uuid) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon_request_status_of(bigint, text) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon_request_wait(uuid, interval) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon_request_queue(bigint) TO coupon_admin, coupon_service, coupon_reader;
+GRANT EXECUTE ON FUNCTION coupon_request_decide(integer) TO coupon_admin;
+GRANT SELECT ON coupon.request, coupon.request_0, coupon.request_1 TO coupon_admin;
+
+-- ---------------------------------------------------------------------------
+-- Queues: waiting rooms. Tickets as requests above.
+-- ---------------------------------------------------------------------------
+
+CREATE TABLE coupon.room (
+	room_id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	name             text COLLATE "C" NOT NULL UNIQUE CHECK (pg_catalog.octet_length(name) BETWEEN 1 AND 256),
+	capacity         integer NOT NULL CHECK (capacity BETWEEN 1 AND 1000000),
+	admit_per_second double precision CHECK (admit_per_second > 0 AND admit_per_second <= 1000000),
+	session_ttl      interval NOT NULL,
+	idle_ttl         interval NOT NULL,
+	method           text COLLATE "C" NOT NULL CHECK (method IN ('fifo', 'random', 'passthrough', 'reject')),
+	paused           boolean NOT NULL DEFAULT false,
+	opens_at         timestamptz,
+	seed_hash        bytea,
+	seed             bytea,
+	drawn            bigint
+);
+
+CREATE TABLE coupon.ticket (
+	room_id     bigint NOT NULL,
+	number      bigint NOT NULL,
+	secret      uuid NOT NULL,
+	joined_at   timestamptz NOT NULL,
+	admitted_at timestamptz,
+	ended_at    timestamptz,
+	user_id     text COLLATE "C" NOT NULL,
+	reason      text COLLATE "C",
+	CONSTRAINT ticket_children_only CHECK (false) NO INHERIT
+);
+CREATE TABLE coupon.ticket_0 (PRIMARY KEY (room_id, number)) INHERITS (coupon.ticket)
+	WITH (fillfactor = 35, autovacuum_enabled = off);
+CREATE TABLE coupon.ticket_1 (PRIMARY KEY (room_id, number)) INHERITS (coupon.ticket)
+	WITH (fillfactor = 35, autovacuum_enabled = off);
+CREATE INDEX ticket_0_user_idx ON coupon.ticket_0 (room_id, user_id);
+CREATE INDEX ticket_1_user_idx ON coupon.ticket_1 (room_id, user_id);

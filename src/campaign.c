@@ -272,6 +272,7 @@ load_definition(int64 campaign_id, int32 visible_shards)
 		def->closed = !nulls[Campaign_closed_at - 1];
 		def->coded = DatumGetBool(values[Campaign_coded - 1]);
 		def->usage_period_days = usage_period_of(policy);
+		def->room_id = nulls[Campaign_room_id - 1] ? 0 : DatumGetInt64(values[Campaign_room_id - 1]);
 
 		def->policy = MAXALIGN(sizeof(CouponDefinition));
 		memcpy((char *) def + def->policy, policy, VARSIZE(policy));

@@ -29,6 +29,7 @@ typedef struct CouponDefinition
 	TimestampTz opens_at;		/* DT_NOBEGIN: at once */
 	TimestampTz closes_at;		/* DT_NOEND: never */
 	int32		usage_period_days;	/* 0: never expires */
+	int64		room_id;		/* whose ticket a user needs, 0: none */
 	bool		paused;
 	bool		closed;
 	bool		coded;

@@ -91,6 +91,22 @@ coupon_catalog(void)
 		found.outbox[0] = relation_oid(ns, "outbox_0");
 		found.outbox[1] = relation_oid(ns, "outbox_1");
 		found.outbox[2] = relation_oid(ns, "outbox_2");
+		found.request = relation_oid(ns, "request");
+		found.requests[0] = relation_oid(ns, "request_0");
+		found.requests[1] = relation_oid(ns, "request_1");
+		found.request_pkeys[0] = relation_oid(ns, "request_0_pkey");
+		found.request_pkeys[1] = relation_oid(ns, "request_1_pkey");
+		found.request_user_keys[0] = relation_oid(ns, "request_0_user_idx");
+		found.request_user_keys[1] = relation_oid(ns, "request_1_user_idx");
+		found.room = relation_oid(ns, "room");
+		found.room_pkey = relation_oid(ns, "room_pkey");
+		found.ticket = relation_oid(ns, "ticket");
+		found.tickets[0] = relation_oid(ns, "ticket_0");
+		found.tickets[1] = relation_oid(ns, "ticket_1");
+		found.ticket_pkeys[0] = relation_oid(ns, "ticket_0_pkey");
+		found.ticket_pkeys[1] = relation_oid(ns, "ticket_1_pkey");
+		found.ticket_user_keys[0] = relation_oid(ns, "ticket_0_user_idx");
+		found.ticket_user_keys[1] = relation_oid(ns, "ticket_1_user_idx");
 	} while (invalidations != before);
 
 	catalog = found;
@@ -118,14 +134,26 @@ coupon_scan_next(CouponScan *s, ScanDirection direction)
 	return index_getnext_slot(s->scan, direction, s->slot);
 }
 
-void
-coupon_scan_end(CouponScan *s)
+static void
+end_scan(CouponScan *s, LOCKMODE lock)
 {
 	index_endscan(s->scan);
 	ExecDropSingleTupleTableSlot(s->slot);
+	index_close(s->index, lock);
+	table_close(s->heap, lock);
+}
+
+void
+coupon_scan_end(CouponScan *s)
+{
 	/* the locks go with the transaction, all at once */
-	index_close(s->index, NoLock);
-	table_close(s->heap, NoLock);
+	end_scan(s, NoLock);
+}
+
+void
+coupon_scan_end_unlock(CouponScan *s)
+{
+	end_scan(s, AccessShareLock);
 }
 
 void
@@ -153,6 +181,15 @@ coupon_key_int32(ScanKey key, int column, StrategyNumber strategy, int32 value)
 {
 	Assert(strategy == BTGreaterEqualStrategyNumber);
 	ScanKeyInit(key, column, strategy, F_INT4GE, Int32GetDatum(value));
+}
+
+void
+coupon_key_uuid(ScanKey key, int column, StrategyNumber strategy, const pg_uuid_t *value)
+{
+	RegProcedure procedure = strategy == BTGreaterEqualStrategyNumber ? F_UUID_GE :
+		strategy == BTLessEqualStrategyNumber ? F_UUID_LE : F_UUID_EQ;
+
+	ScanKeyInit(key, column, strategy, procedure, UUIDPGetDatum(value));
 }
 
 void

@@ -7,10 +7,13 @@
 
 #include "access/genam.h"
 #include "access/skey.h"
+#include "executor/tuptable.h"
 #include "utils/relcache.h"
 #include "utils/snapshot.h"
+#include "utils/uuid.h"
 
 #define COUPON_OUTBOX_CHILDREN	3
+#define COUPON_QUEUE_CHILDREN	2	/* tables that a queue uses in turn */
 
 typedef struct CouponCatalog
 {
@@ -24,6 +27,16 @@ typedef struct CouponCatalog
 	Oid			issuance_serial_key;
 	Oid			issuance_user_key;
 	Oid			outbox[COUPON_OUTBOX_CHILDREN];
+	Oid			request;		/* the parent of those that follow, as are all of two */
+	Oid			requests[COUPON_QUEUE_CHILDREN];
+	Oid			request_pkeys[COUPON_QUEUE_CHILDREN];
+	Oid			request_user_keys[COUPON_QUEUE_CHILDREN];
+	Oid			room;
+	Oid			room_pkey;
+	Oid			ticket;
+	Oid			tickets[COUPON_QUEUE_CHILDREN];
+	Oid			ticket_pkeys[COUPON_QUEUE_CHILDREN];
+	Oid			ticket_user_keys[COUPON_QUEUE_CHILDREN];
 } CouponCatalog;
 
 /* The columns, by position in coupon--1.0.sql. */
@@ -31,7 +44,7 @@ enum
 {
 	Campaign_id = 1, Campaign_name, Campaign_per_user_limit, Campaign_opens_at,
 	Campaign_closes_at, Campaign_paused, Campaign_closed_at, Campaign_coded,
-	Campaign_policy, Campaign_topic
+	Campaign_policy, Campaign_topic, Campaign_created_at, Campaign_room_id
 };
 enum
 {
@@ -51,6 +64,24 @@ enum
 {
 	Outbox_id = 1, Outbox_topic, Outbox_key, Outbox_type, Outbox_payload,
 	Outbox_natts = Outbox_payload
+};
+
+enum
+{
+	Request_id = 1, Request_campaign_id, Request_requested_at, Request_decided_at,
+	Request_serial, Request_user_id, Request_outcome, Request_key,
+	Request_natts = Request_key
+};
+enum
+{
+	Room_id = 1, Room_name, Room_capacity, Room_admit_per_second, Room_session_ttl,
+	Room_idle_ttl, Room_method, Room_paused, Room_opens_at, Room_seed_hash, Room_seed,
+	Room_drawn, Room_natts = Room_drawn
+};
+enum
+{
+	Ticket_room_id = 1, Ticket_number, Ticket_secret, Ticket_joined_at, Ticket_admitted_at,
+	Ticket_ended_at, Ticket_user_id, Ticket_reason, Ticket_natts = Ticket_reason
 };
 
 /* The OIDs, looked up again after a relcache invalidation.  ERROR without the extension. */
@@ -74,9 +105,13 @@ extern void coupon_scan_begin(CouponScan *s, Oid heap, Oid index, Snapshot snaps
 extern bool coupon_scan_next(CouponScan *s, ScanDirection direction);
 extern void coupon_scan_end(CouponScan *s);
 
+/* The same, and the tables' locks, so that nobody need wait for the transaction. */
+extern void coupon_scan_end_unlock(CouponScan *s);
+
 /* Scan keys of the types that our indexes have; column counts index columns. */
 extern void coupon_key_int64(ScanKey key, int column, StrategyNumber strategy, int64 value);
 extern void coupon_key_int32(ScanKey key, int column, StrategyNumber strategy, int32 value);
+extern void coupon_key_uuid(ScanKey key, int column, StrategyNumber strategy, const pg_uuid_t *value);
 extern void coupon_key_text(ScanKey key, int column, Datum value);
 
 #endif							/* COUPON_CATALOG_H */

@@ -13,6 +13,7 @@
 #endif
 
 #include "access/genam.h"
+#include "access/tableam.h"
 #include "executor/executor.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -57,6 +58,33 @@ InitMaterializedSRF(FunctionCallInfo fcinfo, bits32 flags)
 #define coupon_insert_index_tuples(rri, slot, estate, conflict) \
 	ExecInsertIndexTuples(rri, slot, estate, false, true, conflict, NIL, false)
 #endif
+
+#if PG_VERSION_NUM < 160000
+#define coupon_insert_all_index_tuples(rri, slot, estate, update) \
+	ExecInsertIndexTuples(rri, slot, estate, update, false, NULL, NIL)
+#else
+#define coupon_insert_all_index_tuples(rri, slot, estate, update) \
+	ExecInsertIndexTuples(rri, slot, estate, update, false, NULL, NIL, false)
+#endif
+
+/* 16: table_tuple_update tells which indexes want the new version */
+static inline TM_Result
+coupon_table_tuple_update(Relation rel, ItemPointer tid, TupleTableSlot *slot, CommandId cid,
+						  bool wait, TM_FailureData *failure, LockTupleMode *mode, bool *any_index)
+{
+#if PG_VERSION_NUM < 160000
+	return table_tuple_update(rel, tid, slot, cid, InvalidSnapshot, InvalidSnapshot,
+							  wait, failure, mode, any_index);
+#else
+	TU_UpdateIndexes indexes;
+	TM_Result	result = table_tuple_update(rel, tid, slot, cid, InvalidSnapshot, InvalidSnapshot,
+											wait, failure, mode, &indexes);
+
+	/* none of ours is a summarizing one, and a foreign one may be asked in vain */
+	*any_index = indexes != TU_None;
+	return result;
+#endif
+}
 
 /* 17: numbered processes, named wait events of extensions */
 #if PG_VERSION_NUM < 170000

@@ -9,6 +9,7 @@
 
 #include "compat.h"
 #include "guc.h"
+#include "line.h"
 #include "shmem.h"
 #include "worker.h"
 
@@ -28,5 +29,6 @@ _PG_init(void)
 	coupon_guc_define_postmaster();
 	MarkGUCPrefixReserved("coupon");
 	coupon_shmem_request();
+	coupon_line_shmem_request();
 	coupon_worker_register();
 }

@@ -15,6 +15,8 @@
 typedef enum CouponWorkerId
 {
 	COUPON_SWEEPER,
+	COUPON_ISSUER,
+	COUPON_ROOM_WORKER,
 	COUPON_WORKER_IDS			/* how many there are */
 } CouponWorkerId;
 

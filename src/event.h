@@ -13,6 +13,7 @@
 #define COUPON_EVENT_REDEEM_CANCELLED	"coupon.redeem_cancelled"
 #define COUPON_EVENT_REVOKED			"coupon.revoked"
 #define COUPON_EVENT_EXPIRED			"coupon.expired"
+#define COUPON_EVENT_REQUEST_FAILED		"coupon.request_failed"
 #define COUPON_EVENT_CAMPAIGN_CREATED	"coupon.campaign_created"
 #define COUPON_EVENT_STOCK_ADDED		"coupon.campaign_stock_added"
 #define COUPON_EVENT_CAMPAIGN_PAUSED	"coupon.campaign_paused"

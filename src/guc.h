@@ -17,11 +17,30 @@
 #define MIN_SWEEP_INTERVAL			10
 #define MAX_SWEEP_INTERVAL			(3600 * 1000)
 
+#define DEFAULT_ISSUERS				1
+#define MAX_ISSUERS					COUPON_MAX_INSTANCES
+#define DEFAULT_QUEUE_MEMORY		(64 * 1024)		/* kB */
+#define MIN_QUEUE_MEMORY			1024
+#define MAX_QUEUE_MEMORY			(64 * 1024 * 1024)
+#define DEFAULT_MAX_QUEUES			256
+#define MIN_MAX_QUEUES				8
+#define MAX_MAX_QUEUES				8192
+#define DEFAULT_REQUEST_DEPTH		100000
+#define MAX_REQUEST_DEPTH			100000000
+#define DEFAULT_QUEUE_KEEP			(3600 * 1000)	/* ms */
+#define MIN_QUEUE_KEEP				10
+#define MAX_QUEUE_KEEP				(7 * 24 * 3600 * 1000)
+
 extern char *coupon_databases;
 extern int	coupon_stock_map_memory;
 extern int	coupon_max_campaigns;
 extern int	coupon_sold_out_wait;
 extern int	coupon_sweep_interval;
+extern int	coupon_issuers;
+extern int	coupon_queue_memory;
+extern int	coupon_max_queues;
+extern int	coupon_request_depth;
+extern int	coupon_queue_keep;
 
 extern void coupon_guc_define(void);
 extern void coupon_guc_define_postmaster(void);

@@ -5,6 +5,7 @@
  * The order of steps is the product's promise:
  *	- who has a unit is told so first, so a retry always finds its coupon,
  *	  after sell-out, pause and close, too, and a duplicate burns no stock;
+ *	- then the room, if the campaign requires one, so that nobody walks around it;
  *	- then the window, then the stock map, then the row under its constraints,
  *	  then the event; all of it in the caller's transaction.
  *
@@ -35,6 +36,7 @@
 #include "compat.h"
 #include "event.h"
 #include "filter.h"
+#include "gate.h"
 #include "guc.h"
 #include "issue.h"
 #include "outbox.h"
@@ -78,6 +80,7 @@ static const char *const status_names[] = {
 	[COUPON_NOT_OPEN] = "not_open",
 	[COUPON_CLOSED] = "closed",
 	[COUPON_PAUSED] = "paused",
+	[COUPON_NOT_ADMITTED] = "not_admitted",
 	[COUPON_INVALID] = "invalid"
 };
 
@@ -87,9 +90,8 @@ coupon_status_name(CouponStatus status)
 	return status_names[status];
 }
 
-/* What the window says; COUPON_ISSUED: units may be issued. */
-static CouponStatus
-check_window(const CouponDefinition *def, TimestampTz now)
+CouponStatus
+coupon_issue_window(const CouponDefinition *def, TimestampTz now)
 {
 	if (def->closed || now >= def->closes_at)
 		return COUPON_CLOSED;
@@ -174,8 +176,11 @@ find_user_candidates(Batch *batch, int begin, int end)
 		}
 		else if (state == COUPON_USER_LOCKED)
 			decide(batch, item, COUPON_BUSY);
+		else if (!batch->items[item].admitted && !coupon_gate_admits(batch->def, batch->items[item].user_id))
+			decide(batch, item, COUPON_NOT_ADMITTED);
 		else if (ncandidates < room)
 		{
+			batch->items[item].admitted = true;	/* once is enough */
 			batch->candidate[item] = true;
 			batch->items[item].issuance.nth = found.nth + ncandidates++;
 		}
@@ -378,7 +383,7 @@ coupon_issue_batch(int64 campaign_id, CouponItem *items, int nitems, CouponWait 
 	batch.items = items;
 	batch.nitems = nitems;
 	batch.highest = -1;
-	window = check_window(batch.def, batch.now);
+	window = coupon_issue_window(batch.def, batch.now);
 	if (window == COUPON_ISSUED && coupon_stock_sold_out(batch.campaign, batch.def))
 	{
 		window = COUPON_SOLD_OUT;
@@ -437,8 +442,8 @@ coupon_issue_batch(int64 campaign_id, CouponItem *items, int nitems, CouponWait 
 
 #define RESULT_NATTS	6
 
-static HeapTuple
-form_result(TupleDesc desc, Datum user_id, const CouponItem *item)
+HeapTuple
+coupon_issue_form_result(TupleDesc desc, Datum user_id, const CouponItem *item)
 {
 	const CouponIssuance *issuance = &item->issuance;
 	Datum		values[RESULT_NATTS] = {0};
@@ -483,7 +488,7 @@ issue_coupon(FunctionCallInfo fcinfo, Datum user_id)
 	coupon_require_argument(fcinfo, 0, "campaign_id");
 	item.user_id = user_id;
 	coupon_issue_batch(PG_GETARG_INT64(0), &item, 1, COUPON_WAIT);
-	return HeapTupleGetDatum(form_result(result_desc(fcinfo), user_id, &item));
+	return HeapTupleGetDatum(coupon_issue_form_result(result_desc(fcinfo), user_id, &item));
 }
 
 /*
@@ -537,7 +542,7 @@ coupon_issue_many(PG_FUNCTION_ARGS)
 
 	for (int i = 0; i < nitems; i++)
 	{
-		HeapTuple	tuple = form_result(rsinfo->setDesc, PointerGetDatum(users[i]), &items[i]);
+		HeapTuple	tuple = coupon_issue_form_result(rsinfo->setDesc, PointerGetDatum(users[i]), &items[i]);
 
 		tuplestore_puttuple(rsinfo->setResult, tuple);
 		heap_freetuple(tuple);

@@ -5,6 +5,8 @@
 #ifndef COUPON_ISSUE_H
 #define COUPON_ISSUE_H
 
+#include "access/htup.h"
+
 #include "status_codes.h"
 #include "store.h"
 
@@ -12,6 +14,7 @@
 typedef struct CouponItem
 {
 	Datum		user_id;		/* a detoasted text, 0: the item is invalid */
+	bool		admitted;		/* the campaign's room need not be asked again */
 	CouponStatus status;		/* out */
 	CouponIssuance issuance;	/* out, for issued and already_issued */
 } CouponItem;
@@ -24,5 +27,11 @@ typedef struct CouponItem
  */
 extern void coupon_issue_batch(int64 campaign_id, CouponItem *items, int nitems,
 							   CouponWait wait);
+
+/* What the window says; COUPON_ISSUED: units may be issued. */
+extern CouponStatus coupon_issue_window(const CouponDefinition *def, TimestampTz now);
+
+/* A coupon.issue_result. */
+extern HeapTuple coupon_issue_form_result(TupleDesc desc, Datum user_id, const CouponItem *item);
 
 #endif							/* COUPON_ISSUE_H */

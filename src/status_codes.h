@@ -14,10 +14,11 @@ typedef enum CouponStatus
 	COUPON_NOT_OPEN,
 	COUPON_CLOSED,
 	COUPON_PAUSED,
+	COUPON_NOT_ADMITTED,		/* the campaign requires a room */
 	COUPON_INVALID				/* one bad item of a batch; not counted */
 } CouponStatus;
 
-#define COUPON_COUNTED_STATUSES	(COUPON_PAUSED + 1)
+#define COUPON_COUNTED_STATUSES	(COUPON_NOT_ADMITTED + 1)
 
 extern const char *coupon_status_name(CouponStatus status);
 

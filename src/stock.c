@@ -452,3 +452,40 @@ coupon_stock_sum(CouponCampaign *campaign, CouponStock *stock, CouponStockSum *s
 	}
 	ConditionVariableCancelSleep();
 }
+
+bool
+coupon_stock_exceeds(CouponCampaign *campaign, CouponStock *stock, int64 wanted, bool build)
+{
+	uint32		nshards = count_shards(stock);
+
+	for (;;)
+	{
+		CouponShard *unread = NULL;
+		int64		found = 0;
+
+		for (uint32 i = 0; i < nshards && found <= wanted; i++)
+		{
+			CouponShard *shard = get_shard(stock, i);
+			uint32		free;
+
+			if (!is_ready(shard))
+			{
+				unread = shard;
+				continue;
+			}
+			/* free first: a unit taken meanwhile is counted twice, not left out */
+			free = Min(pg_atomic_read_u32(&shard->free), (uint32) shard->units);
+			pg_read_barrier();
+			found += Min(free + pg_atomic_read_u32(&shard->in_flight), (uint32) shard->units);
+		}
+		if (found > wanted || unread == NULL || !build)
+		{
+			if (build)
+				ConditionVariableCancelSleep();
+			return found > wanted;
+		}
+		coupon_stock_build_shard(campaign, stock, unread);
+		if (!is_ready(unread))	/* another session is at it */
+			(void) ConditionVariableTimedSleep(&stock->changed, 10, wait_event());
+	}
+}

@@ -68,6 +68,13 @@ typedef struct CouponStockSum
 
 extern void coupon_stock_sum(CouponCampaign *campaign, CouponStock *stock, CouponStockSum *sum);
 
+/*
+ * Are more than so many units free or in flight?  Counts shards until it
+ * knows; builds those that it needs, if allowed to read tables.
+ */
+extern bool coupon_stock_exceeds(CouponCampaign *campaign, CouponStock *stock, int64 wanted,
+								 bool build);
+
 /* Frees a map that nobody has pinned. */
 extern void coupon_stock_free(dsa_pointer stock);
 

@@ -58,6 +58,8 @@
 
 static const CouponWorkerKind *const kinds[COUPON_WORKER_IDS] = {
 	[COUPON_SWEEPER] = &coupon_sweeper,
+	[COUPON_ISSUER] = &coupon_issuer,
+	[COUPON_ROOM_WORKER] = &coupon_room_worker,
 };
 
 extern PGDLLEXPORT void coupon_launcher_main(Datum arg);
@@ -348,7 +350,8 @@ static bool
 extension_is_usable(void)
 {
 	static const char *const tables[] = {
-		"campaign", "shard", "unit", "issuance", "outbox_0", "outbox_1", "outbox_2"
+		"campaign", "shard", "unit", "issuance", "outbox_0", "outbox_1", "outbox_2",
+		"request", "room", "ticket"
 	};
 	Oid			ns = get_namespace_oid("coupon", true);
 

@@ -48,6 +48,8 @@ typedef struct CouponWorkerKind
 } CouponWorkerKind;
 
 extern const CouponWorkerKind coupon_sweeper;	/* worker_sweeper.c */
+extern const CouponWorkerKind coupon_issuer;	/* worker_issuer.c */
+extern const CouponWorkerKind coupon_room_worker;	/* worker_room.c */
 
 /* Registers the launcher, while preloading. */
 extern void coupon_worker_register(void);

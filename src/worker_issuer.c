@@ -1,0 +1,65 @@
+/*
+ * worker_issuer.c
+ *	  Decides requests, and lets the tables of requests take turns.
+ */
+#include "postgres.h"
+
+#include "catalog.h"
+#include "guc.h"
+#include "request.h"
+#include "worker.h"
+
+#define BATCH_REQUESTS	1000
+#define ROTATE_EVERY_MS	200
+#define INTERVAL_MS		500		/* somebody wakes us sooner */
+#define STANDING_MS		10		/* a line stands: is it time? */
+
+static bool standing = false;
+
+static bool
+rotate(void)
+{
+	static TimestampTz rotated_at = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (coupon_worker_instance() != 0 ||
+		!TimestampDifferenceExceeds(rotated_at, now, ROTATE_EVERY_MS))
+		return false;
+	rotated_at = now;
+	coupon_rows_rotate(coupon_queue(&coupon_requests), coupon_catalog()->requests,
+					   Request_decided_at, coupon_queue_keep);
+	return true;
+}
+
+/* A cycle decides or rotates: emptying a table wants no lock on another. */
+static bool
+decide(void)
+{
+	int64		decided = 0;
+	CouponDecideResult result;
+
+	if (rotate())
+		return true;
+	result = coupon_request_decide_some(BATCH_REQUESTS, false, &decided);
+	standing = result == COUPON_DECIDE_LATER;
+	return result == COUPON_DECIDED_SOME;
+}
+
+static int
+decide_interval(void)
+{
+	return standing ? STANDING_MS : INTERVAL_MS;
+}
+
+static int
+issuers(void)
+{
+	return coupon_issuers;
+}
+
+const CouponWorkerKind coupon_issuer = {
+	.name = "coupon issuer",
+	.work = decide,
+	.interval = decide_interval,
+	.instances = issuers
+};
