@@ -100,6 +100,7 @@ coupon_catalog(void)
 		found.request_user_keys[1] = relation_oid(ns, "request_1_user_idx");
 		found.room = relation_oid(ns, "room");
 		found.room_pkey = relation_oid(ns, "room_pkey");
+		found.room_name_key = relation_oid(ns, "room_name_key");
 		found.ticket = relation_oid(ns, "ticket");
 		found.tickets[0] = relation_oid(ns, "ticket_0");
 		found.tickets[1] = relation_oid(ns, "ticket_1");

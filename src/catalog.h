@@ -33,6 +33,7 @@ typedef struct CouponCatalog
 	Oid			request_user_keys[COUPON_QUEUE_CHILDREN];
 	Oid			room;
 	Oid			room_pkey;
+	Oid			room_name_key;
 	Oid			ticket;
 	Oid			tickets[COUPON_QUEUE_CHILDREN];
 	Oid			ticket_pkeys[COUPON_QUEUE_CHILDREN];

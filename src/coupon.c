@@ -10,6 +10,7 @@
 #include "compat.h"
 #include "guc.h"
 #include "line.h"
+#include "room.h"
 #include "shmem.h"
 #include "worker.h"
 
@@ -30,5 +31,6 @@ _PG_init(void)
 	MarkGUCPrefixReserved("coupon");
 	coupon_shmem_request();
 	coupon_line_shmem_request();
+	coupon_room_install_gate();
 	coupon_worker_register();
 }

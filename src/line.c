@@ -59,6 +59,7 @@ typedef struct Shared
 	LWLockPadded *locks;		/* the registry's, then the lines' */
 	int			dsa_tranche;
 	TimestampTz epoch;			/* of ticket time */
+	uint64		seed;			/* of hashes of users */
 	CouponQueue queues[QUEUES];
 	int			nlines;
 	CouponLine	lines[FLEXIBLE_ARRAY_MEMBER];
@@ -121,6 +122,8 @@ shmem_startup(void)
 		shared->locks = GetNamedLWLockTranche("coupon_queue");
 		shared->dsa_tranche = LWLockNewTrancheId();
 		shared->epoch = GetCurrentTimestamp();
+		if (!pg_strong_random(&shared->seed, sizeof(shared->seed)))
+			elog(ERROR, "could not generate random values");
 		for (int i = 0; i < QUEUES; i++)
 		{
 			CouponQueue *queue = &shared->queues[i];
@@ -193,11 +196,17 @@ coupon_line_out_of_memory(void)
 	pg_unreachable();
 }
 
-static dsa_pointer
-allocate(Size size)
+dsa_pointer
+coupon_line_allocate(Size size)
 {
 	return dsa_allocate_extended(coupon_queue_area, size,
 								 DSA_ALLOC_NO_OOM | DSA_ALLOC_ZERO | (size > 1024 * 1024 ? DSA_ALLOC_HUGE : 0));
+}
+
+uint64
+coupon_line_seed(void)
+{
+	return shared->seed;
 }
 
 uint32
@@ -256,7 +265,7 @@ extend_directory(CouponLine *line, int64 number)
 	if (wanted > line->capacity)
 	{
 		capacity = pg_nextpower2_32(Max(wanted, 8));
-		pointer = allocate(capacity * sizeof(Entry));
+		pointer = coupon_line_allocate(capacity * sizeof(Entry));
 		if (!DsaPointerIsValid(pointer))
 			return false;
 		directory = dsa_get_address(coupon_queue_area, pointer);
@@ -320,14 +329,14 @@ make_chunk(CouponLine *line, bool has_ticket, int64 number)
 	entry = entry_of(line, number);
 	if (!DsaPointerIsValid(entry->chunk))
 	{
-		entry->chunk = allocate(sizeof(Chunk));
+		entry->chunk = coupon_line_allocate(sizeof(Chunk));
 		if (!DsaPointerIsValid(entry->chunk))
 			return false;
 	}
 	chunk = chunk_of(entry);
 	if (has_ticket && !DsaPointerIsValid(chunk->pages[page]))
 	{
-		chunk->pages[page] = allocate(PAGE_TICKETS * sizeof(CouponTicket));
+		chunk->pages[page] = coupon_line_allocate(PAGE_TICKETS * sizeof(CouponTicket));
 		if (!DsaPointerIsValid(chunk->pages[page]))
 			return false;
 	}
@@ -358,6 +367,47 @@ coupon_line_restore(CouponLine *line, bool has_ticket, int64 number)
 	if (!make_chunk(line, has_ticket, number))
 		return false;
 	keep(line, number);
+	return true;
+}
+
+/* Makes the directory begin at place 0, where it may have been cut. */
+static bool
+extend_to_front(CouponLine *line)
+{
+	int64		first = line->first_chunk;
+	int64		wanted = first + line->nchunks;
+	uint32		capacity = pg_nextpower2_32(Max(wanted, 8));
+	dsa_pointer pointer;
+	Entry	   *directory;
+
+	if (line->nchunks == 0 || first == 0)
+		return true;
+	pointer = coupon_line_allocate(capacity * sizeof(Entry));
+	if (!DsaPointerIsValid(pointer))
+		return false;
+	directory = dsa_get_address(coupon_queue_area, pointer);
+	for (int64 i = first; i < wanted; i++)
+		directory[i] = *entry_of(line, i * CHUNK_PLACES);
+	dsa_free(coupon_queue_area, line->directory);
+	line->directory = pointer;
+	line->capacity = capacity;
+	line->first_chunk = 0;
+	line->nchunks = wanted;
+	return true;
+}
+
+bool
+coupon_line_hold(CouponLine *line, int64 place)
+{
+	if (!extend_to_front(line))
+		return false;
+	for (int64 i = 1; i <= place;
+		 i = (i / CHUNK_PLACES + 1) * CHUNK_PLACES)
+	{
+		if (!make_chunk(line, false, i))
+			return false;
+		keep(line, i);
+	}
 	return true;
 }
 

@@ -49,6 +49,7 @@ typedef struct CouponRoomState
 	int64		idle_ttl;
 	double		per_second;		/* 0: as fast as slots are free */
 	TimestampTz opens_at;		/* DT_NOBEGIN: open */
+	bool		is_drawn;		/* the lots, if it draws lots */
 	int64		drawn;			/* tickets up to this one were put in a random order */
 	uint32		nadmitted;		/* sessions, those in flight not counted */
 	uint32		buckets;		/* of the table below, a power of 2 or 0 */
@@ -149,6 +150,9 @@ extern void coupon_line_clear(CouponLine *line, int64 place);	/* neither live no
 /* The memory of an entry is no longer needed. */
 extern void coupon_line_drop(CouponLine *line, int64 number);
 
+/* Memory for all places up to one, to be kept as long as the line is known. */
+extern bool coupon_line_hold(CouponLine *line, int64 place);
+
 /* How many are before this place and live. */
 extern int64 coupon_line_ahead(CouponLine *line, int64 place);
 
@@ -162,6 +166,10 @@ extern void coupon_line_count_served(CouponLine *line, TimestampTz now);
 pg_noreturn extern void coupon_line_out_of_memory(void);
 
 extern dsa_area *coupon_queue_area;
+extern dsa_pointer coupon_line_allocate(Size size);	/* invalid: no memory */
+
+/* A secret of this server's run. */
+extern uint64 coupon_line_seed(void);
 
 /* Time for tickets: tenths of a second since the server started, from 1. */
 extern uint32 coupon_line_clock(TimestampTz time);

@@ -1,0 +1,349 @@
+/*
+ * room_serve.c
+ *	  Serving a room: admitting who is next, ending what is over.
+ *
+ * One session at a time serves a room, under a lock that dies with it.  It
+ * takes the first tickets that are committed and alive, so a join that is not
+ * committed holds nobody up, and who has gone silent is ended instead of
+ * admitted.  It waits for nobody: a ticket that its holder is just leaving is
+ * passed by, and if that is rolled back it is the first again.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "arguments.h"
+#include "compat.h"
+#include "locks.h"
+#include "room.h"
+#include "room_draw.h"
+
+#define BATCH			500		/* tickets changed in a transaction */
+#define SWEPT_TICKETS	20000	/* looked at for silence in a cycle */
+
+PG_FUNCTION_INFO_V1(coupon_queue_serve);
+
+/* What is to be done with a ticket. */
+typedef struct Job
+{
+	int64		number;
+	uint32		child;
+	const char *end;			/* the reason, NULL: admit */
+} Job;
+
+typedef struct Round
+{
+	Job			jobs[BATCH];
+	int			njobs;
+	bool		more;			/* than fits */
+	bool		draw;			/* the lots are to be drawn first */
+} Round;
+
+static bool
+claim(int64 room_id)
+{
+	LOCKTAG		tag = {0};
+
+	tag.locktag_field1 = MyDatabaseId;
+	tag.locktag_field2 = (uint32) (room_id >> 32);
+	tag.locktag_field3 = (uint32) room_id;
+	tag.locktag_field4 = COUPON_LOCK_ADMITTING;
+	tag.locktag_type = LOCKTAG_USERLOCK;
+	tag.locktag_lockmethodid = USER_LOCKMETHOD;
+	return LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+static void
+add_job(Round *round, int64 number, const CouponTicket *ticket, const char *end)
+{
+	if (round->njobs == BATCH)
+	{
+		round->more = true;
+		return;
+	}
+	round->jobs[round->njobs].number = number;
+	round->jobs[round->njobs].child = ticket->child;
+	round->jobs[round->njobs++].end = end;
+}
+
+/* Sessions that are over.  A poll can only put the end off. */
+static void
+plan_expiry(CouponLine *line, Round *round, TimestampTz now)
+{
+	TimestampTz next = DT_NOEND;
+
+	if (line->room.nadmitted == 0 || now < line->room.next_expiry)
+		return;
+	for (uint32 i = 0; i < line->room.buckets; i++)
+	{
+		int64		number = coupon_room_session(line, i);
+		CouponTicket *ticket;
+		TimestampTz deadline;
+
+		if (number == 0)
+			continue;
+		ticket = coupon_line_ticket(line, number);
+		deadline = coupon_ticket_deadline(line, ticket);
+		if (deadline <= now)
+			add_job(round, number, ticket,
+					deadline < coupon_line_time(ticket->admitted) + line->room.session_ttl ? "idle" : "expired");
+		next = Min(next, deadline);
+	}
+	line->room.next_expiry = next;
+}
+
+/* A part of those who wait, in turn: who is silent leaves the line. */
+static void
+plan_sweep(CouponLine *line, Round *round, TimestampTz now)
+{
+	int64		places[256];
+	int64		place = line->room.swept + 1;
+
+	for (int seen = 0; seen < SWEPT_TICKETS && round->njobs < BATCH;)
+	{
+		int			n = coupon_line_find_ready(line, place, places, lengthof(places));
+
+		for (int i = 0; i < n && round->njobs < BATCH; i++)
+		{
+			int64		number = coupon_room_number(line, places[i]);
+			CouponTicket *ticket = coupon_line_ticket(line, number);
+
+			if (coupon_ticket_deadline(line, ticket) <= now)
+				add_job(round, number, ticket, "idle");
+			place = places[i] + 1;
+		}
+		seen += n;
+		if (n < (int) lengthof(places) && round->njobs < BATCH)
+		{
+			place = 1;			/* the end: from the front the next time */
+			break;
+		}
+	}
+	line->room.swept = place - 1;
+}
+
+/* How many may be admitted now, by slots and by the rate. */
+static int
+allowed(CouponLine *line, TimestampTz now)
+{
+	CouponRoomState *room = &line->room;
+	int64		slots = (int64) room->capacity - room->nadmitted;
+
+	if (room->per_second > 0)
+	{
+		double		most = Max(1.0, room->per_second / 10);
+
+		if (room->allowance_at == 0)
+			room->allowance = 1;
+		else if (now > room->allowance_at)
+			room->allowance += (now - room->allowance_at) * room->per_second / USECS_PER_SEC;
+		room->allowance = Min(room->allowance, most);
+		room->allowance_at = now;
+		slots = Min(slots, (int64) room->allowance);
+	}
+	if (room->paused || now < room->opens_at)
+		return 0;
+	/* after a change of method nobody is left behind */
+	if (room->method == COUPON_ROOM_PASSTHROUGH)
+		slots = BATCH;
+	return Max(0, Min(slots, BATCH));
+}
+
+static void
+plan_admission(CouponLine *line, Round *round, TimestampTz now)
+{
+	int			slots = allowed(line, now);
+	int64		places[256];
+	int64		place = 1;
+	int			n;
+
+	if (slots == 0 || line->ready == 0)
+		return;
+	if (line->room.method == COUPON_ROOM_RANDOM && line->room.opens_at != DT_NOBEGIN &&
+		!line->room.is_drawn)
+	{
+		round->draw = true;
+		return;
+	}
+	do
+	{
+		n = coupon_line_find_ready(line, place, places, lengthof(places));
+		for (int i = 0; i < n && slots > 0 && round->njobs < BATCH; i++)
+		{
+			int64		number = coupon_room_number(line, places[i]);
+			CouponTicket *ticket = coupon_line_ticket(line, number);
+
+			place = places[i] + 1;
+			if (coupon_ticket_deadline(line, ticket) <= now)
+			{
+				/* the sweep may have found it, too: then its row is changed once */
+				add_job(round, number, ticket, "idle");
+				continue;
+			}
+			add_job(round, number, ticket, NULL);
+			slots--;
+			if (line->room.per_second > 0)
+				line->room.allowance -= 1;
+		}
+	} while (n == lengthof(places) && slots > 0 && round->njobs < BATCH);
+	round->more |= slots > 0 && round->njobs == BATCH;
+}
+
+static int
+compare_jobs(const void *a, const void *b)
+{
+	const Job  *x = a;
+	const Job  *y = b;
+
+	return x->number < y->number ? -1 : x->number > y->number;
+}
+
+/* Does one job, unless somebody else is at the ticket or it is done. */
+static bool
+do_job(int64 room_id, CouponRows *rows, const Job *job)
+{
+	CouponTicketRow row;
+	CouponLine *line;
+
+	if (!coupon_ticket_find(room_id, job->number, job->child, &row) || row.ended_at != 0)
+		return false;
+	if (job->end != NULL)
+	{
+		row.ended_at = GetCurrentTimestamp();
+		row.reason = cstring_to_text(job->end);
+	}
+	else if (row.admitted_at == 0)
+		row.admitted_at = GetCurrentTimestamp();
+	else
+		return false;
+	coupon_pending_reserve(1);
+	if (coupon_ticket_update(rows, &row, false) != COUPON_ROW_UPDATED)
+		return false;
+	line = coupon_line_lock(&coupon_tickets, room_id, LW_EXCLUSIVE, true);
+	coupon_pending_push(job->end != NULL ? coupon_apply_end : coupon_apply_admit, line,
+						job->number, job->child, coupon_room_hash_user(row.user_id));
+	LWLockRelease(line->lock);
+	return true;
+}
+
+/* Carries it out; returns how many tickets were changed. */
+static int
+carry_out(int64 room_id, Round *round, bool wait_for_tables)
+{
+	int			done = 0;
+
+	/* in the order of numbers, as a line is served and rows lie */
+	qsort(round->jobs, round->njobs, sizeof(Job), compare_jobs);
+	CommandCounterIncrement();
+	for (uint32 child = 0; child < COUPON_QUEUE_CHILDREN; child++)
+	{
+		Oid			table = coupon_catalog()->tickets[child];
+		CouponRows *rows = NULL;
+
+		for (int i = 0; i < round->njobs; i++)
+		{
+			CHECK_FOR_INTERRUPTS();
+			if (round->jobs[i].child != child ||
+				(i > 0 && round->jobs[i].number == round->jobs[i - 1].number))
+				continue;
+			if (rows == NULL)
+			{
+				if (!wait_for_tables && !ConditionalLockRelationOid(table, RowExclusiveLock))
+					break;
+				rows = coupon_rows_open(table, Ticket_natts);
+			}
+			done += do_job(room_id, rows, &round->jobs[i]);
+		}
+		if (rows != NULL)
+			coupon_rows_close(rows);
+	}
+	return done;
+}
+
+/* One room, claimed.  True if there may be more to do at once. */
+static bool
+serve_room(int64 room_id, bool wait_for_tables, int64 *served)
+{
+	Round	   *round = palloc0(sizeof(Round));
+	TimestampTz now = GetCurrentTimestamp();
+	CouponLine *line = coupon_room_lock(room_id, LW_EXCLUSIVE, true);
+	int			done;
+
+	if (line == NULL)
+		return false;
+	/* sessions in flight are none: who admits has the claim */
+	if (!coupon_room_reserve(line, BATCH))
+	{
+		LWLockRelease(line->lock);
+		coupon_line_out_of_memory();
+	}
+	plan_expiry(line, round, now);
+	plan_sweep(line, round, now);
+	plan_admission(line, round, now);
+	LWLockRelease(line->lock);
+
+	if (round->draw)
+	{
+		coupon_room_draw_lots(room_id);
+		return true;
+	}
+	if (round->njobs == 0)
+		return false;
+	done = carry_out(room_id, round, wait_for_tables);
+	*served += done;
+	return done > 0 && (round->more || done == round->njobs);
+}
+
+bool
+coupon_room_serve_some(bool wait_for_tables, int64 *served, bool *active)
+{
+	static int	next = 0;
+	CouponQueue *queue = coupon_queue(&coupon_tickets);
+	bool		more = false;
+
+	*active = false;
+	for (int i = 0; i < coupon_line_slots() && *served < BATCH; i++)
+	{
+		CouponLine *line = coupon_line_lock_nth(queue, next++ % coupon_line_slots(), LW_SHARED);
+		int64		id;
+		bool		has_tickets;
+
+		if (next >= coupon_line_slots())
+			next = 0;
+		if (line == NULL)
+			continue;
+		id = line->id;
+		has_tickets = line->ready > 0 || line->room.nadmitted > 0;
+		LWLockRelease(line->lock);
+		if (!has_tickets)
+			continue;
+		*active = true;
+		if (claim(id))
+			more |= serve_room(id, wait_for_tables, served);
+		else
+			continue;
+	}
+	return more || *served >= BATCH;
+}
+
+/*
+ * coupon_queue_serve() - what the room worker does
+ */
+Datum
+coupon_queue_serve(PG_FUNCTION_ARGS)
+{
+	int64		served = 0;
+	bool		active;
+
+	PreventCommandIfReadOnly("coupon_queue_serve()");
+	PreventCommandDuringRecovery("coupon_queue_serve()");
+	(void) coupon_room_serve_some(true, &served, &active);
+	PG_RETURN_INT64(served);
+}
