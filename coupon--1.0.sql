@@ -536,6 +536,31 @@ AS $$
 	           AND ($1 IS NULL OR e.payload->>'campaign_id' = $1::text)) o
 	  LEFT JOIN coupon.issuance i ON i.campaign_id = o.campaign_id AND i.serial = o.serial AND i.user_id = o.user_id
 	 WHERE o.newest = 1 AND (i.serial IS NULL) <> (o.type = 'coupon.revoked')
+	UNION ALL
+	SELECT r.campaign_id, 'request with two rows', NULL, min(r.user_id), r.request_id::text
+	  FROM coupon.request r
+	 WHERE $1 IS NULL OR r.campaign_id = $1
+	 GROUP BY r.campaign_id, r.request_id HAVING count(*) > 1
+	UNION ALL
+	SELECT r.campaign_id, 'request decided without an outcome, or the reverse', r.serial, r.user_id, r.request_id::text
+	  FROM coupon.request r
+	 WHERE ($1 IS NULL OR r.campaign_id = $1)
+	   AND ((r.decided_at IS NULL) <> (r.outcome IS NULL)
+	        OR (r.serial IS NULL) = (r.outcome IN ('issued', 'already_issued')))
+	UNION ALL
+	SELECT NULL, 'ticket number given twice', NULL, min(t.user_id), format('room %s, ticket %s', t.room_id, t.number)
+	  FROM coupon.ticket t
+	 WHERE $1 IS NULL
+	 GROUP BY t.room_id, t.number HAVING count(*) > 1
+	UNION ALL
+	SELECT NULL, 'two live tickets of one user', NULL, t.user_id, format('room %s', t.room_id)
+	  FROM coupon.ticket t
+	 WHERE $1 IS NULL AND t.ended_at IS NULL
+	 GROUP BY t.room_id, t.user_id HAVING count(*) > 1
+	UNION ALL
+	SELECT NULL, 'ticket ended without a reason, or the reverse', NULL, t.user_id, format('room %s, ticket %s', t.room_id, t.number)
+	  FROM coupon.ticket t
+	 WHERE $1 IS NULL AND (t.ended_at IS NULL) <> (t.reason IS NULL)
 $$;
 COMMENT ON FUNCTION coupon_verify(bigint) IS
 	'rows that violate a law, judged from the tables alone, none when all is well; without a campaign: all of them';
@@ -657,6 +682,8 @@ CREATE FUNCTION coupon.queue_guard() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_queue_guard';
 COMMENT ON FUNCTION coupon.queue_guard() IS 'refuses changes past the functions: shared memory holds who waits';
 
+CREATE TRIGGER queue_guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON coupon.request
+	FOR EACH STATEMENT EXECUTE FUNCTION coupon.queue_guard();
 CREATE TRIGGER queue_guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON coupon.request_0
 	FOR EACH STATEMENT EXECUTE FUNCTION coupon.queue_guard();
 CREATE TRIGGER queue_guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON coupon.request_1
@@ -825,6 +852,8 @@ CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON coupon.room
 	FOR EACH STATEMENT EXECUTE FUNCTION coupon.refuse_truncate();
 ALTER TABLE coupon.room ENABLE ALWAYS TRIGGER room_changed;
 ALTER TABLE coupon.room ENABLE ALWAYS TRIGGER refuse_truncate;
+CREATE TRIGGER queue_guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON coupon.ticket
+	FOR EACH STATEMENT EXECUTE FUNCTION coupon.queue_guard();
 CREATE TRIGGER queue_guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON coupon.ticket_0
 	FOR EACH STATEMENT EXECUTE FUNCTION coupon.queue_guard();
 CREATE TRIGGER queue_guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON coupon.ticket_1
@@ -834,7 +863,7 @@ CREATE FUNCTION coupon.room_check(
 	name text, capacity integer, admit_per_second numeric, session_ttl interval, idle_ttl interval,
 	method text)
 RETURNS void
-LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	problem text;
@@ -861,7 +890,7 @@ BEGIN
 		DETAIL = format('Room %s: capacity %s, admit_per_second %s, session_ttl %s, idle_ttl %s, method %s.',
 		                coalesce(quote_literal(left(name, 64)), 'null'), coalesce(capacity::text, 'null'),
 		                coalesce(admit_per_second::text, 'null'), coalesce(session_ttl::text, 'null'),
-		                coalesce(idle_ttl::text, 'null'), coalesce(method, 'null')),
+		                coalesce(idle_ttl::text, 'null'), coalesce(left(method, 32), 'null')),
 		HINT = hint;
 END
 $$;

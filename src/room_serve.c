@@ -42,6 +42,8 @@ typedef struct Round
 {
 	Job			jobs[BATCH];
 	int			njobs;
+	int			slots;			/* how many may be admitted */
+	int			admitted;
 	bool		more;			/* than fits */
 	bool		draw;			/* the lots are to be drawn first */
 } Round;
@@ -156,15 +158,16 @@ allowed(CouponLine *line, TimestampTz now)
 	return Max(0, Min(slots, BATCH));
 }
 
+/* Who is next: more candidates than slots, for some may be passed by. */
 static void
 plan_admission(CouponLine *line, Round *round, TimestampTz now)
 {
-	int			slots = allowed(line, now);
 	int64		places[256];
 	int64		place = 1;
 	int			n;
 
-	if (slots == 0 || line->ready == 0)
+	round->slots = allowed(line, now);
+	if (round->slots == 0 || line->ready == 0)
 		return;
 	if (line->room.method == COUPON_ROOM_RANDOM && line->room.opens_at != DT_NOBEGIN &&
 		!line->room.is_drawn)
@@ -175,34 +178,17 @@ plan_admission(CouponLine *line, Round *round, TimestampTz now)
 	do
 	{
 		n = coupon_line_find_ready(line, place, places, lengthof(places));
-		for (int i = 0; i < n && slots > 0 && round->njobs < BATCH; i++)
+		for (int i = 0; i < n && round->njobs < BATCH; i++)
 		{
 			int64		number = coupon_room_number(line, places[i]);
 			CouponTicket *ticket = coupon_line_ticket(line, number);
 
 			place = places[i] + 1;
-			if (coupon_ticket_deadline(line, ticket) <= now)
-			{
-				/* the sweep may have found it, too: then its row is changed once */
-				add_job(round, number, ticket, "idle");
-				continue;
-			}
-			add_job(round, number, ticket, NULL);
-			slots--;
-			if (line->room.per_second > 0)
-				line->room.allowance -= 1;
+			/* the sweep may have found it, too: then it is done once */
+			add_job(round, number, ticket, coupon_ticket_deadline(line, ticket) <= now ? "idle" : NULL);
 		}
-	} while (n == lengthof(places) && slots > 0 && round->njobs < BATCH);
-	round->more |= slots > 0 && round->njobs == BATCH;
-}
-
-static int
-compare_jobs(const void *a, const void *b)
-{
-	const Job  *x = a;
-	const Job  *y = b;
-
-	return x->number < y->number ? -1 : x->number > y->number;
+	} while (n == lengthof(places) && round->njobs < BATCH);
+	round->more |= round->njobs == BATCH;
 }
 
 /* Does one job, unless somebody else is at the ticket or it is done. */
@@ -233,36 +219,40 @@ do_job(int64 room_id, CouponRows *rows, const Job *job)
 	return true;
 }
 
-/* Carries it out; returns how many tickets were changed. */
+/* Does what was planned, in that order; returns how many tickets were changed. */
 static int
 carry_out(int64 room_id, Round *round, bool wait_for_tables)
 {
+	const CouponCatalog *catalog = coupon_catalog();
+	CouponRows *rows[COUPON_QUEUE_CHILDREN] = {NULL};
 	int			done = 0;
 
-	/* in the order of numbers, as a line is served and rows lie */
-	qsort(round->jobs, round->njobs, sizeof(Job), compare_jobs);
 	CommandCounterIncrement();
-	for (uint32 child = 0; child < COUPON_QUEUE_CHILDREN; child++)
+	for (int i = 0; i < round->njobs; i++)
 	{
-		Oid			table = coupon_catalog()->tickets[child];
-		CouponRows *rows = NULL;
+		Job		   *job = &round->jobs[i];
+		uint32		child = job->child;
 
-		for (int i = 0; i < round->njobs; i++)
+		CHECK_FOR_INTERRUPTS();
+		if (job->end == NULL && round->admitted == round->slots)
+			continue;
+		if (rows[child] == NULL)
 		{
-			CHECK_FOR_INTERRUPTS();
-			if (round->jobs[i].child != child ||
-				(i > 0 && round->jobs[i].number == round->jobs[i - 1].number))
-				continue;
-			if (rows == NULL)
-			{
-				if (!wait_for_tables && !ConditionalLockRelationOid(table, RowExclusiveLock))
-					break;
-				rows = coupon_rows_open(table, Ticket_natts);
-			}
-			done += do_job(room_id, rows, &round->jobs[i]);
+			/* a worker waits for no table: somebody may be dropping it */
+			if (!wait_for_tables && !ConditionalLockRelationOid(catalog->tickets[child], RowExclusiveLock))
+				break;
+			rows[child] = coupon_rows_open(catalog->tickets[child], Ticket_natts);
 		}
-		if (rows != NULL)
-			coupon_rows_close(rows);
+		if (do_job(room_id, rows[child], job))
+		{
+			done++;
+			round->admitted += job->end == NULL;
+		}
+	}
+	for (int child = 0; child < COUPON_QUEUE_CHILDREN; child++)
+	{
+		if (rows[child] != NULL)
+			coupon_rows_close(rows[child]);
 	}
 	return done;
 }
@@ -298,7 +288,14 @@ serve_room(int64 room_id, bool wait_for_tables, int64 *served)
 		return false;
 	done = carry_out(room_id, round, wait_for_tables);
 	*served += done;
-	return done > 0 && (round->more || done == round->njobs);
+	if (round->admitted > 0)
+	{
+		line = coupon_line_lock(&coupon_tickets, room_id, LW_EXCLUSIVE, true);
+		line->room.allowance -= round->admitted;
+		LWLockRelease(line->lock);
+	}
+	/* ends free slots, at commit */
+	return done > 0 && (round->more || done > round->admitted);
 }
 
 bool

@@ -47,6 +47,83 @@ SELECT 'units', v, s FROM (VALUES ('NULL', '22004'), ('0', '22023'), ('-1', '220
 CREATE FUNCTION pg_temp.try(call text, kind text) RETURNS void LANGUAGE sql AS
 	$$ INSERT INTO trial (call, state) SELECT replace($1, '{v}', k.value), k.state FROM kind k WHERE k.kind = $2 $$;
 
+-- requests
+SELECT pg_temp.try('coupon_request({v}, ''a''::text)', 'campaign') \g /dev/null
+SELECT pg_temp.try(format('coupon_request(%s, {v}::text)', :c), 'text256') \g /dev/null
+SELECT pg_temp.try(format('coupon_request(%s, {v})', :c), 'number') \g /dev/null
+SELECT pg_temp.try(format('coupon_request(%s, ''a''::text, {v})', :c), 'text256') \g /dev/null
+UPDATE trial SET state = '00000' WHERE call LIKE 'coupon\_request(%''a''::text, NULL)';	-- no key
+SELECT pg_temp.try('coupon_request_status_of({v}, ''a'')', 'campaign') \g /dev/null
+SELECT pg_temp.try(format('coupon_request_status_of(%s, {v})', :c), 'text256') \g /dev/null
+SELECT pg_temp.try('coupon_campaign_require_room({v}, NULL)', 'campaign') \g /dev/null
+UPDATE trial SET state = 'UC001' WHERE call = 'coupon_campaign_require_room(NULL, NULL)';
+INSERT INTO trial (call, state) VALUES
+('coupon_request_status(NULL)', '22004'),
+('coupon_request_status(gen_random_uuid())', '00000'),
+('coupon_request_status(''00000000-0000-0000-0000-000000000000'')', '00000'),
+('coupon_request_status(''ffffffff-ffff-ffff-ffff-ffffffffffff'')', '00000'),
+('coupon_request_wait(NULL)', '22004'),
+('coupon_request_wait(gen_random_uuid(), NULL)', '22004'),
+('coupon_request_wait(gen_random_uuid(), ''-1 us'')', '22023'),
+('coupon_request_wait(gen_random_uuid(), ''-1 day'')', '22023'),
+('coupon_request_wait(gen_random_uuid(), ''1 day'')', '00000'),
+('coupon_request_wait(gen_random_uuid(), ''1 day 1 ms'')', '22023'),
+('coupon_request_wait(gen_random_uuid(), ''178000000 years'')', '22023'),
+('coupon_request_queue(NULL)', '00000'),
+('coupon_request_queue(-9223372036854775808)', '00000'),
+('coupon_request_decide(NULL)', '22004'),
+('coupon_request_decide(0)', '22023'),
+('coupon_request_decide(-2147483648)', '22023'),
+('coupon_request_decide(100000)', '00000'),
+('coupon_request_decide(100001)', '22023');
+
+-- rooms
+SELECT coupon_room_create('boundaries', 2) AS ignore \gset
+SELECT pg_temp.try('coupon_queue_join(''boundaries'', {v})', 'text256') \g /dev/null
+SELECT pg_temp.try('coupon_queue_join({v}, ''a'')', 'text256') \g /dev/null
+UPDATE trial SET state = 'UC202' WHERE call LIKE 'coupon\_queue\_join(%, ''a'')' AND call NOT LIKE '%boundaries%' AND state = '00000';
+SELECT pg_temp.try('coupon_queue_leave(''1.1.00000000000000000000000000000000'', {v})', 'text256') \g /dev/null
+SELECT pg_temp.try('coupon_room_create({v}, 1)', 'text256') \g /dev/null
+UPDATE trial SET state = '22023' WHERE call LIKE 'coupon\_room\_create(NULL%';
+INSERT INTO trial (call, state) VALUES
+('coupon_queue_position(NULL)', '22004'),
+('coupon_queue_position(repeat(''x'', 1048576))', '22023'),
+('coupon_queue_position(repeat(''9'', 40) || ''.1.00000000000000000000000000000000'')', '22023'),
+('coupon_queue_position(''999999999999999999.999999999999999999.00000000000000000000000000000000'')', '00000'),
+('coupon_queue_position(''0.1.00000000000000000000000000000000'')', '22023'),
+('coupon_queue_require(NULL)', '22004'),
+('coupon_queue_require('''')', '22023'),
+('coupon_queue_require(''1.1.00000000000000000000000000000000'')', 'UC203'),
+('coupon_queue_serve()', '00000'),
+('coupon_room_counts(NULL)', '22004'),
+('coupon_room_counts(-1)', '00000'),
+('coupon_room_create(''n'', NULL)', '22023'),
+('coupon_room_create(''n'', 0)', '22023'),
+('coupon_room_create(''n'', 1000000)', '00000'),
+('coupon_room_create(''n'', 1000001)', '22023'),
+('coupon_room_create(''n'', 1, -1)', '22023'),
+('coupon_room_create(''n'', 1, 0.001)', '00000'),
+('coupon_room_create(''n'', 1, ''NaN'')', '22023'),
+('coupon_room_create(''n'', 1, 1000001)', '22023'),
+('coupon_room_create(''n'', 1, idle_ttl => NULL)', '22023'),
+('coupon_room_create(''n'', 1, idle_ttl => ''8 days'')', '22023'),
+('coupon_room_create(''n'', 1, session_ttl => ''-1 s'')', '22023'),
+('coupon_room_create(''n'', 1, method => NULL)', '22023'),
+('coupon_room_create(''n'', 1, method => repeat(''x'', 1048576))', '22023'),
+('coupon_room_create(''n'', 1, method => ''random'', opens_at => ''infinity'')', '00000'),
+('coupon_room_create(''boundaries'', 1)', '23505'),
+('coupon_room_alter(''boundaries'')', '00000'),
+('coupon_room_alter(''boundaries'', admit_per_second => 0)', '00000'),
+('coupon_room_alter(''boundaries'', capacity => 0)', '22023'),
+('coupon_room_alter(NULL)', 'UC202'),
+('coupon_room_alter(repeat(''x'', 1048576))', 'UC202'),
+('coupon_room_pause(NULL)', 'UC202'),
+('coupon_room_pause(''boundaries'')', '00000'),
+('coupon_room_resume(repeat(''x'', 1048576))', 'UC202'),
+('coupon_room_resume(''boundaries'')', '00000'),
+('coupon_room_draw(NULL)', '00000'),
+('coupon_room_draw(''boundaries'')', '00000');
+
 -- coupon_campaign_create
 SELECT pg_temp.try('coupon_campaign_create({v}, 1)', 'text256') \g /dev/null
 SELECT pg_temp.try('coupon_campaign_create(''n'', 1, topic => {v})', 'topic') \g /dev/null
@@ -209,7 +286,7 @@ SELECT is_empty($$ SELECT call, length(message), length(detail), length(hint) FR
                     WHERE length(message) > 200 OR length(detail) > 400 OR length(hint) > 400 $$,
 	'no message repeats a megabyte of what it was given');
 SELECT lives_ok($$ SELECT convert_to(message || detail || hint, 'UTF8') FROM result $$, 'no message cuts a character in two');
-SELECT is_empty($$ SELECT call, state FROM result WHERE state !~ '^(00000|22004|22023|2202E|UC00[1-6])$' $$, 'clean SQLSTATEs only');
+SELECT is_empty($$ SELECT call, state FROM result WHERE state !~ '^(00000|22004|22023|2202E|UC00[1-6]|UC20[1-4]|23505)$' $$, 'clean SQLSTATEs only');
 SELECT is_empty($$ SELECT call, detail FROM result WHERE state <> '00000' AND detail = '' $$, 'every refusal has a DETAIL with the values');
 SELECT is_empty($$ SELECT call, hint FROM result WHERE state <> '00000' AND hint = '' $$, 'every refusal has a HINT with the action');
 SELECT set_eq($$ SELECT DISTINCT split_part(call, '(', 1) FROM trial $$,

@@ -24,7 +24,26 @@ INSERT INTO expected VALUES
 ('coupon_revoke(campaign_id bigint, user_id bigint, reason text, serial bigint DEFAULT NULL::bigint)', 'boolean'),
 ('coupon_expire(max_rows integer DEFAULT 1000)', 'bigint'),
 ('coupon_emit(topic text, key text, type text, payload jsonb)', 'uuid'),
-('coupon_status(campaign_id bigint, OUT stock bigint, OUT issued bigint, OUT held bigint, OUT in_flight bigint, OUT remaining bigint, OUT answered_issued bigint, OUT answered_already_issued bigint, OUT answered_sold_out bigint, OUT answered_busy bigint, OUT answered_not_open bigint, OUT answered_closed bigint, OUT answered_paused bigint)', 'record'),
+('coupon_status(campaign_id bigint, OUT stock bigint, OUT issued bigint, OUT held bigint, OUT in_flight bigint, OUT remaining bigint, OUT answered_issued bigint, OUT answered_already_issued bigint, OUT answered_sold_out bigint, OUT answered_busy bigint, OUT answered_not_open bigint, OUT answered_closed bigint, OUT answered_paused bigint, OUT answered_not_admitted bigint)', 'record'),
+('coupon_request(campaign_id bigint, user_id text, request_key text DEFAULT NULL::text)', 'coupon.request_result'),
+('coupon_request(campaign_id bigint, user_id bigint, request_key text DEFAULT NULL::text)', 'coupon.request_result'),
+('coupon_request_status(request_id uuid)', 'coupon.request_result'),
+('coupon_request_status_of(campaign_id bigint, user_id text)', 'coupon.request_result'),
+('coupon_request_wait(request_id uuid, timeout interval DEFAULT ''00:00:05''::interval)', 'coupon.request_result'),
+('coupon_request_queue(campaign_id bigint DEFAULT NULL::bigint, OUT campaign bigint, OUT depth bigint, OUT oldest interval, OUT decided bigint, OUT decided_per_second double precision, OUT drain_time interval, OUT depth_limit bigint)', 'SETOF record'),
+('coupon_request_decide(max_rows integer DEFAULT 1000)', 'bigint'),
+('coupon_room_create(name text, capacity integer, admit_per_second numeric DEFAULT NULL::numeric, session_ttl interval DEFAULT ''00:05:00''::interval, idle_ttl interval DEFAULT ''00:01:00''::interval, method text DEFAULT ''fifo''::text, opens_at timestamp with time zone DEFAULT NULL::timestamp with time zone)', 'bigint'),
+('coupon_room_alter(name text, capacity integer DEFAULT NULL::integer, admit_per_second numeric DEFAULT NULL::numeric, session_ttl interval DEFAULT NULL::interval, idle_ttl interval DEFAULT NULL::interval, method text DEFAULT NULL::text)', 'void'),
+('coupon_room_pause(name text)', 'boolean'),
+('coupon_room_resume(name text)', 'boolean'),
+('coupon_room_draw(name text, OUT number bigint, OUT place bigint)', 'SETOF record'),
+('coupon_room_counts(room_id bigint, OUT waiting bigint, OUT admitted bigint, OUT joined bigint, OUT served bigint, OUT served_per_second double precision)', 'record'),
+('coupon_campaign_require_room(campaign_id bigint, room text)', 'void'),
+('coupon_queue_join(room text, user_id text)', 'coupon.queue_result'),
+('coupon_queue_position(token text)', 'coupon.queue_result'),
+('coupon_queue_require(token text)', 'void'),
+('coupon_queue_leave(token text, reason text DEFAULT ''left''::text)', 'boolean'),
+('coupon_queue_serve()', 'bigint'),
 ('coupon_verify(campaign_id bigint DEFAULT NULL::bigint, OUT campaign bigint, OUT law text, OUT serial bigint, OUT user_id text, OUT detail text)', 'SETOF record');
 
 -- Every function in the extension's target schema, whatever it is called.
@@ -37,7 +56,7 @@ SELECT p.proname || '(' || pg_get_function_arguments(p.oid) || ')' AS signature,
   JOIN pg_proc p ON p.oid = d.objid AND p.pronamespace = e.extnamespace
  WHERE e.extname = 'coupon';
 
-SELECT plan(4 + (SELECT count(*)::int FROM expected FULL JOIN actual USING (signature)));
+SELECT plan(6 + (SELECT count(*)::int FROM expected FULL JOIN actual USING (signature)));
 
 SELECT is(a.result, x.result, 'F6: ' || signature)
   FROM expected x FULL JOIN actual a USING (signature) ORDER BY signature;
@@ -55,6 +74,13 @@ SELECT results_eq($$EXECUTE columns_of('coupon.redeem_result')$$,
 	ARRAY['user_id text', 'status text', 'serial bigint', 'code text',
 	      'order_ref text', 'redeemed_at timestamp with time zone'],
 	'F6: the answer of a redeem call');
+SELECT results_eq($$EXECUTE columns_of('coupon.request_result')$$,
+	ARRAY['request_id uuid', 'status text', 'outcome text', 'queue_position bigint', 'issuance coupon.issue_result',
+	      'requested_at timestamp with time zone', 'decided_at timestamp with time zone'],
+	'F6: the answer of a request');
+SELECT results_eq($$EXECUTE columns_of('coupon.queue_result')$$,
+	ARRAY['status text', 'token text', 'queue_position bigint', 'eta interval', 'poll_after interval'],
+	'F6: the answer of a room');
 SELECT results_eq($$EXECUTE columns_of('coupon.outbox')$$,
 	ARRAY['id uuid', 'topic text', 'key text', 'type text', 'payload json'],
 	'F6: an event row');
@@ -62,7 +88,7 @@ SELECT results_eq($$EXECUTE columns_of('coupon.campaign_status')$$,
 	ARRAY['campaign_id bigint', 'name text', 'state text', 'stock bigint', 'issued bigint', 'held bigint',
 	      'in_flight bigint', 'remaining bigint', 'answered_issued bigint', 'answered_already_issued bigint',
 	      'answered_sold_out bigint', 'answered_busy bigint', 'answered_not_open bigint',
-	      'answered_closed bigint', 'answered_paused bigint'],
+	      'answered_closed bigint', 'answered_paused bigint', 'answered_not_admitted bigint'],
 	'F6: the status view');
 
 SELECT * FROM finish();

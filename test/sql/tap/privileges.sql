@@ -19,6 +19,40 @@ INSERT INTO expected VALUES
 ('table coupon.shard',                                                                  'r', 'r', 'r', '-'),
 ('table coupon.unit',                                                                   'r', '-', '-', '-'),
 ('table coupon.issuance',                                                               'r', '-', 'r', '-'),
+('type coupon.request_result',                                                          'U', 'U', 'U', '-'),
+('type coupon.queue_result',                                                            'U', 'U', 'U', '-'),
+('table coupon.request',                                                                'r', '-', '-', '-'),
+('table coupon.request_0',                                                              'r', '-', '-', '-'),
+('table coupon.request_1',                                                              'r', '-', '-', '-'),
+('table coupon.room',                                                                   '-', '-', '-', '-'),
+('sequence coupon.room_room_id_seq',                                                    '-', '-', '-', '-'),
+('table coupon.ticket',                                                                 '-', '-', '-', '-'),
+('table coupon.ticket_0',                                                               '-', '-', '-', '-'),
+('table coupon.ticket_1',                                                               '-', '-', '-', '-'),
+('view coupon.room_status',                                                             'r', 'r', 'r', '-'),
+('function coupon.queue_guard()',                                                       '-', '-', '-', '-'),
+('function coupon.room_changed()',                                                      '-', '-', '-', '-'),
+('function coupon.room_check(text, integer, numeric, interval, interval, text)',        '-', '-', '-', '-'),
+('function coupon.room_id(text)',                                                       '-', '-', '-', '-'),
+('function coupon_request(bigint, text, text)',                                         'X', 'X', '-', '-'),
+('function coupon_request(bigint, bigint, text)',                                       'X', 'X', '-', '-'),
+('function coupon_request_status(uuid)',                                                'X', 'X', '-', '-'),
+('function coupon_request_status_of(bigint, text)',                                     'X', 'X', '-', '-'),
+('function coupon_request_wait(uuid, interval)',                                        'X', 'X', '-', '-'),
+('function coupon_request_queue(bigint)',                                               'X', 'X', 'X', '-'),
+('function coupon_request_decide(integer)',                                             'X', '-', '-', '-'),
+('function coupon_room_create(text, integer, numeric, interval, interval, text, timestamp with time zone)', 'X', '-', '-', '-'),
+('function coupon_room_alter(text, integer, numeric, interval, interval, text)',        'X', '-', '-', '-'),
+('function coupon_room_pause(text)',                                                    'X', '-', '-', '-'),
+('function coupon_room_resume(text)',                                                   'X', '-', '-', '-'),
+('function coupon_room_draw(text)',                                                     'X', 'X', 'X', '-'),
+('function coupon_room_counts(bigint)',                                                 'X', 'X', 'X', '-'),
+('function coupon_campaign_require_room(bigint, text)',                                 'X', '-', '-', '-'),
+('function coupon_queue_join(text, text)',                                              'X', 'X', '-', '-'),
+('function coupon_queue_position(text)',                                                'X', 'X', '-', '-'),
+('function coupon_queue_require(text)',                                                 'X', 'X', '-', '-'),
+('function coupon_queue_leave(text, text)',                                             'X', 'X', '-', '-'),
+('function coupon_queue_serve()',                                                       'X', '-', '-', '-'),
 ('table coupon.outbox',                                                                 'r', '-', '-', '-'),
 ('table coupon.outbox_0',                                                               'r', '-', '-', '-'),
 ('table coupon.outbox_1',                                                               'r', '-', '-', '-'),
@@ -111,7 +145,7 @@ SELECT coalesce(o.object, e.object) AS object, r.role,
   FROM object o FULL JOIN expected e ON e.object = o.object
  CROSS JOIN (VALUES ('coupon_admin'), ('coupon_service'), ('coupon_reader'), ('coupon_test_public')) r(role);
 
-SELECT plan(33 + (SELECT count(*)::int FROM matrix));
+SELECT plan(40 + (SELECT count(*)::int FROM matrix));
 
 SELECT cmp_ok((SELECT count(*) FROM object), '>', 30::bigint, 'the extension''s objects are found');
 SELECT is(has, should_have, role || ' on ' || object) FROM matrix ORDER BY object, role;
@@ -172,6 +206,14 @@ SELECT is(pg_temp.try('coupon_service', format('SELECT status FROM coupon_redeem
 SELECT matches(pg_temp.try('coupon_service', 'SELECT coupon_emit(''t'', ''k'', ''y'', ''{}'')'), '^[0-9a-f-]{36}$', 'service: emit');
 SELECT is(pg_temp.try('coupon_service', format('SELECT stock FROM coupon_status(%s)', :c)), '100', 'service: status');
 SELECT is(pg_temp.try('coupon_service', format('SELECT stock FROM coupon.campaign_status WHERE campaign_id = %s', :c)), '100', 'service: status view');
+SELECT is(pg_temp.try('coupon_service', format('SELECT status FROM coupon_request(%s, ''q''::text)', :c)), 'WAITING', 'service: request');
+SELECT is(pg_temp.try('coupon_service', format('SELECT status FROM coupon_request_status_of(%s, ''owner'')', :c)), 'COMPLETED', 'service: status of a request');
+SELECT coupon_room_create('privileges', 1) AS ignore \gset
+SELECT is(pg_temp.try('coupon_service', 'SELECT status FROM coupon_queue_join(''privileges'', ''a'')'), 'WAITING', 'service: join a room');
+SELECT is(pg_temp.try('coupon_service', 'SELECT capacity FROM coupon.room_status WHERE name = ''privileges'''), '1', 'service: see the rooms');
+SELECT is(pg_temp.try('coupon_service', 'SELECT seed FROM coupon.room'), '42501', 'service: but not the seed of a draw');
+SELECT is(pg_temp.try('coupon_admin', 'SELECT secret FROM coupon.ticket'), '42501', 'admin: nobody reads tokens');
+SELECT is(pg_temp.try('coupon_admin', 'SELECT coupon_room_pause(''privileges'')'), 'true', 'admin: pause a room');
 SELECT is(pg_temp.try('coupon_service', 'SELECT coupon_campaign_create(''x'', 1)'), '42501', 'service: no create');
 SELECT is(pg_temp.try('coupon_service', format('SELECT coupon_revoke(%s, ''owner'', ''r'')', :c)), '42501', 'service: no revoke');
 SELECT is(pg_temp.try('coupon_service', 'SELECT label FROM coupon.unit LIMIT 1'), '42501', 'service: codes only through an answer');
