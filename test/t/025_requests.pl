@@ -1,0 +1,215 @@
+# Requests and the issuers that decide them: kills, restarts, a promotion,
+# waiting callers, a held snapshot, tables that take turns.
+use strict;
+use warnings;
+
+use CouponTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time usleep);
+
+my $node = new_server('main', <<'END', allows_streaming => 1);
+coupon.issuers = 2
+coupon.request_depth = 50000
+wal_level = replica
+END
+
+sub sql { return $node->safe_psql('postgres', $_[0]); }
+
+sub issuers
+{
+	return sql(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'coupon issuer'});
+}
+
+# every request has ended, once, and as the issuances say
+sub decided
+{
+	my ($server, $what) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	poll_until("$what: all is decided", sub {
+		$server->safe_psql('postgres', 'SELECT count(*) FROM coupon.request WHERE decided_at IS NULL') eq '0' });
+	is( $server->safe_psql('postgres', q{
+			SELECT q.campaign_id, q.request_id, q.outcome FROM coupon.request q
+			LEFT JOIN coupon.issuance i USING (campaign_id, serial, user_id)
+			WHERE (q.outcome = 'issued') AND i.serial IS NULL
+			UNION ALL
+			SELECT campaign_id, min(request_id::text)::uuid, 'twice' FROM coupon.request WHERE outcome = 'issued'
+			GROUP BY campaign_id, serial HAVING count(*) > 1}),
+		'', "F5, F21: $what: each issued request has its unit, each unit one request");
+	conserved($server, 'postgres', $what);
+	return;
+}
+
+poll_until('issuers', sub { issuers() eq '2' });
+pass('as many issuers as coupon.issuers says');
+
+# accepted to decided, and a caller that waits for it
+sql(q{SELECT coupon_campaign_create('latency', 1000)});
+my @ms;
+for my $i (1 .. 50)
+{
+	my ($id) = sql("SELECT request_id FROM coupon_request(1, 'u$i')");
+	my $start = time;
+	my $answer = sql("SELECT status, outcome FROM coupon_request_wait('$id')");
+	is($answer, 'COMPLETED|issued', 'decided') if $i == 1 || $answer ne 'COMPLETED|issued';
+}
+my $late = sql(q{SELECT round(1000 * percentile_disc(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM decided_at - requested_at)), 1)
+	FROM coupon.request WHERE campaign_id = 1});
+note("accepted to decided, median: $late ms");
+cmp_ok($late, '<', 100, 'an idle issuer decides at once');
+decided($node, 'one by one');
+
+# a caller that waits can be stopped, and its timeout works: nobody decides
+# while the user's own other transaction is undecided
+sql(q{SELECT coupon_campaign_create('none', 10)});
+sql(q{SELECT coupon_campaign_create('held up', 10)});
+my $holder = $node->background_psql('postgres');
+$holder->query_safe(q{BEGIN; SELECT coupon_issue(3, 'a')});
+my $waiting = sql(q{SELECT request_id FROM coupon_request(3, 'a')});
+my $start = time;
+is(sql("SELECT status FROM coupon_request_wait('$waiting', '0.3 s')"), 'WAITING', 'the timeout answers WAITING');
+cmp_ok(time - $start, '>=', 0.25, 'and not before it is over');
+my ($out, $err) = ('', '');
+for my $how (qw(pg_cancel_backend pg_terminate_backend))
+{
+	my $done = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'),
+			'-c', "SET application_name = 'waiter'", '-c', "SELECT coupon_request_wait('$waiting', '1 h')" ],
+		'>', \$out, '2>', \$err);
+	poll_until('a waiter', sub { sql(q{SELECT count(*) FROM pg_stat_activity WHERE application_name = 'waiter' AND wait_event_type = 'Extension'}) eq '1' });
+	my $stopped = time;
+	sql("SELECT $how(pid) FROM pg_stat_activity WHERE application_name = 'waiter'");
+	$done->finish;
+	cmp_ok(time - $stopped, '<', 5, "$how ends a wait at once");
+}
+$holder->query_safe('ROLLBACK');
+is(sql("SELECT outcome FROM coupon_request_wait('$waiting', '20 s')"), 'issued', 'the one passed by is decided when its user is free');
+$holder->quit;
+
+# an open transaction: the line moves on, and the request comes in when it commits
+sql(q{SELECT coupon_campaign_create('late commit', 100)});
+my $open = $node->background_psql('postgres');
+$open->query_safe(q{BEGIN; SELECT coupon_request(4, 'first')});
+sql(q{SELECT count(*) FROM generate_series(1, 20) g, coupon_request(4, 'u' || g)});
+poll_until('the others', sub { sql(q{SELECT count(*) FROM coupon.request WHERE campaign_id = 4 AND outcome = 'issued'}) eq '20' });
+pass('a request that is not committed holds nobody up');
+$open->query_safe('COMMIT');
+poll_until('the late one', sub { sql(q{SELECT outcome FROM coupon_request_status_of(4, 'first')}) eq 'issued' });
+pass('F4: the number first, the commit last: it is decided');
+$open->quit;
+
+# F12: the depth is capped, exactly
+sql(q{SELECT coupon_campaign_create('deep', 100000)});
+$node->append_conf('postgresql.conf', 'coupon.request_depth = 10');
+$node->reload;
+poll_until('the cap', sub { sql('SHOW coupon.request_depth') eq '10' });
+is( sql(q{SELECT string_agg(n || ' ' || o, ', ' ORDER BY o) FROM
+		(SELECT coalesce(outcome, 'accepted') AS o, count(*) AS n FROM generate_series(1, 25) g, coupon_request(5, 'u' || g) GROUP BY 1) x}),
+	'10 accepted, 15 full', 'F12: ten in one transaction, the others are told full');
+decided($node, 'the cap');
+is(sql(q{SELECT coalesce(outcome, 'accepted') FROM coupon_request(5, 'again')}), 'accepted', 'and there is room again');
+$node->append_conf('postgresql.conf', 'coupon.request_depth = 50000');
+$node->reload;
+poll_until('the cap', sub { sql('SHOW coupon.request_depth') eq '50000' });
+
+# of a flood no more get in than there are units; those do well
+sql(q{SELECT coupon_campaign_create('flood', 300)});
+$node->pgbench('-n -c 16 -j 2 -t 100', 0, [qr/processed: 1600\/1600/], [qr/^$/],
+	'a flood', { '025_flood' => q{
+		\set u random(1, 100000000)
+		SELECT status FROM coupon_request(6, :u);
+	} });
+decided($node, 'the flood');
+my ($accepted, $success) = split /\|/, sql(q{SELECT count(*), count(*) FILTER (WHERE outcome = 'issued') FROM coupon.request WHERE campaign_id = 6});
+is($success, 300, 'F1: the flood got the stock, no more and no less');
+cmp_ok($success / $accepted, '>=', 0.7, "of $accepted that were accepted, 70 % and more end in success");
+
+# issuers are killed at any moment, under load: nothing is lost, nothing twice
+sql(q{SELECT coupon_campaign_create('kill ' || g, 20000) FROM generate_series(1, 3) g});
+my $load = IPC::Run::start([ 'pgbench', '-n', '-c', '4', '-j', '2', '-T', '6', '-f', '-', $node->connstr('postgres') ],
+	'<', \"\\set c random(7, 9)\n\\set u random(1, 30000)\nSELECT coupon_request(:c, :u::text);\n", '>', \$out, '2>', \$err);
+my $kills = 0;
+for my $round (1 .. 25)
+{
+	usleep(100_000 + rand 100_000);
+	my ($status, $victim) = $node->psql('postgres',
+		q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'coupon issuer' ORDER BY random() LIMIT 1});
+	$kills++ if $status == 0 && $victim eq 't';
+}
+$load->finish;
+cmp_ok($kills, '>', 0, "issuers were terminated ($kills times)");
+decided($node, 'F5: issuers terminated under load');
+
+# kill -9, which takes the server down with it, in the middle of a backlog
+sql(q{SELECT coupon_campaign_create('crash', 40000)});
+my $before = sql(q{SELECT count(*) FROM generate_series(1, 40000) g, coupon_request(10, g::text) r WHERE r.status = 'WAITING'});
+my $victim = sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'coupon issuer' LIMIT 1});
+kill 'KILL', $victim;
+poll_until('the server after the crash', sub { my ($s, $o) = $node->psql('postgres', 'SELECT 1'); $s == 0 && $o eq '1' });
+is(sql('SELECT count(*) FROM coupon.request WHERE campaign_id = 10'), $before, 'F4: what was accepted is still there');
+decided($node, 'F21: kill -9 in a backlog');
+is(sql(q{SELECT count(*) FROM coupon.request WHERE campaign_id = 10 AND outcome = 'issued'}), '40000', 'all were served');
+is( sql(q{SELECT count(*) FROM (SELECT decided_at, lag(decided_at) OVER (ORDER BY request_id) AS before
+		FROM coupon.request WHERE campaign_id = 10) x WHERE decided_at < before}),
+	'0', 'in the order of their numbers, across the crash');
+
+# restart with a line that stands: the order and the positions stay
+my $r = sql(q{SELECT coupon_campaign_create('restart', 100)});
+sql(qq{BEGIN; SELECT count(*) FROM generate_series(1, 9) g, coupon_request($r, 'u' || g); SELECT coupon_campaign_pause($r); COMMIT});
+is(sql(qq{SELECT queue_position FROM coupon_request_status_of($r, 'u7')}), '7', 'before the restart');
+$node->restart;
+is(sql(qq{SELECT queue_position FROM coupon_request_status_of($r, 'u7')}), '7', 'F23: the position is the same after a restart');
+is(sql(q{SELECT status || ' ' || outcome FROM coupon_request_status_of(10, '1')}), 'COMPLETED issued', 'and what was decided stays decided');
+
+# a promotion, with the line standing
+$node->backup('base');
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($node, 'base', has_streaming => 1);
+$standby->start;
+sql(qq{SELECT coupon_request_status_of($r, 'u1')});
+$node->wait_for_catchup($standby);
+like(sql_error($standby, 'postgres', "SELECT coupon_request($r, 'x'::text)"), qr/25006/, 'standby: no requests');
+like(sql_error($standby, 'postgres', "SELECT coupon_request_status_of($r, 'u1')"), qr/25006/, 'standby: no status');
+$node->stop('immediate');
+$standby->promote;
+is($standby->safe_psql('postgres', qq{SELECT queue_position FROM coupon_request_status_of($r, 'u7')}), '7', 'promoted: the line stands as it stood');
+$standby->safe_psql('postgres', "SELECT coupon_campaign_resume($r)");
+decided($standby, 'promoted');
+is( $standby->safe_psql('postgres', qq{SELECT string_agg(user_id, ' ' ORDER BY request_id) FROM coupon.request WHERE campaign_id = $r AND outcome = 'issued'}),
+	'u1 u2 u3 u4 u5 u6 u7 u8 u9', 'promoted: all are served');
+$standby->stop;
+server_log_is_clean($standby, 'standby');
+$node->start;
+
+# tables take turns while a snapshot is held; what was decided lately is kept
+$node->append_conf('postgresql.conf', "coupon.queue_keep = '300ms'");
+$node->reload;
+sql(qq{SELECT coupon_campaign_resume($r)});
+poll_until('nobody waits', sub { sql('SELECT count(*) FROM coupon.request WHERE decided_at IS NULL') eq '0' });
+my $t = sql(q{SELECT coupon_campaign_create('turns', 10000000)});
+my $snapshot = $node->background_psql('postgres');
+$snapshot->query_safe(q{BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class});
+my (%seen, $largest, $rows) = ((), 0, 0);
+my $kept = 1;
+for my $round (1 .. 40)
+{
+	my ($id) = sql("SELECT min(request_id::text) FROM generate_series(1, 2000) g, coupon_request($t, $round * 2000 + g)");
+	$rows += 2000;
+	$kept = 0 if sql("SELECT status FROM coupon_request_wait('$id', '20 s')") ne 'COMPLETED';
+	usleep(30_000);
+	my ($live, $size, $node0, $node1) = split /\|/, sql(qq{SELECT (SELECT count(*) FROM coupon.request WHERE campaign_id = $t),
+		pg_total_relation_size('coupon.request_0') + pg_total_relation_size('coupon.request_1'),
+		pg_relation_filenode('coupon.request_0'), pg_relation_filenode('coupon.request_1')});
+	$largest = $live if $live > $largest;
+	$seen{"0 $node0"} = $seen{"1 $node1"} = 1;
+}
+cmp_ok(scalar keys %seen, '>=', 4, 'F17: both tables were emptied in turn, under a held snapshot');
+cmp_ok($largest, '<', $rows * 0.8, "and hold no more than lately ($largest of $rows rows at most)");
+ok($kept, 'who waits for his own request finds it decided, through all turns');
+$snapshot->quit;
+decided($node, 'turns');
+
+$node->stop;
+server_log_is_clean($node, 'requests');
+done_testing();
