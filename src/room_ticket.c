@@ -542,8 +542,8 @@ coupon_queue_join(PG_FUNCTION_ARGS)
 	user_id = PG_GETARG_TEXT_PP(1);
 	PreventCommandDuringRecovery("coupon_queue_join()");
 	PreventCommandIfReadOnly("coupon_queue_join()");
-	room_id = find_room(PG_GETARG_TEXT_PP(0));
 	(void) coupon_queue(&coupon_tickets);
+	room_id = find_room(PG_GETARG_TEXT_PP(0));
 
 	set_joiner_lock(&tag, room_id, user_id);
 	for (;;)

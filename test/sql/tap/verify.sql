@@ -6,7 +6,7 @@ BEGIN;
 SET LOCAL client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS coupon;
-SELECT plan(30);
+SELECT plan(36);
 
 CREATE FUNCTION pg_temp.laws(bigint) RETURNS text LANGUAGE sql AS
 	$$ SELECT coalesce(string_agg(DISTINCT law, ', ' ORDER BY law), '') FROM coupon_verify($1) $$;
@@ -105,6 +105,26 @@ CREATE TEMP TABLE kept AS SELECT * FROM coupon.issuance WHERE campaign_id = :c A
 SELECT coupon_revoke(:c, 'alice', 'r') AS ignore \gset
 INSERT INTO coupon.issuance SELECT * FROM kept;
 SELECT is(pg_temp.laws(:c), 'event of an issuance that is not there', 'revoked, and still there');
+
+-- requests and tickets
+CREATE FUNCTION pg_temp.forge_request(c bigint, u text, id uuid, decided boolean, outcome text, serial bigint) RETURNS void LANGUAGE sql AS $$
+	INSERT INTO coupon.request_0 (request_id, campaign_id, requested_at, decided_at, serial, user_id, outcome)
+	VALUES (id, c, now(), CASE WHEN decided THEN now() END, serial, u, outcome) $$;
+SELECT pg_temp.sale() AS c \gset
+SELECT pg_temp.forge_request(:c, 'a', '00000001-0000-8000-8000-000000000001', true, NULL, NULL) AS ignore \gset
+SELECT is(pg_temp.laws(:c), 'request decided without an outcome, or the reverse', 'F5: a decision without a reason');
+SELECT pg_temp.sale() AS c \gset
+SELECT pg_temp.forge_request(:c, 'a', '00000001-0000-8000-8000-000000000002', true, 'issued', NULL) AS ignore \gset
+SELECT is(pg_temp.laws(:c), 'request decided without an outcome, or the reverse', 'F5: issued, but which unit?');
+SELECT pg_temp.sale() AS c \gset
+SELECT pg_temp.forge_request(:c, 'a', '00000001-0000-8000-8000-000000000003', false, NULL, NULL) AS ignore \gset
+INSERT INTO coupon.request_1 SELECT * FROM coupon.request_0 WHERE campaign_id = :c;
+SELECT is(pg_temp.laws(:c), 'request with two rows', 'a request in both tables');
+INSERT INTO coupon.ticket_0 (room_id, number, secret, joined_at, user_id, ended_at) VALUES (-1, 1, gen_random_uuid(), now(), 'a', NULL), (-1, 2, gen_random_uuid(), now(), 'a', NULL);
+SELECT matches(pg_temp.laws(NULL), 'two live tickets of one user', 'F23: two live tickets');
+INSERT INTO coupon.ticket_1 (room_id, number, secret, joined_at, user_id, ended_at) VALUES (-1, 1, gen_random_uuid(), now(), 'b', now());
+SELECT matches(pg_temp.laws(NULL), 'ticket ended without a reason', 'F20: ended, but how?');
+SELECT matches(pg_temp.laws(NULL), 'ticket number given twice', 'F23: a number twice');
 
 -- at the end: without the unique indexes
 SELECT pg_temp.sale() AS c \gset
