@@ -469,6 +469,17 @@ wait_for_work(void)
 	}
 }
 
+/* Lets work gather, if the kind wants it; no latch ends this. */
+static void
+rest(void)
+{
+	int			ms = my_kind->rest == NULL ? 0 : my_kind->rest();
+
+	if (ms > 0)
+		(void) WaitLatch(NULL, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms, PG_WAIT_EXTENSION);
+	CHECK_FOR_INTERRUPTS();
+}
+
 /* After an error: whatever is to be done will not succeed at once. */
 static void
 back_off(void)
@@ -531,9 +542,13 @@ coupon_worker_main(Datum arg)
 			back_off();
 		}
 		else if (!more)
+		{
+			rest();
 			wait_for_work();
+		}
 		else
 		{
+			rest();
 			ResetLatch(MyLatch);
 			look_around();
 		}

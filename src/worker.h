@@ -40,6 +40,9 @@ typedef struct CouponWorkerKind
 	 */
 	bool		(*wait) (long ms);
 
+	/* How long to rest after a cycle, woken or not, in ms. */
+	int			(*rest) (void);
+
 	/* After a cycle that failed and was rolled back; must not throw. */
 	void		(*recover) (void);
 
