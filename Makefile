@@ -29,6 +29,9 @@ REGRESS_OPTS = --inputdir=test
 ISOLATION = $(patsubst test/specs/%.spec,%,$(sort $(wildcard test/specs/*.spec)))
 ISOLATION_OPTS = --inputdir=test --outputdir=.
 
+# Debian: librdkafka-dev
+SHLIB_LINK = -lrdkafka -lpthread
+
 EXTRA_CLEAN = tmp_install
 
 PG_CONFIG ?= pg_config

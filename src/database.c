@@ -71,6 +71,8 @@ coupon_database_claim(void)
 	if (database != NULL && database->oid != MyDatabaseId)
 	{
 		pg_atomic_write_u32(&database->outbox_child, 0);
+		memset(&database->publisher, 0, sizeof(CouponPublisherStatus));
+		SpinLockInit(&database->publisher.mutex);
 		database->oid = MyDatabaseId;
 	}
 	LWLockRelease(lock);

@@ -8,6 +8,8 @@
 #include "port/atomics.h"
 #include "storage/latch.h"
 
+#include "publisher_status.h"
+
 #define COUPON_MAX_DATABASES	64	/* with workers at the same time */
 #define COUPON_MAX_INSTANCES	8	/* of one kind of worker in a database */
 
@@ -15,6 +17,7 @@
 typedef enum CouponWorkerId
 {
 	COUPON_SWEEPER,
+	COUPON_PUBLISHER,
 	COUPON_WORKER_IDS			/* how many there are */
 } CouponWorkerId;
 
@@ -30,6 +33,7 @@ typedef struct CouponDatabase
 	Oid			oid;			/* databases_lock to write; InvalidOid: free */
 	pg_atomic_uint32 outbox_child;	/* set by the publisher, see outbox.c */
 	CouponWorkerSlot workers[COUPON_WORKER_IDS][COUPON_MAX_INSTANCES];
+	CouponPublisherStatus publisher;
 } CouponDatabase;
 
 /*

@@ -15,6 +15,12 @@ int			coupon_stock_map_memory = DEFAULT_STOCK_MAP_MEMORY;
 int			coupon_max_campaigns = DEFAULT_MAX_CAMPAIGNS;
 int			coupon_sold_out_wait = DEFAULT_SOLD_OUT_WAIT;
 int			coupon_sweep_interval = DEFAULT_SWEEP_INTERVAL;
+int			coupon_publish_interval = DEFAULT_PUBLISH_INTERVAL;
+char	   *coupon_kafka_brokers = NULL;
+char	   *coupon_kafka_config_file = NULL;
+int			coupon_kafka_partitions = DEFAULT_KAFKA_PARTITIONS;
+int			coupon_kafka_replication = DEFAULT_KAFKA_REPLICATION;
+bool		coupon_kafka_create_topics = false;
 
 /* Settings that any session may have, preloaded or not. */
 void
@@ -64,4 +70,52 @@ coupon_guc_define_postmaster(void)
 							DEFAULT_SWEEP_INTERVAL, MIN_SWEEP_INTERVAL, MAX_SWEEP_INTERVAL,
 							PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("coupon.publish_interval",
+							"How often the publisher looks into the outbox without being woken.",
+							"Commits wake it; this is for those of prepared transactions.",
+							&coupon_publish_interval,
+							DEFAULT_PUBLISH_INTERVAL, MIN_PUBLISH_INTERVAL, MAX_PUBLISH_INTERVAL,
+							PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+
+	DefineCustomStringVariable("coupon.kafka_brokers",
+							   "Kafka brokers to publish to, host:port separated by commas; empty: none.",
+							   NULL,
+							   &coupon_kafka_brokers,
+							   "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   NULL, NULL, NULL);
+
+	DefineCustomStringVariable("coupon.kafka_config_file",
+							   "File of properties of the Kafka client (SASL, TLS, tuning); empty: none.",
+							   "Only the server's user may be able to read it.",
+							   &coupon_kafka_config_file,
+							   "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   NULL, NULL, NULL);
+
+	DefineCustomIntVariable("coupon.kafka_partitions",
+							"Partitions that a topic must have; 0: any number.",
+							NULL,
+							&coupon_kafka_partitions,
+							DEFAULT_KAFKA_PARTITIONS, 0, MAX_KAFKA_PARTITIONS,
+							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("coupon.kafka_replication",
+							"Replication factor that a topic must have; 0: any.",
+							NULL,
+							&coupon_kafka_replication,
+							DEFAULT_KAFKA_REPLICATION, 0, MAX_KAFKA_REPLICATION,
+							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+
+	DefineCustomBoolVariable("coupon.kafka_create_topics",
+							 "Creates topics that do not exist.",
+							 "With coupon.kafka_partitions and coupon.kafka_replication, or the broker's defaults for 0.",
+							 &coupon_kafka_create_topics,
+							 false,
+							 PGC_SIGHUP, 0,
+							 NULL, NULL, NULL);
 }

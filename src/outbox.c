@@ -54,8 +54,6 @@ PG_FUNCTION_INFO_V1(coupon_emit);
 
 /* ---- event ids ---- */
 
-#define UUID_TICKS_PER_MS	4096
-
 /* The time part: milliseconds since 1970 and 12 bits below, never twice. */
 static uint64
 next_tick(void)
@@ -66,8 +64,8 @@ next_tick(void)
 	uint64		tick;
 
 	gettimeofday(&now, NULL);
-	tick = ((uint64) now.tv_sec * 1000 + now.tv_usec / 1000) * UUID_TICKS_PER_MS +
-		(uint64) (now.tv_usec % 1000) * UUID_TICKS_PER_MS / 1000;
+	tick = ((uint64) now.tv_sec * 1000 + now.tv_usec / 1000) * COUPON_TICKS_PER_MS +
+		(uint64) (now.tv_usec % 1000) * COUPON_TICKS_PER_MS / 1000;
 
 	for (;;)
 	{
@@ -84,8 +82,8 @@ make_event_id(pg_uuid_t *id)
 	static uint8 pool[1024];
 	static int	used = sizeof(pool);
 	uint64		tick = next_tick();
-	uint64		ms = tick / UUID_TICKS_PER_MS;
-	unsigned	fraction = tick % UUID_TICKS_PER_MS;
+	uint64		ms = tick / COUPON_TICKS_PER_MS;
+	unsigned	fraction = tick % COUPON_TICKS_PER_MS;
 
 	if (used + 8 > (int) sizeof(pool))
 	{
@@ -103,6 +101,16 @@ make_event_id(pg_uuid_t *id)
 	memcpy(&id->data[8], &pool[used], 8);
 	id->data[8] = 0x80 | (id->data[8] & 0x3f);
 	used += 8;
+}
+
+uint64
+coupon_event_tick(const pg_uuid_t *id)
+{
+	uint64		ms = 0;
+
+	for (int i = 0; i < 6; i++)
+		ms = ms << 8 | id->data[i];
+	return ms * COUPON_TICKS_PER_MS + ((id->data[6] & 0x0f) << 8 | id->data[7]);
 }
 
 /* ---- appending ---- */
@@ -147,6 +155,7 @@ coupon_outbox_begin(bool many)
 		table_close(outbox->rel, RowExclusiveLock);
 	}
 	refuse_foreign_parts(outbox->rel);
+	coupon_wake_at_commit(COUPON_PUBLISHER);
 	if (many)
 		outbox->context = AllocSetContextCreate(CurrentMemoryContext, "coupon outbox",
 												ALLOCSET_DEFAULT_SIZES);
@@ -172,9 +181,10 @@ write_rows(CouponOutbox *outbox)
 		MemoryContextReset(outbox->context);
 }
 
-pg_uuid_t
-coupon_outbox_add(CouponOutbox *outbox, const char *topic, const char *key,
-				  const char *type, const char *payload)
+/* Fills the next row; a NULL id is made here. */
+static pg_uuid_t
+add_row(CouponOutbox *outbox, const pg_uuid_t *given, const char *topic,
+		const char *key, const char *type, const char *payload)
 {
 	MemoryContext oldcontext;
 	TupleTableSlot *slot;
@@ -192,7 +202,10 @@ coupon_outbox_add(CouponOutbox *outbox, const char *topic, const char *key,
 	slot = outbox->slots[outbox->nrows];
 	oldcontext = MemoryContextSwitchTo(outbox->context ? outbox->context : CurrentMemoryContext);
 	id = palloc(sizeof(pg_uuid_t));
-	make_event_id(id);
+	if (given != NULL)
+		*id = *given;
+	else
+		make_event_id(id);
 	slot->tts_values[Outbox_id - 1] = UUIDPGetDatum(id);
 	slot->tts_values[Outbox_topic - 1] = CStringGetTextDatum(topic);
 	slot->tts_values[Outbox_key - 1] = CStringGetTextDatum(key);
@@ -203,6 +216,20 @@ coupon_outbox_add(CouponOutbox *outbox, const char *topic, const char *key,
 	outbox->nrows++;
 	MemoryContextSwitchTo(oldcontext);
 	return *id;
+}
+
+pg_uuid_t
+coupon_outbox_add(CouponOutbox *outbox, const char *topic, const char *key,
+				  const char *type, const char *payload)
+{
+	return add_row(outbox, NULL, topic, key, type, payload);
+}
+
+void
+coupon_outbox_add_again(CouponOutbox *outbox, const pg_uuid_t *id, const char *topic,
+						const char *key, const char *type, const char *payload)
+{
+	(void) add_row(outbox, id, topic, key, type, payload);
 }
 
 void

@@ -58,6 +58,7 @@
 
 static const CouponWorkerKind *const kinds[COUPON_WORKER_IDS] = {
 	[COUPON_SWEEPER] = &coupon_sweeper,
+	[COUPON_PUBLISHER] = &coupon_publisher,
 };
 
 extern PGDLLEXPORT void coupon_launcher_main(Datum arg);
@@ -68,10 +69,20 @@ static const CouponWorkerKind *my_kind = NULL;
 static int	my_instance = 0;
 static CouponWorkerSlot *my_slot = NULL;
 
+static void
+leave(void)
+{
+	if (my_kind != NULL && my_kind->stop != NULL)
+		my_kind->stop();
+	proc_exit(0);
+}
+
 /* Whatever came in by signal. */
 static void
 look_around(void)
 {
+	if (ProcDiePending && my_kind != NULL && my_kind->stop != NULL)
+		my_kind->stop();
 	CHECK_FOR_INTERRUPTS();
 	if (ConfigReloadPending)
 	{
@@ -348,7 +359,7 @@ static bool
 extension_is_usable(void)
 {
 	static const char *const tables[] = {
-		"campaign", "shard", "unit", "issuance", "outbox_0", "outbox_1", "outbox_2"
+		"campaign", "shard", "unit", "issuance", "outbox_0", "outbox_1", "outbox_2", "dead_letter"
 	};
 	Oid			ns = get_namespace_oid("coupon", true);
 
@@ -376,7 +387,7 @@ run_cycle(const CouponWorkerKind *kind)
 	if (database_is_wanted())
 	{
 		CommitTransactionCommand();
-		proc_exit(0);
+		leave();
 	}
 	if (extension_is_usable())
 	{
@@ -424,6 +435,12 @@ is_woken(void)
 	return pg_atomic_read_u32(&my_slot->woken) != 0;
 }
 
+static bool
+listens(void)
+{
+	return my_kind->listens == NULL || my_kind->listens();
+}
+
 /*
  * Until it is time for the next cycle.  The interval may be long and may be
  * changed meanwhile, so it looks around in between.
@@ -434,7 +451,7 @@ wait_for_work(void)
 	TimestampTz start = GetCurrentTimestamp();
 	TimestampTz looked = start;
 
-	while (!is_woken())
+	while (!(is_woken() && listens()))
 	{
 		TimestampTz now = GetCurrentTimestamp();
 		long		left = my_kind->interval() - TimestampDifferenceMilliseconds(start, now);
@@ -450,7 +467,7 @@ wait_for_work(void)
 			wanted = database_is_wanted();
 			CommitTransactionCommand();
 			if (wanted)
-				proc_exit(0);
+				leave();
 		}
 		left = Min(left, HOUSEKEEPING_MS);
 		if (my_kind->wait == NULL)
@@ -515,12 +532,15 @@ coupon_worker_main(Datum arg)
 	context = AllocSetContextCreate(TopMemoryContext, "coupon worker", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(context);
 
+	if (my_kind->start != NULL)
+		my_kind->start();
 	for (;;)
 	{
 		bool		more = false;
 
 		/* what is asked for from now on, this cycle may not see */
-		pg_atomic_exchange_u32(&my_slot->woken, 0);
+		if (listens())
+			pg_atomic_exchange_u32(&my_slot->woken, 0);
 		if (run_cycle_safely(my_kind, context, &more))
 		{
 			if (my_kind->recover != NULL)

@@ -45,9 +45,22 @@ typedef struct CouponWorkerKind
 
 	/* After the settings were read again. */
 	void		(*reload) (void);
+
+	/* Once, when the process has come up. */
+	void		(*start) (void);
+
+	/*
+	 * Would a cycle now do what sessions wake the worker for?  If not, being
+	 * woken is of no use, and is remembered until it is.
+	 */
+	bool		(*listens) (void);
+
+	/* Asked to end, outside of any transaction; must take well below a second. */
+	void		(*stop) (void);
 } CouponWorkerKind;
 
 extern const CouponWorkerKind coupon_sweeper;	/* worker_sweeper.c */
+extern const CouponWorkerKind coupon_publisher; /* worker_publisher.c */
 
 /* Registers the launcher, while preloading. */
 extern void coupon_worker_register(void);

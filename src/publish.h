@@ -1,0 +1,37 @@
+/*
+ * publish.h
+ *	  From the outbox to the sink.
+ */
+#ifndef COUPON_PUBLISH_H
+#define COUPON_PUBLISH_H
+
+/*
+ * One step, in a transaction: removes what has been delivered, collects the
+ * next batch if there is none, sends as much as the sink takes.  True: there
+ * is more to do at once.
+ */
+extern bool coupon_publish_step(void);
+
+/*
+ * Between the steps, outside of any transaction: takes the sink's reports,
+ * checks topics.  True: it is time for a step.
+ */
+extern bool coupon_publish_serve(void);
+
+/* Would a step collect what sessions have just committed? */
+extern bool coupon_publish_listens(void);
+
+/* After an error, at once: everything not removed will be sent again. */
+extern void coupon_publish_abandon(void);
+
+/* The settings have changed: take them over as soon as nothing is under way. */
+extern void coupon_publish_reconfigure(void);
+
+/* What is under way: sent and without a report, or reported and not removed. */
+extern int	coupon_publish_in_flight(void);
+extern int	coupon_publish_unsettled(void);
+
+/* Removes what has been delivered, in a transaction, and nothing else. */
+extern void coupon_publish_settle(void);
+
+#endif							/* COUPON_PUBLISH_H */
