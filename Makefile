@@ -6,6 +6,7 @@
 #   make bench    build, coupon beside the classic alternatives (half an hour)
 #   make bench-figures    build, each figure that must be reached: measured,
 #                 required, pass or FAIL (a quarter of an hour)
+#   make kafka    a real Kafka to try it with, until Ctrl-C; needs Java and Maven
 #   make check-layers                                     who includes whom
 #
 # test, demo and bench install what they need with apt-get when it is
@@ -32,7 +33,7 @@ ISOLATION_OPTS = --inputdir=test --outputdir=.
 # Debian: librdkafka-dev
 SHLIB_LINK = -lrdkafka -lpthread
 
-EXTRA_CLEAN = tmp_install
+EXTRA_CLEAN = tmp_install tmp_kafka
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
@@ -84,7 +85,27 @@ test demo bench bench-figures:
 	@test/bin/install_dependencies '$(PG_CONFIG)'
 	@$(MAKE) --no-print-directory $@-run
 
+# What the tests of the publisher run beside it.
+KAFKA_PROGRAMS = $(patsubst test/kafka/%.c,tmp_kafka/bin/%,$(sort $(wildcard test/kafka/*.c)))
+KAFKA_CFLAGS = -std=gnu11 -O2 -g -Wall -Wextra -Wshadow -Wno-missing-field-initializers \
+	$(if $(filter true 1,$(CI) $(WERROR)),-Werror)
+
+kafka-programs: $(KAFKA_PROGRAMS)
+
+tmp_kafka/bin/%: test/kafka/%.c
+	@mkdir -p $(@D)
+	@if echo '#include <librdkafka/rdkafka.h>' | $(CC) -E - >/dev/null 2>&1; then \
+		echo '$(CC) $(KAFKA_CFLAGS) -o $@ $< -lrdkafka'; \
+		$(CC) $(KAFKA_CFLAGS) -o $@.new $< -lrdkafka && mv $@.new $@; \
+	else \
+		echo 'skipped: $@, which needs the headers of librdkafka (Debian: librdkafka-dev)'; \
+	fi
+
+KAFKA_TOPICS = coupon-issued:12 coupon-issued.DLT:12
+kafka: kafka-programs
+	@test/bin/kafka run $(if $(KAFKA_PORT),-p $(KAFKA_PORT)) $(KAFKA_TOPICS)
+
 check-layers:
 	@test/bin/check_layers
 
-.PHONY: tmp_install test test-run demo demo-run bench bench-run bench-figures bench-figures-run check-layers
+.PHONY: tmp_install test test-run demo demo-run bench bench-run bench-figures bench-figures-run kafka-programs kafka check-layers
