@@ -69,7 +69,7 @@ TESTS = $(sort $(wildcard test/t/*.pl))
 test-run: check-layers tmp_install
 	@test/bin/run_tests $(TESTS)
 
-demo-run: tmp_install
+demo-run: tmp_install kafka-programs
 	@bench/demo.sh
 
 bench-run: tmp_install

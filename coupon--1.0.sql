@@ -155,9 +155,9 @@ CREATE TABLE coupon.outbox (
 	payload json NOT NULL,
 	CONSTRAINT outbox_children_only CHECK (false) NO INHERIT
 );
-CREATE TABLE coupon.outbox_0 () INHERITS (coupon.outbox) USING heap WITH (autovacuum_enabled = off);
-CREATE TABLE coupon.outbox_1 () INHERITS (coupon.outbox) USING heap WITH (autovacuum_enabled = off);
-CREATE TABLE coupon.outbox_2 () INHERITS (coupon.outbox) USING heap WITH (autovacuum_enabled = off);
+CREATE TABLE coupon.outbox_0 () INHERITS (coupon.outbox) USING heap;
+CREATE TABLE coupon.outbox_1 () INHERITS (coupon.outbox) USING heap;
+CREATE TABLE coupon.outbox_2 () INHERITS (coupon.outbox) USING heap;
 COMMENT ON TABLE coupon.outbox IS 'events, each committed with the change it tells of; the rows are in its children';
 COMMENT ON TABLE coupon.outbox_0 IS 'events, first of three tables used in rotation';
 COMMENT ON TABLE coupon.outbox_1 IS 'events, second of three tables used in rotation';

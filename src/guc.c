@@ -22,6 +22,39 @@ int			coupon_kafka_partitions = DEFAULT_KAFKA_PARTITIONS;
 int			coupon_kafka_replication = DEFAULT_KAFKA_REPLICATION;
 bool		coupon_kafka_create_topics = false;
 
+/* host:port, host or protocol://host:port, by commas; or nothing at all */
+static bool
+check_brokers(char **value, void **extra, GucSource source)
+{
+	const char *rest = *value;
+	bool		blank = strspn(rest, " ") == strlen(rest);
+
+	while (!blank)
+	{
+		size_t		length = strcspn(rest, ",");
+		const char *colon = memchr(rest, ':', length);
+		const char *last = colon;
+		size_t		spaces = strspn(rest, " ");
+
+		while (last != NULL && (colon = memchr(last + 1, ':', rest + length - last - 1)) != NULL)
+			last = colon;
+		if (spaces >= length)
+		{
+			GUC_check_errdetail("A broker between commas is missing.");
+			return false;
+		}
+		if (last != NULL && last[1] != '/' && strtoul(last + 1, NULL, 10) - 1 >= 65535)
+		{
+			GUC_check_errdetail("The port of \"%.*s\" is not a number from 1 to 65535.", (int) length, rest);
+			return false;
+		}
+		if (rest[length] == '\0')
+			break;
+		rest += length + 1;
+	}
+	return true;
+}
+
 /* Settings that any session may have, preloaded or not. */
 void
 coupon_guc_define(void)
@@ -85,7 +118,7 @@ coupon_guc_define_postmaster(void)
 							   &coupon_kafka_brokers,
 							   "",
 							   PGC_SIGHUP, GUC_SUPERUSER_ONLY,
-							   NULL, NULL, NULL);
+							   check_brokers, NULL, NULL);
 
 	DefineCustomStringVariable("coupon.kafka_config_file",
 							   "File of properties of the Kafka client (SASL, TLS, tuning); empty: none.",

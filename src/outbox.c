@@ -43,6 +43,7 @@
 struct CouponOutbox
 {
 	Relation	rel;
+	MemoryContext owner;		/* of what lives until finish */
 	MemoryContext context;		/* of the rows not yet written; NULL: the caller's */
 	BulkInsertState bistate;
 	TupleTableSlot *slots[OUTBOX_BATCH];
@@ -144,6 +145,7 @@ coupon_outbox_begin(bool many)
 {
 	CouponOutbox *outbox = palloc0(sizeof(CouponOutbox));
 
+	outbox->owner = CurrentMemoryContext;
 	coupon_shmem_attach();
 	for (;;)
 	{
@@ -165,6 +167,8 @@ coupon_outbox_begin(bool many)
 static void
 write_rows(CouponOutbox *outbox)
 {
+	MemoryContext oldcontext = MemoryContextSwitchTo(outbox->owner);
+
 	if (outbox->nrows == 1 && outbox->bistate == NULL)
 		table_tuple_insert(outbox->rel, outbox->slots[0], GetCurrentCommandId(true), 0, NULL);
 	else if (outbox->nrows > 0)
@@ -179,6 +183,7 @@ write_rows(CouponOutbox *outbox)
 	outbox->nrows = 0;
 	if (outbox->context != NULL)
 		MemoryContextReset(outbox->context);
+	MemoryContextSwitchTo(oldcontext);
 }
 
 /* Fills the next row; a NULL id is made here. */
@@ -194,9 +199,11 @@ add_row(CouponOutbox *outbox, const pg_uuid_t *given, const char *topic,
 		write_rows(outbox);
 	if (outbox->nrows == outbox->nslots)
 	{
+		oldcontext = MemoryContextSwitchTo(outbox->owner);
 		outbox->slots[outbox->nslots] =
 			MakeSingleTupleTableSlot(RelationGetDescr(outbox->rel), &TTSOpsVirtual);
 		outbox->nslots++;
+		MemoryContextSwitchTo(oldcontext);
 	}
 
 	slot = outbox->slots[outbox->nrows];

@@ -22,7 +22,8 @@
  *
  * Size.  When the current child has grown to ROTATE_BLOCKS, appending moves on
  * to an empty one; a child that is not current and holds no live row any more
- * is truncated, which no snapshot can prevent.
+ * is truncated, which no snapshot can prevent.  A few rows that must stay are
+ * moved out of the way.
  */
 #include "postgres.h"
 
@@ -36,7 +37,6 @@
 #include "catalog/pg_am_d.h"
 #include "catalog/pg_class.h"
 #include "executor/tuptable.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
@@ -331,101 +331,155 @@ child_of(const CouponOutboxEntry *entry)
 	return child;
 }
 
-static const char *
-utf8_of(Datum value)
+/*
+ * The entry's row in the child's slot.  Somebody may have deleted and vacuumed
+ * it since it was collected, and its place may be another row's now.
+ */
+static bool
+find_row(Child *child, const CouponOutboxEntry *entry)
 {
-	char	   *string = TextDatumGetCString(value);
+	bool		isnull;
 
-	return pg_server_to_any(string, strlen(string), PG_UTF8);
+	if (child == NULL ||
+		!table_tuple_fetch_row_version(child->rel, (ItemPointer) &entry->tid,
+									   GetActiveSnapshot(), child->slot))
+		return false;
+	if (coupon_event_tick(DatumGetUUIDP(slot_getattr(child->slot, Outbox_id, &isnull))) == entry->tick)
+		return true;
+	ExecClearTuple(child->slot);
+	return false;
 }
 
 bool
 coupon_outbox_fetch(const CouponOutboxEntry *entry, CouponEvent *event)
 {
 	Child	   *child = child_of(entry);
-	TupleTableSlot *slot;
-	pg_uuid_t  *id;
-	bool		found;
+	bool		found = find_row(child, entry);
 
-	if (child == NULL)
-		return false;
-	slot = child->slot;
-	if (!table_tuple_fetch_row_version(child->rel, (ItemPointer) &entry->tid,
-									   GetActiveSnapshot(), slot))
-		return false;
-	slot_getallattrs(slot);
-	id = DatumGetUUIDP(slot->tts_values[Outbox_id - 1]);
-	found = coupon_event_tick(id) == entry->tick;
 	if (found)
 	{
-		event->id = *id;
-		event->topic = utf8_of(slot->tts_values[Outbox_topic - 1]);
-		event->key = utf8_of(slot->tts_values[Outbox_key - 1]);
-		event->type = utf8_of(slot->tts_values[Outbox_type - 1]);
-		event->payload = utf8_of(slot->tts_values[Outbox_payload - 1]);
+		TupleTableSlot *slot = child->slot;
+
+		slot_getallattrs(slot);
+		event->id = *DatumGetUUIDP(slot->tts_values[Outbox_id - 1]);
+		event->topic = TextDatumGetCString(slot->tts_values[Outbox_topic - 1]);
+		event->key = TextDatumGetCString(slot->tts_values[Outbox_key - 1]);
+		event->type = TextDatumGetCString(slot->tts_values[Outbox_type - 1]);
+		event->payload = TextDatumGetCString(slot->tts_values[Outbox_payload - 1]);
+		ExecClearTuple(slot);
 	}
-	ExecClearTuple(slot);
 	return found;
 }
 
-Oid
-coupon_outbox_table(const CouponOutboxEntry *entry)
-{
-	return children[entry->child].oid;
-}
-
-void
+bool
 coupon_outbox_remove(const CouponOutboxEntry *entry)
 {
 	Child	   *child = child_of(entry);
 	TM_FailureData failure;
 
-	if (child == NULL)
-		return;
-
-	/*
-	 * Nobody but the publisher removes rows, or else a superuser has: if that
-	 * transaction should abort, the row must be found again.
-	 */
-	if (table_tuple_delete(child->rel, (ItemPointer) &entry->tid,
-						   GetCurrentCommandId(true), GetActiveSnapshot(),
-						   InvalidSnapshot, false, &failure, false) != TM_Ok)
-		coupon_outbox_forget();
+	if (!find_row(child, entry))
+		return true;
+	ExecClearTuple(child->slot);
+	switch (table_tuple_delete(child->rel, (ItemPointer) &entry->tid,
+							   GetCurrentCommandId(true), GetActiveSnapshot(),
+							   InvalidSnapshot, false, &failure, false))
+	{
+		case TM_BeingModified:
+		case TM_WouldBlock:
+			return false;
+		default:
+			return true;
+	}
 }
 
 /* ---- rotation ---- */
 
-static bool
-has_live_row(Relation rel)
+/* Bytes of the rows that nobody has deleted, or anything above the limit. */
+static int64
+live_bytes(Relation rel, int64 limit)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
-	bool		found = table_scan_getnextslot(scan, ForwardScanDirection, slot);
+	HeapTuple	tuple;
+	int64		bytes = 0;
 
+	while (bytes <= limit && (tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	{
+		CHECK_FOR_INTERRUPTS();
+		bytes += tuple->t_len;
+	}
 	table_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
 	UnregisterSnapshot(snapshot);
-	return found;
+	return bytes;
 }
 
+/* Appends the child's live rows to the current one, as they are. */
 static void
-truncate_child(int number)
+move_rows(Child *child)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TableScanDesc scan = table_beginscan(child->rel, snapshot, 0, NULL);
+	TupleTableSlot *slot = child->slot;
+	CouponOutbox *outbox = coupon_outbox_begin(true);
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "coupon outbox row",
+												  ALLOCSET_DEFAULT_SIZES);
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		MemoryContext oldcontext = MemoryContextSwitchTo(context);
+
+		CHECK_FOR_INTERRUPTS();
+		slot_getallattrs(slot);
+		coupon_outbox_add_again(outbox, DatumGetUUIDP(slot->tts_values[Outbox_id - 1]),
+								TextDatumGetCString(slot->tts_values[Outbox_topic - 1]),
+								TextDatumGetCString(slot->tts_values[Outbox_key - 1]),
+								TextDatumGetCString(slot->tts_values[Outbox_type - 1]),
+								TextDatumGetCString(slot->tts_values[Outbox_payload - 1]));
+		MemoryContextSwitchTo(oldcontext);
+		MemoryContextReset(context);
+	}
+	coupon_outbox_finish(outbox);
+	MemoryContextDelete(context);
+	table_endscan(scan);
+	ExecClearTuple(slot);
+	UnregisterSnapshot(snapshot);
+}
+
+/*
+ * Empties a child that is not current and holds at most so much.  With the
+ * lock there is no transaction that has appended and is not over, and none
+ * will append.  False if somebody has the child locked, or it holds more.
+ */
+static bool
+empty_child(int number, int64 limit)
 {
 	static CouponStatement statements[COUPON_OUTBOX_CHILDREN] = {
 		{.sql = "TRUNCATE ONLY coupon.outbox_0"},
 		{.sql = "TRUNCATE ONLY coupon.outbox_1"},
 		{.sql = "TRUNCATE ONLY coupon.outbox_2"}
 	};
+	Child	   *child = &children[number];
+	int64		live;
+
+	if (live_bytes(child->rel, limit) > limit ||
+		!ConditionalLockRelationOid(child->oid, AccessExclusiveLock))
+		return false;
+	live = live_bytes(child->rel, limit);
+	if (live > limit)
+		return false;
+	if (live > 0)
+		move_rows(child);
 
 	/* TRUNCATE refuses a table that is open elsewhere in the session */
-	ExecDropSingleTupleTableSlot(children[number].slot);
-	table_close(children[number].rel, NoLock);
+	ExecDropSingleTupleTableSlot(child->slot);
+	table_close(child->rel, NoLock);
 	coupon_spi_connect();
 	coupon_spi_execute(&statements[number], SPI_OK_UTILITY, NULL, NULL);
 	coupon_spi_finish();
-	children[number].rel = table_open(children[number].oid, NoLock);
-	children[number].slot = table_slot_create(children[number].rel, NULL);
+	child->rel = table_open(child->oid, NoLock);
+	child->slot = table_slot_create(child->rel, NULL);
+	child->nblocks = 0;
+	return true;
 }
 
 void
@@ -441,29 +495,28 @@ coupon_outbox_rotate(void)
 		return;
 	last = now;
 
-	/*
-	 * With the lock there is no transaction that has appended and is not
-	 * over, and none will append while the child is not current.
-	 */
-	for (int i = 0; i < COUPON_OUTBOX_CHILDREN; i++)
+	for (int i = 1; i < COUPON_OUTBOX_CHILDREN; i++)
 	{
-		if (i != current && children[i].nblocks > 0 &&
-			ConditionalLockRelationOid(children[i].oid, AccessExclusiveLock) &&
-			!has_live_row(children[i].rel))
-		{
-			truncate_child(i);
-			children[i].nblocks = 0;
-		}
-	}
+		int			other = (current + i) % COUPON_OUTBOX_CHILDREN;
 
+		if (children[other].nblocks == 0 || empty_child(other, 0))
+			empty = other;
+	}
+	if (children[current].nblocks < ROTATE_BLOCKS)
+		return;
+
+	/*
+	 * Events of a topic that is refused may hold all the others.  Moving them
+	 * is worth it when they are less than what the current one has grown to.
+	 */
 	for (int i = 1; i < COUPON_OUTBOX_CHILDREN && empty < 0; i++)
 	{
-		int			next = (current + i) % COUPON_OUTBOX_CHILDREN;
+		int			other = (current + i) % COUPON_OUTBOX_CHILDREN;
 
-		if (children[next].nblocks == 0)
-			empty = next;
+		if (empty_child(other, (int64) children[current].nblocks * BLCKSZ / 2))
+			empty = other;
 	}
-	if (children[current].nblocks >= ROTATE_BLOCKS && empty >= 0)
+	if (empty >= 0)
 		pg_atomic_write_u32(&database->outbox_child, empty);
 }
 

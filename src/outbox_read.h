@@ -22,7 +22,7 @@ typedef struct CouponOutboxEntry
 	uint8		state;			/* the caller's, 0 at first */
 } CouponOutboxEntry;
 
-/* An event as it is stored, converted to UTF-8. */
+/* An event as it is stored, in the database's encoding. */
 typedef struct CouponEvent
 {
 	pg_uuid_t	id;
@@ -54,11 +54,11 @@ extern void coupon_outbox_forget(void);
 /* Reads an event, into memory of the current context; false if it is gone. */
 extern bool coupon_outbox_fetch(const CouponOutboxEntry *entry, CouponEvent *event);
 
-/* The table that it is in. */
-extern Oid	coupon_outbox_table(const CouponOutboxEntry *entry);
-
-/* Removes an event that has been delivered. */
-extern void coupon_outbox_remove(const CouponOutboxEntry *entry);
+/*
+ * Removes an event that has been delivered.  False: somebody (a superuser,
+ * nobody else can) has locked the row; try again.
+ */
+extern bool coupon_outbox_remove(const CouponOutboxEntry *entry);
 
 /*
  * Truncates tables that are drained and moves the appending on to an empty

@@ -10,7 +10,9 @@
  * One batch at a time (see outbox_read.c): all of it has been delivered, or
  * put aside, before the next one is collected.  A row is removed after the
  * broker has acknowledged its event, so a crash in between publishes it twice
- * and never not at all.
+ * and never not at all.  Removed means committed: what a step has removed is
+ * taken off the list by the next one, so an error in between costs nothing
+ * but another try.
  *
  * Rejections.  A broker rejects a whole request, in which one event may be to
  * blame.  So the first rejection closes the sink, and the batch is sent again
@@ -25,6 +27,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -46,6 +49,7 @@
 
 #define SEND_ROWS		5000	/* in one step, to keep its transaction short */
 #define SETTLE_ROWS		2000	/* worth a step though more are in flight */
+#define REJECTED_MAX	100		/* in one step, by the client itself */
 #define SETTLE_MS		100		/* the same, for fewer */
 #define OPEN_AGAIN_MS	2000	/* after a configuration that was wrong */
 #define RECONFIGURE_MS	1000	/* longest wait for reports before the sink is closed */
@@ -56,7 +60,8 @@ enum
 {
 	WAITING,
 	SENT,
-	DELIVERED,					/* and in the list */
+	DELIVERED,					/* or rejected, and in its list */
+	REMOVED,					/* the same, by a step that has yet to commit */
 	SETTLED						/* removed, put aside or gone */
 };
 
@@ -65,6 +70,7 @@ typedef struct Rejected
 {
 	int			entry;
 	int			attempts;
+	bool		carries;		/* its dead letter can carry the payload */
 	char		reason[128];
 } Rejected;
 
@@ -74,9 +80,11 @@ static int	next = 0;			/* nothing before it is waiting */
 static int	nsettled = 0;
 static int	nsent = 0;			/* in state SENT */
 
-static int *delivered = NULL;
+static int *delivered = NULL;	/* has room for the whole batch */
 static int	ndelivered = 0;
 static int	max_delivered = 0;
+static bool settling = false;	/* a step has removed some, see REMOVED */
+static int	nlocked = 0;		/* rows that it could not remove */
 static TimestampTz delivered_since = 0;
 
 static Rejected *rejected = NULL;
@@ -85,23 +93,23 @@ static int	max_rejected = 0;
 
 static bool suspicious = false; /* something was rejected: one by one */
 static bool one_by_one = false; /* the sink was opened so */
-static bool sink_full = false;
-static bool topic_wanted = false;	/* the next event's topic is to be checked */
+static int	full_with = 0;		/* so many were in flight when the sink was full; 0: it is not */
+static CouponTopic *awaited = NULL; /* the next event's topic is being checked */
 static bool reconfigure = false;
 static bool campaigns_wanted = false;	/* their topics are to be looked up */
 static TimestampTz reconfigure_since = 0;
 static TimestampTz open_at = 0; /* not before */
 
+bool
+coupon_publish_under_way(void)
+{
+	return nsettled < nbatch;
+}
+
 int
 coupon_publish_in_flight(void)
 {
 	return nsent;
-}
-
-int
-coupon_publish_unsettled(void)
-{
-	return ndelivered + nrejected;
 }
 
 bool
@@ -110,19 +118,48 @@ coupon_publish_listens(void)
 	return nsettled == nbatch && coupon_sink_is_open();
 }
 
+/* Nothing more is to be done about it: removed, gone or not wanted. */
+static void
+skip(CouponOutboxEntry *entry)
+{
+	entry->state = SETTLED;
+	nsettled++;
+}
+
+/* The transaction of the last settling has committed. */
+static void
+settled(void)
+{
+	int			count = ndelivered;
+	int			dead = nrejected;
+
+	if (!settling)
+		return;
+	settling = false;
+	ndelivered = nrejected = 0;
+	for (int i = 0; i < count; i++)
+	{
+		if (batch[delivered[i]].state == REMOVED)
+			skip(&batch[delivered[i]]);
+		else
+			delivered[ndelivered++] = delivered[i];
+	}
+	for (int i = 0; i < dead; i++)
+	{
+		if (batch[rejected[i].entry].state == REMOVED)
+			skip(&batch[rejected[i].entry]);
+		else
+			rejected[nrejected++] = rejected[i];
+	}
+	delivered_since = GetCurrentTimestamp();
+	coupon_publisher_count(nsent, count - ndelivered, 0, dead - nrejected);
+}
+
 /* ---- reports ---- */
 
 static void
 note_delivered(int entry)
 {
-	if (ndelivered == max_delivered)
-	{
-		max_delivered = Max(1024, max_delivered * 2);
-		if (delivered == NULL)
-			delivered = MemoryContextAlloc(TopMemoryContext, max_delivered * sizeof(int));
-		else
-			delivered = repalloc_huge(delivered, max_delivered * sizeof(int));
-	}
 	if (ndelivered == 0)
 		delivered_since = GetCurrentTimestamp();
 	delivered[ndelivered++] = entry;
@@ -130,7 +167,7 @@ note_delivered(int entry)
 }
 
 static void
-note_rejected(int entry, int attempts, const char *reason)
+note_rejected(int entry, int attempts, const char *reason, bool carries)
 {
 	if (nrejected == max_rejected)
 	{
@@ -142,6 +179,7 @@ note_rejected(int entry, int attempts, const char *reason)
 	}
 	rejected[nrejected].entry = entry;
 	rejected[nrejected].attempts = attempts;
+	rejected[nrejected].carries = carries;
 	strlcpy(rejected[nrejected].reason, reason, sizeof(rejected[nrejected].reason));
 	nrejected++;
 	batch[entry].state = DELIVERED;
@@ -158,12 +196,12 @@ report(uint32 tag, CouponVerdict verdict, const char *reason)
 		nsent--;
 		note_delivered(entry);
 	}
-	else if (verdict == COUPON_REJECTED && one_by_one)
+	else if (verdict != COUPON_UNDELIVERED && one_by_one)
 	{
 		nsent--;
-		note_rejected(entry, 2, reason);
+		note_rejected(entry, 2, reason, verdict != COUPON_TOO_LARGE);
 	}
-	else if (verdict == COUPON_REJECTED)
+	else if (verdict != COUPON_UNDELIVERED)
 	{
 		if (!suspicious)
 			coupon_publisher_problem("an event was rejected: %s", reason);
@@ -189,17 +227,24 @@ close_sink(void)
 			again++;
 		}
 	}
-	sink_full = false;
-	topic_wanted = false;
+	full_with = 0;
+	awaited = NULL;
 	coupon_publisher_count(0, 0, again, 0);
 }
 
 void
-coupon_publish_abandon(void)
+coupon_publish_recover(const char *message)
 {
-	close_sink();
-	nbatch = next = nsettled = ndelivered = nrejected = 0;
-	suspicious = false;
+	coupon_publisher_problem("%s", message);
+	if (settling)
+	{
+		for (int i = 0; i < ndelivered; i++)
+			batch[delivered[i]].state = DELIVERED;
+		for (int i = 0; i < nrejected; i++)
+			batch[rejected[i].entry].state = DELIVERED;
+		settling = false;
+	}
+	/* perhaps it was collecting, and has marked pages as read */
 	coupon_outbox_forget();
 }
 
@@ -233,17 +278,18 @@ take_reports(void)
 bool
 coupon_publish_serve(void)
 {
+	settled();
 	take_reports();
 	if (!coupon_sink_is_open())
 		return GetCurrentTimestamp() >= open_at;
 
 	coupon_sink_check_topics();
-	if (topic_wanted && next < nbatch)
+	if (awaited != NULL && coupon_sink_topic_state(awaited) != COUPON_TOPIC_UNKNOWN)
 		return true;
-	if (sink_full && nsent < SETTLE_ROWS)
+	if (full_with > 0 && nsent <= full_with / 2)
 		return true;
 	return (ndelivered > 0 || nrejected > 0) &&
-		(nsent == 0 || ndelivered >= SETTLE_ROWS ||
+		((nsent == 0 && nlocked == 0) || ndelivered >= nlocked + SETTLE_ROWS ||
 		 TimestampDifferenceExceeds(delivered_since, GetCurrentTimestamp(), SETTLE_MS));
 }
 
@@ -264,78 +310,85 @@ dead_letter_payload(const CouponEvent *event, const Rejected *why)
 	coupon_payload_text(&payload, "reason", why->reason);
 	coupon_payload_int64(&payload, "attempts", why->attempts);
 	coupon_payload_time(&payload, "dead_at", GetCurrentTimestamp());
-	/* what is too large once is too large twice */
-	if (strstr(why->reason, "size") == NULL && strstr(why->reason, "large") == NULL)
+	if (why->carries)
 		coupon_payload_json(&payload, "payload", event->payload);
 	coupon_payload_end(&payload);
 	return payload.data;
 }
 
-static const char *
-from_utf8(const char *string)
-{
-	return pg_any_to_server(string, strlen(string), PG_UTF8);
-}
-
-static void
+/* False if the row is locked. */
+static bool
 bury(const Rejected *why)
 {
 	static CouponStatement insert = {
 		.sql = "INSERT INTO coupon.dead_letter (id, topic, key, type, payload, reason, attempts, dead_at) "
-		"SELECT id, topic, key, type, payload, $4, $5, pg_catalog.clock_timestamp() FROM coupon.outbox "
-		"WHERE tableoid OPERATOR(pg_catalog.=) $1 AND ctid OPERATOR(pg_catalog.=) $2 AND id OPERATOR(pg_catalog.=) $3 "
+		"VALUES ($1, $2, $3, $4, $5::pg_catalog.json, $6, $7, pg_catalog.clock_timestamp()) "
 		"ON CONFLICT (id) DO UPDATE SET reason = excluded.reason, "
 		"attempts = coupon.dead_letter.attempts OPERATOR(pg_catalog.+) excluded.attempts, dead_at = excluded.dead_at",
-		.nargs = 5, .types = {OIDOID, TIDOID, UUIDOID, TEXTOID, INT4OID}
+		.nargs = 7, .types = {UUIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID}
 	};
 	const CouponOutboxEntry *entry = &batch[why->entry];
 	CouponEvent event;
 	size_t		length;
-	Datum		values[5];
+	Datum		values[7];
 
 	if (!coupon_outbox_fetch(entry, &event))
-		return;
-	values[0] = ObjectIdGetDatum(coupon_outbox_table(entry));
-	values[1] = PointerGetDatum(&entry->tid);
-	values[2] = UUIDPGetDatum(&event.id);
-	values[3] = CStringGetTextDatum(why->reason);
-	values[4] = Int32GetDatum(why->attempts);
+		return true;
+	if (!coupon_outbox_remove(entry))
+		return false;
+	values[0] = UUIDPGetDatum(&event.id);
+	values[1] = CStringGetTextDatum(event.topic);
+	values[2] = CStringGetTextDatum(event.key);
+	values[3] = CStringGetTextDatum(event.type);
+	values[4] = CStringGetTextDatum(event.payload);
+	values[5] = CStringGetTextDatum(why->reason);
+	values[6] = Int32GetDatum(why->attempts);
 	coupon_spi_execute(&insert, SPI_OK_INSERT, values, NULL);
 
 	length = strlen(event.topic);
 	if (length <= COUPON_MAX_TOPIC &&
 		(length < strlen(DLT_SUFFIX) || strcmp(event.topic + length - strlen(DLT_SUFFIX), DLT_SUFFIX) != 0))
-		coupon_outbox_append(psprintf("%s" DLT_SUFFIX, event.topic), from_utf8(event.key),
-							 "coupon.dead_letter", from_utf8(dead_letter_payload(&event, why)));
+		coupon_outbox_append(psprintf("%s" DLT_SUFFIX, event.topic), event.key,
+							 "coupon.dead_letter", dead_letter_payload(&event, why));
 	coupon_publisher_problem("an event for topic \"%s\" is a dead letter: %s", event.topic, why->reason);
-	coupon_outbox_remove(entry);
+	return true;
 }
 
 /* Events of the batch that are done with: the rows go. */
 static void
 settle(void)
 {
-	int			count = ndelivered;
-	int			dead = nrejected;
+	MemoryContext context;
 
+	if (ndelivered == 0 && nrejected == 0)
+		return;
+	settling = true;
+	nlocked = 0;
 	for (int i = 0; i < ndelivered; i++)
 	{
-		coupon_outbox_remove(&batch[delivered[i]]);
-		batch[delivered[i]].state = SETTLED;
+		if (coupon_outbox_remove(&batch[delivered[i]]))
+			batch[delivered[i]].state = REMOVED;
+		else
+			nlocked++;
 	}
 	if (nrejected > 0)
 	{
 		coupon_spi_connect();
+		context = AllocSetContextCreate(CurrentMemoryContext, "coupon dead letter",
+										ALLOCSET_DEFAULT_SIZES);
 		for (int i = 0; i < nrejected; i++)
 		{
-			bury(&rejected[i]);
-			batch[rejected[i].entry].state = SETTLED;
+			MemoryContext oldcontext = MemoryContextSwitchTo(context);
+
+			if (bury(&rejected[i]))
+				batch[rejected[i].entry].state = REMOVED;
+			else
+				nlocked++;
+			MemoryContextSwitchTo(oldcontext);
+			MemoryContextReset(context);
 		}
 		coupon_spi_finish();
 	}
-	nsettled += ndelivered + nrejected;
-	ndelivered = nrejected = 0;
-	coupon_publisher_count(nsent, count, 0, dead);
 	CommandCounterIncrement();
 }
 
@@ -381,12 +434,30 @@ name_topics(void)
 	campaigns_wanted = false;
 }
 
-/* An event that need not, or cannot, be sent. */
-static void
-skip(CouponOutboxEntry *entry)
+/* Kafka carries UTF-8.  False: the text has no form in it. */
+static bool
+to_utf8(const char **text)
 {
-	entry->state = SETTLED;
-	nsettled++;
+	int			encoding = GetDatabaseEncoding();
+	int			length = strlen(*text);
+	unsigned char *converted;
+	Oid			proc;
+
+	if (encoding == PG_UTF8)
+		return true;
+	if (encoding == PG_SQL_ASCII)
+		return pg_verify_mbstr(PG_UTF8, *text, length, true);
+	proc = FindDefaultConversionProc(encoding, PG_UTF8);
+	if (!OidIsValid(proc))
+		return false;
+	converted = MemoryContextAllocHuge(CurrentMemoryContext,
+									   (Size) length * MAX_CONVERSION_GROWTH + 1);
+	if (pg_do_encoding_conversion_buf(proc, encoding, PG_UTF8, (unsigned char *) *text, length,
+									  converted, Min((Size) length * MAX_CONVERSION_GROWTH + 1, INT_MAX),
+									  true) != length)
+		return false;
+	*text = (char *) converted;
+	return true;
 }
 
 /* False: no more for now. */
@@ -407,13 +478,18 @@ send_event(int number)
 	switch (coupon_sink_topic_state(topic))
 	{
 		case COUPON_TOPIC_UNKNOWN:
-			topic_wanted = true;
+			awaited = topic;
 			return false;
 		case COUPON_TOPIC_REFUSED:
 			skip(entry);
 			return true;
 		case COUPON_TOPIC_READY:
 			break;
+	}
+	if (!to_utf8(&event.key) || !to_utf8(&event.type) || !to_utf8(&event.payload))
+	{
+		note_rejected(number, 1, "it cannot be converted to UTF-8", false);
+		return nrejected < REJECTED_MAX;
 	}
 	switch (coupon_sink_send(topic, &event, number, &reason))
 	{
@@ -422,10 +498,11 @@ send_event(int number)
 			nsent++;
 			return true;
 		case COUPON_POISON:
-			note_rejected(number, 1, reason);
-			return true;
+			/* what the client will not send is too large */
+			note_rejected(number, 1, reason, false);
+			return nrejected < REJECTED_MAX;
 		case COUPON_SINK_FULL:
-			sink_full = true;
+			full_with = Max(nsent, 1);
 			return false;
 		case COUPON_SINK_BROKEN:
 			close_sink();
@@ -443,19 +520,35 @@ send_batch(void)
 	MemoryContext oldcontext = MemoryContextSwitchTo(context);
 	bool		more = true;
 
-	sink_full = false;
-	topic_wanted = false;
+	full_with = 0;
+	awaited = NULL;
 	for (int rows = 0; rows < SEND_ROWS && next < nbatch && more; rows++)
 	{
 		if (batch[next].state == WAITING)
 			more = send_event(next);
-		if (more)
+		if (next < nbatch && batch[next].state != WAITING)
 			next++;
 		MemoryContextReset(context);
 	}
 	MemoryContextSwitchTo(oldcontext);
 	MemoryContextDelete(context);
-	return more && next < nbatch;
+	return (more && next < nbatch) || (nrejected > 0 && nlocked == 0);
+}
+
+/* A new batch of that size, and room to note its reports. */
+static void
+make_room(int n)
+{
+	if (n > max_delivered)
+	{
+		if (delivered != NULL)
+			pfree(delivered);
+		delivered = NULL;
+		max_delivered = 0;
+		delivered = MemoryContextAllocHuge(TopMemoryContext, mul_size(n, sizeof(int)));
+		max_delivered = n;
+	}
+	nbatch = n;
 }
 
 static bool
@@ -465,8 +558,10 @@ work(void)
 	if (ndelivered > 0 || nrejected > 0)
 	{
 		settle();
-		if (nsettled == nbatch)
+		if (nsettled + ndelivered + nrejected == nbatch)
 		{
+			if (nlocked > 0)
+				return false;
 			coupon_outbox_rotate();
 			return true;		/* what was removed must be seen as removed */
 		}
@@ -489,7 +584,7 @@ work(void)
 		if (coupon_sink_adopt_topics())
 			coupon_outbox_forget();
 		nbatch = next = nsettled = 0;
-		nbatch = coupon_outbox_collect(&batch, coupon_sink_refuses);
+		make_room(coupon_outbox_collect(&batch, coupon_sink_refuses));
 		if (nbatch == 0)
 		{
 			coupon_outbox_rotate();
@@ -504,6 +599,7 @@ coupon_publish_step(void)
 {
 	bool		more;
 
+	settled();
 	coupon_outbox_open();
 	more = work();
 	coupon_publisher_count(nsent, 0, 0, 0);

@@ -21,15 +21,17 @@ extern bool coupon_publish_serve(void);
 /* Would a step collect what sessions have just committed? */
 extern bool coupon_publish_listens(void);
 
-/* After an error, at once: everything not removed will be sent again. */
-extern void coupon_publish_abandon(void);
+/* After a step that failed and was rolled back: it did not happen. */
+extern void coupon_publish_recover(const char *message);
 
 /* The settings have changed: take them over as soon as nothing is under way. */
 extern void coupon_publish_reconfigure(void);
 
-/* What is under way: sent and without a report, or reported and not removed. */
+/* Is there a batch that is not done with? */
+extern bool coupon_publish_under_way(void);
+
+/* Of it: sent and without a report. */
 extern int	coupon_publish_in_flight(void);
-extern int	coupon_publish_unsettled(void);
 
 /* Removes what has been delivered, in a transaction, and nothing else. */
 extern void coupon_publish_settle(void);

@@ -32,6 +32,7 @@ typedef enum CouponVerdict
 {
 	COUPON_DELIVERED,
 	COUPON_REJECTED,			/* by the broker, for good: this event or one sent with it */
+	COUPON_TOO_LARGE,			/* the same, for that reason */
 	COUPON_UNDELIVERED			/* the sink is broken */
 } CouponVerdict;
 

@@ -67,6 +67,17 @@ static int	wanted_partitions;
 static int	wanted_replication;
 static bool create_topics;
 
+/* The state as it was last shown. */
+static CouponBrokerState shown = COUPON_BROKER_NONE;
+
+static void
+show_state(CouponBrokerState state)
+{
+	if (state != shown)
+		coupon_publisher_set_state(state);
+	shown = state;
+}
+
 /* ---- opening ---- */
 
 static bool
@@ -217,9 +228,9 @@ coupon_sink_open(bool one_by_one)
 	rd_kafka_conf_t *conf;
 
 	Assert(client == NULL);
-	if (coupon_kafka_brokers[0] == '\0')
+	if (coupon_kafka_brokers[strspn(coupon_kafka_brokers, " ")] == '\0')
 	{
-		coupon_publisher_set_state(COUPON_BROKER_OFF);
+		show_state(COUPON_BROKER_OFF);
 		return false;
 	}
 	make_pipe();
@@ -235,12 +246,12 @@ coupon_sink_open(bool one_by_one)
 	if (!set_properties(conf, one_by_one))
 	{
 		rd_kafka_conf_destroy(conf);
-		coupon_publisher_set_state(COUPON_BROKER_MISCONFIGURED);
+		show_state(COUPON_BROKER_MISCONFIGURED);
 		return false;
 	}
 	if (!make_client(conf))
 	{
-		coupon_publisher_set_state(COUPON_BROKER_MISCONFIGURED);
+		show_state(COUPON_BROKER_MISCONFIGURED);
 		return false;
 	}
 	queue = rd_kafka_queue_get_main(client);
@@ -252,7 +263,7 @@ coupon_sink_open(bool one_by_one)
 	wanted_replication = coupon_kafka_replication;
 	create_topics = coupon_kafka_create_topics;
 	doubt_topics();
-	coupon_publisher_set_state(COUPON_BROKER_CONNECTING);
+	show_state(COUPON_BROKER_CONNECTING);
 	return true;
 }
 
@@ -373,9 +384,16 @@ take_reports(rd_kafka_event_t *event, CouponReport report)
 		uint32		tag = (uint32) (uintptr_t) message->_private;
 
 		if (message->err == RD_KAFKA_RESP_ERR_NO_ERROR)
+		{
+			show_state(COUPON_BROKER_UP);
 			report(tag, COUPON_DELIVERED, NULL);
+		}
 		else if (is_permanent(message->err))
-			report(tag, COUPON_REJECTED, rd_kafka_err2str(message->err));
+			report(tag, message->err == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE ||
+				   message->err == RD_KAFKA_RESP_ERR_INVALID_MSG_SIZE ||
+				   message->err == RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE ?
+				   COUPON_TOO_LARGE : COUPON_REJECTED,
+				   rd_kafka_err2str(message->err));
 		else
 		{
 			if (!broken)
@@ -384,6 +402,28 @@ take_reports(rd_kafka_event_t *event, CouponReport report)
 										 rd_kafka_err2str(message->err));
 			broken = true;
 			report(tag, COUPON_UNDELIVERED, rd_kafka_err2str(message->err));
+		}
+	}
+}
+
+/*
+ * Nothing is connected any more, perhaps because nothing was to be said: a
+ * question will tell.
+ */
+static void
+ask_again(void)
+{
+	HASH_SEQ_STATUS scan;
+	CouponTopic *topic;
+
+	hash_seq_init(&scan, topics);
+	while ((topic = hash_seq_search(&scan)) != NULL)
+	{
+		if (topic->state == COUPON_TOPIC_READY)
+		{
+			topic->check_at = 0;
+			hash_seq_term(&scan);
+			break;
 		}
 	}
 }
@@ -403,7 +443,9 @@ take_error(rd_kafka_event_t *event)
 			broken = true;
 			break;
 		case RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN:
-			coupon_publisher_set_state(COUPON_BROKER_DOWN);
+			show_state(COUPON_BROKER_DOWN);
+			coupon_publisher_problem("no broker can be reached: %s", rd_kafka_event_error_string(event));
+			ask_again();
 			break;
 		default:
 			coupon_publisher_problem("%s: %s", rd_kafka_err2name(error),
@@ -712,7 +754,7 @@ coupon_sink_check_topics(void)
 		topic->check_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CHECK_AGAIN_MS);
 		return;
 	}
-	coupon_publisher_set_state(COUPON_BROKER_UP);
+	show_state(COUPON_BROKER_UP);
 	if (metadata->topic_cnt == 1)
 		judge_topic(topic, &metadata->topics[0]);
 	rd_kafka_metadata_destroy(metadata);

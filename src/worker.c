@@ -54,6 +54,7 @@
 #define LAUNCHER_INTERVAL_MS	1000
 #define RESTART_DELAY_MS		2000	/* of a worker that stopped */
 #define BACK_OFF_MS				1000	/* after an error in a cycle */
+#define LOCKED_MS				50		/* while DDL has the extension's tables */
 #define HOUSEKEEPING_MS			500 /* longest time without a look around */
 
 static const CouponWorkerKind *const kinds[COUPON_WORKER_IDS] = {
@@ -69,11 +70,12 @@ static const CouponWorkerKind *my_kind = NULL;
 static int	my_instance = 0;
 static CouponWorkerSlot *my_slot = NULL;
 
+static void say_farewell(void);
+
 static void
 leave(void)
 {
-	if (my_kind != NULL && my_kind->stop != NULL)
-		my_kind->stop();
+	say_farewell();
 	proc_exit(0);
 }
 
@@ -81,8 +83,8 @@ leave(void)
 static void
 look_around(void)
 {
-	if (ProcDiePending && my_kind != NULL && my_kind->stop != NULL)
-		my_kind->stop();
+	if (ProcDiePending)
+		say_farewell();
 	CHECK_FOR_INTERRUPTS();
 	if (ConfigReloadPending)
 	{
@@ -351,12 +353,21 @@ database_is_wanted(void)
 	return false;
 }
 
+/* What a cycle found. */
+typedef enum Found
+{
+	NO_EXTENSION,
+	LOCKED,						/* by DDL; try again soon */
+	NOTHING_TO_DO,
+	DONE_SOME					/* and there is more */
+} Found;
+
 /*
  * The extension is there, and nobody is dropping it: its tables could be
  * locked without waiting, in the order in which DROP EXTENSION locks them.
  */
-static bool
-extension_is_usable(void)
+static Found
+look_for_extension(void)
 {
 	static const char *const tables[] = {
 		"campaign", "shard", "unit", "issuance", "outbox_0", "outbox_1", "outbox_2", "dead_letter"
@@ -364,23 +375,23 @@ extension_is_usable(void)
 	Oid			ns = get_namespace_oid("coupon", true);
 
 	if (!OidIsValid(get_extension_oid("coupon", true)) || !OidIsValid(ns))
-		return false;
+		return NO_EXTENSION;
 	for (size_t i = 0; i < lengthof(tables); i++)
 	{
 		Oid			table = get_relname_relid(tables[i], ns);
 
 		if (!OidIsValid(table) || !ConditionalLockRelationOid(table, RowExclusiveLock) ||
 			get_relname_relid(tables[i], ns) != table)
-			return false;
+			return LOCKED;
 	}
-	return true;
+	return NOTHING_TO_DO;
 }
 
-/* One cycle in one transaction; true if there is more to do at once. */
-static bool
+/* One cycle in one transaction. */
+static Found
 run_cycle(const CouponWorkerKind *kind)
 {
-	bool		more = false;
+	Found		found;
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
@@ -389,36 +400,60 @@ run_cycle(const CouponWorkerKind *kind)
 		CommitTransactionCommand();
 		leave();
 	}
-	if (extension_is_usable())
+	found = look_for_extension();
+	if (found == NOTHING_TO_DO)
 	{
 		PushActiveSnapshot(GetTransactionSnapshot());
 		pgstat_report_activity(STATE_RUNNING, kind->name);
-		more = kind->work();
+		if (kind->work())
+			found = DONE_SOME;
 		PopActiveSnapshot();
 	}
 	CommitTransactionCommand();
 	pgstat_report_stat(true);
 	pgstat_report_activity(STATE_IDLE, NULL);
-	return more;
+	return found;
+}
+
+static void
+say_farewell(void)
+{
+	if (my_kind == NULL || my_kind->stop == NULL)
+		return;
+	HOLD_INTERRUPTS();
+	my_kind->stop();
+	StartTransactionCommand();
+	if (look_for_extension() == NOTHING_TO_DO)
+	{
+		PushActiveSnapshot(GetTransactionSnapshot());
+		my_kind->finish();
+		PopActiveSnapshot();
+	}
+	CommitTransactionCommand();
+	RESUME_INTERRUPTS();
 }
 
 /* True if the cycle failed, after reporting why. */
 static bool
-run_cycle_safely(const CouponWorkerKind *kind, MemoryContext context, bool *more)
+run_cycle_safely(const CouponWorkerKind *kind, MemoryContext context, Found *found)
 {
 	volatile bool failed = false;
+	ErrorData  *error;
 
 	PG_TRY();
 	{
-		*more = run_cycle(kind);
+		*found = run_cycle(kind);
 	}
 	PG_CATCH();
 	{
 		HOLD_INTERRUPTS();
 		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
 		EmitErrorReport();
 		FlushErrorState();
 		AbortCurrentTransaction();
+		if (kind->recover != NULL)
+			kind->recover(error->message);
 		RESUME_INTERRUPTS();
 		failed = true;
 	}
@@ -483,14 +518,14 @@ wait_for_work(void)
 	}
 }
 
-/* After an error: whatever is to be done will not succeed at once. */
+/* When whatever is to be done will not succeed at once, woken or not. */
 static void
-back_off(void)
+back_off(long ms)
 {
 	TimestampTz start = GetCurrentTimestamp();
 	long		left;
 
-	while ((left = BACK_OFF_MS - TimestampDifferenceMilliseconds(start, GetCurrentTimestamp())) > 0)
+	while ((left = ms - TimestampDifferenceMilliseconds(start, GetCurrentTimestamp())) > 0)
 		wait_ms(left);
 }
 
@@ -536,18 +571,16 @@ coupon_worker_main(Datum arg)
 		my_kind->start();
 	for (;;)
 	{
-		bool		more = false;
+		Found		found = NOTHING_TO_DO;
 
 		/* what is asked for from now on, this cycle may not see */
 		if (listens())
 			pg_atomic_exchange_u32(&my_slot->woken, 0);
-		if (run_cycle_safely(my_kind, context, &more))
-		{
-			if (my_kind->recover != NULL)
-				my_kind->recover();
-			back_off();
-		}
-		else if (!more)
+		if (run_cycle_safely(my_kind, context, &found) || found == NO_EXTENSION)
+			back_off(BACK_OFF_MS);
+		else if (found == LOCKED)
+			back_off(LOCKED_MS);
+		else if (found == NOTHING_TO_DO)
 			wait_for_work();
 		else
 		{

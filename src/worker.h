@@ -40,8 +40,8 @@ typedef struct CouponWorkerKind
 	 */
 	bool		(*wait) (long ms);
 
-	/* After a cycle that failed and was rolled back; must not throw. */
-	void		(*recover) (void);
+	/* After a cycle that failed and was rolled back, and why; must not throw. */
+	void		(*recover) (const char *message);
 
 	/* After the settings were read again. */
 	void		(*reload) (void);
@@ -55,8 +55,12 @@ typedef struct CouponWorkerKind
 	 */
 	bool		(*listens) (void);
 
-	/* Asked to end, outside of any transaction; must take well below a second. */
+	/*
+	 * Asked to end: what is done outside of any transaction, well below a
+	 * second, and then in one, if the extension's tables are not locked.
+	 */
 	void		(*stop) (void);
+	void		(*finish) (void);
 } CouponWorkerKind;
 
 extern const CouponWorkerKind coupon_sweeper;	/* worker_sweeper.c */

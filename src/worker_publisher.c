@@ -4,14 +4,12 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
@@ -68,36 +66,26 @@ publish_wait(long ms)
 {
 	if (coupon_publish_serve())
 		return true;
-	if (coupon_publish_in_flight() > 0 || coupon_publish_unsettled() > 0)
+	if (coupon_publish_under_way())
 		ms = Min(ms, TICK_MS);
 	wait_for_events(ms);
 	return coupon_publish_serve();
 }
 
 /*
- * Asked to end: what is in flight gets a moment to arrive, so that a restart
- * publishes little twice.
+ * What is in flight gets a moment to arrive, so that a restart publishes
+ * little twice.
  */
 static void
 publish_stop(void)
 {
 	TimestampTz end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), FAREWELL_MS);
 
-	HOLD_INTERRUPTS();
 	while (coupon_publish_in_flight() > 0 && GetCurrentTimestamp() < end)
 	{
 		wait_for_events(10);
 		(void) coupon_publish_serve();
 	}
-	if (coupon_publish_unsettled() > 0)
-	{
-		StartTransactionCommand();
-		PushActiveSnapshot(GetTransactionSnapshot());
-		coupon_publish_settle();
-		PopActiveSnapshot();
-		CommitTransactionCommand();
-	}
-	RESUME_INTERRUPTS();
 }
 
 const CouponWorkerKind coupon_publisher = {
@@ -106,8 +94,9 @@ const CouponWorkerKind coupon_publisher = {
 	.interval = publish_interval,
 	.listens = coupon_publish_listens,
 	.wait = publish_wait,
-	.recover = coupon_publish_abandon,
+	.recover = coupon_publish_recover,
 	.reload = coupon_publish_reconfigure,
 	.start = publish_start,
-	.stop = publish_stop
+	.stop = publish_stop,
+	.finish = coupon_publish_settle
 };
