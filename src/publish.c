@@ -51,6 +51,7 @@
 #define SETTLE_ROWS		2000	/* worth a step though more are in flight */
 #define REJECTED_MAX	100		/* in one step, by the client itself */
 #define SETTLE_MS		100		/* the same, for fewer */
+#define BROKEN_MS		1000	/* after a sink that broke */
 #define OPEN_AGAIN_MS	2000	/* after a configuration that was wrong */
 #define RECONFIGURE_MS	1000	/* longest wait for reports before the sink is closed */
 #define DLT_SUFFIX		".DLT"
@@ -256,6 +257,14 @@ coupon_publish_reconfigure(void)
 	open_at = 0;
 }
 
+/* It broke, and a new one may break as soon: not at once. */
+static void
+give_up_sink(void)
+{
+	close_sink();
+	open_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BROKEN_MS);
+}
+
 /* Takes reports, and closes the sink if it is of no more use. */
 static void
 take_reports(void)
@@ -264,7 +273,9 @@ take_reports(void)
 
 	if (!coupon_sink_is_open())
 		return;
-	if (!works || (suspicious && !one_by_one))
+	if (!works)
+		give_up_sink();
+	else if (suspicious && !one_by_one)
 		close_sink();
 	else if (reconfigure &&
 			 (nsent == 0 || TimestampDifferenceExceeds(reconfigure_since, GetCurrentTimestamp(),
@@ -505,7 +516,7 @@ send_event(int number)
 			full_with = Max(nsent, 1);
 			return false;
 		case COUPON_SINK_BROKEN:
-			close_sink();
+			give_up_sink();
 			return false;
 	}
 	return false;

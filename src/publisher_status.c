@@ -21,6 +21,7 @@
 #include "shmem.h"
 
 #define LOG_AGAIN_MS	(60 * 1000) /* the same problem */
+#define LOG_LINES		30			/* in that time, of all problems */
 #define STATE_NATTS		12
 
 PG_FUNCTION_INFO_V1(coupon_publisher_state);
@@ -74,6 +75,8 @@ coupon_publisher_problem(const char *fmt,...)
 {
 	static char logged[COUPON_STATUS_TEXT];
 	static TimestampTz logged_at = 0;
+	static TimestampTz minute = 0;
+	static int	lines = 0;
 	CouponPublisherStatus *s = status();
 	TimestampTz now = GetCurrentTimestamp();
 	char		text[COUPON_STATUS_TEXT];
@@ -95,7 +98,13 @@ coupon_publisher_problem(const char *fmt,...)
 	s->failed_at = now;
 	SpinLockRelease(&s->mutex);
 
-	if (strcmp(logged, text) != 0 || TimestampDifferenceExceeds(logged_at, now, LOG_AGAIN_MS))
+	if (TimestampDifferenceExceeds(minute, now, LOG_AGAIN_MS))
+	{
+		minute = now;
+		lines = 0;
+	}
+	if ((strcmp(logged, text) != 0 || TimestampDifferenceExceeds(logged_at, now, LOG_AGAIN_MS)) &&
+		++lines <= LOG_LINES)
 	{
 		strlcpy(logged, text, sizeof(logged));
 		logged_at = now;

@@ -434,14 +434,16 @@ take_error(rd_kafka_event_t *event)
 	rd_kafka_resp_err_t error = rd_kafka_event_error(event);
 	char		message[256];
 
+	if (rd_kafka_event_error_is_fatal(event))
+	{
+		error = rd_kafka_fatal_error(client, message, sizeof(message));
+		coupon_publisher_problem("the Kafka client gave up: %s: %s",
+								 rd_kafka_err2name(error), message);
+		broken = true;
+		return;
+	}
 	switch (error)
 	{
-		case RD_KAFKA_RESP_ERR__FATAL:
-			error = rd_kafka_fatal_error(client, message, sizeof(message));
-			coupon_publisher_problem("the Kafka client gave up: %s: %s",
-									 rd_kafka_err2name(error), message);
-			broken = true;
-			break;
 		case RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN:
 			show_state(COUPON_BROKER_DOWN);
 			coupon_publisher_problem("no broker can be reached: %s", rd_kafka_event_error_string(event));
