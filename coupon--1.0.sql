@@ -510,12 +510,14 @@ BEGIN ATOMIC
 	       s.last_error, s.failed_at, clock_timestamp() - b.xact_start, b.pid, s.size_bytes
 	  FROM coupon.publisher_state() s
 	  LEFT JOIN LATERAL (
-		SELECT a.xact_start, a.pid
-		  FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+		SELECT coalesce(a.xact_start, p.prepared) AS xact_start, a.pid
+		  FROM pg_locks l
+		  LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+		  LEFT JOIN pg_prepared_xacts p ON l.pid IS NULL AND p.transaction::text = split_part(l.virtualtransaction, '/', 2)
 		 WHERE l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
 		   AND l.relation IN ('coupon.outbox_0'::regclass, 'coupon.outbox_1'::regclass, 'coupon.outbox_2'::regclass)
-		   AND a.backend_type NOT LIKE 'coupon %' AND a.pid <> pg_backend_pid()
-		 ORDER BY a.xact_start LIMIT 1) b ON true;
+		   AND (a.backend_type NOT LIKE 'coupon %' AND a.pid <> pg_backend_pid() OR p.transaction IS NOT NULL)
+		 ORDER BY 1 LIMIT 1) b ON true;
 END;
 COMMENT ON FUNCTION coupon_outbox_status() IS
 	'the outbox and its publisher: what is yet to be published and since when, what became of the rest since the server started, the broker and the last error, the oldest open transaction that uses the outbox';

@@ -42,8 +42,11 @@ typedef struct CouponDatabase
  */
 extern CouponDatabase *coupon_database(void);
 
-/* The same for a worker: makes the entry; ERROR if there are too many. */
-extern CouponDatabase *coupon_database_claim(void);
+/*
+ * For a worker: its place in the entry, which is made if there is none, with
+ * its latch; ERROR if there are too many.
+ */
+extern CouponWorkerSlot *coupon_database_claim(CouponWorkerId id, int instance);
 
 /* Wakes a worker of that kind, now or when this transaction commits. */
 extern void coupon_wake(CouponWorkerId id);

@@ -149,11 +149,13 @@ make_room(uint64 *cut)
 {
 	if (max_entries < 2 * BATCH_MAX)
 	{
-		max_entries = Max(max_entries * 2, 1024);
+		int			wanted = Max(max_entries * 2, 1024);
+
 		if (entries == NULL)
-			entries = MemoryContextAlloc(TopMemoryContext, max_entries * sizeof(CouponOutboxEntry));
+			entries = MemoryContextAlloc(TopMemoryContext, wanted * sizeof(CouponOutboxEntry));
 		else
-			entries = repalloc_huge(entries, max_entries * sizeof(CouponOutboxEntry));
+			entries = repalloc_huge(entries, wanted * sizeof(CouponOutboxEntry));
+		max_entries = wanted;
 		return;
 	}
 	qsort(entries, nentries, sizeof(CouponOutboxEntry), compare_entries);
@@ -208,7 +210,7 @@ read_page(int number, Buffer buffer, Snapshot snapshot, uint64 *cut,
 	XLogRecPtr	lsn;
 
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
-	lsn = PageGetLSN(page);
+	lsn = BufferGetLSNAtomic(buffer);
 	if (XLogRecPtrIsInvalid(lsn) || child->lsns[block] != lsn)
 	{
 		OffsetNumber last = PageIsNew(page) ? 0 : PageGetMaxOffsetNumber(page);

@@ -53,6 +53,7 @@
 #define SETTLE_MS		100		/* the same, for fewer */
 #define BROKEN_MS		1000	/* after a sink that broke */
 #define OPEN_AGAIN_MS	2000	/* after a configuration that was wrong */
+#define SILENCE_MS		10000	/* is worth a word */
 #define RECONFIGURE_MS	1000	/* longest wait for reports before the sink is closed */
 #define DLT_SUFFIX		".DLT"
 
@@ -85,6 +86,7 @@ static int *delivered = NULL;	/* has room for the whole batch */
 static int	ndelivered = 0;
 static int	max_delivered = 0;
 static bool settling = false;	/* a step has removed some, see REMOVED */
+static bool rotation_due = false;	/* rows have gone */
 static int	nlocked = 0;		/* rows that it could not remove */
 static TimestampTz delivered_since = 0;
 
@@ -100,6 +102,7 @@ static bool reconfigure = false;
 static bool campaigns_wanted = false;	/* their topics are to be looked up */
 static TimestampTz reconfigure_since = 0;
 static TimestampTz open_at = 0; /* not before */
+static TimestampTz heard_at = 0;	/* of the broker, or the sending began */
 
 bool
 coupon_publish_under_way(void)
@@ -172,11 +175,13 @@ note_rejected(int entry, int attempts, const char *reason, bool carries)
 {
 	if (nrejected == max_rejected)
 	{
-		max_rejected = Max(16, max_rejected * 2);
+		int			wanted = Max(16, max_rejected * 2);
+
 		if (rejected == NULL)
-			rejected = MemoryContextAlloc(TopMemoryContext, max_rejected * sizeof(Rejected));
+			rejected = MemoryContextAlloc(TopMemoryContext, wanted * sizeof(Rejected));
 		else
-			rejected = repalloc_huge(rejected, max_rejected * sizeof(Rejected));
+			rejected = repalloc_huge(rejected, wanted * sizeof(Rejected));
+		max_rejected = wanted;
 	}
 	rejected[nrejected].entry = entry;
 	rejected[nrejected].attempts = attempts;
@@ -192,7 +197,13 @@ report(uint32 tag, CouponVerdict verdict, const char *reason)
 	int			entry = tag;
 
 	Assert(entry < nbatch && batch[entry].state == SENT);
-	if (verdict == COUPON_DELIVERED)
+	heard_at = GetCurrentTimestamp();
+	if (verdict == COUPON_TOPIC_DENIED)
+	{
+		nsent--;
+		skip(&batch[entry]);
+	}
+	else if (verdict == COUPON_DELIVERED)
 	{
 		nsent--;
 		note_delivered(entry);
@@ -252,6 +263,11 @@ coupon_publish_recover(const char *message)
 void
 coupon_publish_reconfigure(void)
 {
+	if (coupon_sink_is_open() && !coupon_sink_is_outdated())
+	{
+		coupon_sink_doubt_topics();
+		return;
+	}
 	reconfigure = true;
 	reconfigure_since = GetCurrentTimestamp();
 	open_at = 0;
@@ -295,6 +311,14 @@ coupon_publish_serve(void)
 		return GetCurrentTimestamp() >= open_at;
 
 	coupon_sink_check_topics();
+	if (nsent > 0 && TimestampDifferenceExceeds(heard_at, GetCurrentTimestamp(), SILENCE_MS))
+	{
+		heard_at = GetCurrentTimestamp();
+		coupon_publisher_problem("nothing has been acknowledged for %d seconds though events are in flight: a partition may have no leader, or too few replicas",
+								 SILENCE_MS / 1000);
+	}
+	if (nsettled == nbatch && coupon_sink_can_adopt())
+		return true;
 	if (awaited != NULL && coupon_sink_topic_state(awaited) != COUPON_TOPIC_UNKNOWN)
 		return true;
 	if (full_with > 0 && nsent <= full_with / 2)
@@ -505,6 +529,8 @@ send_event(int number)
 	switch (coupon_sink_send(topic, &event, number, &reason))
 	{
 		case COUPON_SENT:
+			if (nsent == 0)
+				heard_at = GetCurrentTimestamp();
 			entry->state = SENT;
 			nsent++;
 			return true;
@@ -571,11 +597,16 @@ work(void)
 		settle();
 		if (nsettled + ndelivered + nrejected == nbatch)
 		{
-			if (nlocked > 0)
-				return false;
-			coupon_outbox_rotate();
-			return true;		/* what was removed must be seen as removed */
+			/* what was removed must be seen as removed, and stay so */
+			rotation_due = true;
+			return nlocked == 0;
 		}
+	}
+	if (rotation_due && nsettled == nbatch)
+	{
+		rotation_due = false;
+		coupon_outbox_rotate();
+		return true;
 	}
 	if (!coupon_sink_is_open())
 		open_sink();
@@ -599,6 +630,7 @@ work(void)
 		if (nbatch == 0)
 		{
 			coupon_outbox_rotate();
+			rotation_due = false;
 			return false;
 		}
 	}

@@ -24,7 +24,10 @@ extern bool coupon_publish_listens(void);
 /* After a step that failed and was rolled back: it did not happen. */
 extern void coupon_publish_recover(const char *message);
 
-/* The settings have changed: take them over as soon as nothing is under way. */
+/*
+ * The settings were read again.  If they have changed, they are taken over as
+ * soon as nothing is under way; topics are checked again in any case.
+ */
 extern void coupon_publish_reconfigure(void);
 
 /* Is there a batch that is not done with? */

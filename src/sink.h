@@ -33,6 +33,7 @@ typedef enum CouponVerdict
 	COUPON_DELIVERED,
 	COUPON_REJECTED,			/* by the broker, for good: this event or one sent with it */
 	COUPON_TOO_LARGE,			/* the same, for that reason */
+	COUPON_TOPIC_DENIED,		/* no right to write to the topic, which is refused now */
 	COUPON_UNDELIVERED			/* the sink is broken */
 } CouponVerdict;
 
@@ -46,6 +47,9 @@ typedef void (*CouponReport) (uint32 tag, CouponVerdict verdict, const char *rea
  */
 extern bool coupon_sink_open(bool one_by_one);
 extern bool coupon_sink_is_open(void);
+
+/* Would it be opened otherwise now? */
+extern bool coupon_sink_is_outdated(void);
 
 /* Forgets what was sent and has no report. */
 extern void coupon_sink_close(void);
@@ -66,7 +70,11 @@ extern bool coupon_sink_poll(CouponReport report);
 extern CouponTopic *coupon_sink_topic(const char *name);
 extern CouponTopicState coupon_sink_topic_state(const CouponTopic *topic);
 extern bool coupon_sink_refuses(const char *topic);
+extern bool coupon_sink_can_adopt(void);
 extern bool coupon_sink_adopt_topics(void);	/* true if there were any */
+
+/* All of them are to be checked again. */
+extern void coupon_sink_doubt_topics(void);
 
 /* Asks the broker about topics, one after the other, up to 200 ms each call. */
 extern void coupon_sink_check_topics(void);

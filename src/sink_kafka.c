@@ -16,6 +16,7 @@
 #include <librdkafka/rdkafka.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -63,6 +64,9 @@ static pg_atomic_uint32 closing;	/* clients that threads are destroying */
 static char source[NAMEDATALEN + 16];	/* ce_source */
 
 /* The settings as of the opening. */
+static char *opened_brokers = NULL;
+static char *opened_file = NULL;
+static struct stat opened_stat;
 static int	wanted_partitions;
 static int	wanted_replication;
 static bool create_topics;
@@ -217,9 +221,57 @@ doubt_topics(void)
 	{
 		if (topic->state == COUPON_TOPIC_READY)
 			topic->state = COUPON_TOPIC_UNKNOWN;
+		topic->adoptable = false;
 		topic->check_at = 0;
 		topic->creating_since = 0;
 	}
+}
+
+void
+coupon_sink_doubt_topics(void)
+{
+	HASH_SEQ_STATUS scan;
+	CouponTopic *topic;
+
+	hash_seq_init(&scan, topics);
+	while ((topic = hash_seq_search(&scan)) != NULL)
+		topic->check_at = 0;
+}
+
+/* What stat says of the file of properties; zeros without one. */
+static struct stat
+stat_file(void)
+{
+	struct stat st;
+
+	if (coupon_kafka_config_file[0] == '\0' || stat(coupon_kafka_config_file, &st) != 0)
+		memset(&st, 0, sizeof(st));
+	return st;
+}
+
+static void
+keep_string(char **kept, const char *value)
+{
+	char	   *copy = MemoryContextStrdup(TopMemoryContext, value);
+
+	if (*kept != NULL)
+		pfree(*kept);
+	*kept = copy;
+}
+
+bool
+coupon_sink_is_outdated(void)
+{
+	struct stat st = stat_file();
+
+	return strcmp(opened_brokers, coupon_kafka_brokers) != 0 ||
+		strcmp(opened_file, coupon_kafka_config_file) != 0 ||
+		st.st_ino != opened_stat.st_ino || st.st_size != opened_stat.st_size ||
+		st.st_mtim.tv_sec != opened_stat.st_mtim.tv_sec ||
+		st.st_mtim.tv_nsec != opened_stat.st_mtim.tv_nsec || st.st_mode != opened_stat.st_mode ||
+		wanted_partitions != coupon_kafka_partitions ||
+		wanted_replication != coupon_kafka_replication ||
+		create_topics != coupon_kafka_create_topics;
 }
 
 bool
@@ -240,6 +292,10 @@ coupon_sink_open(bool one_by_one)
 		make_topics();
 	}
 	snprintf(source, sizeof(source), "/coupon/%s", get_database_name(MyDatabaseId));
+
+	keep_string(&opened_brokers, coupon_kafka_brokers);
+	keep_string(&opened_file, coupon_kafka_config_file);
+	opened_stat = stat_file();
 
 	conf = rd_kafka_conf_new();
 	rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG);
@@ -361,7 +417,6 @@ is_permanent(rd_kafka_resp_err_t error)
 		case RD_KAFKA_RESP_ERR_INVALID_MSG_SIZE:
 		case RD_KAFKA_RESP_ERR_INVALID_MSG:
 		case RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE:
-		case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
 		case RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP:
 		case RD_KAFKA_RESP_ERR_INVALID_RECORD:
 		case RD_KAFKA_RESP_ERR_POLICY_VIOLATION:
@@ -373,6 +428,8 @@ is_permanent(rd_kafka_resp_err_t error)
 			return false;
 	}
 }
+
+static void refuse_topic(CouponTopic *topic, const char *problem);
 
 static void
 take_reports(rd_kafka_event_t *event, CouponReport report)
@@ -387,6 +444,12 @@ take_reports(rd_kafka_event_t *event, CouponReport report)
 		{
 			show_state(COUPON_BROKER_UP);
 			report(tag, COUPON_DELIVERED, NULL);
+		}
+		else if (message->err == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED)
+		{
+			refuse_topic(coupon_sink_topic(rd_kafka_topic_name(message->rkt)),
+						 rd_kafka_err2str(message->err));
+			report(tag, COUPON_TOPIC_DENIED, NULL);
 		}
 		else if (is_permanent(message->err))
 			report(tag, message->err == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE ||
@@ -568,6 +631,24 @@ show_refused(void)
 }
 
 bool
+coupon_sink_can_adopt(void)
+{
+	HASH_SEQ_STATUS scan;
+	CouponTopic *topic;
+
+	hash_seq_init(&scan, topics);
+	while ((topic = hash_seq_search(&scan)) != NULL)
+	{
+		if (topic->state == COUPON_TOPIC_REFUSED && topic->adoptable)
+		{
+			hash_seq_term(&scan);
+			return true;
+		}
+	}
+	return false;
+}
+
+bool
 coupon_sink_adopt_topics(void)
 {
 	HASH_SEQ_STATUS scan;
@@ -610,10 +691,14 @@ accept_topic(CouponTopic *topic)
 static void
 refuse_topic(CouponTopic *topic, const char *problem)
 {
+	bool		known = topic->state == COUPON_TOPIC_REFUSED && strcmp(topic->problem, problem) == 0;
+
 	topic->creating_since = 0;
 	topic->check_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), REFUSED_AGAIN_MS);
 	topic->state = COUPON_TOPIC_REFUSED;
 	topic->adoptable = false;
+	if (known)
+		return;
 	strlcpy(topic->problem, problem, sizeof(topic->problem));
 	show_refused();
 	coupon_publisher_problem("topic \"%s\" is refused, its events stay in the outbox: %s",

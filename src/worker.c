@@ -542,6 +542,22 @@ leave_slot(int code, Datum arg)
 	my_slot->latch = NULL;
 }
 
+/*
+ * Whatever sessions of this database begin with, workers work.  Nobody's
+ * objects are to stand in for ours.
+ */
+static const char *const fixed_settings[][2] = {
+	{"search_path", "pg_catalog, pg_temp"},
+	{"default_transaction_isolation", "read committed"},
+	{"default_transaction_read_only", "off"},
+	{"default_transaction_deferrable", "off"},
+	{"session_replication_role", "origin"},
+	{"row_security", "off"},
+	{"statement_timeout", "0"},
+	{"lock_timeout", "0"},
+	{"idle_in_transaction_session_timeout", "0"}
+};
+
 void
 coupon_worker_main(Datum arg)
 {
@@ -555,15 +571,14 @@ coupon_worker_main(Datum arg)
 	memcpy(&database, MyBgworkerEntry->bgw_extra, sizeof(Oid));
 	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
 	pgstat_report_appname(my_kind->name);
-	/* nobody's objects are to stand in for ours */
-	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_SUSET, PGC_S_OVERRIDE);
+	for (size_t i = 0; i < lengthof(fixed_settings); i++)
+		SetConfigOption(fixed_settings[i][0], fixed_settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
 
 	if (!claim_database(id, my_instance))
 		proc_exit(0);
 	coupon_shmem_attach();
-	my_slot = &coupon_database_claim()->workers[id][my_instance];
+	my_slot = coupon_database_claim(id, my_instance);
 	before_shmem_exit(leave_slot, 0);
-	my_slot->latch = MyLatch;
 	context = AllocSetContextCreate(TopMemoryContext, "coupon worker", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(context);
 

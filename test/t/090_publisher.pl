@@ -179,14 +179,16 @@ my $dead = status('dead_letters');
 my %seen = map { $_->{value} => 1 } grep { $_->{headers}{ce_type} eq 'rejected' } on('other');
 is(scalar(keys %seen) + $dead, 500, "a rejection loses nothing: $dead dead letters, the rest arrives");
 cmp_ok($dead, '<=', 11, 'and takes no neighbours along');
+is(sql('SELECT coupon_dead_letter_discard()'), $dead, 'dead letters can be discarded');
+
+# a right that is missing is the topic's fault, not the events'
 $broker->command('error Produce 4 TOPIC_AUTHORIZATION_FAILED');
 sql(q{SELECT coupon_emit('other', 'k' || g % 7, 'denied', jsonb_build_object('n', g)) FROM generate_series(1, 300) g});
-drained('denials');
+poll_until('denied', sub { status('refused_topics') =~ /other: .*authorization/i });
 $broker->command('clear Produce');
+drained('the right is there');
 %seen = map { $_->{value} => 1 } grep { $_->{headers}{ce_type} eq 'denied' } on('other');
-is(scalar(keys %seen) + status('dead_letters') - $dead, 300, 'nor does a broker that denies the right to write');
-$dead = status('dead_letters');
-is(sql('SELECT coupon_dead_letter_discard()'), $dead, 'dead letters can be discarded');
+is(scalar(keys %seen) . ' ' . status('dead_letters'), '300 0', 'events wait until the right to write is there');
 
 # ---- configuration ----
 
