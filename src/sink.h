@@ -76,7 +76,7 @@ extern bool coupon_sink_adopt_topics(void);	/* true if there were any */
 /* All of them are to be checked again. */
 extern void coupon_sink_doubt_topics(void);
 
-/* Asks the broker about topics, one after the other, up to 200 ms each call. */
+/* Asks the broker about topics, one after the other, and takes the answers. */
 extern void coupon_sink_check_topics(void);
 
 /* Sends an event; reason is set for COUPON_POISON. */

@@ -43,7 +43,10 @@ static const struct
 	{"partitioner", "events of a key go where Java clients expect them"},
 	{"allow.auto.create.topics", "coupon.kafka_create_topics says it"},
 	{"log.queue", "logs go to the server's log"},
-	{"delivery.report.only.error", "deliveries must be reported"}
+	{"delivery.report.only.error", "deliveries must be reported"},
+	{"enabled_events", "deliveries must be reported"},
+	{"internal.*", "it is the client's own"},
+	{"test.*", "it is for tests of the client"}
 };
 
 static const char *
@@ -111,7 +114,11 @@ read_line(char *line, int number, List **properties)
 	property->line = number;
 	for (size_t i = 0; i < lengthof(refused); i++)
 	{
-		if (strcmp(property->name, refused[i].name) == 0)
+		size_t		prefix = strcspn(refused[i].name, "*");
+
+		if (refused[i].name[prefix] == '*' ?
+			strncmp(property->name, refused[i].name, prefix) == 0 :
+			strcmp(property->name, refused[i].name) == 0)
 			return psprintf("line %d: property \"%s\" is refused: %s", number,
 							property->name, refused[i].why);
 	}

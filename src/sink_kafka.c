@@ -7,8 +7,8 @@
  * on one queue, which this process polls; a pipe tells it when.  The threads
  * are made with all signals blocked: signals are this process's.
  *
- * A handle is destroyed by a thread as well, because that may wait for a
- * resolver or a connection, and nobody here has the time.
+ * What waits for the network runs in threads of our own, which know nothing
+ * but librdkafka: asking about a topic, and destroying a client.
  */
 #include "postgres.h"
 
@@ -38,7 +38,7 @@
 #include "sink.h"
 #include "sink_config.h"
 
-#define CHECK_TIMEOUT_MS	200		/* of one question to the broker */
+#define CHECK_TIMEOUT_MS	5000	/* of one question to the broker */
 #define CHECK_AGAIN_MS		200		/* after a question without an answer */
 #define REFUSED_AGAIN_MS	5000	/* has somebody seen to the topic? */
 #define CREATE_TIMEOUT_MS	15000
@@ -55,7 +55,31 @@ struct CouponTopic
 	char		problem[COUPON_STATUS_TEXT];
 };
 
+/*
+ * A question about a topic, or whether anybody is there, and its answer: a
+ * thread's until it is answered.
+ */
+typedef struct Question
+{
+	char		topic[COUPON_MAX_TOPIC + 5];
+	rd_kafka_t *client;
+	rd_kafka_topic_t *handle;	/* NULL: no topic */
+	pthread_t	thread;
+	pg_atomic_uint32 answered;
+	rd_kafka_resp_err_t error;
+	const struct rd_kafka_metadata *metadata;
+} Question;
+
+/* What a thread is to destroy. */
+typedef struct Remains
+{
+	rd_kafka_t *client;
+	Question   *question;		/* or NULL */
+} Remains;
+
 static rd_kafka_t *client = NULL;
+static Question *question = NULL;	/* the one that is asked */
+static TimestampTz asked_at = 0;	/* the last one */
 static rd_kafka_queue_t *queue = NULL;
 static bool broken = false;
 static int	pipe_fds[2] = {-1, -1};
@@ -338,11 +362,43 @@ coupon_sink_fd(void)
 
 /* ---- closing ---- */
 
+/* Starts a thread, which has all signals blocked. */
+static bool
+start_thread(pthread_t *thread, void *(*run) (void *), void *arg)
+{
+	sigset_t	all;
+	sigset_t	before;
+	int			failed;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	failed = pthread_create(thread, NULL, run, arg);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return failed == 0;
+}
+
+/* Waits for the answer. */
+static void
+free_question(Question *q)
+{
+	pthread_join(q->thread, NULL);
+	if (q->metadata != NULL)
+		rd_kafka_metadata_destroy(q->metadata);
+	if (q->handle != NULL)
+		rd_kafka_topic_destroy(q->handle);
+	free(q);
+}
+
 /* A thread: nothing of PostgreSQL in here. */
 static void *
 destroy_client(void *arg)
 {
-	rd_kafka_destroy((rd_kafka_t *) arg);
+	Remains    *remains = arg;
+
+	if (remains->question != NULL)
+		free_question(remains->question);
+	rd_kafka_destroy(remains->client);
+	free(remains);
 	pg_atomic_fetch_sub_u32(&closing, 1);
 	return NULL;
 }
@@ -352,10 +408,8 @@ coupon_sink_close(void)
 {
 	HASH_SEQ_STATUS scan;
 	CouponTopic *topic;
+	Remains    *remains;
 	pthread_t	thread;
-	sigset_t	all;
-	sigset_t	before;
-	int			failed;
 
 	if (client == NULL)
 		return;
@@ -371,16 +425,18 @@ coupon_sink_close(void)
 	rd_kafka_purge(client, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT |
 				   RD_KAFKA_PURGE_F_NON_BLOCKING);
 
+	/* without the memory or the thread, the client is left to the process's end */
 	pg_atomic_fetch_add_u32(&closing, 1);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	failed = pthread_create(&thread, NULL, destroy_client, client);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (failed)
-		destroy_client(client);
-	else
-		pthread_detach(thread);
+	remains = malloc(sizeof(Remains));
+	if (remains != NULL)
+	{
+		remains->client = client;
+		remains->question = question;
+		if (start_thread(&thread, destroy_client, remains))
+			pthread_detach(thread);
+	}
 	client = NULL;
+	question = NULL;
 	queue = NULL;
 }
 
@@ -469,28 +525,6 @@ take_reports(rd_kafka_event_t *event, CouponReport report)
 	}
 }
 
-/*
- * Nothing is connected any more, perhaps because nothing was to be said: a
- * question will tell.
- */
-static void
-ask_again(void)
-{
-	HASH_SEQ_STATUS scan;
-	CouponTopic *topic;
-
-	hash_seq_init(&scan, topics);
-	while ((topic = hash_seq_search(&scan)) != NULL)
-	{
-		if (topic->state == COUPON_TOPIC_READY)
-		{
-			topic->check_at = 0;
-			hash_seq_term(&scan);
-			break;
-		}
-	}
-}
-
 static void
 take_error(rd_kafka_event_t *event)
 {
@@ -510,7 +544,6 @@ take_error(rd_kafka_event_t *event)
 		case RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN:
 			show_state(COUPON_BROKER_DOWN);
 			coupon_publisher_problem("no broker can be reached: %s", rd_kafka_event_error_string(event));
-			ask_again();
 			break;
 		default:
 			coupon_publisher_problem("%s: %s", rd_kafka_err2name(error),
@@ -826,25 +859,92 @@ topic_to_check(void)
 	return found;
 }
 
+/* A thread: nothing of PostgreSQL in here. */
+static void *
+ask(void *arg)
+{
+	Question   *q = arg;
+
+	q->error = rd_kafka_metadata(q->client, 0, q->handle, &q->metadata, CHECK_TIMEOUT_MS);
+	pg_write_barrier();
+	pg_atomic_write_u32(&q->answered, 1);
+	if (write(pipe_fds[1], "1", 1) < 0)
+	{
+		/* it is full, so it will be read */
+	}
+	return NULL;
+}
+
+/* topic may be NULL */
+static void
+start_question(CouponTopic *topic)
+{
+	Question   *q = calloc(1, sizeof(Question));
+
+	/* again later, whatever happens to this one */
+	asked_at = GetCurrentTimestamp();
+	if (topic != NULL)
+		topic->check_at = TimestampTzPlusMilliseconds(asked_at, CHECK_AGAIN_MS);
+	if (q == NULL)
+		return;
+	q->client = client;
+	if (topic != NULL)
+	{
+		strlcpy(q->topic, topic->name, sizeof(q->topic));
+		q->handle = rd_kafka_topic_new(client, topic->name, NULL);
+	}
+	pg_atomic_init_u32(&q->answered, 0);
+	if (start_thread(&q->thread, ask, q))
+		question = q;
+	else
+	{
+		if (q->handle != NULL)
+			rd_kafka_topic_destroy(q->handle);
+		free(q);
+	}
+}
+
+static void
+take_answer(void)
+{
+	CouponTopic *topic = question->handle ? coupon_sink_topic(question->topic) : NULL;
+
+	if (question->error == RD_KAFKA_RESP_ERR_NO_ERROR)
+	{
+		show_state(COUPON_BROKER_UP);
+		if (topic != NULL && question->metadata->topic_cnt == 1)
+			judge_topic(topic, &question->metadata->topics[0]);
+	}
+	else if (topic != NULL)
+	{
+		topic->check_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CHECK_AGAIN_MS);
+		coupon_publisher_problem("no answer about topic \"%s\": %s", topic->name,
+								 rd_kafka_err2str(question->error));
+	}
+}
+
 void
 coupon_sink_check_topics(void)
 {
-	const struct rd_kafka_metadata *metadata;
 	CouponTopic *topic;
-	rd_kafka_resp_err_t error;
 
-	if (client == NULL || (topic = topic_to_check()) == NULL)
+	if (client == NULL)
 		return;
-	error = rd_kafka_metadata(client, 0, topic_handle(topic), &metadata, CHECK_TIMEOUT_MS);
-	if (error != RD_KAFKA_RESP_ERR_NO_ERROR)
+	if (question == NULL)
 	{
-		topic->check_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CHECK_AGAIN_MS);
-		return;
+		topic = topic_to_check();
+		if (topic != NULL ||
+			(shown != COUPON_BROKER_UP &&
+			 TimestampDifferenceExceeds(asked_at, GetCurrentTimestamp(), CHECK_AGAIN_MS)))
+			start_question(topic);
 	}
-	show_state(COUPON_BROKER_UP);
-	if (metadata->topic_cnt == 1)
-		judge_topic(topic, &metadata->topics[0]);
-	rd_kafka_metadata_destroy(metadata);
+	else if (pg_atomic_read_u32(&question->answered) != 0)
+	{
+		pg_read_barrier();
+		take_answer();
+		free_question(question);
+		question = NULL;
+	}
 }
 
 /* ---- sending ---- */
