@@ -42,6 +42,12 @@ ifneq ($(wildcard $(PGXS)),)
 
 include $(PGXS)
 
+# Says what to install where the headers of librdkafka are missing.
+src/sink_kafka.o src/sink_kafka.bc: | check-librdkafka
+check-librdkafka:
+	@echo '#include <librdkafka/rdkafka.h>' | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 || { \
+		echo 'No librdkafka/rdkafka.h: install the headers of librdkafka (Debian: librdkafka-dev).' >&2; exit 1; }
+
 # Any header may change any object; the whole build takes seconds.
 $(OBJS) $(OBJS:.o=.bc): $(wildcard src/*.h)
 
@@ -108,4 +114,4 @@ kafka: kafka-programs
 check-layers:
 	@test/bin/check_layers
 
-.PHONY: tmp_install test test-run demo demo-run bench bench-run bench-figures bench-figures-run kafka-programs kafka check-layers
+.PHONY: check-librdkafka tmp_install test test-run demo demo-run bench bench-run bench-figures bench-figures-run kafka-programs kafka check-layers
