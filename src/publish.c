@@ -99,6 +99,7 @@ static bool one_by_one = false; /* the sink was opened so */
 static int	full_with = 0;		/* so many were in flight when the sink was full; 0: it is not */
 static CouponTopic *awaited = NULL; /* the next event's topic is being checked */
 static bool reconfigure = false;
+static bool reloaded = false;	/* topics that are refused get a fresh start */
 static bool campaigns_wanted = false;	/* their topics are to be looked up */
 static TimestampTz reconfigure_since = 0;
 static TimestampTz open_at = 0; /* not before */
@@ -263,6 +264,7 @@ coupon_publish_recover(const char *message)
 void
 coupon_publish_reconfigure(void)
 {
+	reloaded = true;
 	if (coupon_sink_is_open() && !coupon_sink_is_outdated())
 	{
 		coupon_sink_doubt_topics();
@@ -317,7 +319,7 @@ coupon_publish_serve(void)
 		coupon_publisher_problem("nothing has been acknowledged for %d seconds though events are in flight: a partition may have no leader, or too few replicas",
 								 SILENCE_MS / 1000);
 	}
-	if (nsettled == nbatch && coupon_sink_can_adopt())
+	if (nsettled == nbatch && (reloaded || coupon_sink_can_adopt()))
 		return true;
 	if (awaited != NULL && coupon_sink_topic_state(awaited) != COUPON_TOPIC_UNKNOWN)
 		return true;
@@ -538,6 +540,9 @@ send_event(int number)
 			/* what the client will not send is too large */
 			note_rejected(number, 1, reason, false);
 			return nrejected < REJECTED_MAX;
+		case COUPON_DENIED:
+			skip(entry);
+			return true;
 		case COUPON_SINK_FULL:
 			full_with = Max(nsent, 1);
 			return false;
@@ -622,6 +627,13 @@ work(void)
 		{
 			close_sink();
 			return true;
+		}
+		if (reloaded)
+		{
+			coupon_sink_forget_refused();
+			name_topics();
+			coupon_outbox_forget();
+			reloaded = false;
 		}
 		if (coupon_sink_adopt_topics())
 			coupon_outbox_forget();

@@ -25,6 +25,7 @@ typedef enum CouponSent
 	COUPON_SENT,				/* a report will come, unless the sink is closed */
 	COUPON_SINK_FULL,			/* again when reports have come */
 	COUPON_POISON,				/* will never be accepted */
+	COUPON_DENIED,				/* no right to write to the topic, which is refused now */
 	COUPON_SINK_BROKEN			/* close it, open it, send again what has no report */
 } CouponSent;
 
@@ -72,6 +73,9 @@ extern CouponTopicState coupon_sink_topic_state(const CouponTopic *topic);
 extern bool coupon_sink_refuses(const char *topic);
 extern bool coupon_sink_can_adopt(void);
 extern bool coupon_sink_adopt_topics(void);	/* true if there were any */
+
+/* Those that are refused are unknown again; if somebody wants them, he will ask. */
+extern void coupon_sink_forget_refused(void);
 
 /* All of them are to be checked again. */
 extern void coupon_sink_doubt_topics(void);

@@ -84,6 +84,7 @@ static rd_kafka_queue_t *queue = NULL;
 static bool broken = false;
 static int	pipe_fds[2] = {-1, -1};
 static HTAB *topics = NULL;
+static CouponTopic *last_topic = NULL;	/* that was looked up */
 static pg_atomic_uint32 closing;	/* clients that threads are destroying */
 static char source[NAMEDATALEN + 16];	/* ce_source */
 
@@ -97,6 +98,8 @@ static bool create_topics;
 
 /* The state as it was last shown. */
 static CouponBrokerState shown = COUPON_BROKER_NONE;
+
+static void show_refused(void);
 
 static void
 show_state(CouponBrokerState state)
@@ -137,8 +140,7 @@ set_properties(rd_kafka_conf_t *conf, bool one_by_one)
 		{"socket.nagle.disable", "true"},
 		{"socket.keepalive.enable", "true"},
 		{"reconnect.backoff.max.ms", "2000"},
-		{"topic.metadata.refresh.interval.ms", "60000"},
-		{"log.connection.close", "false"}
+		{"topic.metadata.refresh.interval.ms", "60000"}
 	};
 	static const char *const fixed[][2] = {
 		{"acks", "all"},
@@ -306,6 +308,7 @@ coupon_sink_open(bool one_by_one)
 	Assert(client == NULL);
 	if (coupon_kafka_brokers[strspn(coupon_kafka_brokers, " ")] == '\0')
 	{
+		coupon_publisher_set_refused("");
 		show_state(COUPON_BROKER_OFF);
 		return false;
 	}
@@ -338,6 +341,7 @@ coupon_sink_open(bool one_by_one)
 	rd_kafka_set_log_queue(client, NULL);
 	rd_kafka_queue_io_event_enable(queue, pipe_fds[1], "1", 1);
 
+	show_refused();
 	broken = false;
 	wanted_partitions = coupon_kafka_partitions;
 	wanted_replication = coupon_kafka_replication;
@@ -545,6 +549,11 @@ take_error(rd_kafka_event_t *event)
 			show_state(COUPON_BROKER_DOWN);
 			coupon_publisher_problem("no broker can be reached: %s", rd_kafka_event_error_string(event));
 			break;
+		case RD_KAFKA_RESP_ERR__TRANSPORT:
+			/* brokers close connections that were idle; before that, it says why */
+			if (shown == COUPON_BROKER_UP)
+				break;
+			/* FALLTHROUGH */
 		default:
 			coupon_publisher_problem("%s: %s", rd_kafka_err2name(error),
 									 rd_kafka_event_error_string(event));
@@ -619,16 +628,15 @@ coupon_sink_poll(CouponReport report)
 CouponTopic *
 coupon_sink_topic(const char *name)
 {
-	static CouponTopic *last = NULL;
 	bool		found;
 	CouponTopic *topic;
 
-	if (last != NULL && strcmp(last->name, name) == 0)
-		return last;
+	if (last_topic != NULL && strcmp(last_topic->name, name) == 0)
+		return last_topic;
 	topic = hash_search(topics, name, HASH_ENTER, &found);
 	if (!found)
 		memset((char *) topic + sizeof(topic->name), 0, sizeof(CouponTopic) - sizeof(topic->name));
-	return last = topic;
+	return last_topic = topic;
 }
 
 CouponTopicState
@@ -661,6 +669,26 @@ show_refused(void)
 	}
 	coupon_publisher_set_refused(text.data);
 	pfree(text.data);
+}
+
+void
+coupon_sink_forget_refused(void)
+{
+	HASH_SEQ_STATUS scan;
+	CouponTopic *topic;
+
+	hash_seq_init(&scan, topics);
+	while ((topic = hash_seq_search(&scan)) != NULL)
+	{
+		if (topic->state == COUPON_TOPIC_REFUSED)
+		{
+			if (topic->handle != NULL)
+				rd_kafka_topic_destroy(topic->handle);
+			hash_search(topics, topic->name, HASH_REMOVE, NULL);
+		}
+	}
+	last_topic = NULL;
+	show_refused();
 }
 
 bool
@@ -1010,6 +1038,11 @@ coupon_sink_send(CouponTopic *topic, const CouponEvent *event, uint32 tag, const
 	if (error == RD_KAFKA_RESP_ERR__QUEUE_FULL)
 		return COUPON_SINK_FULL;
 	*reason = rd_kafka_err2str(error);
+	if (error == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED)
+	{
+		refuse_topic(topic, *reason);
+		return COUPON_DENIED;
+	}
 	if (is_permanent(error))
 		return COUPON_POISON;
 	coupon_publisher_problem("topic \"%s\" does not take events: %s", topic->name, *reason);

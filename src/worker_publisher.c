@@ -29,6 +29,7 @@ static void
 leave(int code, Datum arg)
 {
 	coupon_sink_shut(SHUT_MS);
+	coupon_publisher_set_refused("");
 	coupon_publisher_set_state(COUPON_BROKER_NONE);
 }
 

@@ -18,12 +18,14 @@ our @EXPORT = qw(storm_prepare storm_start storm_is_over storm_end storm_committ
 
 sub nap { select undef, undef, undef, $_[0]; return }
 
+# '' if there is none, or no server
 sub publisher_pid
 {
 	my ($node) = @_;
-
-	return $node->safe_psql('postgres', "SELECT pid FROM pg_stat_activity
+	my ($status, $pid) = $node->psql('postgres', "SELECT pid FROM pg_stat_activity
 		WHERE backend_type = 'coupon publisher' AND datname = current_database()");
+
+	return $status == 0 ? $pid : '';
 }
 
 # storm_prepare(node, keys): the tables.  A key's row is locked until commit,

@@ -83,7 +83,9 @@ for my $kill (1 .. 3)
 {
 	my $load = storm_start($node, 4, 10, 1000);
 	nap(0.7 + rand 0.5);
-	kill 'KILL', publisher_pid($node);
+	my $victim = '';
+	poll_until('a victim', sub { ($victim = publisher_pid($node)) ne '' });
+	kill 'KILL', $victim;
 	storm_end($load);
 	poll_until('the server is back', sub { $node->psql('postgres', 'SELECT 1') == 0 });
 	poll_until('a publisher', sub { publisher_pid($node) ne '' });

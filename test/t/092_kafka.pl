@@ -138,7 +138,9 @@ for my $fault (qw(worker worker worker server))
 	}
 	else
 	{
-		kill 'KILL', publisher_pid($node);
+		my $victim = '';
+		poll_until('a victim', sub { ($victim = publisher_pid($node)) ne '' });
+		kill 'KILL', $victim;
 		storm_end($load);
 		poll_until('the server is back', sub { $node->psql('postgres', 'SELECT 1') == 0 });
 		poll_until('a publisher', sub { publisher_pid($node) ne '' });
