@@ -15,14 +15,15 @@
  * but another try.
  *
  * Rejections.  A broker rejects a whole request, in which one event may be to
- * blame.  So the first rejection closes the sink, and the batch is sent again
- * with one event a request; only what is rejected then, or what the client
- * itself would never send, becomes a dead letter: a row of coupon.dead_letter
- * and an event for <topic>.DLT, in the transaction that removes the original.
+ * blame.  So the first rejection closes the sink, and what was under way is
+ * sent again one by one; only what is rejected then, or what the client itself
+ * would never send, becomes a dead letter: a row of coupon.dead_letter and an
+ * event for <topic>.DLT, in the transaction that removes the original.
  *
- * Order.  The sink keeps it within a key as long as it is open.  When it is
- * opened again everything without a report is sent again, oldest first: a
- * consumer that drops duplicates by id sees the same order.
+ * Order.  The sink keeps it within a key as long as it is open, and sends
+ * nothing any more when a request has failed for good.  When it is opened
+ * again everything without a report is sent again, oldest first: a consumer
+ * that drops duplicates by id sees the same order.
  */
 #include "postgres.h"
 
@@ -94,7 +95,7 @@ static Rejected *rejected = NULL;
 static int	nrejected = 0;
 static int	max_rejected = 0;
 
-static bool suspicious = false; /* something was rejected: one by one */
+static int	suspects = 0;		/* so many of the batch are to be sent one by one */
 static bool one_by_one = false; /* the sink was opened so */
 static int	full_with = 0;		/* so many were in flight when the sink was full; 0: it is not */
 static CouponTopic *awaited = NULL; /* the next event's topic is being checked */
@@ -216,9 +217,9 @@ report(uint32 tag, CouponVerdict verdict, const char *reason)
 	}
 	else if (verdict != COUPON_UNDELIVERED)
 	{
-		if (!suspicious)
+		if (suspects == 0)
 			coupon_publisher_problem("an event was rejected: %s", reason);
-		suspicious = true;
+		suspects = next;
 	}
 	/* what the sink lost stays SENT until it is closed */
 }
@@ -287,14 +288,16 @@ give_up_sink(void)
 static void
 take_reports(void)
 {
-	bool		works = coupon_sink_poll(report);
+	CouponSinkHealth health = coupon_sink_poll(report);
 
 	if (!coupon_sink_is_open())
 		return;
-	if (!works)
-		give_up_sink();
-	else if (suspicious && !one_by_one)
+	if (health == COUPON_SINK_GAP && !one_by_one)
+		suspects = next;
+	if (suspects > 0 && !one_by_one)
 		close_sink();
+	else if (health != COUPON_SINK_WORKS)
+		give_up_sink();
 	else if (reconfigure &&
 			 (nsent == 0 || TimestampDifferenceExceeds(reconfigure_since, GetCurrentTimestamp(),
 													   RECONFIGURE_MS)))
@@ -319,6 +322,10 @@ coupon_publish_serve(void)
 		coupon_publisher_problem("nothing has been acknowledged for %d seconds though events are in flight: a partition may have no leader, or too few replicas",
 								 SILENCE_MS / 1000);
 	}
+	if (reconfigure)
+		return false;			/* take_reports closes it in a moment */
+	if (one_by_one && nsent == 0 && next < nbatch && awaited == NULL)
+		return true;
 	if (nsettled == nbatch && (reloaded || coupon_sink_can_adopt()))
 		return true;
 	if (awaited != NULL && coupon_sink_topic_state(awaited) != COUPON_TOPIC_UNKNOWN)
@@ -446,7 +453,7 @@ open_sink(void)
 
 	if (coupon_sink_is_open() || now < open_at)
 		return;
-	one_by_one = suspicious;
+	one_by_one = suspects > 0;
 	reconfigure = false;
 	if (coupon_sink_open(one_by_one))
 		campaigns_wanted = true;
@@ -566,6 +573,8 @@ send_batch(void)
 	awaited = NULL;
 	for (int rows = 0; rows < SEND_ROWS && next < nbatch && more; rows++)
 	{
+		if (one_by_one && (nsent > 0 || next >= suspects))
+			break;
 		if (batch[next].state == WAITING)
 			more = send_event(next);
 		if (next < nbatch && batch[next].state != WAITING)
@@ -574,7 +583,15 @@ send_batch(void)
 	}
 	MemoryContextSwitchTo(oldcontext);
 	MemoryContextDelete(context);
-	return (more && next < nbatch) || (nrejected > 0 && nlocked == 0);
+	if (one_by_one && nsent == 0 && next >= suspects)
+	{
+		/* the rest is sent as usual */
+		suspects = 0;
+		close_sink();
+	}
+	if (nrejected > 0 && nlocked == 0)
+		return true;
+	return more && next < nbatch && !(one_by_one && nsent > 0);
 }
 
 /* A new batch of that size, and room to note its reports. */
@@ -622,7 +639,7 @@ work(void)
 
 	if (nsettled == nbatch)
 	{
-		suspicious = false;
+		suspects = 0;
 		if (one_by_one)
 		{
 			close_sink();

@@ -42,8 +42,9 @@ typedef enum CouponVerdict
 typedef void (*CouponReport) (uint32 tag, CouponVerdict verdict, const char *reason);
 
 /*
- * Opens the sink as the settings say.  With one_by_one, an event is sent in a
- * request of its own, so that a rejection is about that event.  False if no
+ * Opens the sink as the settings say.  With one_by_one, the caller sends an
+ * event only when it has the report of the last one, so that a rejection is
+ * about that event.  False if no
  * broker is configured or the configuration is wrong; the status says which.
  */
 extern bool coupon_sink_open(bool one_by_one);
@@ -61,8 +62,15 @@ extern void coupon_sink_shut(long ms);
 /* Becomes readable when there is something to poll for; constant. */
 extern int	coupon_sink_fd(void);
 
-/* Gives all reports that are there; answers false when the sink is broken. */
-extern bool coupon_sink_poll(CouponReport report);
+/* Gives all reports that are there. */
+typedef enum CouponSinkHealth
+{
+	COUPON_SINK_WORKS,
+	COUPON_SINK_GAP,			/* an event failed; nothing after it will be sent */
+	COUPON_SINK_BROKE
+} CouponSinkHealth;
+
+extern CouponSinkHealth coupon_sink_poll(CouponReport report);
 
 /*
  * Topics, as the settings of the sink's opening want them.  A topic that was

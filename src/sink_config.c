@@ -122,6 +122,9 @@ read_line(char *line, int number, List **properties)
 			return psprintf("line %d: property \"%s\" is refused: %s", number,
 							property->name, refused[i].why);
 	}
+	if ((strcmp(property->name, "sasl.mechanism") == 0 || strcmp(property->name, "sasl.mechanisms") == 0) &&
+		pg_strcasecmp(property->value, "OAUTHBEARER") == 0)
+		return psprintf("line %d: OAUTHBEARER is not supported: it needs a handler of tokens", number);
 	*properties = lappend(*properties, property);
 	return NULL;
 }

@@ -81,7 +81,7 @@ static rd_kafka_t *client = NULL;
 static Question *question = NULL;	/* the one that is asked */
 static TimestampTz asked_at = 0;	/* the last one */
 static rd_kafka_queue_t *queue = NULL;
-static bool broken = false;
+static CouponSinkHealth health = COUPON_SINK_WORKS;
 static int	pipe_fds[2] = {-1, -1};
 static HTAB *topics = NULL;
 static CouponTopic *last_topic = NULL;	/* that was looked up */
@@ -99,6 +99,8 @@ static bool create_topics;
 /* The state as it was last shown. */
 static CouponBrokerState shown = COUPON_BROKER_NONE;
 
+static bool explained = false;	/* why it is not up was said, which comes once */
+
 static void show_refused(void);
 
 static void
@@ -106,6 +108,8 @@ show_state(CouponBrokerState state)
 {
 	if (state != shown)
 		coupon_publisher_set_state(state);
+	if (state == COUPON_BROKER_UP || state == COUPON_BROKER_CONNECTING)
+		explained = false;
 	shown = state;
 }
 
@@ -179,7 +183,10 @@ set_properties(rd_kafka_conf_t *conf, bool one_by_one)
 		if (!set_property(conf, fixed[i][0], fixed[i][1], 0))
 			return false;
 	}
-	if (one_by_one && !set_property(conf, "batch.num.messages", "1", 0))
+	/* a failed request must not be overtaken by the next one */
+	if (!one_by_one && !set_property(conf, "enable.gapless.guarantee", "true", 0))
+		return false;
+	if (one_by_one && !set_property(conf, "linger.ms", "0", 0))
 		return false;
 	return set_property(conf, "bootstrap.servers", coupon_kafka_brokers, 0);
 }
@@ -342,7 +349,7 @@ coupon_sink_open(bool one_by_one)
 	rd_kafka_queue_io_event_enable(queue, pipe_fds[1], "1", 1);
 
 	show_refused();
-	broken = false;
+	health = COUPON_SINK_WORKS;
 	wanted_partitions = coupon_kafka_partitions;
 	wanted_replication = coupon_kafka_replication;
 	create_topics = coupon_kafka_create_topics;
@@ -519,11 +526,12 @@ take_reports(rd_kafka_event_t *event, CouponReport report)
 				   rd_kafka_err2str(message->err));
 		else
 		{
-			if (!broken)
+			if (health == COUPON_SINK_WORKS)
 				coupon_publisher_problem("an event for topic \"%s\" was not delivered: %s",
 										 rd_kafka_topic_name(message->rkt),
 										 rd_kafka_err2str(message->err));
-			broken = true;
+			if (health == COUPON_SINK_WORKS)
+				health = COUPON_SINK_BROKE;
 			report(tag, COUPON_UNDELIVERED, rd_kafka_err2str(message->err));
 		}
 	}
@@ -540,14 +548,15 @@ take_error(rd_kafka_event_t *event)
 		error = rd_kafka_fatal_error(client, message, sizeof(message));
 		coupon_publisher_problem("the Kafka client gave up: %s: %s",
 								 rd_kafka_err2name(error), message);
-		broken = true;
+		health = error == RD_KAFKA_RESP_ERR__GAPLESS_GUARANTEE ? COUPON_SINK_GAP : COUPON_SINK_BROKE;
 		return;
 	}
 	switch (error)
 	{
 		case RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN:
 			show_state(COUPON_BROKER_DOWN);
-			coupon_publisher_problem("no broker can be reached: %s", rd_kafka_event_error_string(event));
+			if (!explained)
+				coupon_publisher_problem("no broker can be reached: %s", rd_kafka_event_error_string(event));
 			break;
 		case RD_KAFKA_RESP_ERR__TRANSPORT:
 			/* brokers close connections that were idle; before that, it says why */
@@ -557,6 +566,7 @@ take_error(rd_kafka_event_t *event)
 		default:
 			coupon_publisher_problem("%s: %s", rd_kafka_err2name(error),
 									 rd_kafka_event_error_string(event));
+			explained = true;
 			break;
 	}
 }
@@ -573,8 +583,9 @@ take_log(rd_kafka_event_t *event)
 
 	if (rd_kafka_event_log(event, &facility, &text, &level) != 0)
 		return;
-	/* FAIL and ERROR come as errors, too */
-	if (level > 4 || strcmp(facility, "FAIL") == 0 || strcmp(facility, "ERROR") == 0)
+	/* FAIL, ERROR and FATAL come as errors, too; that a property is experimental is known */
+	if (level > 4 || strcmp(facility, "FAIL") == 0 || strcmp(facility, "ERROR") == 0 ||
+		strcmp(facility, "FATAL") == 0 || strstr(text, "enable.gapless.guarantee") != NULL)
 	{
 		ereport(DEBUG1, (errmsg_internal("librdkafka: %s: %s", facility, text)));
 		return;
@@ -590,7 +601,7 @@ take_log(rd_kafka_event_t *event)
 
 static void topic_created(rd_kafka_event_t *event);
 
-bool
+CouponSinkHealth
 coupon_sink_poll(CouponReport report)
 {
 	char		bytes[64];
@@ -620,7 +631,7 @@ coupon_sink_poll(CouponReport report)
 		}
 		rd_kafka_event_destroy(event);
 	}
-	return !broken;
+	return health;
 }
 
 /* ---- topics ---- */
@@ -946,8 +957,9 @@ take_answer(void)
 	else if (topic != NULL)
 	{
 		topic->check_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CHECK_AGAIN_MS);
-		coupon_publisher_problem("no answer about topic \"%s\": %s", topic->name,
-								 rd_kafka_err2str(question->error));
+		if (!explained)
+			coupon_publisher_problem("no answer about topic \"%s\": %s", topic->name,
+									 rd_kafka_err2str(question->error));
 	}
 }
 

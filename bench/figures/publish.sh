@@ -108,7 +108,7 @@ figure "sale with publishing on / off, at 64" "$(median <"$scratch/pairs")" at_l
 prepare_variant coupon
 publishing on
 wait_for "broker = 'up' AND unpublished = 0"
-timeout 40 kcat -C -u -q -X fetch.wait.max.ms=2 -X fetch.error.backoff.ms=1 -o end -b "$brokers" -t coupon-issued \
+timeout 45 kcat -C -u -q -X fetch.wait.max.ms=2 -X fetch.error.backoff.ms=1 -o end -b "$brokers" -t coupon-issued \
 	-f '%s\n' 2>/dev/null | perl -MTime::HiRes=time -ne '
 		$| = 1; print time, " $_"' >"$scratch/arrivals" &
 sleep 3
@@ -118,8 +118,8 @@ perl -MTime::HiRes=time -e '
 	for (1 .. 400) { printf "SELECT coupon_emit(%s, %s, %s, %s);\n", "\x27coupon-issued\x27", "\x27k$_\x27", "\x27t\x27", sprintf("\x27{\"t\": %.6f}\x27", time);
 		select undef, undef, undef, 0.02 + rand(0.04) }' | psql -qXAt >/dev/null
 sleep 0.5
-pkill -f "kcat -C -u -q -X fetch.wait.max.ms=2" || true
-wait %% 2>/dev/null || true
+kill $(jobs -p %?kcat) 2>/dev/null || true
+wait %?kcat 2>/dev/null || true
 read -r n p50 p99 < <(perl -ne '/^([\d.]+) .*"t": ?([\d.]+)/ and push @x, 1000 * ($1 - $2);
 	END { @x = sort { $a <=> $b } @x; printf "%d %.1f %.1f\n", scalar(@x), $x[@x / 2], $x[@x * 0.99] }' "$scratch/arrivals")
 figure "commit to consumer on an idle system, p50 ms" "$p50" at_most 15 "$n events, linger 5 ms"

@@ -182,7 +182,7 @@ cmp_ok($dead, '<=', 11, 'and takes no neighbours along');
 is(sql('SELECT coupon_dead_letter_discard()'), $dead, 'dead letters can be discarded');
 
 # a right that is missing is the topic's fault, not the events'
-$broker->command('error Produce 4 TOPIC_AUTHORIZATION_FAILED');
+$broker->command('error Produce 40 TOPIC_AUTHORIZATION_FAILED');
 sql(q{SELECT coupon_emit('other', 'k' || g % 7, 'denied', jsonb_build_object('n', g)) FROM generate_series(1, 300) g});
 poll_until('denied', sub { status('refused_topics') =~ /other: .*authorization/i });
 $broker->command('clear Produce');
@@ -200,6 +200,8 @@ for my $case (
 	[ "\n# c\nacks=1\n", qr/line 3.*acks/ ],
 	[ "sasl.password\n", qr/line 1 is not name=value/ ],
 	[ "no.such.property=1\n", qr/no\.such\.property/ ],
+	[ "internal.termination.signal=9\n", qr/internal\.termination\.signal/ ],
+	[ "sasl.mechanism=OAUTHBEARER\n", qr/OAUTHBEARER/ ],
 	[ "sasl.mechanism=PLAIN\nssl.key.password=TopSecret\nsecurity.protocol=bogus\n", qr/security\.protocol/ ])
 {
 	configure($case->[0]);

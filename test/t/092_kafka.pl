@@ -76,6 +76,18 @@ is(topics($brokers, 'partitions', 'small.DLT'), '12', 'with a topic of its own')
 is(scalar(@{ consume($brokers, 'small.DLT') }), 1, 'and an event there');
 sql('SELECT coupon_dead_letter_discard()');
 
+# in the middle of many: a rejected request must not be overtaken
+$kafka->create_topic('mixed', 12, 'max.message.bytes' => 400000);
+sql(q{CREATE TABLE mixed AS SELECT g AS n, 'key-' || g % 50 AS key, coupon_emit('mixed', 'key-' || g % 50, 'mixed', jsonb_build_object('n', g, 'x',
+	CASE g WHEN 7000 THEN (SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 29000)) ELSE '' END)) AS id
+	FROM generate_series(1, 20000) g});
+drained('poison among many');
+events_arrived([ map { my ($id, $key, $n) = split /\|/; [ $id, 'mixed', $key, $n ] }
+	  split /\n/, sql('SELECT id, key, n FROM mixed WHERE n <> 7000') ], consume($brokers, 'mixed'),
+	'F13: one rejected among 20,000');
+is(sql('SELECT topic, key FROM coupon.dead_letter'), 'mixed|key-0', 'which is the dead letter');
+sql('SELECT coupon_dead_letter_discard()');
+
 # ---- a login ----
 
 copy($kafka->client_properties, $node->data_dir . '/kafka.properties') or die $!;
