@@ -15,6 +15,8 @@ int			coupon_stock_map_memory = DEFAULT_STOCK_MAP_MEMORY;
 int			coupon_max_campaigns = DEFAULT_MAX_CAMPAIGNS;
 int			coupon_sold_out_wait = DEFAULT_SOLD_OUT_WAIT;
 int			coupon_sweep_interval = DEFAULT_SWEEP_INTERVAL;
+int			coupon_group_workers = DEFAULT_GROUP_WORKERS;
+bool		coupon_allow_autonomous = false;
 
 /* Settings that any session may have, preloaded or not. */
 void
@@ -27,6 +29,14 @@ coupon_guc_define(void)
 							DEFAULT_SOLD_OUT_WAIT, 0, MAX_SOLD_OUT_WAIT,
 							PGC_USERSET, GUC_UNIT_MS,
 							NULL, NULL, NULL);
+
+	DefineCustomBoolVariable("coupon.allow_autonomous",
+							 "Lets coupon_issue_grouped() run inside transaction blocks and functions.",
+							 "It commits on its own, whatever becomes of the transaction around it.",
+							 &coupon_allow_autonomous,
+							 false,
+							 PGC_USERSET, 0,
+							 NULL, NULL, NULL);
 }
 
 /* Settings of the server's start and of the workers. */
@@ -63,5 +73,13 @@ coupon_guc_define_postmaster(void)
 							&coupon_sweep_interval,
 							DEFAULT_SWEEP_INTERVAL, MIN_SWEEP_INTERVAL, MAX_SWEEP_INTERVAL,
 							PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("coupon.group_workers",
+							"Workers that carry out grouped calls, in each database.",
+							"One keeps two cores busy; 0: grouped calls are refused.",
+							&coupon_group_workers,
+							DEFAULT_GROUP_WORKERS, 0, MAX_GROUP_WORKERS,
+							PGC_SIGHUP, 0,
 							NULL, NULL, NULL);
 }

@@ -16,12 +16,16 @@
 #define DEFAULT_SWEEP_INTERVAL		1000			/* ms */
 #define MIN_SWEEP_INTERVAL			10
 #define MAX_SWEEP_INTERVAL			(3600 * 1000)
+#define DEFAULT_GROUP_WORKERS		1
+#define MAX_GROUP_WORKERS			8				/* = COUPON_MAX_INSTANCES */
 
 extern char *coupon_databases;
 extern int	coupon_stock_map_memory;
 extern int	coupon_max_campaigns;
 extern int	coupon_sold_out_wait;
 extern int	coupon_sweep_interval;
+extern int	coupon_group_workers;
+extern bool coupon_allow_autonomous;
 
 extern void coupon_guc_define(void);
 extern void coupon_guc_define_postmaster(void);

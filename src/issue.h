@@ -5,6 +5,8 @@
 #ifndef COUPON_ISSUE_H
 #define COUPON_ISSUE_H
 
+#include "fmgr.h"
+
 #include "status_codes.h"
 #include "store.h"
 
@@ -24,5 +26,14 @@ typedef struct CouponItem
  */
 extern void coupon_issue_batch(int64 campaign_id, CouponItem *items, int nitems,
 							   CouponWait wait);
+
+/*
+ * Gives the answer of a campaign that issues nothing at the moment (sold out,
+ * paused, closed, not open).  False, and nothing is done, if it might issue.
+ */
+extern bool coupon_issue_refuse(int64 campaign_id, CouponItem *item);
+
+/* An item with its outcome as the result of a function: coupon.issue_result. */
+extern Datum coupon_issue_result(FunctionCallInfo fcinfo, Datum user_id, const CouponItem *item);
 
 #endif							/* COUPON_ISSUE_H */

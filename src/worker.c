@@ -58,6 +58,7 @@
 
 static const CouponWorkerKind *const kinds[COUPON_WORKER_IDS] = {
 	[COUPON_SWEEPER] = &coupon_sweeper,
+	[COUPON_GROUP] = &coupon_group,
 };
 
 extern PGDLLEXPORT void coupon_launcher_main(Datum arg);
@@ -386,6 +387,8 @@ run_cycle(const CouponWorkerKind *kind)
 		PopActiveSnapshot();
 	}
 	CommitTransactionCommand();
+	if (kind->committed != NULL)
+		kind->committed();
 	pgstat_report_stat(true);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	return more;
@@ -488,6 +491,8 @@ static void
 leave_slot(int code, Datum arg)
 {
 	my_slot->latch = NULL;
+	if (my_kind->leave != NULL)
+		my_kind->leave();
 }
 
 void

@@ -40,14 +40,21 @@ typedef struct CouponWorkerKind
 	 */
 	bool		(*wait) (long ms);
 
+	/* After a cycle that was committed; must not throw. */
+	void		(*committed) (void);
+
 	/* After a cycle that failed and was rolled back; must not throw. */
 	void		(*recover) (void);
+
+	/* At exit, when nobody is told of this worker any more; must not throw. */
+	void		(*leave) (void);
 
 	/* After the settings were read again. */
 	void		(*reload) (void);
 } CouponWorkerKind;
 
 extern const CouponWorkerKind coupon_sweeper;	/* worker_sweeper.c */
+extern const CouponWorkerKind coupon_group; /* worker_group.c */
 
 /* Registers the launcher, while preloading. */
 extern void coupon_worker_register(void);
