@@ -15,6 +15,8 @@ INSERT INTO expected VALUES
 ('coupon_codes_generate(campaign_id bigint, pattern text, units bigint)', 'bigint'),
 ('coupon_issue(campaign_id bigint, user_id text)', 'coupon.issue_result'),
 ('coupon_issue(campaign_id bigint, user_id bigint)', 'coupon.issue_result'),
+('coupon_issue_grouped(campaign_id bigint, user_id text)', 'coupon.issue_result'),
+('coupon_issue_grouped(campaign_id bigint, user_id bigint)', 'coupon.issue_result'),
 ('coupon_issue_many(campaign_id bigint, user_ids text[])', 'SETOF coupon.issue_result'),
 ('coupon_redeem(campaign_id bigint, user_id text, order_ref text, serial bigint DEFAULT NULL::bigint)', 'coupon.redeem_result'),
 ('coupon_redeem(campaign_id bigint, user_id bigint, order_ref text, serial bigint DEFAULT NULL::bigint)', 'coupon.redeem_result'),
@@ -25,6 +27,7 @@ INSERT INTO expected VALUES
 ('coupon_expire(max_rows integer DEFAULT 1000)', 'bigint'),
 ('coupon_emit(topic text, key text, type text, payload jsonb)', 'uuid'),
 ('coupon_status(campaign_id bigint, OUT stock bigint, OUT issued bigint, OUT held bigint, OUT in_flight bigint, OUT remaining bigint, OUT answered_issued bigint, OUT answered_already_issued bigint, OUT answered_sold_out bigint, OUT answered_busy bigint, OUT answered_not_open bigint, OUT answered_closed bigint, OUT answered_paused bigint)', 'record'),
+('coupon_group_status(OUT workers integer, OUT batches bigint, OUT calls bigint, OUT mean_batch double precision, OUT largest_batch bigint, OUT commit_ms double precision, OUT repeated_batches bigint)', 'record'),
 ('coupon_verify(campaign_id bigint DEFAULT NULL::bigint, OUT campaign bigint, OUT law text, OUT serial bigint, OUT user_id text, OUT detail text)', 'SETOF record');
 
 -- Every function in the extension's target schema, whatever it is called.
