@@ -58,11 +58,13 @@ InitMaterializedSRF(FunctionCallInfo fcinfo, bits32 flags)
 	ExecInsertIndexTuples(rri, slot, estate, false, true, conflict, NIL, false)
 #endif
 
-/* 17: numbered processes, named wait events of extensions */
+/* 17: numbered processes, named wait events of extensions, owners of wait sets */
 #if PG_VERSION_NUM < 170000
+#define coupon_create_wait_event_set(context, n) CreateWaitEventSet(context, n)
 #define coupon_my_proc_number() ((uint32) MyProc->pgprocno)
 #define coupon_wait_event(name) PG_WAIT_EXTENSION
 #else
+#define coupon_create_wait_event_set(context, n) CreateWaitEventSet(NULL, n)
 #define coupon_my_proc_number() ((uint32) MyProcNumber)
 #define coupon_wait_event(name) WaitEventExtensionNew(name)
 #endif

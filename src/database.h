@@ -8,6 +8,8 @@
 #include "port/atomics.h"
 #include "storage/latch.h"
 
+#include "publisher_status.h"
+
 #define COUPON_MAX_DATABASES	64	/* with workers at the same time */
 #define COUPON_MAX_INSTANCES	8	/* of one kind of worker in a database */
 
@@ -16,6 +18,7 @@ typedef enum CouponWorkerId
 {
 	COUPON_SWEEPER,
 	COUPON_GROUP,
+	COUPON_PUBLISHER,
 	COUPON_WORKER_IDS			/* how many there are */
 } CouponWorkerId;
 
@@ -46,6 +49,7 @@ typedef struct CouponDatabase
 	pg_atomic_uint32 outbox_child;	/* set by the publisher, see outbox.c */
 	CouponWorkerSlot workers[COUPON_WORKER_IDS][COUPON_MAX_INSTANCES];
 	CouponGroup group;
+	CouponPublisherStatus publisher;
 } CouponDatabase;
 
 /*
@@ -54,8 +58,11 @@ typedef struct CouponDatabase
  */
 extern CouponDatabase *coupon_database(void);
 
-/* The same for a worker: makes the entry; ERROR if there are too many. */
-extern CouponDatabase *coupon_database_claim(void);
+/*
+ * For a worker: its place in the entry, which is made if there is none, with
+ * its latch; ERROR if there are too many.
+ */
+extern CouponWorkerSlot *coupon_database_claim(CouponWorkerId id, int instance);
 
 /* Wakes a worker of that kind, now or when this transaction commits. */
 extern void coupon_wake(CouponWorkerId id);

@@ -102,6 +102,7 @@ shmem_startup(void)
 			CouponDatabase *database = &coupon_shared->databases[i];
 
 			pg_atomic_init_u32(&database->outbox_child, 0);
+			SpinLockInit(&database->publisher.mutex);
 			for (int id = 0; id < COUPON_WORKER_IDS; id++)
 			{
 				for (int w = 0; w < COUPON_MAX_INSTANCES; w++)

@@ -4,7 +4,7 @@
  *	  transaction, answers when it is durable.
  *
  * A batch is bounded: it never waits for another transaction's row (busy is
- * the answer), and a lock that a session holds for longer than LOCK_PATIENCE_MS
+ * the answer), and a lock that a session holds for longer than LOCK_PATIENCE
  * is an ERROR for those who wait.  One call's ERROR is not its neighbours':
  * the batch is rolled back and worked off again, campaign by campaign and if
  * need be call by call, each in a subtransaction; that is as slow as it is
@@ -32,8 +32,7 @@
 
 #define CYCLE_MS			60000	/* of a worker that nobody calls */
 #define TABLES_PATIENCE_MS	1000	/* while the tables cannot be locked */
-#define TABLES_RETRY_MS		10
-#define LOCK_PATIENCE_MS		1000	/* for any other lock */
+#define LOCK_PATIENCE		"1s"	/* for any other lock */
 
 /* The calls that this worker has taken and not answered. */
 static CouponCall **taken = NULL;
@@ -43,8 +42,7 @@ static int	ntaken = 0;
 static instr_time worked_at;	/* when it was ready to commit */
 static bool repeated = false;
 
-static bool worked = true;		/* since the last look: the tables could be locked */
-static TimestampTz unusable_since = 0;
+static TimestampTz barred_since = 0;	/* 0: the tables could be locked */
 
 static int
 compare_calls(const void *a, const void *b)
@@ -192,7 +190,7 @@ issue_one_by_one(void)
 
 /* The batch is as durable as the most demanding of its callers asks for. */
 static void
-choose_settings(void)
+choose_durability(void)
 {
 	int			durability = taken[0]->durability;
 
@@ -205,8 +203,6 @@ choose_settings(void)
 						durability == SYNCHRONOUS_COMMIT_REMOTE_WRITE ? "remote_write" :
 						durability == SYNCHRONOUS_COMMIT_REMOTE_FLUSH ? "on" : "remote_apply",
 						PGC_USERSET, PGC_S_SESSION);
-	if (LockTimeout != LOCK_PATIENCE_MS)
-		SetConfigOption("lock_timeout", CppAsString2(LOCK_PATIENCE_MS), PGC_USERSET, PGC_S_SESSION);
 }
 
 /* One batch: all calls that wait now. */
@@ -217,16 +213,13 @@ carry_out(void)
 	MemoryContext context = CurrentMemoryContext;
 	volatile bool failed = false;
 
-	worked = true;
+	barred_since = 0;
 	repeated = false;
-	if (taken == NULL)
-		taken = MemoryContextAllocHuge(TopMemoryContext,
-									   coupon_group_max_calls() * sizeof(CouponCall *));
 	ntaken = coupon_group_take(database, taken);
 	if (ntaken == 0)
 		return false;
 
-	choose_settings();
+	choose_durability();
 	sort_by_campaign();
 	PG_TRY();
 	{
@@ -285,61 +278,51 @@ answer(void)
 	ntaken = 0;
 }
 
-/* The transaction was rolled back; why is in the server's log. */
+/* The transaction was rolled back. */
 static void
-give_up(void)
+give_up(const char *message)
 {
 	for (int i = 0; i < ntaken; i++)
 		coupon_call_set_error(taken[i], ERRCODE_COUPON_GROUP_UNAVAILABLE,
 							  "the transaction of the coupon group worker failed",
-							  "Nothing was issued.",
-							  "Try again; the reason is in the server's log.");
+							  message,
+							  "Nothing was issued: try again. There may be more in the server's log.");
 	coupon_group_answer(taken, ntaken);
 	ntaken = 0;
 }
 
-/*
- * Until calls wait.  Calls that wait although the last cycle came, but did not
- * get to work, are turned away in time: their sessions may hold the very locks.
- */
+/* Until calls wait. */
 static bool
 wait_for_calls(long ms)
 {
 	CouponDatabase *database = coupon_database();
 	uint32		bit = 1U << coupon_worker_instance();
 
+	pg_atomic_fetch_or_u32(&database->group.asleep, bit);
 	if (!coupon_group_has_calls(database))
-	{
-		pg_atomic_fetch_or_u32(&database->group.asleep, bit);
-		if (!coupon_group_has_calls(database))
-			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-							 ms, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		pg_atomic_fetch_and_u32(&database->group.asleep, ~bit);
-		return coupon_group_has_calls(database);
-	}
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 ms, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	pg_atomic_fetch_and_u32(&database->group.asleep, ~bit);
+	return coupon_group_has_calls(database);
+}
 
-	if (worked)
-	{
-		worked = false;
-		unusable_since = 0;
-		return true;
-	}
-	if (unusable_since == 0)
-		unusable_since = GetCurrentTimestamp();
-	if (TimestampDifferenceExceeds(unusable_since, GetCurrentTimestamp(), TABLES_PATIENCE_MS))
-	{
-		unusable_since = 0;
-		coupon_group_turn_away(database, ERRCODE_LOCK_NOT_AVAILABLE,
+/*
+ * Calls that come while the tables cannot be locked are turned away in time:
+ * their sessions may hold the very locks.
+ */
+static void
+turn_away(bool dropped)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (barred_since == 0)
+		barred_since = now;
+	if (dropped || TimestampDifferenceExceeds(barred_since, now, TABLES_PATIENCE_MS))
+		coupon_group_turn_away(coupon_database(), ERRCODE_LOCK_NOT_AVAILABLE,
 							   "the tables of coupon cannot be used at the moment",
 							   "Nothing was issued. Another transaction has locked them, or the extension was dropped.",
 							   "Try again when that transaction is over.");
-		return false;
-	}
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 Min(ms, TABLES_RETRY_MS), PG_WAIT_EXTENSION);
-	ResetLatch(MyLatch);
-	return true;
 }
 
 /* Who is left of those that wait is another worker's, or turned away. */
@@ -360,6 +343,14 @@ leave(void)
 							   "Try again.");
 }
 
+static void
+start(void)
+{
+	taken = MemoryContextAllocHuge(TopMemoryContext,
+								   coupon_group_max_calls() * sizeof(CouponCall *));
+	SetConfigOption("lock_timeout", LOCK_PATIENCE, PGC_SUSET, PGC_S_OVERRIDE);
+}
+
 static int
 cycle_interval(void)
 {
@@ -377,7 +368,9 @@ const CouponWorkerKind coupon_group = {
 	.work = carry_out,
 	.interval = cycle_interval,
 	.instances = instances,
+	.start = start,
 	.wait = wait_for_calls,
+	.barred = turn_away,
 	.committed = answer,
 	.recover = give_up,
 	.leave = leave

@@ -29,7 +29,9 @@ my %call = (
 	coupon_revoke => [q{coupon_revoke(1, 'a', 'r')}],
 	coupon_expire => [q{coupon_expire()}],
 	coupon_emit => [q{coupon_emit('t', 'k', 'my.type', '{}')}],
-	coupon_status => [q{coupon_status(1)}]);
+	coupon_status => [q{coupon_status(1)}],
+	publisher_state => [q{coupon.publisher_state()}],
+	coupon_dead_letter_replay => [q{coupon_dead_letter_replay()}]);
 
 my @functions = split /\n/, $node->safe_psql('postgres', q{
 	SELECT DISTINCT proname FROM pg_proc p JOIN pg_language l ON l.oid = prolang
@@ -40,7 +42,8 @@ is_deeply(\@functions, [ sort keys %call ], 'every C function is called here');
 # in a campaign that exists, so that nothing else can be the reason
 $node->safe_psql('postgres', q{
 	INSERT INTO coupon.campaign (name, per_user_limit, policy, topic) VALUES ('a', 1, '{}', 't');
-	INSERT INTO coupon.shard VALUES (1, 0, 1, 10)});
+	INSERT INTO coupon.shard VALUES (1, 0, 1, 10);
+	INSERT INTO coupon.dead_letter VALUES (gen_random_uuid(), 't', 'k', 'my.type', '{}', 'no reason', 1, now())});
 
 for my $function (sort keys %call)
 {

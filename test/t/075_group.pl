@@ -14,7 +14,6 @@ use Time::HiRes qw(time);
 my $node = new_server('main', <<'END');
 coupon.databases = 'postgres, app'
 coupon.sold_out_wait = '100ms'
-max_worker_processes = 20
 max_wal_senders = 4
 wal_level = replica
 END

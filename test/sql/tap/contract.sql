@@ -26,6 +26,9 @@ INSERT INTO expected VALUES
 ('coupon_revoke(campaign_id bigint, user_id bigint, reason text, serial bigint DEFAULT NULL::bigint)', 'boolean'),
 ('coupon_expire(max_rows integer DEFAULT 1000)', 'bigint'),
 ('coupon_emit(topic text, key text, type text, payload jsonb)', 'uuid'),
+('coupon_dead_letter_replay(id uuid DEFAULT NULL::uuid, topic text DEFAULT NULL::text)', 'bigint'),
+('coupon_dead_letter_discard(id uuid DEFAULT NULL::uuid, topic text DEFAULT NULL::text)', 'bigint'),
+('coupon_outbox_status(OUT unpublished bigint, OUT oldest_age interval, OUT in_flight bigint, OUT published bigint, OUT retried bigint, OUT dead bigint, OUT dead_letters bigint, OUT last_ack_at timestamp with time zone, OUT broker text, OUT refused_topics text, OUT last_error text, OUT last_error_at timestamp with time zone, OUT blocking_age interval, OUT blocking_pid integer, OUT size_bytes bigint)', 'record'),
 ('coupon_status(campaign_id bigint, OUT stock bigint, OUT issued bigint, OUT held bigint, OUT in_flight bigint, OUT remaining bigint, OUT answered_issued bigint, OUT answered_already_issued bigint, OUT answered_sold_out bigint, OUT answered_busy bigint, OUT answered_not_open bigint, OUT answered_closed bigint, OUT answered_paused bigint)', 'record'),
 ('coupon_group_status(OUT workers integer, OUT batches bigint, OUT calls bigint, OUT mean_batch double precision, OUT largest_batch bigint, OUT commit_ms double precision, OUT repeated_batches bigint)', 'record'),
 ('coupon_verify(campaign_id bigint DEFAULT NULL::bigint, OUT campaign bigint, OUT law text, OUT serial bigint, OUT user_id text, OUT detail text)', 'SETOF record');
@@ -40,7 +43,7 @@ SELECT p.proname || '(' || pg_get_function_arguments(p.oid) || ')' AS signature,
   JOIN pg_proc p ON p.oid = d.objid AND p.pronamespace = e.extnamespace
  WHERE e.extname = 'coupon';
 
-SELECT plan(4 + (SELECT count(*)::int FROM expected FULL JOIN actual USING (signature)));
+SELECT plan(5 + (SELECT count(*)::int FROM expected FULL JOIN actual USING (signature)));
 
 SELECT is(a.result, x.result, 'F6: ' || signature)
   FROM expected x FULL JOIN actual a USING (signature) ORDER BY signature;
@@ -61,6 +64,9 @@ SELECT results_eq($$EXECUTE columns_of('coupon.redeem_result')$$,
 SELECT results_eq($$EXECUTE columns_of('coupon.outbox')$$,
 	ARRAY['id uuid', 'topic text', 'key text', 'type text', 'payload json'],
 	'F6: an event row');
+SELECT results_eq($$EXECUTE columns_of('coupon.dead_letter')$$,
+	ARRAY['id uuid', 'topic text', 'key text', 'type text', 'payload json', 'reason text', 'attempts integer', 'dead_at timestamp with time zone'],
+	'F13: a dead letter');
 SELECT results_eq($$EXECUTE columns_of('coupon.campaign_status')$$,
 	ARRAY['campaign_id bigint', 'name text', 'state text', 'stock bigint', 'issued bigint', 'held bigint',
 	      'in_flight bigint', 'remaining bigint', 'answered_issued bigint', 'answered_already_issued bigint',

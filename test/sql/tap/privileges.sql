@@ -23,6 +23,7 @@ INSERT INTO expected VALUES
 ('table coupon.outbox_0',                                                               'r', '-', '-', '-'),
 ('table coupon.outbox_1',                                                               'r', '-', '-', '-'),
 ('table coupon.outbox_2',                                                               'r', '-', '-', '-'),
+('table coupon.dead_letter',                                                            'r', '-', '-', '-'),
 ('view coupon.campaign_status',                                                         'r', 'r', 'r', '-'),
 ('function coupon.issuance_guard()',                                                    '-', '-', '-', '-'),
 ('function coupon.issuance_returned()',                                                 '-', '-', '-', '-'),
@@ -50,6 +51,10 @@ INSERT INTO expected VALUES
 ('function coupon_redeem_cancel(bigint, text, text, bigint)',                           'X', 'X', '-', '-'),
 ('function coupon_redeem_cancel(bigint, bigint, text, bigint)',                         'X', 'X', '-', '-'),
 ('function coupon_emit(text, text, text, jsonb)',                                       'X', 'X', '-', '-'),
+('function coupon_dead_letter_replay(uuid, text)',                                      'X', '-', '-', '-'),
+('function coupon_dead_letter_discard(uuid, text)',                                     'X', '-', '-', '-'),
+('function coupon.publisher_state()',                                                   '-', '-', '-', '-'),
+('function coupon_outbox_status()',                                                     'X', 'X', 'X', '-'),
 ('function coupon_status(bigint)',                                                      'X', 'X', 'X', '-'),
 ('function coupon_group_status()',                                                      'X', 'X', 'X', '-'),
 ('function coupon_verify(bigint)',                                                      'X', '-', 'X', '-');
