@@ -394,6 +394,20 @@ AS 'MODULE_PATHNAME', 'coupon_issue_bigint';
 COMMENT ON FUNCTION coupon_issue(bigint, bigint) IS
 	'coupon_issue(bigint, text) for numeric users';
 
+CREATE FUNCTION coupon_issue_grouped(campaign_id bigint, user_id text)
+RETURNS coupon.issue_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_issue_grouped(bigint, text) IS
+	'issues one unit to the user in a transaction of its own, committed together with all calls that wait at that moment';
+
+CREATE FUNCTION coupon_issue_grouped(campaign_id bigint, user_id bigint)
+RETURNS coupon.issue_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'coupon_issue_grouped_bigint';
+COMMENT ON FUNCTION coupon_issue_grouped(bigint, bigint) IS
+	'coupon_issue_grouped(bigint, text) for numeric users';
+
 CREATE FUNCTION coupon_issue_many(campaign_id bigint, user_ids text[])
 RETURNS SETOF coupon.issue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
@@ -545,6 +559,20 @@ AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION coupon_status(bigint) IS
 	'stock = issued + held + in_flight + remaining, now; answered_*: answers given since the server started';
 
+CREATE FUNCTION coupon_group_status(
+	OUT workers integer,
+	OUT batches bigint,
+	OUT calls bigint,
+	OUT mean_batch double precision,
+	OUT largest_batch bigint,
+	OUT commit_ms double precision,
+	OUT repeated_batches bigint)
+RETURNS record
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_group_status() IS
+	'grouped issuing in this database since the server started: workers now, transactions, calls in them, time that their commits took, transactions repeated after an error';
+
 CREATE VIEW coupon.campaign_status AS
 SELECT c.campaign_id, c.name,
        CASE WHEN c.closed_at IS NOT NULL OR c.closes_at <= pg_catalog.clock_timestamp() THEN 'closed'
@@ -660,6 +688,8 @@ REVOKE ALL ON FUNCTION coupon_codes_import(bigint, text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_codes_generate(bigint, text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_issue(bigint, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_issue(bigint, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_issue_grouped(bigint, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_issue_grouped(bigint, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_issue_many(bigint, text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_redeem(bigint, text, text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_redeem(bigint, bigint, text, bigint) FROM PUBLIC;
@@ -674,6 +704,7 @@ REVOKE ALL ON FUNCTION coupon_dead_letter_discard(uuid, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.publisher_state() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_outbox_status() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_status(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_group_status() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_verify(bigint) FROM PUBLIC;
 REVOKE ALL ON TYPE coupon.issue_result FROM PUBLIC;
 REVOKE ALL ON TYPE coupon.redeem_result FROM PUBLIC;
@@ -698,6 +729,8 @@ GRANT EXECUTE ON FUNCTION coupon_dead_letter_discard(uuid, text) TO coupon_admin
 -- coupon_service runs it
 GRANT EXECUTE ON FUNCTION coupon_issue(bigint, text) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon_issue(bigint, bigint) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon_issue_grouped(bigint, text) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon_issue_grouped(bigint, bigint) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon_issue_many(bigint, text[]) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon_redeem(bigint, text, text, bigint) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon_redeem(bigint, bigint, text, bigint) TO coupon_admin, coupon_service;
@@ -707,6 +740,7 @@ GRANT EXECUTE ON FUNCTION coupon_emit(text, text, text, jsonb) TO coupon_admin, 
 
 -- everyone of the three may look; codes and payloads are for the admin alone
 GRANT EXECUTE ON FUNCTION coupon_status(bigint) TO coupon_admin, coupon_service, coupon_reader;
+GRANT EXECUTE ON FUNCTION coupon_group_status() TO coupon_admin, coupon_service, coupon_reader;
 GRANT EXECUTE ON FUNCTION coupon_outbox_status() TO coupon_admin, coupon_service, coupon_reader;
 GRANT EXECUTE ON FUNCTION coupon_verify(bigint) TO coupon_admin, coupon_reader;
 GRANT SELECT ON coupon.campaign, coupon.shard, coupon.campaign_status TO coupon_admin, coupon_service, coupon_reader;

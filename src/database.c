@@ -71,6 +71,11 @@ coupon_database_claim(CouponWorkerId id, int instance)
 	if (database != NULL && database->oid != MyDatabaseId)
 	{
 		pg_atomic_write_u32(&database->outbox_child, 0);
+		pg_atomic_write_u64(&database->group.batches, 0);
+		pg_atomic_write_u64(&database->group.calls, 0);
+		pg_atomic_write_u64(&database->group.largest, 0);
+		pg_atomic_write_u64(&database->group.commit_us, 0);
+		pg_atomic_write_u64(&database->group.repeated, 0);
 		memset(&database->publisher, 0, sizeof(CouponPublisherStatus));
 		SpinLockInit(&database->publisher.mutex);
 		database->oid = MyDatabaseId;

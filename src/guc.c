@@ -21,6 +21,8 @@ int			coupon_queue_memory = DEFAULT_QUEUE_MEMORY;
 int			coupon_max_queues = DEFAULT_MAX_QUEUES;
 int			coupon_request_depth = DEFAULT_REQUEST_DEPTH;
 int			coupon_queue_keep = DEFAULT_QUEUE_KEEP;
+int			coupon_group_workers = DEFAULT_GROUP_WORKERS;
+bool		coupon_allow_autonomous = false;
 int			coupon_publish_interval = DEFAULT_PUBLISH_INTERVAL;
 char	   *coupon_kafka_brokers = NULL;
 char	   *coupon_kafka_config_file = NULL;
@@ -72,6 +74,14 @@ coupon_guc_define(void)
 							DEFAULT_SOLD_OUT_WAIT, 0, MAX_SOLD_OUT_WAIT,
 							PGC_USERSET, GUC_UNIT_MS,
 							NULL, NULL, NULL);
+
+	DefineCustomBoolVariable("coupon.allow_autonomous",
+							 "Lets coupon_issue_grouped() run inside transaction blocks and functions.",
+							 "It commits on its own, whatever becomes of the transaction around it.",
+							 &coupon_allow_autonomous,
+							 false,
+							 PGC_USERSET, 0,
+							 NULL, NULL, NULL);
 }
 
 /* Settings of the server's start and of the workers. */
@@ -148,6 +158,14 @@ coupon_guc_define_postmaster(void)
 							&coupon_queue_keep,
 							DEFAULT_QUEUE_KEEP, MIN_QUEUE_KEEP, MAX_QUEUE_KEEP,
 							PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("coupon.group_workers",
+							"Workers that carry out grouped calls, in each database.",
+							"One keeps two cores busy; 0: grouped calls are refused.",
+							&coupon_group_workers,
+							DEFAULT_GROUP_WORKERS, 0, MAX_GROUP_WORKERS,
+							PGC_SIGHUP, 0,
 							NULL, NULL, NULL);
 
 	DefineCustomIntVariable("coupon.publish_interval",

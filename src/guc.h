@@ -16,6 +16,8 @@
 #define DEFAULT_SWEEP_INTERVAL		1000			/* ms */
 #define MIN_SWEEP_INTERVAL			10
 #define MAX_SWEEP_INTERVAL			(3600 * 1000)
+#define DEFAULT_GROUP_WORKERS		1
+#define MAX_GROUP_WORKERS			8				/* = COUPON_MAX_INSTANCES */
 #define DEFAULT_PUBLISH_INTERVAL	1000			/* ms */
 #define MIN_PUBLISH_INTERVAL		10
 #define MAX_PUBLISH_INTERVAL		(3600 * 1000)
@@ -48,6 +50,8 @@ extern int	coupon_queue_memory;
 extern int	coupon_max_queues;
 extern int	coupon_request_depth;
 extern int	coupon_queue_keep;
+extern int	coupon_group_workers;
+extern bool coupon_allow_autonomous;
 extern int	coupon_publish_interval;
 extern char *coupon_kafka_brokers;
 extern char *coupon_kafka_config_file;

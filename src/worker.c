@@ -61,6 +61,7 @@ static const CouponWorkerKind *const kinds[COUPON_WORKER_IDS] = {
 	[COUPON_SWEEPER] = &coupon_sweeper,
 	[COUPON_ISSUER] = &coupon_issuer,
 	[COUPON_ROOM_WORKER] = &coupon_room_worker,
+	[COUPON_GROUP] = &coupon_group,
 	[COUPON_PUBLISHER] = &coupon_publisher,
 };
 
@@ -413,6 +414,8 @@ run_cycle(const CouponWorkerKind *kind)
 		PopActiveSnapshot();
 	}
 	CommitTransactionCommand();
+	if (kind->committed != NULL)
+		kind->committed();
 	pgstat_report_stat(true);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	return found;
@@ -554,6 +557,8 @@ static void
 leave_slot(int code, Datum arg)
 {
 	my_slot->latch = NULL;
+	if (my_kind->leave != NULL)
+		my_kind->leave();
 }
 
 /*
@@ -601,11 +606,15 @@ coupon_worker_main(Datum arg)
 	for (;;)
 	{
 		Found		found = NOTHING_TO_DO;
+		bool		failed;
 
 		/* what is asked for from now on, this cycle may not see */
 		if (listens())
 			pg_atomic_exchange_u32(&my_slot->woken, 0);
-		if (run_cycle_safely(my_kind, context, &found) || found == NO_EXTENSION)
+		failed = run_cycle_safely(my_kind, context, &found);
+		if ((found == NO_EXTENSION || found == LOCKED) && my_kind->barred != NULL)
+			my_kind->barred(found == NO_EXTENSION);
+		if (failed || found == NO_EXTENSION)
 			back_off(BACK_OFF_MS);
 		else if (found == LOCKED)
 			back_off(LOCKED_MS);

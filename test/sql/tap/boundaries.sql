@@ -216,6 +216,12 @@ SELECT pg_temp.try('coupon_issue({c}, {v})', 'text256') \g /dev/null
 SELECT pg_temp.try('coupon_issue({v}, 1)', 'campaign') \g /dev/null
 SELECT pg_temp.try('coupon_issue({c}, {v})', 'number') \g /dev/null
 SELECT pg_temp.try('coupon_issue({x}, {v})', 'text256') \g /dev/null
+-- a closed campaign's answers need no worker
+SET LOCAL coupon.allow_autonomous = on;
+SELECT pg_temp.try('coupon_issue_grouped({v}, ''u'')', 'campaign') \g /dev/null
+SELECT pg_temp.try('coupon_issue_grouped({x}, {v})', 'text256') \g /dev/null
+SELECT pg_temp.try('coupon_issue_grouped({v}, 1)', 'campaign') \g /dev/null
+SELECT pg_temp.try('coupon_issue_grouped({x}, {v})', 'number') \g /dev/null
 SELECT pg_temp.try('coupon_issue_many({v}, ARRAY[''u''])', 'campaign') \g /dev/null
 SELECT pg_temp.try('coupon_issue_many({v}, ''{}''::text[])', 'campaign') \g /dev/null
 -- a bad user in the array is an outcome, not an ERROR
@@ -257,6 +263,7 @@ INSERT INTO trial (call, state) VALUES
 ('coupon_emit(''t'', ''k'', ''t'', ''[]'')', '00000'),
 ('coupon_emit(''t'', ''k'', ''t'', to_jsonb(repeat(''x'', 1048576)))', '00000');
 SELECT pg_temp.try('coupon_status({v})', 'campaign') \g /dev/null
+INSERT INTO trial (call, state) VALUES ('coupon_group_status()', '00000');
 INSERT INTO trial (call, state) VALUES
 ('coupon_outbox_status()', '00000'),
 ('coupon_dead_letter_replay()', '00000'), ('coupon_dead_letter_replay(NULL, NULL)', '00000'), ('coupon_dead_letter_replay(gen_random_uuid())', '00000'),
