@@ -1165,15 +1165,23 @@ COMMENT ON FUNCTION coupon.api_request_status_of(bigint, text) IS 'coupon_reques
 
 CREATE FUNCTION coupon.api_request_depth(campaign_id bigint) RETURNS bigint
 LANGUAGE sql STABLE
-RETURN (SELECT q.depth FROM @extschema@.coupon_request_queue($1) q);
+RETURN coalesce((SELECT q.depth FROM @extschema@.coupon_request_queue($1) q), 0);
 COMMENT ON FUNCTION coupon.api_request_depth(bigint) IS 'how many requests of the campaign wait, for routes';
 
-CREATE FUNCTION coupon.api_stock(campaign_id bigint, OUT issued bigint, OUT in_flight bigint, OUT remaining bigint)
+CREATE FUNCTION coupon.api_issued(campaign_id bigint) RETURNS bigint
 LANGUAGE sql STABLE
-BEGIN ATOMIC
-	SELECT s.issued, s.in_flight, s.remaining FROM @extschema@.coupon_status($1) s;
-END;
-COMMENT ON FUNCTION coupon.api_stock(bigint) IS 'coupon_status() for routes';
+RETURN (@extschema@.coupon_status($1)).issued;
+COMMENT ON FUNCTION coupon.api_issued(bigint) IS 'issued of coupon_status(), for routes';
+
+CREATE FUNCTION coupon.api_in_flight(campaign_id bigint) RETURNS bigint
+LANGUAGE sql STABLE
+RETURN (@extschema@.coupon_status($1)).in_flight;
+COMMENT ON FUNCTION coupon.api_in_flight(bigint) IS 'in_flight of coupon_status(), for routes';
+
+CREATE FUNCTION coupon.api_remaining(campaign_id bigint) RETURNS bigint
+LANGUAGE sql STABLE
+RETURN (@extschema@.coupon_status($1)).remaining;
+COMMENT ON FUNCTION coupon.api_remaining(bigint) IS 'remaining of coupon_status(), for routes';
 
 CREATE FUNCTION coupon.api_queue_join(room text, user_id text) RETURNS coupon.queue_result
 LANGUAGE sql VOLATILE
@@ -1261,67 +1269,57 @@ END
 $$;
 COMMENT ON FUNCTION coupon.api_header(text) IS 'a header of the request, its name in lower case; null without it';
 
-CREATE FUNCTION coupon.api_user(key text, given text, OUT user_id text, OUT error jsonb) RETURNS record
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-	claim text := nullif(current_setting('request.jwt.claims', true), '')::json ->> 'sub';
-BEGIN
-	CASE
-		WHEN octet_length(given) NOT BETWEEN 1 AND 256 THEN
-			error := coupon.api_error(400, 'invalid', key || ' must be a text of 1 to 256 bytes, or an integer.');
-		WHEN octet_length(claim) NOT BETWEEN 1 AND 256 THEN
-			error := coupon.api_error(401, 'invalid_token', 'The token''s sub must be a text of 1 to 256 bytes.');
-		WHEN claim <> given COLLATE "C" THEN
-			error := coupon.api_error(403, 'other_user', key || ' is not the user of the token.');
-		WHEN coalesce(claim, given) IS NULL THEN
-			error := coupon.api_error(400, 'missing', key || ' is missing.');
-		ELSE
-			user_id := coalesce(claim, given);
-	END CASE;
-END
-$$;
-COMMENT ON FUNCTION coupon.api_user(text, text) IS 'who asks: the verified claim sub, which a given user must be equal to; without a claim the given user';
-
-CREATE FUNCTION coupon.api_campaign(key text, given text, OUT campaign_id bigint, OUT error jsonb) RETURNS record
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-	IF given IS NULL THEN
-		error := coupon.api_error(400, 'missing', key || ' is missing.');
-	ELSIF key <> 'code' THEN
-		IF given !~ '^[0-9]{1,18}$' THEN
-			error := coupon.api_error(400, 'invalid', key || ' must be an integer.');
-			RETURN;
-		END IF;
-		SELECT c.campaign_id INTO campaign_id FROM coupon.campaign c WHERE c.campaign_id = given::bigint;
-	ELSIF octet_length(given) NOT BETWEEN 1 AND 256 THEN
-		error := coupon.api_error(400, 'invalid', key || ' must be a text of 1 to 256 bytes.');
-	ELSE
-		SELECT c.campaign_id INTO campaign_id FROM coupon.campaign c
-		 WHERE c.name = given ORDER BY c.campaign_id DESC LIMIT 1;
-	END IF;
-	IF campaign_id IS NULL AND error IS NULL THEN
-		error := coupon.api_error(404, 'unknown_campaign', format('There is no campaign of this %s.', key));
-	END IF;
-END
-$$;
-COMMENT ON FUNCTION coupon.api_campaign(text, text) IS 'the newest campaign that has the code as its name, or for another key than code the one of that id';
-
+-- One function for all arguments: to call another, and to pin its search_path,
+-- costs more than what it does.
 CREATE FUNCTION coupon.api_target(
 	user_key text, given_user text, campaign_key text, given_campaign text,
 	OUT user_id text, OUT campaign_id bigint, OUT error jsonb)
 RETURNS record
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+	claim text;
 BEGIN
-	SELECT u.user_id, u.error INTO user_id, error FROM coupon.api_user(user_key, given_user) u;
-	IF error IS NULL THEN
-		SELECT c.campaign_id, c.error INTO campaign_id, error FROM coupon.api_campaign(campaign_key, given_campaign) c;
+	IF user_key IS NOT NULL THEN
+		claim := nullif(current_setting('request.jwt.claims', true), '')::json ->> 'sub';
+		user_id := coalesce(claim, given_user);
+		CASE
+			WHEN user_id IS NULL THEN
+				error := coupon.api_error(400, 'missing', user_key || ' is missing.');
+			WHEN octet_length(given_user) NOT BETWEEN 1 AND 256 THEN
+				error := coupon.api_error(400, 'invalid', user_key || ' must be a text of 1 to 256 bytes, or an integer.');
+			WHEN octet_length(claim) NOT BETWEEN 1 AND 256 THEN
+				error := coupon.api_error(401, 'invalid_token', 'The token''s sub must be a text of 1 to 256 bytes.');
+			WHEN claim <> given_user COLLATE "C" THEN
+				error := coupon.api_error(403, 'other_user', user_key || ' is not the user of the token.');
+			ELSE
+		END CASE;
+	END IF;
+	IF campaign_key IS NULL OR error IS NOT NULL THEN
+		RETURN;
+	END IF;
+	CASE
+		WHEN given_campaign IS NULL THEN
+			error := coupon.api_error(400, 'missing', campaign_key || ' is missing.');
+		WHEN campaign_key = 'code' THEN
+			IF octet_length(given_campaign) NOT BETWEEN 1 AND 256 THEN
+				error := coupon.api_error(400, 'invalid', 'code must be a text of 1 to 256 bytes.');
+			ELSE
+				SELECT c.campaign_id INTO campaign_id FROM coupon.campaign c
+				 WHERE c.name = given_campaign ORDER BY c.campaign_id DESC LIMIT 1;
+			END IF;
+		WHEN given_campaign !~ '^[0-9]{1,18}$' THEN
+			error := coupon.api_error(400, 'invalid', campaign_key || ' must be an integer.');
+		ELSE
+			SELECT c.campaign_id INTO campaign_id FROM coupon.campaign c WHERE c.campaign_id = given_campaign::bigint;
+	END CASE;
+	IF campaign_id IS NULL AND error IS NULL THEN
+		error := coupon.api_error(404, 'unknown_campaign', format('There is no campaign of this %s.', campaign_key));
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION coupon.api_target(text, text, text, text) IS 'who asks for a unit of what';
+COMMENT ON FUNCTION coupon.api_target(text, text, text, text) IS
+	'who asks: the verified claim sub, which a given user must be, or without a claim the given user; and for what: the newest campaign that has the code as its name, or for another key than code the one of that id';
 
 CREATE FUNCTION coupon.api_issuance(campaign_id bigint, issuance coupon.issue_result) RETURNS jsonb
 LANGUAGE sql STABLE
@@ -1337,7 +1335,7 @@ DECLARE
 	target record;
 	unit coupon.issue_result;
 BEGIN
-	SELECT * INTO target FROM coupon.api_target('userId', given_user, 'code', code);
+	target := coupon.api_target('userId', given_user, 'code', code);
 	IF target.error IS NOT NULL THEN
 		RETURN target.error;
 	END IF;
@@ -1385,7 +1383,7 @@ DECLARE
 	target record;
 	request coupon.request_result;
 BEGIN
-	SELECT * INTO target FROM coupon.api_target('userId', $1, 'code', $2);
+	target := coupon.api_target('userId', $1, 'code', $2);
 	IF target.error IS NOT NULL THEN
 		RETURN target.error;
 	END IF;
@@ -1406,7 +1404,7 @@ DECLARE
 	target record;
 	request coupon.request_result;
 BEGIN
-	SELECT * INTO target FROM coupon.api_target('userId', $1, 'code', $2);
+	target := coupon.api_target('userId', $1, 'code', $2);
 	IF target.error IS NOT NULL THEN
 		RETURN target.error;
 	END IF;
@@ -1428,7 +1426,7 @@ DECLARE
 	success boolean;
 BEGIN
 	IF "requestId" IS NULL THEN
-		SELECT * INTO target FROM coupon.api_target('userId', $2, 'code', $3);
+		target := coupon.api_target('userId', $2, 'code', $3);
 		IF target.error IS NOT NULL THEN
 			RETURN target.error;
 		END IF;
@@ -1444,8 +1442,9 @@ BEGIN
 	END IF;
 	success := coalesce(request.outcome = 'issued', false);
 	unit := request.issuance;
-	-- the id of another user's request is told its outcome, and no code
-	IF (SELECT u.error IS NOT NULL FROM coupon.api_user('userId', unit.user_id) u) THEN
+	-- who knows the id of another user's request is told its outcome, and no code
+	target := coupon.api_target('userId', unit.user_id, NULL, NULL);
+	IF target.error IS NOT NULL THEN
 		unit := NULL;
 	END IF;
 	RETURN coupon.api_answer(200, jsonb_build_object('data', jsonb_build_object(
@@ -1472,7 +1471,7 @@ DECLARE
 	target record;
 	request coupon.request_result;
 BEGIN
-	SELECT * INTO target FROM coupon.api_target('userId', coupon.api_text($1), 'couponId', coupon.api_text($2));
+	target := coupon.api_target('userId', coupon.api_text($1), 'couponId', coupon.api_text($2));
 	IF target.error IS NOT NULL THEN
 		RETURN target.error;
 	END IF;
@@ -1496,7 +1495,7 @@ DECLARE
 	request coupon.request_result;
 	began timestamptz := clock_timestamp();
 BEGIN
-	SELECT * INTO target FROM coupon.api_target('publicId', $2, 'couponId', $1);
+	target := coupon.api_target('publicId', $2, 'couponId', $1);
 	IF target.error IS NOT NULL THEN
 		RETURN target.error;
 	END IF;
@@ -1508,7 +1507,7 @@ BEGIN
 		RETURN coupon.api_refuse('issue_fcfs', 'requested', jsonb_build_object('requestId', request.request_id));
 	END IF;
 	RETURN coupon.api_answer(202, jsonb_build_object('requestId', request.request_id, 'message', 'The request is accepted.',
-		'remainingStock', (SELECT greatest(s.remaining - coupon.api_request_depth(target.campaign_id), 0) FROM coupon.api_stock(target.campaign_id) s)));
+		'remainingStock', greatest(coupon.api_remaining(target.campaign_id) - coupon.api_request_depth(target.campaign_id), 0)));
 END
 $$;
 COMMENT ON FUNCTION coupon_api.issue_fcfs(text, text) IS
@@ -1557,15 +1556,14 @@ AS $$
 DECLARE
 	campaign record;
 BEGIN
-	SELECT * INTO campaign FROM coupon.api_campaign('code', $1);
+	campaign := coupon.api_target(NULL, NULL, 'code', $1);
 	IF campaign.error IS NOT NULL THEN
 		RETURN campaign.error;
 	END IF;
-	RETURN coupon.api_answer(200, (SELECT jsonb_build_object('issuedCount', s.issued, 'remainingCount', s.remaining)
-	                                 FROM coupon.api_stock(campaign.campaign_id) s));
+	RETURN coupon.api_answer(200, jsonb_build_object('issuedCount', coupon.api_issued(campaign.campaign_id)));
 END
 $$;
-COMMENT ON FUNCTION coupon_api.admin_coupon_status(text) IS 'GET /admin/coupons/{code}/status - what is issued and what is left';
+COMMENT ON FUNCTION coupon_api.admin_coupon_status(text) IS 'GET /admin/coupons/{code}/status - how many are issued';
 
 CREATE FUNCTION coupon_api.admin_queue_status(code text DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -1573,12 +1571,12 @@ AS $$
 DECLARE
 	campaign record;
 BEGIN
-	SELECT * INTO campaign FROM coupon.api_campaign('code', $1);
+	campaign := coupon.api_target(NULL, NULL, 'code', $1);
 	IF campaign.error IS NOT NULL THEN
 		RETURN campaign.error;
 	END IF;
-	RETURN coupon.api_answer(200, (SELECT jsonb_build_object('queueSize', coupon.api_request_depth(campaign.campaign_id), 'processingCount', s.in_flight)
-	                                 FROM coupon.api_stock(campaign.campaign_id) s));
+	RETURN coupon.api_answer(200, jsonb_build_object(
+		'queueSize', coupon.api_request_depth(campaign.campaign_id), 'processingCount', coupon.api_in_flight(campaign.campaign_id)));
 END
 $$;
 COMMENT ON FUNCTION coupon_api.admin_queue_status(text) IS
@@ -1601,7 +1599,7 @@ DECLARE
 	room_name text := coalesce(coupon.api_text($2), 'default');
 	ticket coupon.queue_result;
 BEGIN
-	SELECT * INTO who FROM coupon.api_user('userId', coupon.api_text($1));
+	who := coupon.api_target('userId', coupon.api_text($1), NULL, NULL);
 	IF who.error IS NOT NULL THEN
 		RETURN who.error;
 	END IF;
@@ -1655,7 +1653,9 @@ REVOKE ALL ON FUNCTION coupon.api_request(bigint, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.api_request_status(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.api_request_status_of(bigint, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.api_request_depth(bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.api_stock(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.api_issued(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.api_in_flight(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.api_remaining(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.api_queue_join(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.api_queue_position(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.api_campaign_create(text, bigint, jsonb) FROM PUBLIC;
@@ -1665,8 +1665,6 @@ REVOKE ALL ON FUNCTION coupon.api_headers(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.api_refuse(text, text, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.api_text(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.api_header(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.api_user(text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.api_campaign(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.api_target(text, text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.api_issuance(bigint, coupon.issue_result) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.api_issue_now(text, text, text) FROM PUBLIC;
@@ -1689,7 +1687,9 @@ GRANT EXECUTE ON FUNCTION coupon.api_request(bigint, text) TO coupon_admin, coup
 GRANT EXECUTE ON FUNCTION coupon.api_request_status(uuid) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon.api_request_status_of(bigint, text) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon.api_request_depth(bigint) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon.api_stock(bigint) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon.api_issued(bigint) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon.api_in_flight(bigint) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon.api_remaining(bigint) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon.api_queue_join(text, text) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon.api_queue_position(text) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon.api_campaign_create(text, bigint, jsonb) TO coupon_admin;
@@ -1699,8 +1699,6 @@ GRANT EXECUTE ON FUNCTION coupon.api_headers(jsonb) TO coupon_admin, coupon_serv
 GRANT EXECUTE ON FUNCTION coupon.api_refuse(text, text, jsonb) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon.api_text(jsonb) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon.api_header(text) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon.api_user(text, text) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon.api_campaign(text, text) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon.api_target(text, text, text, text) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon.api_issuance(bigint, coupon.issue_result) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon.api_issue_now(text, text, text) TO coupon_admin, coupon_service;
