@@ -339,7 +339,18 @@ for my $busy ([ 'sync', 'LAST', 'y', 429 ], [ 'optimistic', 'LAST', 'y', 423 ], 
 	is("$got->{status} $got->{json}{error}{code} $got->{headers}{'Retry-After'}", "$status busy 1", "F8: issue-$how, " . ($user eq 'x' ? 'the user is locked' : 'the last unit is in flight') . ": $status");
 	note(sprintf '%.0f ms', 1000 * (time - $start));
 }
+# issue-sync waits for the other transaction, and says what became of it
+sql(q{ALTER FUNCTION coupon_api.issue_sync SET lock_timeout = '60s'});
+my $waiter = $node->background_psql('postgres');
+$waiter->query_until(qr/asks/, qq{\\echo asks
+	SELECT 'got ' || (coupon_api.issue_sync('x', 'MINE') #>> '{data,status}');
+	\\echo answered
+});
+$node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%issue_sync%' AND pid <> pg_backend_pid()})
+  or die 'nobody waits';
 $holder->query_safe('ROLLBACK');
+like($waiter->query_until(qr/answered/, ''), qr/got issued/, 'F8: issue-sync waits for who has the user, and gets the unit when he rolls back');
+$waiter->quit;
 is(call('POST', "/coupons/issue-sync/y?code=LAST")->{status}, 200, 'F3: the unit is back');
 $holder->quit;
 
