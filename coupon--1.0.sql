@@ -1258,6 +1258,57 @@ COMMENT ON SCHEMA coupon_api IS 'the HTTP routes of the coupon extension, for Po
 -- a code of HTTP is a campaign's name
 CREATE INDEX campaign_name_idx ON coupon.campaign (name, campaign_id);
 
+-- The core, by names that do not depend on the schema it is in.
+CREATE FUNCTION coupon.api_issue_grouped(campaign_id bigint, user_id text) RETURNS coupon.issue_result
+LANGUAGE sql VOLATILE
+RETURN @extschema@.coupon_issue_grouped($1, $2);
+COMMENT ON FUNCTION coupon.api_issue_grouped(bigint, text) IS 'coupon_issue_grouped() for routes';
+
+CREATE FUNCTION coupon.api_issue(campaign_id bigint, user_id text) RETURNS coupon.issue_result
+LANGUAGE sql VOLATILE
+RETURN @extschema@.coupon_issue($1, $2);
+COMMENT ON FUNCTION coupon.api_issue(bigint, text) IS 'coupon_issue() for routes';
+
+CREATE FUNCTION coupon.api_request(campaign_id bigint, user_id text) RETURNS coupon.request_result
+LANGUAGE sql VOLATILE
+RETURN @extschema@.coupon_request($1, $2);
+COMMENT ON FUNCTION coupon.api_request(bigint, text) IS 'coupon_request() for routes';
+
+CREATE FUNCTION coupon.api_request_status(request_id uuid) RETURNS coupon.request_result
+LANGUAGE sql STABLE
+RETURN @extschema@.coupon_request_status($1);
+COMMENT ON FUNCTION coupon.api_request_status(uuid) IS 'coupon_request_status() for routes';
+
+CREATE FUNCTION coupon.api_request_status_of(campaign_id bigint, user_id text) RETURNS coupon.request_result
+LANGUAGE sql STABLE
+RETURN @extschema@.coupon_request_status_of($1, $2);
+COMMENT ON FUNCTION coupon.api_request_status_of(bigint, text) IS 'coupon_request_status_of() for routes';
+
+CREATE FUNCTION coupon.api_campaign_create(name text, stock bigint, policy jsonb) RETURNS bigint
+LANGUAGE sql VOLATILE
+RETURN @extschema@.coupon_campaign_create($1, $2, policy => $3);
+COMMENT ON FUNCTION coupon.api_campaign_create(text, bigint, jsonb) IS 'coupon_campaign_create() for routes';
+
+CREATE FUNCTION coupon.api_queue_join(room text, user_id text) RETURNS coupon.queue_result
+LANGUAGE sql VOLATILE
+RETURN @extschema@.coupon_queue_join($1, $2);
+COMMENT ON FUNCTION coupon.api_queue_join(text, text) IS 'coupon_queue_join() for routes';
+
+CREATE FUNCTION coupon.api_queue_position(token text) RETURNS coupon.queue_result
+LANGUAGE sql STABLE
+RETURN @extschema@.coupon_queue_position($1);
+COMMENT ON FUNCTION coupon.api_queue_position(text) IS 'coupon_queue_position() for routes';
+
+CREATE FUNCTION coupon.api_counts(
+	campaign_id bigint, OUT issued bigint, OUT in_flight bigint, OUT remaining bigint, OUT depth bigint)
+RETURNS record
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+	SELECT s.issued, s.in_flight, s.remaining, coalesce(q.depth, 0)
+	  FROM @extschema@.coupon_status($1) s LEFT JOIN @extschema@.coupon_request_queue($1) q ON true;
+END;
+COMMENT ON FUNCTION coupon.api_counts(bigint) IS 'of coupon_status() and coupon_request_queue(), for routes';
+
 -- Answers
 CREATE FUNCTION coupon.api_answer(status integer, body jsonb) RETURNS jsonb
 LANGUAGE sql VOLATILE
@@ -1405,9 +1456,9 @@ BEGIN
 		RETURN target.error;
 	END IF;
 	BEGIN
-		unit := @extschema@.coupon_issue_grouped(target.campaign_id, target.user_id);
+		unit := coupon.api_issue_grouped(target.campaign_id, target.user_id);
 		IF unit.status = 'busy' AND route = 'issue_sync' THEN
-			unit := @extschema@.coupon_issue(target.campaign_id, target.user_id);
+			unit := coupon.api_issue(target.campaign_id, target.user_id);
 		END IF;
 	EXCEPTION
 		WHEN lock_not_available OR deadlock_detected THEN
@@ -1455,7 +1506,7 @@ BEGIN
 	IF target.error IS NOT NULL THEN
 		RETURN target.error;
 	END IF;
-	request := @extschema@.coupon_request(target.campaign_id, target.user_id);
+	request := coupon.api_request(target.campaign_id, target.user_id);
 	IF request.status = 'REFUSED' THEN
 		RETURN coupon.api_refuse('issue_async', request.outcome);
 	END IF;
@@ -1476,7 +1527,7 @@ BEGIN
 	IF target.error IS NOT NULL THEN
 		RETURN target.error;
 	END IF;
-	request := @extschema@.coupon_request_status_of(target.campaign_id, target.user_id);
+	request := coupon.api_request_status_of(target.campaign_id, target.user_id);
 	RETURN coupon.api_answer(200, jsonb_build_object('data',
 		jsonb_build_object('status', request.status, 'queuePosition', coalesce(request.queue_position, 0))));
 END
@@ -1498,11 +1549,11 @@ BEGIN
 		IF target.error IS NOT NULL THEN
 			RETURN target.error;
 		END IF;
-		request := @extschema@.coupon_request_status_of(target.campaign_id, target.user_id);
+		request := coupon.api_request_status_of(target.campaign_id, target.user_id);
 	ELSIF "requestId" !~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' THEN
 		RETURN coupon.api_error(400, 'invalid', 'requestId must be a UUID.');
 	ELSE
-		request := @extschema@.coupon_request_status("requestId"::uuid);
+		request := coupon.api_request_status("requestId"::uuid);
 	END IF;
 	IF request.status <> 'COMPLETED' THEN
 		RETURN coupon.api_answer(404, jsonb_build_object('data',
@@ -1543,7 +1594,7 @@ BEGIN
 	IF target.error IS NOT NULL THEN
 		RETURN target.error;
 	END IF;
-	request := @extschema@.coupon_request(target.campaign_id, target.user_id);
+	request := coupon.api_request(target.campaign_id, target.user_id);
 	-- for this route a repetition is no error: what was asked for is so
 	IF request.status = 'REFUSED' AND request.outcome <> 'already_issued' THEN
 		RETURN coupon.api_refuse('issue', request.outcome);
@@ -1567,7 +1618,7 @@ BEGIN
 	IF target.error IS NOT NULL THEN
 		RETURN target.error;
 	END IF;
-	request := @extschema@.coupon_request(target.campaign_id, target.user_id);
+	request := coupon.api_request(target.campaign_id, target.user_id);
 	IF request.status = 'REFUSED' THEN
 		RETURN coupon.api_refuse('issue_fcfs', request.outcome);
 	END IF;
@@ -1575,8 +1626,7 @@ BEGIN
 		RETURN coupon.api_refuse('issue_fcfs', 'requested', jsonb_build_object('requestId', request.request_id));
 	END IF;
 	RETURN coupon.api_answer(202, jsonb_build_object('requestId', request.request_id, 'message', 'The request is accepted.',
-		'remainingStock', greatest((@extschema@.coupon_status(target.campaign_id)).remaining
-			- coalesce((SELECT q.depth FROM @extschema@.coupon_request_queue(target.campaign_id) q), 0), 0)));
+		'remainingStock', (SELECT greatest(c.remaining - c.depth, 0) FROM coupon.api_counts(target.campaign_id) c)));
 END
 $$;
 COMMENT ON FUNCTION coupon_api.issue_fcfs(text, text) IS
@@ -1612,7 +1662,7 @@ BEGIN
 	              AND (c.closes_at IS NULL OR c.closes_at > clock_timestamp())) THEN
 		RETURN coupon.api_error(409, 'exists', 'There is a campaign of this code that is not closed.');
 	END IF;
-	id := @extschema@.coupon_campaign_create(campaign_name, stock::bigint, policy => jsonb_build_object('kind', 'RATE', 'rate', $3));
+	id := coupon.api_campaign_create(campaign_name, stock::bigint, jsonb_build_object('kind', 'RATE', 'rate', $3));
 	RETURN coupon.api_answer(201, jsonb_build_object('couponId', id, 'code', campaign_name, 'maxCount', stock::bigint, 'discountRate', $3));
 END
 $$;
@@ -1629,7 +1679,7 @@ BEGIN
 	IF campaign.error IS NOT NULL THEN
 		RETURN campaign.error;
 	END IF;
-	RETURN coupon.api_answer(200, jsonb_build_object('issuedCount', (@extschema@.coupon_status(campaign.campaign_id)).issued));
+	RETURN coupon.api_answer(200, jsonb_build_object('issuedCount', (coupon.api_counts(campaign.campaign_id)).issued));
 END
 $$;
 COMMENT ON FUNCTION coupon_api.admin_coupon_status(text) IS 'GET /admin/coupons/{code}/status - how many are issued';
@@ -1645,8 +1695,8 @@ BEGIN
 		RETURN campaign.error;
 	END IF;
 	RETURN coupon.api_answer(200, jsonb_build_object(
-		'queueSize', coalesce((SELECT q.depth FROM @extschema@.coupon_request_queue(campaign.campaign_id) q), 0),
-		'processingCount', (@extschema@.coupon_status(campaign.campaign_id)).in_flight));
+		'queueSize', (coupon.api_counts(campaign.campaign_id)).depth,
+		'processingCount', (coupon.api_counts(campaign.campaign_id)).in_flight));
 END
 $$;
 COMMENT ON FUNCTION coupon_api.admin_queue_status(text) IS
@@ -1677,7 +1727,7 @@ BEGIN
 		RETURN coupon.api_error(400, 'invalid', 'room must be a text of 1 to 256 bytes.');
 	END IF;
 	BEGIN
-		ticket := @extschema@.coupon_queue_join(room_name, who.user_id);
+		ticket := coupon.api_queue_join(room_name, who.user_id);
 	EXCEPTION
 		WHEN SQLSTATE 'UC202' THEN
 			RETURN coupon.api_error(404, 'unknown_room', 'There is no room of this name.');
@@ -1705,7 +1755,7 @@ BEGIN
 	IF token !~ '^[1-9][0-9]{0,17}[.][1-9][0-9]{0,17}[.][0-9a-f]{32}$' THEN
 		RETURN coupon.api_error(400, 'invalid', 'X-Access-Token is not a token.');
 	END IF;
-	ticket := @extschema@.coupon_queue_position(token);
+	ticket := coupon.api_queue_position(token);
 	IF ticket.status = 'GONE' THEN
 		RETURN coupon.api_error(401, 'gone', 'The ticket has ended: enter the queue again.');
 	END IF;
@@ -1718,6 +1768,15 @@ $$;
 COMMENT ON FUNCTION coupon_api.queue_order() IS
 	'GET /queues/order - the place in the line of the ticket in X-Access-Token, 0: admitted';
 
+REVOKE ALL ON FUNCTION coupon.api_issue_grouped(bigint, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.api_issue(bigint, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.api_request(bigint, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.api_request_status(uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.api_request_status_of(bigint, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.api_campaign_create(text, bigint, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.api_queue_join(text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.api_queue_position(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.api_counts(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.api_answer(integer, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.api_error(integer, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.api_headers(jsonb) FROM PUBLIC;
@@ -1741,6 +1800,15 @@ REVOKE ALL ON FUNCTION coupon.api_order(coupon.queue_result) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_api.queue_enqueue(jsonb, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_api.queue_order() FROM PUBLIC;
 GRANT USAGE ON SCHEMA coupon_api TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon.api_issue_grouped(bigint, text) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon.api_issue(bigint, text) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon.api_request(bigint, text) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon.api_request_status(uuid) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon.api_request_status_of(bigint, text) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon.api_campaign_create(text, bigint, jsonb) TO coupon_admin;
+GRANT EXECUTE ON FUNCTION coupon.api_queue_join(text, text) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon.api_queue_position(text) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon.api_counts(bigint) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon.api_answer(integer, jsonb) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon.api_error(integer, text, text) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon.api_headers(jsonb) TO coupon_admin, coupon_service;
