@@ -6,6 +6,7 @@
 #   make bench    build, coupon beside the classic alternatives (half an hour)
 #   make bench-figures    build, each figure that must be reached: measured,
 #                 required, pass or FAIL (a quarter of an hour)
+#   make kafka    a real Kafka to try it with, until Ctrl-C; needs Java and Maven
 #   make check-layers                                     who includes whom
 #
 # test, demo and bench install what they need with apt-get when it is
@@ -23,13 +24,17 @@ PG_CFLAGS += -Werror
 endif
 
 # installcheck wants a running server with shared_preload_libraries = 'coupon'.
+# and with isolation_regression among coupon.databases.
 # --outputdir=. lets pg_isolation_regress find expected/ where pg_regress does.
 REGRESS = $(patsubst test/sql/%.sql,%,$(sort $(wildcard test/sql/*.sql)))
 REGRESS_OPTS = --inputdir=test
 ISOLATION = $(patsubst test/specs/%.spec,%,$(sort $(wildcard test/specs/*.spec)))
 ISOLATION_OPTS = --inputdir=test --outputdir=.
 
-EXTRA_CLEAN = tmp_install
+# Debian: librdkafka-dev
+SHLIB_LINK = -lrdkafka -lpthread
+
+EXTRA_CLEAN = tmp_install tmp_kafka
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
@@ -37,6 +42,12 @@ PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 ifneq ($(wildcard $(PGXS)),)
 
 include $(PGXS)
+
+# Says what to install where the headers of librdkafka are missing.
+src/sink_kafka.o src/sink_kafka.bc: | check-librdkafka
+check-librdkafka:
+	@echo '#include <librdkafka/rdkafka.h>' | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 || { \
+		echo 'No librdkafka/rdkafka.h: install the headers of librdkafka (Debian: librdkafka-dev).' >&2; exit 1; }
 
 # Any header may change any object; the whole build takes seconds.
 $(OBJS) $(OBJS:.o=.bc): $(wildcard src/*.h)
@@ -65,7 +76,7 @@ TESTS = $(sort $(wildcard test/t/*.pl))
 test-run: check-layers tmp_install
 	@test/bin/run_tests $(TESTS)
 
-demo-run: tmp_install
+demo-run: tmp_install kafka-programs
 	@bench/demo.sh
 
 bench-run: tmp_install
@@ -81,7 +92,27 @@ test demo bench bench-figures:
 	@test/bin/install_dependencies '$(PG_CONFIG)'
 	@$(MAKE) --no-print-directory $@-run
 
+# What the tests of the publisher run beside it.
+KAFKA_PROGRAMS = $(patsubst test/kafka/%.c,tmp_kafka/bin/%,$(sort $(wildcard test/kafka/*.c)))
+KAFKA_CFLAGS = -std=gnu11 -O2 -g -Wall -Wextra -Wshadow -Wno-missing-field-initializers \
+	$(if $(filter true 1,$(CI) $(WERROR)),-Werror)
+
+kafka-programs: $(KAFKA_PROGRAMS)
+
+tmp_kafka/bin/%: test/kafka/%.c
+	@mkdir -p $(@D)
+	@if echo '#include <librdkafka/rdkafka.h>' | $(CC) -E - >/dev/null 2>&1; then \
+		echo '$(CC) $(KAFKA_CFLAGS) -o $@ $< -lrdkafka'; \
+		$(CC) $(KAFKA_CFLAGS) -o $@.new $< -lrdkafka && mv $@.new $@; \
+	else \
+		echo 'skipped: $@, which needs the headers of librdkafka (Debian: librdkafka-dev)'; \
+	fi
+
+KAFKA_TOPICS = coupon-issued:12 coupon-issued.DLT:12
+kafka: kafka-programs
+	@test/bin/kafka run $(if $(KAFKA_PORT),-p $(KAFKA_PORT)) $(KAFKA_TOPICS)
+
 check-layers:
 	@test/bin/check_layers
 
-.PHONY: tmp_install test test-run demo demo-run bench bench-run bench-figures bench-figures-run check-layers
+.PHONY: check-librdkafka tmp_install test test-run demo demo-run bench bench-run bench-figures bench-figures-run kafka-programs kafka check-layers

@@ -147,8 +147,8 @@ COMMENT ON COLUMN coupon.issuance.policy IS 'the campaign''s policy as it was at
 COMMENT ON COLUMN coupon.issuance.redeemed_at IS 'when it was redeemed';
 COMMENT ON COLUMN coupon.issuance.order_ref IS 'the order that redeemed it';
 
--- Insert-only, no index: rows are appended to one child, read in order,
--- and a child whose rows are all published is truncated in rotation.
+-- No index: rows are appended to one child; the publisher reads them in order
+-- and removes what is delivered; a child without rows is truncated in rotation.
 CREATE TABLE coupon.outbox (
 	id      uuid NOT NULL,
 	topic   text NOT NULL,
@@ -157,9 +157,9 @@ CREATE TABLE coupon.outbox (
 	payload json NOT NULL,
 	CONSTRAINT outbox_children_only CHECK (false) NO INHERIT
 );
-CREATE TABLE coupon.outbox_0 () INHERITS (coupon.outbox);
-CREATE TABLE coupon.outbox_1 () INHERITS (coupon.outbox);
-CREATE TABLE coupon.outbox_2 () INHERITS (coupon.outbox);
+CREATE TABLE coupon.outbox_0 () INHERITS (coupon.outbox) USING heap;
+CREATE TABLE coupon.outbox_1 () INHERITS (coupon.outbox) USING heap;
+CREATE TABLE coupon.outbox_2 () INHERITS (coupon.outbox) USING heap;
 COMMENT ON TABLE coupon.outbox IS 'events, each committed with the change it tells of; the rows are in its children';
 COMMENT ON TABLE coupon.outbox_0 IS 'events, first of three tables used in rotation';
 COMMENT ON TABLE coupon.outbox_1 IS 'events, second of three tables used in rotation';
@@ -170,12 +170,33 @@ COMMENT ON COLUMN coupon.outbox.key IS 'Kafka key: the user, or the campaign for
 COMMENT ON COLUMN coupon.outbox.type IS 'what happened; types that begin with coupon. are the engine''s own';
 COMMENT ON COLUMN coupon.outbox.payload IS 'the event, as it is published';
 
+CREATE TABLE coupon.dead_letter (
+	id       uuid PRIMARY KEY,
+	topic    text NOT NULL,
+	key      text NOT NULL,
+	type     text NOT NULL,
+	payload  json NOT NULL,
+	reason   text NOT NULL,
+	attempts integer NOT NULL,
+	dead_at  timestamptz NOT NULL
+);
+COMMENT ON TABLE coupon.dead_letter IS 'events that the broker will not accept; coupon_dead_letter_replay puts them back into the outbox';
+COMMENT ON COLUMN coupon.dead_letter.id IS 'the event''s id';
+COMMENT ON COLUMN coupon.dead_letter.topic IS 'the topic that it was for';
+COMMENT ON COLUMN coupon.dead_letter.key IS 'its key';
+COMMENT ON COLUMN coupon.dead_letter.type IS 'its type';
+COMMENT ON COLUMN coupon.dead_letter.payload IS 'the event';
+COMMENT ON COLUMN coupon.dead_letter.reason IS 'why it was not accepted';
+COMMENT ON COLUMN coupon.dead_letter.attempts IS 'how often it was tried';
+COMMENT ON COLUMN coupon.dead_letter.dead_at IS 'when it was given up';
+
 -- A dump keeps the sale; events are left out, a copy must not publish them again.
 SELECT pg_catalog.pg_extension_config_dump('coupon.campaign', '');
 SELECT pg_catalog.pg_extension_config_dump('coupon.campaign_campaign_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('coupon.shard', '');
 SELECT pg_catalog.pg_extension_config_dump('coupon.unit', '');
 SELECT pg_catalog.pg_extension_config_dump('coupon.issuance', '');
+SELECT pg_catalog.pg_extension_config_dump('coupon.dead_letter', '');
 
 -- ---------------------------------------------------------------------------
 -- Guards: what the C core keeps by construction, kept for every other writer
@@ -373,6 +394,20 @@ AS 'MODULE_PATHNAME', 'coupon_issue_bigint';
 COMMENT ON FUNCTION coupon_issue(bigint, bigint) IS
 	'coupon_issue(bigint, text) for numeric users';
 
+CREATE FUNCTION coupon_issue_grouped(campaign_id bigint, user_id text)
+RETURNS coupon.issue_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_issue_grouped(bigint, text) IS
+	'issues one unit to the user in a transaction of its own, committed together with all calls that wait at that moment';
+
+CREATE FUNCTION coupon_issue_grouped(campaign_id bigint, user_id bigint)
+RETURNS coupon.issue_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'coupon_issue_grouped_bigint';
+COMMENT ON FUNCTION coupon_issue_grouped(bigint, bigint) IS
+	'coupon_issue_grouped(bigint, text) for numeric users';
+
 CREATE FUNCTION coupon_issue_many(campaign_id bigint, user_ids text[])
 RETURNS SETOF coupon.issue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
@@ -444,9 +479,64 @@ AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION coupon_emit(text, text, text, jsonb) IS
 	'appends the application''s own event to the outbox, committed with the caller''s transaction; returns the event id';
 
+CREATE FUNCTION coupon_dead_letter_replay(id uuid DEFAULT NULL, topic text DEFAULT NULL)
+RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_dead_letter_replay(uuid, text) IS
+	'puts dead letters back into the outbox under their ids: one, those of a topic, or all; returns how many';
+
+CREATE FUNCTION coupon_dead_letter_discard(id uuid DEFAULT NULL, topic text DEFAULT NULL)
+RETURNS bigint
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	WITH gone AS (
+		DELETE FROM coupon.dead_letter d
+		 WHERE (coupon_dead_letter_discard.id IS NULL OR d.id = coupon_dead_letter_discard.id)
+		   AND (coupon_dead_letter_discard.topic IS NULL OR d.topic = coupon_dead_letter_discard.topic)
+		RETURNING 1)
+	SELECT count(*) FROM gone;
+END;
+COMMENT ON FUNCTION coupon_dead_letter_discard(uuid, text) IS
+	'deletes dead letters for good: one, those of a topic, or all; returns how many';
+
 -- ---------------------------------------------------------------------------
 -- Status
 -- ---------------------------------------------------------------------------
+
+CREATE FUNCTION coupon.publisher_state(
+	OUT unpublished bigint, OUT oldest_at timestamptz, OUT in_flight bigint,
+	OUT published bigint, OUT retried bigint, OUT dead bigint,
+	OUT acknowledged_at timestamptz, OUT broker text, OUT refused_topics text,
+	OUT last_error text, OUT failed_at timestamptz, OUT size_bytes bigint)
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'coupon_publisher_state';
+COMMENT ON FUNCTION coupon.publisher_state() IS 'what coupon_outbox_status is made of';
+
+CREATE FUNCTION coupon_outbox_status(
+	OUT unpublished bigint, OUT oldest_age interval, OUT in_flight bigint,
+	OUT published bigint, OUT retried bigint, OUT dead bigint, OUT dead_letters bigint,
+	OUT last_ack_at timestamptz, OUT broker text, OUT refused_topics text,
+	OUT last_error text, OUT last_error_at timestamptz,
+	OUT blocking_age interval, OUT blocking_pid integer, OUT size_bytes bigint)
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT s.unpublished, clock_timestamp() - s.oldest_at, s.in_flight, s.published, s.retried, s.dead,
+	       (SELECT count(*) FROM coupon.dead_letter), s.acknowledged_at, s.broker, s.refused_topics,
+	       s.last_error, s.failed_at, clock_timestamp() - b.xact_start, b.pid, s.size_bytes
+	  FROM coupon.publisher_state() s
+	  LEFT JOIN LATERAL (
+		SELECT coalesce(a.xact_start, p.prepared) AS xact_start, a.pid
+		  FROM pg_locks l
+		  LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+		  LEFT JOIN pg_prepared_xacts p ON l.pid IS NULL AND p.transaction::text = split_part(l.virtualtransaction, '/', 2)
+		 WHERE l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+		   AND l.relation IN ('coupon.outbox_0'::regclass, 'coupon.outbox_1'::regclass, 'coupon.outbox_2'::regclass)
+		   AND (a.backend_type NOT LIKE 'coupon %' AND a.pid <> pg_backend_pid() OR p.transaction IS NOT NULL)
+		 ORDER BY 1 LIMIT 1) b ON true;
+END;
+COMMENT ON FUNCTION coupon_outbox_status() IS
+	'the outbox and its publisher: what is yet to be published and since when, what became of the rest since the server started, the broker and the last error, the oldest open transaction that uses the outbox';
 
 CREATE FUNCTION coupon_status(
 	campaign_id bigint,
@@ -468,6 +558,20 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION coupon_status(bigint) IS
 	'stock = issued + held + in_flight + remaining, now; answered_*: answers given since the server started';
+
+CREATE FUNCTION coupon_group_status(
+	OUT workers integer,
+	OUT batches bigint,
+	OUT calls bigint,
+	OUT mean_batch double precision,
+	OUT largest_batch bigint,
+	OUT commit_ms double precision,
+	OUT repeated_batches bigint)
+RETURNS record
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_group_status() IS
+	'grouped issuing in this database since the server started: workers now, transactions, calls in them, time that their commits took, transactions repeated after an error';
 
 CREATE VIEW coupon.campaign_status AS
 SELECT c.campaign_id, c.name,
@@ -584,6 +688,8 @@ REVOKE ALL ON FUNCTION coupon_codes_import(bigint, text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_codes_generate(bigint, text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_issue(bigint, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_issue(bigint, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_issue_grouped(bigint, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_issue_grouped(bigint, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_issue_many(bigint, text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_redeem(bigint, text, text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_redeem(bigint, bigint, text, bigint) FROM PUBLIC;
@@ -593,7 +699,12 @@ REVOKE ALL ON FUNCTION coupon_revoke(bigint, text, text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_revoke(bigint, bigint, text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_expire(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_emit(text, text, text, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_dead_letter_replay(uuid, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_dead_letter_discard(uuid, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.publisher_state() FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_outbox_status() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_status(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_group_status() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_verify(bigint) FROM PUBLIC;
 REVOKE ALL ON TYPE coupon.issue_result FROM PUBLIC;
 REVOKE ALL ON TYPE coupon.redeem_result FROM PUBLIC;
@@ -612,10 +723,14 @@ GRANT EXECUTE ON FUNCTION coupon_codes_generate(bigint, text, bigint) TO coupon_
 GRANT EXECUTE ON FUNCTION coupon_revoke(bigint, text, text, bigint) TO coupon_admin;
 GRANT EXECUTE ON FUNCTION coupon_revoke(bigint, bigint, text, bigint) TO coupon_admin;
 GRANT EXECUTE ON FUNCTION coupon_expire(integer) TO coupon_admin;
+GRANT EXECUTE ON FUNCTION coupon_dead_letter_replay(uuid, text) TO coupon_admin;
+GRANT EXECUTE ON FUNCTION coupon_dead_letter_discard(uuid, text) TO coupon_admin;
 
 -- coupon_service runs it
 GRANT EXECUTE ON FUNCTION coupon_issue(bigint, text) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon_issue(bigint, bigint) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon_issue_grouped(bigint, text) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon_issue_grouped(bigint, bigint) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon_issue_many(bigint, text[]) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon_redeem(bigint, text, text, bigint) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon_redeem(bigint, bigint, text, bigint) TO coupon_admin, coupon_service;
@@ -625,10 +740,12 @@ GRANT EXECUTE ON FUNCTION coupon_emit(text, text, text, jsonb) TO coupon_admin, 
 
 -- everyone of the three may look; codes and payloads are for the admin alone
 GRANT EXECUTE ON FUNCTION coupon_status(bigint) TO coupon_admin, coupon_service, coupon_reader;
+GRANT EXECUTE ON FUNCTION coupon_group_status() TO coupon_admin, coupon_service, coupon_reader;
+GRANT EXECUTE ON FUNCTION coupon_outbox_status() TO coupon_admin, coupon_service, coupon_reader;
 GRANT EXECUTE ON FUNCTION coupon_verify(bigint) TO coupon_admin, coupon_reader;
 GRANT SELECT ON coupon.campaign, coupon.shard, coupon.campaign_status TO coupon_admin, coupon_service, coupon_reader;
 GRANT SELECT ON coupon.issuance TO coupon_admin, coupon_reader;
-GRANT SELECT ON coupon.unit, coupon.outbox, coupon.outbox_0, coupon.outbox_1, coupon.outbox_2 TO coupon_admin;
+GRANT SELECT ON coupon.unit, coupon.outbox, coupon.outbox_0, coupon.outbox_1, coupon.outbox_2, coupon.dead_letter TO coupon_admin;
 
 -- ---------------------------------------------------------------------------
 -- Queues: asynchronous requests. Rows are inserted once, changed once, and

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 #
-# The demo: two sales on a private server, from many connections by pgbench.
+# The demo: two sales on a private server, from many connections by pgbench,
+# and their events on an embedded Kafka broker (librdkafka's mock cluster).
 #
 #   sale   4 campaigns of 5,000 units; 5,000 users who each want all four;
 #          from 64 connections, then, with fresh campaigns, from 200
 #   spike  one campaign of 500 units; 2,000 users; 500 connections at once
 #
 # Run by "make demo".  Exits with 1 if any unit is lost or sold twice, any
-# call fails or any event is missing.
+# call fails or any event is missing on the broker.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -18,6 +19,12 @@ fi
 
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
+
+# The broker lives as long as its input is open; its first line is its address.
+mkfifo "$logs/commands" "$logs/answers"
+"$here/../tmp_kafka/bin/mock_broker" -b 1 -t coupon-issued:12 <"$logs/commands" >"$logs/answers" &
+exec 7>"$logs/commands" 8<"$logs/answers"
+IFS= read -r brokers <&8
 
 sql()
 {
@@ -35,6 +42,19 @@ ask()
 {
 	echo "${1//[$'\t\n']/ };" >&"${DRIVER[1]}"
 	IFS= read -r answer <&"${DRIVER[0]}"
+}
+
+# on_broker FIRST LAST: "events|copies" of units issued in these campaigns, as
+# another client reads them
+on_broker()
+{
+	kcat -C -e -q -o beginning -b "$brokers" -t coupon-issued -f '%h %s\n' 2>/dev/null |
+		awk -v first="$1" -v last="$2" '
+			/ce_type=coupon.issued,/ && match($0, /"campaign_id":[0-9]+/) {
+				campaign = substr($0, RSTART + 14, RLENGTH - 14)
+				if (campaign >= first && campaign <= last) { copies++; if (!seen[substr($0, 1, 40)]++) events++ }
+			}
+			END { print events + 0 "|" copies + 0 }'
 }
 
 # watch_sale PID: a line about the campaigns while process PID runs; on a
@@ -80,7 +100,7 @@ run()
 	local name=$1 clients=$2 campaigns=$3 units=$4 users=$5
 	local wishes=$((campaigns * users)) each clicks pgbench status=0 check=ok
 	local first last opened done_calls failed answers p50 p95 p99 rate
-	local issued already sold_out busy paused other issuances sold_out_after events violations
+	local issued already sold_out busy paused other issuances sold_out_after events copies violations published try
 
 	# every client clicks as often; at least a tenth more clicks than wishes
 	each=$(((wishes * 11 / 10 + clients - 1) / clients))
@@ -95,7 +115,7 @@ run()
 
 	coproc DRIVER { psql -X -q -A -t -v ON_ERROR_STOP=1; }
 	ask 'SELECT pg_advisory_lock(1)'
-	rm -f "$logs"/*
+	rm -f "$logs"/log.* "$logs"/all
 	pgbench -n -M prepared -c "$clients" -j "$(nproc)" -t $((each + 1)) -f "$here/demo/click.sql" \
 		-l --log-prefix="$logs/log" \
 		-D clients="$clients" -D clicks="$clicks" -D wishes="$wishes" -D users="$users" \
@@ -139,8 +159,14 @@ run()
 		SELECT count(*), CASE WHEN count(*) = $campaigns * $units
 		                      THEN to_char(extract(epoch FROM max(issued_at)) - $opened, 'FM990.00') || ' s' ELSE 'never' END
 		  FROM coupon.issuance WHERE campaign_id BETWEEN $first AND $last")
-	events=$(sql "SELECT count(DISTINCT id) FROM coupon.outbox
-		WHERE type = 'coupon.issued' AND (payload->>'campaign_id')::bigint BETWEEN $first AND $last")
+	for try in {1..200}; do
+		[ "$(sql 'SELECT unpublished FROM coupon_outbox_status()')" != 0 ] || break
+		sleep 0.05
+	done
+	published=$(sql "SELECT to_char(extract(epoch FROM last_ack_at) - extract(epoch FROM
+			(SELECT max(issued_at) FROM coupon.issuance WHERE campaign_id BETWEEN $first AND $last)), 'FM990.00')
+		FROM coupon_outbox_status()")
+	IFS='|' read -r events copies < <(on_broker "$first" "$last")
 	violations=$(sql "SELECT count(*) FROM generate_series($first, $last) c, LATERAL coupon_verify(c) v")
 
 	# what must hold: each call answered, and one number told in four ways
@@ -158,18 +184,21 @@ run()
 		"$(thousands "$clicks")" "$(thousands "$issued")" "$(thousands "$already")" "$(thousands "$sold_out")" \
 		"$(thousands "$busy")" "$(thousands "$failed")" "$sold_out_after" "$(thousands "$rate")" \
 		"$p50 ms" "$p95 ms" "$p99 ms" \
-		"$(thousands "$issuances")" "$(thousands "$events")" "$violations" "$check"
+		"$(thousands "$issuances")" "$(thousands "$events")" "$((copies - events))" "$published s" "$violations" "$check"
 }
 
 column '' connections stock users calls '  issued' '  already issued' '  sold out' '  busy' '  errors' \
 	'time to sell out' 'calls per second' 'latency p50' '  p95' '  p99' \
-	'units issued' 'events' 'coupon_verify rows' 'conservation'
+	'units issued' 'events on broker' '  published twice' '  last one after' 'coupon_verify rows' 'conservation'
 
+sql "ALTER SYSTEM SET coupon.kafka_brokers = '$brokers'"
+sql "SELECT pg_reload_conf()" >/dev/null
 sql "CREATE EXTENSION coupon"
 sql "SELECT format('%s, %s cores; fsync %s, synchronous_commit %s, full_page_writes %s',
 	substring(version() FROM 'PostgreSQL [0-9.]+'), '$(nproc)', current_setting('fsync'),
 	current_setting('synchronous_commit'), current_setting('full_page_writes'))"
-echo 'Each unit issued is a commit of its own: an issuance row and an event row, on disk.'
+echo 'Each unit issued is a commit of its own: an issuance row and an event row, on disk;'
+echo 'a worker publishes the events to a Kafka broker, embedded here, as it goes on.'
 
 run sale 64 4 5000 5000
 run sale 200 4 5000 5000
@@ -184,7 +213,9 @@ calls, latency: of each call, as the client sees it; every connection calls
 again as soon as it has its answer, and the clients run on the same cores.
 Not counted: one call on each connection before the opening ("paused").
 time to sell out: from the opening to the last unit.
-conservation: units issued = stock = events = answers "issued", every call was
-answered, and coupon_verify finds no violation in the tables.
+events on broker: as kcat counts them, by id; the last one after: from the last
+issue to the broker's acknowledgement of all events.
+conservation: units issued = stock = events on the broker = answers "issued",
+every call was answered, and coupon_verify finds no violation in the tables.
 END
 exit $bad

@@ -2,8 +2,8 @@
 #
 # Read by run.sh and by figures/, not run.
 #
-# A variant is one way to do the job: a ceiling (select1, insert), coupon, or
-# a peer of peers/.  prepare_variant gives it a fresh, empty state;
+# A variant is one way to do the job: a ceiling (select1, insert), coupon,
+# grouped (coupon_issue_grouped), or a peer of peers/.  prepare_variant gives it a fresh, empty state;
 # measure runs it once and counts rows, not calls; check_variant says what is
 # wrong afterwards.  One run is on one server, variants side by side.
 #
@@ -100,11 +100,14 @@ prepare_variant()
 				printf '%s\n' '\set u random(1, 1000000000000000)' \
 					'INSERT INTO bare VALUES (1, :u, :u);'
 				;;
-			coupon)
+			coupon | grouped)
 				sql "CREATE EXTENSION coupon;
 					SELECT coupon_campaign_create('bench', $stock, policy => '$policy')" >"$scratch/campaign"
+				[ "$variant" = coupon ] || until [ "$(sql "SELECT workers > 0 FROM coupon_group_status()")" = t ]; do
+					sleep 0.1
+				done
 				printf '%s\n' '\set u random(1, 1000000000000000)' \
-					"SELECT coupon_issue($(cat "$scratch/campaign"), :u::text);"
+					"SELECT coupon_issue$([ "$variant" = coupon ] || echo _grouped)($(cat "$scratch/campaign"), :u::text);"
 				;;
 			*)
 				schema=peer_$variant
@@ -127,7 +130,7 @@ variant_rows()
 	case $1 in
 		select1) echo 0 ;;
 		insert) sql "SELECT count(*) FROM bench.bare" ;;
-		coupon) sql "SELECT count(*) FROM coupon.issuance" ;;
+		coupon | grouped) sql "SELECT count(*) FROM coupon.issuance" ;;
 		*) sql "SELECT count(*) FROM peer_$1.issuance" ;;
 	esac
 }
@@ -138,7 +141,7 @@ check_variant()
 	case $1 in
 		select1 | insert)
 			;;
-		coupon)
+		coupon | grouped)
 			sql "SELECT * FROM coupon_verify();
 				SELECT format('%s issuances, %s serials, %s users, %s events', n, serials, users, events)
 				  FROM (SELECT count(*) AS n, count(DISTINCT (campaign_id, serial)) AS serials,

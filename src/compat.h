@@ -86,11 +86,13 @@ coupon_table_tuple_update(Relation rel, ItemPointer tid, TupleTableSlot *slot, C
 #endif
 }
 
-/* 17: numbered processes, named wait events of extensions */
+/* 17: numbered processes, named wait events of extensions, owners of wait sets */
 #if PG_VERSION_NUM < 170000
+#define coupon_create_wait_event_set(context, n) CreateWaitEventSet(context, n)
 #define coupon_my_proc_number() ((uint32) MyProc->pgprocno)
 #define coupon_wait_event(name) PG_WAIT_EXTENSION
 #else
+#define coupon_create_wait_event_set(context, n) CreateWaitEventSet(NULL, n)
 #define coupon_my_proc_number() ((uint32) MyProcNumber)
 #define coupon_wait_event(name) WaitEventExtensionNew(name)
 #endif

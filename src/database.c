@@ -53,8 +53,8 @@ has_workers(CouponDatabase *database)
 	return false;
 }
 
-CouponDatabase *
-coupon_database_claim(void)
+CouponWorkerSlot *
+coupon_database_claim(CouponWorkerId id, int instance)
 {
 	LWLock	   *lock = coupon_databases_lock();
 	CouponDatabase *database;
@@ -71,8 +71,17 @@ coupon_database_claim(void)
 	if (database != NULL && database->oid != MyDatabaseId)
 	{
 		pg_atomic_write_u32(&database->outbox_child, 0);
+		pg_atomic_write_u64(&database->group.batches, 0);
+		pg_atomic_write_u64(&database->group.calls, 0);
+		pg_atomic_write_u64(&database->group.largest, 0);
+		pg_atomic_write_u64(&database->group.commit_us, 0);
+		pg_atomic_write_u64(&database->group.repeated, 0);
+		memset(&database->publisher, 0, sizeof(CouponPublisherStatus));
+		SpinLockInit(&database->publisher.mutex);
 		database->oid = MyDatabaseId;
 	}
+	if (database != NULL)
+		database->workers[id][instance].latch = MyLatch;
 	LWLockRelease(lock);
 
 	if (database == NULL)
@@ -81,7 +90,8 @@ coupon_database_claim(void)
 				 errmsg("coupon.databases names too many databases"),
 				 errdetail("At most %d can have workers.", COUPON_MAX_DATABASES),
 				 errhint("Take some off the list.")));
-	return mine = database;
+	mine = database;
+	return &database->workers[id][instance];
 }
 
 void

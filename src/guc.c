@@ -21,6 +21,47 @@ int			coupon_queue_memory = DEFAULT_QUEUE_MEMORY;
 int			coupon_max_queues = DEFAULT_MAX_QUEUES;
 int			coupon_request_depth = DEFAULT_REQUEST_DEPTH;
 int			coupon_queue_keep = DEFAULT_QUEUE_KEEP;
+int			coupon_group_workers = DEFAULT_GROUP_WORKERS;
+bool		coupon_allow_autonomous = false;
+int			coupon_publish_interval = DEFAULT_PUBLISH_INTERVAL;
+char	   *coupon_kafka_brokers = NULL;
+char	   *coupon_kafka_config_file = NULL;
+int			coupon_kafka_partitions = DEFAULT_KAFKA_PARTITIONS;
+int			coupon_kafka_replication = DEFAULT_KAFKA_REPLICATION;
+bool		coupon_kafka_create_topics = false;
+
+/* host:port, host or protocol://host:port, by commas; or nothing at all */
+static bool
+check_brokers(char **value, void **extra, GucSource source)
+{
+	const char *rest = *value;
+	bool		blank = strspn(rest, " ") == strlen(rest);
+
+	while (!blank)
+	{
+		size_t		length = strcspn(rest, ",");
+		const char *colon = memchr(rest, ':', length);
+		const char *last = colon;
+		size_t		spaces = strspn(rest, " ");
+
+		while (last != NULL && (colon = memchr(last + 1, ':', rest + length - last - 1)) != NULL)
+			last = colon;
+		if (spaces >= length)
+		{
+			GUC_check_errdetail("A broker between commas is missing.");
+			return false;
+		}
+		if (last != NULL && last[1] != '/' && strtoul(last + 1, NULL, 10) - 1 >= 65535)
+		{
+			GUC_check_errdetail("The port of \"%.*s\" is not a number from 1 to 65535.", (int) length, rest);
+			return false;
+		}
+		if (rest[length] == '\0')
+			break;
+		rest += length + 1;
+	}
+	return true;
+}
 
 /* Settings that any session may have, preloaded or not. */
 void
@@ -33,6 +74,14 @@ coupon_guc_define(void)
 							DEFAULT_SOLD_OUT_WAIT, 0, MAX_SOLD_OUT_WAIT,
 							PGC_USERSET, GUC_UNIT_MS,
 							NULL, NULL, NULL);
+
+	DefineCustomBoolVariable("coupon.allow_autonomous",
+							 "Lets coupon_issue_grouped() run inside transaction blocks and functions.",
+							 "It commits on its own, whatever becomes of the transaction around it.",
+							 &coupon_allow_autonomous,
+							 false,
+							 PGC_USERSET, 0,
+							 NULL, NULL, NULL);
 }
 
 /* Settings of the server's start and of the workers. */
@@ -110,4 +159,60 @@ coupon_guc_define_postmaster(void)
 							DEFAULT_QUEUE_KEEP, MIN_QUEUE_KEEP, MAX_QUEUE_KEEP,
 							PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("coupon.group_workers",
+							"Workers that carry out grouped calls, in each database.",
+							"One keeps two cores busy; 0: grouped calls are refused.",
+							&coupon_group_workers,
+							DEFAULT_GROUP_WORKERS, 0, MAX_GROUP_WORKERS,
+							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("coupon.publish_interval",
+							"How often the publisher looks into the outbox without being woken.",
+							"Commits wake it; this is for those of prepared transactions.",
+							&coupon_publish_interval,
+							DEFAULT_PUBLISH_INTERVAL, MIN_PUBLISH_INTERVAL, MAX_PUBLISH_INTERVAL,
+							PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+
+	DefineCustomStringVariable("coupon.kafka_brokers",
+							   "Kafka brokers to publish to, host:port separated by commas; empty: none.",
+							   NULL,
+							   &coupon_kafka_brokers,
+							   "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   check_brokers, NULL, NULL);
+
+	DefineCustomStringVariable("coupon.kafka_config_file",
+							   "File of properties of the Kafka client (SASL, TLS, tuning); empty: none.",
+							   "Only the server's user may be able to read it.",
+							   &coupon_kafka_config_file,
+							   "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   NULL, NULL, NULL);
+
+	DefineCustomIntVariable("coupon.kafka_partitions",
+							"Partitions that a topic must have; 0: any number.",
+							NULL,
+							&coupon_kafka_partitions,
+							DEFAULT_KAFKA_PARTITIONS, 0, MAX_KAFKA_PARTITIONS,
+							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("coupon.kafka_replication",
+							"Replication factor that a topic must have; 0: any.",
+							NULL,
+							&coupon_kafka_replication,
+							DEFAULT_KAFKA_REPLICATION, 0, MAX_KAFKA_REPLICATION,
+							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+
+	DefineCustomBoolVariable("coupon.kafka_create_topics",
+							 "Creates topics that do not exist.",
+							 "With coupon.kafka_partitions and coupon.kafka_replication, or the broker's defaults for 0.",
+							 &coupon_kafka_create_topics,
+							 false,
+							 PGC_SIGHUP, 0,
+							 NULL, NULL, NULL);
 }

@@ -16,6 +16,15 @@
 #define DEFAULT_SWEEP_INTERVAL		1000			/* ms */
 #define MIN_SWEEP_INTERVAL			10
 #define MAX_SWEEP_INTERVAL			(3600 * 1000)
+#define DEFAULT_GROUP_WORKERS		1
+#define MAX_GROUP_WORKERS			8				/* = COUPON_MAX_INSTANCES */
+#define DEFAULT_PUBLISH_INTERVAL	1000			/* ms */
+#define MIN_PUBLISH_INTERVAL		10
+#define MAX_PUBLISH_INTERVAL		(3600 * 1000)
+#define DEFAULT_KAFKA_PARTITIONS	12
+#define MAX_KAFKA_PARTITIONS		100000
+#define DEFAULT_KAFKA_REPLICATION	0				/* any */
+#define MAX_KAFKA_REPLICATION		100
 
 #define DEFAULT_ISSUERS				1
 #define MAX_ISSUERS					COUPON_MAX_INSTANCES
@@ -41,6 +50,14 @@ extern int	coupon_queue_memory;
 extern int	coupon_max_queues;
 extern int	coupon_request_depth;
 extern int	coupon_queue_keep;
+extern int	coupon_group_workers;
+extern bool coupon_allow_autonomous;
+extern int	coupon_publish_interval;
+extern char *coupon_kafka_brokers;
+extern char *coupon_kafka_config_file;
+extern int	coupon_kafka_partitions;
+extern int	coupon_kafka_replication;
+extern bool coupon_kafka_create_topics;
 
 extern void coupon_guc_define(void);
 extern void coupon_guc_define_postmaster(void);

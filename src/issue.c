@@ -366,8 +366,10 @@ work_off(Batch *batch, CouponStatus refusal)
 	}
 }
 
-void
-coupon_issue_batch(int64 campaign_id, CouponItem *items, int nitems, CouponWait wait)
+/* A batch; with refusals_only nothing is done, and false, if units may be issued. */
+static bool
+issue_batch(int64 campaign_id, CouponItem *items, int nitems, CouponWait wait,
+			bool refusals_only)
 {
 	Batch		batch = {0};
 	CouponStatus window;
@@ -388,6 +390,11 @@ coupon_issue_batch(int64 campaign_id, CouponItem *items, int nitems, CouponWait 
 	{
 		window = COUPON_SOLD_OUT;
 		coupon_filter_consider(batch.campaign, batch.def);
+	}
+	if (window == COUPON_ISSUED && refusals_only)
+	{
+		coupon_campaign_leave(batch.campaign);
+		return false;
 	}
 
 	if (nitems == 1)
@@ -436,6 +443,19 @@ coupon_issue_batch(int64 campaign_id, CouponItem *items, int nitems, CouponWait 
 			coupon_store_close(batch.store);
 	}
 	coupon_campaign_leave(batch.campaign);
+	return true;
+}
+
+void
+coupon_issue_batch(int64 campaign_id, CouponItem *items, int nitems, CouponWait wait)
+{
+	(void) issue_batch(campaign_id, items, nitems, wait, false);
+}
+
+bool
+coupon_issue_refuse(int64 campaign_id, CouponItem *item)
+{
+	return issue_batch(campaign_id, item, 1, COUPON_NO_WAIT, true);
 }
 
 /* ---- SQL functions ---- */
@@ -480,6 +500,12 @@ result_desc(FunctionCallInfo fcinfo)
 	return entry->tupDesc;
 }
 
+Datum
+coupon_issue_result(FunctionCallInfo fcinfo, Datum user_id, const CouponItem *item)
+{
+	return HeapTupleGetDatum(coupon_issue_form_result(result_desc(fcinfo), user_id, item));
+}
+
 static Datum
 issue_coupon(FunctionCallInfo fcinfo, Datum user_id)
 {
@@ -488,7 +514,7 @@ issue_coupon(FunctionCallInfo fcinfo, Datum user_id)
 	coupon_require_argument(fcinfo, 0, "campaign_id");
 	item.user_id = user_id;
 	coupon_issue_batch(PG_GETARG_INT64(0), &item, 1, COUPON_WAIT);
-	return HeapTupleGetDatum(coupon_issue_form_result(result_desc(fcinfo), user_id, &item));
+	return coupon_issue_result(fcinfo, user_id, &item);
 }
 
 /*

@@ -6,6 +6,7 @@
 #define COUPON_ISSUE_H
 
 #include "access/htup.h"
+#include "fmgr.h"
 
 #include "status_codes.h"
 #include "store.h"
@@ -33,5 +34,14 @@ extern CouponStatus coupon_issue_window(const CouponDefinition *def, TimestampTz
 
 /* A coupon.issue_result. */
 extern HeapTuple coupon_issue_form_result(TupleDesc desc, Datum user_id, const CouponItem *item);
+
+/*
+ * Gives the answer of a campaign that issues nothing at the moment (sold out,
+ * paused, closed, not open).  False, and nothing is done, if it might issue.
+ */
+extern bool coupon_issue_refuse(int64 campaign_id, CouponItem *item);
+
+/* An item with its outcome as the result of a function: coupon.issue_result. */
+extern Datum coupon_issue_result(FunctionCallInfo fcinfo, Datum user_id, const CouponItem *item);
 
 #endif							/* COUPON_ISSUE_H */

@@ -793,6 +793,7 @@ make_line(CouponQueue *queue, Oid table, int64 id, int64 next)
 		line->live = line->ready = line->kept = line->pending = 0;
 		line->cursor = next;
 		line->resume_at = 0;
+		line->passed_at = 0;
 		line->first_chunk = line->nchunks = 0;
 		line->capacity = 0;
 		line->directory = InvalidDsaPointer;

@@ -78,6 +78,7 @@ typedef struct CouponLine
 	uint32		pending;		/* changes by running transactions */
 	int64		cursor;			/* where to look for the next; before it are postponed ones */
 	TimestampTz resume_at;		/* nothing to be done here before */
+	TimestampTz passed_at;		/* when the first that was passed by was; 0: nobody */
 	int64		first_chunk;
 	int64		nchunks;
 	uint32		capacity;		/* of the directory, a power of 2 or 0 */

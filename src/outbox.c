@@ -43,6 +43,7 @@
 struct CouponOutbox
 {
 	Relation	rel;
+	MemoryContext owner;		/* of what lives until finish */
 	MemoryContext context;		/* of the rows not yet written; NULL: the caller's */
 	BulkInsertState bistate;
 	TupleTableSlot *slots[OUTBOX_BATCH];
@@ -54,8 +55,6 @@ PG_FUNCTION_INFO_V1(coupon_emit);
 
 /* ---- event ids ---- */
 
-#define UUID_TICKS_PER_MS	4096
-
 /* The time part: milliseconds since 1970 and 12 bits below, never twice. */
 static uint64
 next_tick(void)
@@ -66,8 +65,8 @@ next_tick(void)
 	uint64		tick;
 
 	gettimeofday(&now, NULL);
-	tick = ((uint64) now.tv_sec * 1000 + now.tv_usec / 1000) * UUID_TICKS_PER_MS +
-		(uint64) (now.tv_usec % 1000) * UUID_TICKS_PER_MS / 1000;
+	tick = ((uint64) now.tv_sec * 1000 + now.tv_usec / 1000) * COUPON_TICKS_PER_MS +
+		(uint64) (now.tv_usec % 1000) * COUPON_TICKS_PER_MS / 1000;
 
 	for (;;)
 	{
@@ -84,8 +83,8 @@ make_event_id(pg_uuid_t *id)
 	static uint8 pool[1024];
 	static int	used = sizeof(pool);
 	uint64		tick = next_tick();
-	uint64		ms = tick / UUID_TICKS_PER_MS;
-	unsigned	fraction = tick % UUID_TICKS_PER_MS;
+	uint64		ms = tick / COUPON_TICKS_PER_MS;
+	unsigned	fraction = tick % COUPON_TICKS_PER_MS;
 
 	if (used + 8 > (int) sizeof(pool))
 	{
@@ -103,6 +102,16 @@ make_event_id(pg_uuid_t *id)
 	memcpy(&id->data[8], &pool[used], 8);
 	id->data[8] = 0x80 | (id->data[8] & 0x3f);
 	used += 8;
+}
+
+uint64
+coupon_event_tick(const pg_uuid_t *id)
+{
+	uint64		ms = 0;
+
+	for (int i = 0; i < 6; i++)
+		ms = ms << 8 | id->data[i];
+	return ms * COUPON_TICKS_PER_MS + ((id->data[6] & 0x0f) << 8 | id->data[7]);
 }
 
 /* ---- appending ---- */
@@ -136,6 +145,7 @@ coupon_outbox_begin(bool many)
 {
 	CouponOutbox *outbox = palloc0(sizeof(CouponOutbox));
 
+	outbox->owner = CurrentMemoryContext;
 	coupon_shmem_attach();
 	for (;;)
 	{
@@ -147,6 +157,7 @@ coupon_outbox_begin(bool many)
 		table_close(outbox->rel, RowExclusiveLock);
 	}
 	refuse_foreign_parts(outbox->rel);
+	coupon_wake_at_commit(COUPON_PUBLISHER);
 	if (many)
 		outbox->context = AllocSetContextCreate(CurrentMemoryContext, "coupon outbox",
 												ALLOCSET_DEFAULT_SIZES);
@@ -156,6 +167,8 @@ coupon_outbox_begin(bool many)
 static void
 write_rows(CouponOutbox *outbox)
 {
+	MemoryContext oldcontext = MemoryContextSwitchTo(outbox->owner);
+
 	if (outbox->nrows == 1 && outbox->bistate == NULL)
 		table_tuple_insert(outbox->rel, outbox->slots[0], GetCurrentCommandId(true), 0, NULL);
 	else if (outbox->nrows > 0)
@@ -170,11 +183,13 @@ write_rows(CouponOutbox *outbox)
 	outbox->nrows = 0;
 	if (outbox->context != NULL)
 		MemoryContextReset(outbox->context);
+	MemoryContextSwitchTo(oldcontext);
 }
 
-pg_uuid_t
-coupon_outbox_add(CouponOutbox *outbox, const char *topic, const char *key,
-				  const char *type, const char *payload)
+/* Fills the next row; a NULL id is made here. */
+static pg_uuid_t
+add_row(CouponOutbox *outbox, const pg_uuid_t *given, const char *topic,
+		const char *key, const char *type, const char *payload)
 {
 	MemoryContext oldcontext;
 	TupleTableSlot *slot;
@@ -184,15 +199,20 @@ coupon_outbox_add(CouponOutbox *outbox, const char *topic, const char *key,
 		write_rows(outbox);
 	if (outbox->nrows == outbox->nslots)
 	{
+		oldcontext = MemoryContextSwitchTo(outbox->owner);
 		outbox->slots[outbox->nslots] =
 			MakeSingleTupleTableSlot(RelationGetDescr(outbox->rel), &TTSOpsVirtual);
 		outbox->nslots++;
+		MemoryContextSwitchTo(oldcontext);
 	}
 
 	slot = outbox->slots[outbox->nrows];
 	oldcontext = MemoryContextSwitchTo(outbox->context ? outbox->context : CurrentMemoryContext);
 	id = palloc(sizeof(pg_uuid_t));
-	make_event_id(id);
+	if (given != NULL)
+		*id = *given;
+	else
+		make_event_id(id);
 	slot->tts_values[Outbox_id - 1] = UUIDPGetDatum(id);
 	slot->tts_values[Outbox_topic - 1] = CStringGetTextDatum(topic);
 	slot->tts_values[Outbox_key - 1] = CStringGetTextDatum(key);
@@ -203,6 +223,20 @@ coupon_outbox_add(CouponOutbox *outbox, const char *topic, const char *key,
 	outbox->nrows++;
 	MemoryContextSwitchTo(oldcontext);
 	return *id;
+}
+
+pg_uuid_t
+coupon_outbox_add(CouponOutbox *outbox, const char *topic, const char *key,
+				  const char *type, const char *payload)
+{
+	return add_row(outbox, NULL, topic, key, type, payload);
+}
+
+void
+coupon_outbox_add_again(CouponOutbox *outbox, const pg_uuid_t *id, const char *topic,
+						const char *key, const char *type, const char *payload)
+{
+	(void) add_row(outbox, id, topic, key, type, payload);
 }
 
 void

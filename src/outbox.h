@@ -9,7 +9,7 @@
 
 #include "utils/uuid.h"
 
-#define COUPON_MAX_TOPIC	249		/* Kafka's own limit */
+#define COUPON_MAX_TOPIC	245		/* Kafka's own limit, with room for .DLT */
 
 /*
  * Events to be appended together.  Add any number, then finish; both may
@@ -22,9 +22,20 @@ extern pg_uuid_t coupon_outbox_add(CouponOutbox *outbox, const char *topic, cons
 								   const char *type, const char *payload);
 extern void coupon_outbox_finish(CouponOutbox *outbox);
 
+/* The same for an event that has its id already. */
+extern void coupon_outbox_add_again(CouponOutbox *outbox, const pg_uuid_t *id, const char *topic,
+									const char *key, const char *type, const char *payload);
+
 /* One event alone. */
 extern pg_uuid_t coupon_outbox_append(const char *topic, const char *key,
 									  const char *type, const char *payload);
+
+/*
+ * The time part of an event's id: strictly increasing in append order, in
+ * units of COUPON_TICKS_PER_MS since 1970.
+ */
+#define COUPON_TICKS_PER_MS	4096
+extern uint64 coupon_event_tick(const pg_uuid_t *id);
 
 /* ERROR unless Kafka would take the name. */
 extern void coupon_outbox_check_topic(const char *topic);

@@ -37,7 +37,8 @@
 #include "outbox.h"
 #include "request.h"
 
-#define LOOK_AGAIN_MS	20		/* after somebody was passed by */
+#define LOOK_AGAIN_MS	20		/* after somebody was passed by, if nobody else waits */
+#define PASSED_MS		100		/* and if others do */
 #define PAUSED_MS		100		/* between looks at a paused campaign */
 #define SCAN_GAP		64		/* decided rows that a scan may walk over */
 
@@ -67,12 +68,7 @@ apply_decided(CouponPending *change, bool committed)
 	TimestampTz now;
 
 	if (!committed)
-	{
-		/* it waits on, and the cursor may have passed it */
-		if (coupon_line_is_ready(line, change->number) && change->number < line->cursor)
-			line->cursor = change->number;
 		return false;
-	}
 	if (coupon_line_is_live(line, change->number))
 	{
 		now = GetCurrentTimestamp();
@@ -83,6 +79,15 @@ apply_decided(CouponPending *change, bool committed)
 		pg_atomic_fetch_sub_u32(&line->queue->open[change->child], 1);
 	}
 	return true;
+}
+
+/* A batch that was not decided is the next again. */
+static bool
+apply_read(CouponPending *change, bool committed)
+{
+	if (!committed && change->number < change->line->cursor)
+		change->line->cursor = change->number;
+	return false;
 }
 
 /* ---- finding work ---- */
@@ -141,7 +146,21 @@ hold_line(int64 campaign_id, int ms, bool rewind)
 
 	line->resume_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
 	if (rewind)
+	{
 		line->cursor = 0;
+		line->passed_at = 0;
+	}
+	LWLockRelease(line->lock);
+}
+
+/* Somebody was passed by: to be looked at again before long. */
+static void
+note_passed(int64 campaign_id)
+{
+	CouponLine *line = coupon_line_lock(&coupon_requests, campaign_id, LW_EXCLUSIVE, true);
+
+	if (line->passed_at == 0)
+		line->passed_at = GetCurrentTimestamp();
 	LWLockRelease(line->lock);
 }
 
@@ -153,13 +172,25 @@ static int
 read_requests(int64 campaign_id, uint32 child_mask, int max, CouponRequest *requests)
 {
 	int64	   *numbers = palloc(max * sizeof(int64));
-	CouponLine *line = coupon_line_lock(&coupon_requests, campaign_id, LW_EXCLUSIVE, true);
-	int			n = coupon_line_find_ready(line, line->cursor, numbers, max);
+	TimestampTz now = GetCurrentTimestamp();
+	CouponLine *line;
+	int			n;
 	int			found = 0;
 	int			end;
 
+	coupon_pending_reserve(1);
+	line = coupon_line_lock(&coupon_requests, campaign_id, LW_EXCLUSIVE, true);
+	if (line->passed_at != 0 && TimestampDifferenceExceeds(line->passed_at, now, PASSED_MS))
+	{
+		line->cursor = 0;
+		line->passed_at = 0;
+	}
+	n = coupon_line_find_ready(line, line->cursor, numbers, max);
 	if (n > 0)
+	{
 		line->cursor = numbers[n - 1] + 1;
+		coupon_pending_push(apply_read, line, numbers[0], 0, 0);
+	}
 	LWLockRelease(line->lock);
 
 	for (int begin = 0; begin < n; begin = end)
@@ -425,8 +456,13 @@ decide_line(int64 campaign_id, uint32 child_mask, int max, int64 *decided)
 	batch.outcomes = palloc0(batch.n * sizeof(char *));
 	n = decide_batch(&batch);
 	*decided += n;
-	if (n < batch.n && !has_free_unit(campaign, batch.def))
-		hold_line(campaign_id, LOOK_AGAIN_MS, true);
+	if (n < batch.n)
+	{
+		if (has_free_unit(campaign, batch.def))
+			note_passed(campaign_id);
+		else
+			hold_line(campaign_id, LOOK_AGAIN_MS, true);
+	}
 	if (campaign != NULL)
 		coupon_campaign_leave(campaign);
 	return COUPON_DECIDED_SOME;

@@ -257,7 +257,7 @@ begin_session(CouponLine *line, CouponTicket *ticket, int64 number, uint64 hash,
 	ticket->seen = Max(ticket->seen, clock);
 	add_session(sessions_of(line), line->room.buckets, hash, number);
 	line->room.nadmitted++;
-	line->room.next_expiry = 0;	/* to be looked for anew */
+	line->room.next_expiry = Min(line->room.next_expiry, coupon_ticket_deadline(line, ticket));
 }
 
 TimestampTz

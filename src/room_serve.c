@@ -26,7 +26,9 @@
 #include "room_draw.h"
 
 #define BATCH			500		/* tickets changed in a transaction */
-#define SWEPT_TICKETS	20000	/* looked at for silence in a cycle */
+#define SWEPT_TICKETS	5000	/* looked at for silence in a cycle */
+#define EXPIRY_US		20000	/* between two looks at all sessions, */
+#define EXPIRY_US_EACH	1		/* and for each session more */
 
 PG_FUNCTION_INFO_V1(coupon_queue_serve);
 
@@ -98,7 +100,7 @@ plan_expiry(CouponLine *line, Round *round, TimestampTz now)
 					deadline < coupon_line_time(ticket->admitted) + line->room.session_ttl ? "idle" : "expired");
 		next = Min(next, deadline);
 	}
-	line->room.next_expiry = next;
+	line->room.next_expiry = Max(next, now + EXPIRY_US + EXPIRY_US_EACH * (int64) line->room.nadmitted);
 }
 
 /* A part of those who wait, in turn: who is silent leaves the line. */

@@ -23,6 +23,7 @@
 
 #include "compat.h"
 #include "errors.h"
+#include "group.h"
 #include "guc.h"
 #include "shmem.h"
 #include "stock.h"
@@ -70,6 +71,7 @@ shmem_request(void)
 #endif
 	RequestAddinShmemSpace(shared_size());
 	RequestAddinShmemSpace(area_size());
+	RequestAddinShmemSpace(coupon_group_shmem_size());
 	RequestAddinShmemSpace(hash_estimate_size(coupon_max_campaigns, sizeof(SlotEntry)));
 	RequestNamedLWLockTranche("coupon", LOCKS);
 }
@@ -100,11 +102,19 @@ shmem_startup(void)
 			CouponDatabase *database = &coupon_shared->databases[i];
 
 			pg_atomic_init_u32(&database->outbox_child, 0);
+			SpinLockInit(&database->publisher.mutex);
 			for (int id = 0; id < COUPON_WORKER_IDS; id++)
 			{
 				for (int w = 0; w < COUPON_MAX_INSTANCES; w++)
 					pg_atomic_init_u32(&database->workers[id][w].woken, 0);
 			}
+			pg_atomic_init_u32(&database->group.newest, 0);
+			pg_atomic_init_u32(&database->group.asleep, 0);
+			pg_atomic_init_u64(&database->group.batches, 0);
+			pg_atomic_init_u64(&database->group.calls, 0);
+			pg_atomic_init_u64(&database->group.largest, 0);
+			pg_atomic_init_u64(&database->group.commit_us, 0);
+			pg_atomic_init_u64(&database->group.repeated, 0);
 		}
 		coupon_shared->nslots = coupon_max_campaigns;
 		for (int i = 0; i < coupon_shared->nslots; i++)
@@ -137,6 +147,8 @@ shmem_startup(void)
 		dsa_set_size_limit(area, area_size());
 		dsa_detach(area);
 	}
+
+	coupon_group_shmem_init();
 
 	LWLockRelease(AddinShmemInitLock);
 }

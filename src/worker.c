@@ -54,12 +54,15 @@
 #define LAUNCHER_INTERVAL_MS	1000
 #define RESTART_DELAY_MS		2000	/* of a worker that stopped */
 #define BACK_OFF_MS				1000	/* after an error in a cycle */
+#define LOCKED_MS				50		/* while DDL has the extension's tables */
 #define HOUSEKEEPING_MS			500 /* longest time without a look around */
 
 static const CouponWorkerKind *const kinds[COUPON_WORKER_IDS] = {
 	[COUPON_SWEEPER] = &coupon_sweeper,
 	[COUPON_ISSUER] = &coupon_issuer,
 	[COUPON_ROOM_WORKER] = &coupon_room_worker,
+	[COUPON_GROUP] = &coupon_group,
+	[COUPON_PUBLISHER] = &coupon_publisher,
 };
 
 extern PGDLLEXPORT void coupon_launcher_main(Datum arg);
@@ -70,10 +73,21 @@ static const CouponWorkerKind *my_kind = NULL;
 static int	my_instance = 0;
 static CouponWorkerSlot *my_slot = NULL;
 
+static void say_farewell(void);
+
+static void
+leave(void)
+{
+	say_farewell();
+	proc_exit(0);
+}
+
 /* Whatever came in by signal. */
 static void
 look_around(void)
 {
+	if (ProcDiePending)
+		say_farewell();
 	CHECK_FOR_INTERRUPTS();
 	if (ConfigReloadPending)
 	{
@@ -342,75 +356,110 @@ database_is_wanted(void)
 	return false;
 }
 
+/* What a cycle found. */
+typedef enum Found
+{
+	NO_EXTENSION,
+	LOCKED,						/* by DDL; try again soon */
+	NOTHING_TO_DO,
+	DONE_SOME					/* and there is more */
+} Found;
+
 /*
  * The extension is there, and nobody is dropping it: its tables could be
  * locked without waiting, in the order in which DROP EXTENSION locks them.
  */
-static bool
-extension_is_usable(void)
+static Found
+look_for_extension(void)
 {
 	static const char *const tables[] = {
-		"campaign", "shard", "unit", "issuance", "outbox_0", "outbox_1", "outbox_2",
+		"campaign", "shard", "unit", "issuance", "outbox_0", "outbox_1", "outbox_2", "dead_letter",
 		"request", "room", "ticket"
 	};
 	Oid			ns = get_namespace_oid("coupon", true);
 
 	if (!OidIsValid(get_extension_oid("coupon", true)) || !OidIsValid(ns))
-		return false;
+		return NO_EXTENSION;
 	for (size_t i = 0; i < lengthof(tables); i++)
 	{
 		Oid			table = get_relname_relid(tables[i], ns);
 
 		if (!OidIsValid(table) || !ConditionalLockRelationOid(table, RowExclusiveLock) ||
 			get_relname_relid(tables[i], ns) != table)
-			return false;
+			return LOCKED;
 	}
-	return true;
+	return NOTHING_TO_DO;
 }
 
-/* One cycle in one transaction; true if there is more to do at once. */
-static bool
+/* One cycle in one transaction. */
+static Found
 run_cycle(const CouponWorkerKind *kind)
 {
-	bool		more = false;
+	Found		found;
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	if (database_is_wanted())
 	{
 		CommitTransactionCommand();
-		proc_exit(0);
+		leave();
 	}
-	if (extension_is_usable())
+	found = look_for_extension();
+	if (found == NOTHING_TO_DO)
 	{
 		PushActiveSnapshot(GetTransactionSnapshot());
 		pgstat_report_activity(STATE_RUNNING, kind->name);
-		more = kind->work();
+		if (kind->work())
+			found = DONE_SOME;
 		PopActiveSnapshot();
 	}
 	CommitTransactionCommand();
+	if (kind->committed != NULL)
+		kind->committed();
 	pgstat_report_stat(true);
 	pgstat_report_activity(STATE_IDLE, NULL);
-	return more;
+	return found;
+}
+
+static void
+say_farewell(void)
+{
+	if (my_kind == NULL || my_kind->stop == NULL)
+		return;
+	HOLD_INTERRUPTS();
+	my_kind->stop();
+	StartTransactionCommand();
+	if (look_for_extension() == NOTHING_TO_DO)
+	{
+		PushActiveSnapshot(GetTransactionSnapshot());
+		my_kind->finish();
+		PopActiveSnapshot();
+	}
+	CommitTransactionCommand();
+	RESUME_INTERRUPTS();
 }
 
 /* True if the cycle failed, after reporting why. */
 static bool
-run_cycle_safely(const CouponWorkerKind *kind, MemoryContext context, bool *more)
+run_cycle_safely(const CouponWorkerKind *kind, MemoryContext context, Found *found)
 {
 	volatile bool failed = false;
+	ErrorData  *error;
 
 	PG_TRY();
 	{
-		*more = run_cycle(kind);
+		*found = run_cycle(kind);
 	}
 	PG_CATCH();
 	{
 		HOLD_INTERRUPTS();
 		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
 		EmitErrorReport();
 		FlushErrorState();
 		AbortCurrentTransaction();
+		if (kind->recover != NULL)
+			kind->recover(error->message);
 		RESUME_INTERRUPTS();
 		failed = true;
 	}
@@ -427,6 +476,12 @@ is_woken(void)
 	return pg_atomic_read_u32(&my_slot->woken) != 0;
 }
 
+static bool
+listens(void)
+{
+	return my_kind->listens == NULL || my_kind->listens();
+}
+
 /*
  * Until it is time for the next cycle.  The interval may be long and may be
  * changed meanwhile, so it looks around in between.
@@ -437,7 +492,7 @@ wait_for_work(void)
 	TimestampTz start = GetCurrentTimestamp();
 	TimestampTz looked = start;
 
-	while (!is_woken())
+	while (!(is_woken() && listens()))
 	{
 		TimestampTz now = GetCurrentTimestamp();
 		long		left = my_kind->interval() - TimestampDifferenceMilliseconds(start, now);
@@ -453,7 +508,7 @@ wait_for_work(void)
 			wanted = database_is_wanted();
 			CommitTransactionCommand();
 			if (wanted)
-				proc_exit(0);
+				leave();
 		}
 		left = Min(left, HOUSEKEEPING_MS);
 		if (my_kind->wait == NULL)
@@ -469,14 +524,25 @@ wait_for_work(void)
 	}
 }
 
-/* After an error: whatever is to be done will not succeed at once. */
+/* Lets work gather, if the kind wants it; no latch ends this. */
 static void
-back_off(void)
+rest(void)
+{
+	int			ms = my_kind->rest == NULL ? 0 : my_kind->rest();
+
+	if (ms > 0)
+		(void) WaitLatch(NULL, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms, PG_WAIT_EXTENSION);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/* When whatever is to be done will not succeed at once, woken or not. */
+static void
+back_off(long ms)
 {
 	TimestampTz start = GetCurrentTimestamp();
 	long		left;
 
-	while ((left = BACK_OFF_MS - TimestampDifferenceMilliseconds(start, GetCurrentTimestamp())) > 0)
+	while ((left = ms - TimestampDifferenceMilliseconds(start, GetCurrentTimestamp())) > 0)
 		wait_ms(left);
 }
 
@@ -491,7 +557,25 @@ static void
 leave_slot(int code, Datum arg)
 {
 	my_slot->latch = NULL;
+	if (my_kind->leave != NULL)
+		my_kind->leave();
 }
+
+/*
+ * Whatever sessions of this database begin with, workers work.  Nobody's
+ * objects are to stand in for ours.
+ */
+static const char *const fixed_settings[][2] = {
+	{"search_path", "pg_catalog, pg_temp"},
+	{"default_transaction_isolation", "read committed"},
+	{"default_transaction_read_only", "off"},
+	{"default_transaction_deferrable", "off"},
+	{"session_replication_role", "origin"},
+	{"row_security", "off"},
+	{"statement_timeout", "0"},
+	{"lock_timeout", "0"},
+	{"idle_in_transaction_session_timeout", "0"}
+};
 
 void
 coupon_worker_main(Datum arg)
@@ -506,34 +590,42 @@ coupon_worker_main(Datum arg)
 	memcpy(&database, MyBgworkerEntry->bgw_extra, sizeof(Oid));
 	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
 	pgstat_report_appname(my_kind->name);
-	/* nobody's objects are to stand in for ours */
-	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_SUSET, PGC_S_OVERRIDE);
+	for (size_t i = 0; i < lengthof(fixed_settings); i++)
+		SetConfigOption(fixed_settings[i][0], fixed_settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
 
 	if (!claim_database(id, my_instance))
 		proc_exit(0);
 	coupon_shmem_attach();
-	my_slot = &coupon_database_claim()->workers[id][my_instance];
+	my_slot = coupon_database_claim(id, my_instance);
 	before_shmem_exit(leave_slot, 0);
-	my_slot->latch = MyLatch;
 	context = AllocSetContextCreate(TopMemoryContext, "coupon worker", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(context);
 
+	if (my_kind->start != NULL)
+		my_kind->start();
 	for (;;)
 	{
-		bool		more = false;
+		Found		found = NOTHING_TO_DO;
+		bool		failed;
 
 		/* what is asked for from now on, this cycle may not see */
-		pg_atomic_exchange_u32(&my_slot->woken, 0);
-		if (run_cycle_safely(my_kind, context, &more))
+		if (listens())
+			pg_atomic_exchange_u32(&my_slot->woken, 0);
+		failed = run_cycle_safely(my_kind, context, &found);
+		if ((found == NO_EXTENSION || found == LOCKED) && my_kind->barred != NULL)
+			my_kind->barred(found == NO_EXTENSION);
+		if (failed || found == NO_EXTENSION)
+			back_off(BACK_OFF_MS);
+		else if (found == LOCKED)
+			back_off(LOCKED_MS);
+		else if (found == NOTHING_TO_DO)
 		{
-			if (my_kind->recover != NULL)
-				my_kind->recover();
-			back_off();
-		}
-		else if (!more)
+			rest();
 			wait_for_work();
+		}
 		else
 		{
+			rest();
 			ResetLatch(MyLatch);
 			look_around();
 		}

@@ -40,16 +40,48 @@ typedef struct CouponWorkerKind
 	 */
 	bool		(*wait) (long ms);
 
-	/* After a cycle that failed and was rolled back; must not throw. */
-	void		(*recover) (void);
+	/* How long to rest after a cycle, woken or not, in ms. */
+	int			(*rest) (void);
+	/*
+	 * Instead of a cycle, every time that there cannot be one: the tables are
+	 * locked, or the extension is not there; must not throw.
+	 */
+	void		(*barred) (bool dropped);
+
+	/* After a cycle that was committed; must not throw. */
+	void		(*committed) (void);
+
+	/* After a cycle that failed and was rolled back, and why; must not throw. */
+	void		(*recover) (const char *message);
+
+	/* At exit, when nobody is told of this worker any more; must not throw. */
+	void		(*leave) (void);
 
 	/* After the settings were read again. */
 	void		(*reload) (void);
+
+	/* Once, when the process has come up. */
+	void		(*start) (void);
+
+	/*
+	 * Would a cycle now do what sessions wake the worker for?  If not, being
+	 * woken is of no use, and is remembered until it is.
+	 */
+	bool		(*listens) (void);
+
+	/*
+	 * Asked to end: what is done outside of any transaction, well below a
+	 * second, and then in one, if the extension's tables are not locked.
+	 */
+	void		(*stop) (void);
+	void		(*finish) (void);
 } CouponWorkerKind;
 
 extern const CouponWorkerKind coupon_sweeper;	/* worker_sweeper.c */
 extern const CouponWorkerKind coupon_issuer;	/* worker_issuer.c */
 extern const CouponWorkerKind coupon_room_worker;	/* worker_room.c */
+extern const CouponWorkerKind coupon_group; /* worker_group.c */
+extern const CouponWorkerKind coupon_publisher; /* worker_publisher.c */
 
 /* Registers the launcher, while preloading. */
 extern void coupon_worker_register(void);

@@ -13,8 +13,11 @@
 #define ROTATE_EVERY_MS	200
 #define INTERVAL_MS		500		/* somebody wakes us sooner */
 #define STANDING_MS		10		/* a line stands: is it time? */
+#define SMALL_BATCH		200		/* a commit is shared by more, */
+#define REST_MS			2		/* if they have the time to gather */
 
 static bool standing = false;
+static int64 last_batch = 0;
 
 static bool
 rotate(void)
@@ -38,9 +41,11 @@ decide(void)
 	int64		decided = 0;
 	CouponDecideResult result;
 
+	last_batch = 0;
 	if (rotate())
 		return true;
 	result = coupon_request_decide_some(BATCH_REQUESTS, false, &decided);
+	last_batch = decided;
 	standing = result == COUPON_DECIDE_LATER;
 	return result == COUPON_DECIDED_SOME;
 }
@@ -49,6 +54,13 @@ static int
 decide_interval(void)
 {
 	return standing ? STANDING_MS : INTERVAL_MS;
+}
+
+/* Who comes to an idle issuer is served at once, and only then it rests. */
+static int
+decide_rest(void)
+{
+	return last_batch > 0 && last_batch < SMALL_BATCH ? REST_MS : 0;
 }
 
 static int
@@ -61,5 +73,6 @@ const CouponWorkerKind coupon_issuer = {
 	.name = "coupon issuer",
 	.work = decide,
 	.interval = decide_interval,
-	.instances = issuers
+	.instances = issuers,
+	.rest = decide_rest
 };

@@ -28,6 +28,7 @@ shared_preload_libraries = 'coupon'
 restart_after_crash = on
 log_statement = none
 max_connections = 100
+max_worker_processes = 32
 shared_buffers = 32MB
 END
 	$node->start;

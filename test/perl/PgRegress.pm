@@ -33,7 +33,8 @@ sub run_suite
 	my $node = PostgreSQL::Test::Cluster->new($suite);
 	$node->init;
 	$node->append_conf('postgresql.conf',
-		"shared_preload_libraries = 'coupon'\nmax_prepared_transactions = 10\n");
+		"shared_preload_libraries = 'coupon'\nmax_prepared_transactions = 10\n" .
+		"coupon.databases = 'isolation_regression'\nmax_worker_processes = 16\n");
 	$node->start;
 
 	my $output = '';

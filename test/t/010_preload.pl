@@ -23,6 +23,8 @@ my %call = (
 	coupon_codes_import => [q{coupon_codes_import(1, '{a,b}')}],
 	coupon_codes_generate => [q{coupon_codes_generate(1, null, 2)}],
 	coupon_issue => [ q{coupon_issue(1, 'a')}, q{coupon_issue(1, 1)} ],
+	coupon_issue_grouped => [ q{coupon_issue_grouped(1, 'a')}, q{coupon_issue_grouped(1, 1)} ],
+	coupon_group_status => [q{coupon_group_status()}],
 	coupon_issue_many => [q{coupon_issue_many(1, '{a,b}'::text[])}],
 	coupon_redeem => [q{coupon_redeem(1, 'a', 'o')}],
 	coupon_redeem_cancel => [q{coupon_redeem_cancel(1, 'a', 'o')}],
@@ -41,7 +43,9 @@ my %call = (
 	coupon_queue_leave => [q{coupon_queue_leave('1.1.00000000000000000000000000000000')}],
 	coupon_queue_serve => [q{coupon_queue_serve()}],
 	coupon_room_counts => [q{coupon_room_counts(1)}],
-	coupon_status => [q{coupon_status(1)}]);
+	coupon_status => [q{coupon_status(1)}],
+	publisher_state => [q{coupon.publisher_state()}],
+	coupon_dead_letter_replay => [q{coupon_dead_letter_replay()}]);
 
 my @functions = split /\n/, $node->safe_psql('postgres', q{
 	SELECT DISTINCT proname FROM pg_proc p JOIN pg_language l ON l.oid = prolang
@@ -52,7 +56,8 @@ is_deeply(\@functions, [ sort keys %call ], 'every C function is called here');
 # in a campaign that exists, so that nothing else can be the reason
 $node->safe_psql('postgres', q{
 	INSERT INTO coupon.campaign (name, per_user_limit, policy, topic) VALUES ('a', 1, '{}', 't');
-	INSERT INTO coupon.shard VALUES (1, 0, 1, 10)});
+	INSERT INTO coupon.shard VALUES (1, 0, 1, 10);
+	INSERT INTO coupon.dead_letter VALUES (gen_random_uuid(), 't', 'k', 'my.type', '{}', 'no reason', 1, now())});
 
 for my $function (sort keys %call)
 {

@@ -59,7 +59,7 @@ isnt(pid_of('coupon launcher'), '', 'the launcher shows itself');
 is( $node->safe_psql('postgres', q{
 		SELECT string_agg(DISTINCT application_name, ',' ORDER BY application_name) FROM pg_stat_activity
 		WHERE backend_type LIKE 'coupon %'}),
-	'coupon launcher,coupon sweeper', 'by application_name too');
+	'coupon group,coupon issuer,coupon launcher,coupon publisher,coupon room worker,coupon sweeper', 'by application_name too');
 
 # work
 make_due($_) for qw(postgres app);

@@ -39,7 +39,7 @@ SELECT 'number', v, s FROM (VALUES ('NULL::bigint', '22004'), ('0', '00000'), ('
 UNION ALL
 SELECT 'topic', v, s FROM (VALUES ('NULL', '22004'), ('''''', '22023'), ('repeat(''x'', 250)', '22023'), ('repeat(''x'', 1048576)', '22023'),
 	('''a b''', '22023'), ('''a/b''', '22023'), ('''가''', '22023'), ('E''a\\n''', '22023'), ('''.''', '22023'), ('''..''', '22023'),
-	('''...''', '00000'), ('repeat(''x'', 249)', '00000'), ('''A-z_0.9''', '00000')) x(v, s)
+	('''...''', '00000'), ('repeat(''x'', 245)', '00000'), ('''A-z_0.9''', '00000')) x(v, s)
 UNION ALL
 SELECT 'units', v, s FROM (VALUES ('NULL', '22004'), ('0', '22023'), ('-1', '22023'), ('100000001', '22023'), ('99999001', '22023'),
 	('(-9223372036854775808)', '22023'), ('9223372036854775807', '22023'), ('1', '00000'), ('99999000', '00000')) x(v, s);
@@ -216,6 +216,12 @@ SELECT pg_temp.try('coupon_issue({c}, {v})', 'text256') \g /dev/null
 SELECT pg_temp.try('coupon_issue({v}, 1)', 'campaign') \g /dev/null
 SELECT pg_temp.try('coupon_issue({c}, {v})', 'number') \g /dev/null
 SELECT pg_temp.try('coupon_issue({x}, {v})', 'text256') \g /dev/null
+-- a closed campaign's answers need no worker
+SET LOCAL coupon.allow_autonomous = on;
+SELECT pg_temp.try('coupon_issue_grouped({v}, ''u'')', 'campaign') \g /dev/null
+SELECT pg_temp.try('coupon_issue_grouped({x}, {v})', 'text256') \g /dev/null
+SELECT pg_temp.try('coupon_issue_grouped({v}, 1)', 'campaign') \g /dev/null
+SELECT pg_temp.try('coupon_issue_grouped({x}, {v})', 'number') \g /dev/null
 SELECT pg_temp.try('coupon_issue_many({v}, ARRAY[''u''])', 'campaign') \g /dev/null
 SELECT pg_temp.try('coupon_issue_many({v}, ''{}''::text[])', 'campaign') \g /dev/null
 -- a bad user in the array is an outcome, not an ERROR
@@ -257,6 +263,12 @@ INSERT INTO trial (call, state) VALUES
 ('coupon_emit(''t'', ''k'', ''t'', ''[]'')', '00000'),
 ('coupon_emit(''t'', ''k'', ''t'', to_jsonb(repeat(''x'', 1048576)))', '00000');
 SELECT pg_temp.try('coupon_status({v})', 'campaign') \g /dev/null
+INSERT INTO trial (call, state) VALUES ('coupon_group_status()', '00000');
+INSERT INTO trial (call, state) VALUES
+('coupon_outbox_status()', '00000'),
+('coupon_dead_letter_replay()', '00000'), ('coupon_dead_letter_replay(NULL, NULL)', '00000'), ('coupon_dead_letter_replay(gen_random_uuid())', '00000'),
+('coupon_dead_letter_replay(topic => repeat(''x'', 1048576))', '00000'),
+('coupon_dead_letter_discard()', '00000'), ('coupon_dead_letter_discard(gen_random_uuid(), ''t'')', '00000'), ('coupon_dead_letter_discard(topic => '''')', '00000');
 -- verify looks at the tables; a campaign that is not there violates no law
 INSERT INTO trial (call, state) VALUES
 ('coupon_verify(NULL)', '00000'), ('coupon_verify(0)', '00000'), ('coupon_verify(-1)', '00000'),

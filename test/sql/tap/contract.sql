@@ -15,6 +15,8 @@ INSERT INTO expected VALUES
 ('coupon_codes_generate(campaign_id bigint, pattern text, units bigint)', 'bigint'),
 ('coupon_issue(campaign_id bigint, user_id text)', 'coupon.issue_result'),
 ('coupon_issue(campaign_id bigint, user_id bigint)', 'coupon.issue_result'),
+('coupon_issue_grouped(campaign_id bigint, user_id text)', 'coupon.issue_result'),
+('coupon_issue_grouped(campaign_id bigint, user_id bigint)', 'coupon.issue_result'),
 ('coupon_issue_many(campaign_id bigint, user_ids text[])', 'SETOF coupon.issue_result'),
 ('coupon_redeem(campaign_id bigint, user_id text, order_ref text, serial bigint DEFAULT NULL::bigint)', 'coupon.redeem_result'),
 ('coupon_redeem(campaign_id bigint, user_id bigint, order_ref text, serial bigint DEFAULT NULL::bigint)', 'coupon.redeem_result'),
@@ -44,6 +46,10 @@ INSERT INTO expected VALUES
 ('coupon_queue_require(token text)', 'void'),
 ('coupon_queue_leave(token text, reason text DEFAULT ''left''::text)', 'boolean'),
 ('coupon_queue_serve()', 'bigint'),
+('coupon_dead_letter_replay(id uuid DEFAULT NULL::uuid, topic text DEFAULT NULL::text)', 'bigint'),
+('coupon_dead_letter_discard(id uuid DEFAULT NULL::uuid, topic text DEFAULT NULL::text)', 'bigint'),
+('coupon_outbox_status(OUT unpublished bigint, OUT oldest_age interval, OUT in_flight bigint, OUT published bigint, OUT retried bigint, OUT dead bigint, OUT dead_letters bigint, OUT last_ack_at timestamp with time zone, OUT broker text, OUT refused_topics text, OUT last_error text, OUT last_error_at timestamp with time zone, OUT blocking_age interval, OUT blocking_pid integer, OUT size_bytes bigint)', 'record'),
+('coupon_group_status(OUT workers integer, OUT batches bigint, OUT calls bigint, OUT mean_batch double precision, OUT largest_batch bigint, OUT commit_ms double precision, OUT repeated_batches bigint)', 'record'),
 ('coupon_verify(campaign_id bigint DEFAULT NULL::bigint, OUT campaign bigint, OUT law text, OUT serial bigint, OUT user_id text, OUT detail text)', 'SETOF record');
 
 -- Every function in the extension's target schema, whatever it is called.
@@ -56,7 +62,7 @@ SELECT p.proname || '(' || pg_get_function_arguments(p.oid) || ')' AS signature,
   JOIN pg_proc p ON p.oid = d.objid AND p.pronamespace = e.extnamespace
  WHERE e.extname = 'coupon';
 
-SELECT plan(6 + (SELECT count(*)::int FROM expected FULL JOIN actual USING (signature)));
+SELECT plan(7 + (SELECT count(*)::int FROM expected FULL JOIN actual USING (signature)));
 
 SELECT is(a.result, x.result, 'F6: ' || signature)
   FROM expected x FULL JOIN actual a USING (signature) ORDER BY signature;
@@ -84,6 +90,9 @@ SELECT results_eq($$EXECUTE columns_of('coupon.queue_result')$$,
 SELECT results_eq($$EXECUTE columns_of('coupon.outbox')$$,
 	ARRAY['id uuid', 'topic text', 'key text', 'type text', 'payload json'],
 	'F6: an event row');
+SELECT results_eq($$EXECUTE columns_of('coupon.dead_letter')$$,
+	ARRAY['id uuid', 'topic text', 'key text', 'type text', 'payload json', 'reason text', 'attempts integer', 'dead_at timestamp with time zone'],
+	'F13: a dead letter');
 SELECT results_eq($$EXECUTE columns_of('coupon.campaign_status')$$,
 	ARRAY['campaign_id bigint', 'name text', 'state text', 'stock bigint', 'issued bigint', 'held bigint',
 	      'in_flight bigint', 'remaining bigint', 'answered_issued bigint', 'answered_already_issued bigint',

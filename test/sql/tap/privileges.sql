@@ -57,6 +57,7 @@ INSERT INTO expected VALUES
 ('table coupon.outbox_0',                                                               'r', '-', '-', '-'),
 ('table coupon.outbox_1',                                                               'r', '-', '-', '-'),
 ('table coupon.outbox_2',                                                               'r', '-', '-', '-'),
+('table coupon.dead_letter',                                                            'r', '-', '-', '-'),
 ('view coupon.campaign_status',                                                         'r', 'r', 'r', '-'),
 ('function coupon.issuance_guard()',                                                    '-', '-', '-', '-'),
 ('function coupon.issuance_returned()',                                                 '-', '-', '-', '-'),
@@ -76,13 +77,20 @@ INSERT INTO expected VALUES
 ('function coupon_expire(integer)',                                                     'X', '-', '-', '-'),
 ('function coupon_issue(bigint, text)',                                                 'X', 'X', '-', '-'),
 ('function coupon_issue(bigint, bigint)',                                               'X', 'X', '-', '-'),
+('function coupon_issue_grouped(bigint, text)',                                         'X', 'X', '-', '-'),
+('function coupon_issue_grouped(bigint, bigint)',                                       'X', 'X', '-', '-'),
 ('function coupon_issue_many(bigint, text[])',                                          'X', 'X', '-', '-'),
 ('function coupon_redeem(bigint, text, text, bigint)',                                  'X', 'X', '-', '-'),
 ('function coupon_redeem(bigint, bigint, text, bigint)',                                'X', 'X', '-', '-'),
 ('function coupon_redeem_cancel(bigint, text, text, bigint)',                           'X', 'X', '-', '-'),
 ('function coupon_redeem_cancel(bigint, bigint, text, bigint)',                         'X', 'X', '-', '-'),
 ('function coupon_emit(text, text, text, jsonb)',                                       'X', 'X', '-', '-'),
+('function coupon_dead_letter_replay(uuid, text)',                                      'X', '-', '-', '-'),
+('function coupon_dead_letter_discard(uuid, text)',                                     'X', '-', '-', '-'),
+('function coupon.publisher_state()',                                                   '-', '-', '-', '-'),
+('function coupon_outbox_status()',                                                     'X', 'X', 'X', '-'),
 ('function coupon_status(bigint)',                                                      'X', 'X', 'X', '-'),
+('function coupon_group_status()',                                                      'X', 'X', 'X', '-'),
 ('function coupon_verify(bigint)',                                                      'X', '-', 'X', '-');
 
 -- The extension's objects, and sequences that belong to its tables.
@@ -145,7 +153,7 @@ SELECT coalesce(o.object, e.object) AS object, r.role,
   FROM object o FULL JOIN expected e ON e.object = o.object
  CROSS JOIN (VALUES ('coupon_admin'), ('coupon_service'), ('coupon_reader'), ('coupon_test_public')) r(role);
 
-SELECT plan(40 + (SELECT count(*)::int FROM matrix));
+SELECT plan(44 + (SELECT count(*)::int FROM matrix));
 
 SELECT cmp_ok((SELECT count(*) FROM object), '>', 30::bigint, 'the extension''s objects are found');
 SELECT is(has, should_have, role || ' on ' || object) FROM matrix ORDER BY object, role;
@@ -198,6 +206,10 @@ SELECT count(*) AS ignore FROM coupon_issue_many(:c, ARRAY['owner']) \gset
 
 SELECT is(pg_temp.try('coupon_service', format('SELECT status FROM coupon_issue(%s, ''a'')', :c)), 'issued', 'service: issue');
 SELECT is(pg_temp.try('coupon_service', format('SELECT status FROM coupon_issue(%s, 7)', :c)), 'issued', 'service: issue by number');
+SELECT is(pg_temp.try('coupon_service', format('SELECT status FROM coupon_issue_grouped(%s, ''a'')', :c)), '25001', 'service: issue grouped, but not in a transaction');
+SELECT is(pg_temp.try('coupon_reader', 'SELECT workers >= 0 FROM coupon_group_status()'), 'true', 'reader: status of grouped issuing');
+SELECT is(pg_temp.try('coupon_reader', format('SELECT status FROM coupon_issue_grouped(%s, ''a'')', :c)), '42501', 'reader: no grouped issue');
+SELECT is(pg_temp.try('coupon_test_public', format('SELECT status FROM coupon_issue_grouped(%s, 7)', :c)), '42501', 'anybody else: no grouped issue');
 SELECT is(pg_temp.try('coupon_service', format('SELECT string_agg(status, '' '') FROM coupon_issue_many(%s, ARRAY[''a'', ''b''])', :c)), 'issued issued', 'service: issue many');
 SELECT is(pg_temp.try('coupon_service', format('SELECT status FROM coupon_redeem(%s, ''owner'', ''o'')', :c)), 'redeemed', 'service: redeem');
 SELECT is(pg_temp.try('coupon_service', format('SELECT status FROM coupon_redeem(%s, 7, ''o'')', :c)), 'not_issued', 'service: redeem by number');

@@ -1,0 +1,27 @@
+/*
+ * sink_config.h
+ *	  The file of client properties: brokers' security, and tuning.
+ */
+#ifndef COUPON_SINK_CONFIG_H
+#define COUPON_SINK_CONFIG_H
+
+#include "nodes/pg_list.h"
+
+typedef struct CouponProperty
+{
+	char	   *name;
+	char	   *value;
+	int			line;
+} CouponProperty;
+
+/*
+ * Reads coupon.kafka_config_file: a list of CouponProperty in the current
+ * context.  NULL in *problem if all is well, else what is wrong, without any
+ * value of the file.
+ */
+extern List *coupon_sink_config_read(const char *path, char **problem);
+
+/* May the property's value be seen in a log? */
+extern bool coupon_sink_config_is_secret(const char *name);
+
+#endif							/* COUPON_SINK_CONFIG_H */
