@@ -159,7 +159,7 @@ percent_failed()
 	scenario "000 store failure" "100 sessions, the server crashes after $before s and comes back, coupon_request"
 	campaign=$(campaign 100000000)
 	start 0 "$clients" -T 600 -f "$programs/request.sql" -D campaign="$campaign" -D users=1000000000000000
-	until [ "$(sql "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgbench'")" -gt 0 ]; do sleep 0.05; done
+	until [ "$(sql "SELECT count(*) FROM coupon.request")" -gt 0 ]; do sleep 0.05; done
 	sleep "$before"
 	down=$(date +%s.%N)
 	as_server_user pg_ctl -s -D "$data" -m immediate -w -t 60 -l "${COUPON_SERVER_LOG:?}" restart >/dev/null
