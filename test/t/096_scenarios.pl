@@ -23,7 +23,7 @@ local %ENV = (
 	PGDATABASE => 'postgres',
 	COUPON_SERVER_LOG => $node->logfile,
 	BENCH_IN_SERVER => 'warm',
-	BENCH_SCALE => 0.02,
+	BENCH_SCALE => 0.01,
 	BENCH_SESSIONS => 0.2);
 
 my ($out, $err) = ('', '');
