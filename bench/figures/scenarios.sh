@@ -40,7 +40,9 @@ run()
 			-v a="$start" -v b="$EPOCHREALTIME" \
 			'BEGIN { x = 100 * (all - own) / (tck * cores * (b - a)); printf "%.0f", x < 0 ? 0 : x }')
 		broken=$(grep -c '^  FAIL  law ' "$scratch/told" || true)
-		[ "$broken" = 0 ] && again "$try" || break
+		if [ "$broken" != 0 ] || ! again "$try"; then
+			break
+		fi
 	done
 	grep '^  FAIL  law ' "$scratch/told" >&2 || true
 	first=$(awk '!seen[FILENAME, $1]++ { print $3 / 1000 }' "$scratch"/play/log* | sort -n |

@@ -138,9 +138,14 @@ percent_failed()
 	beside=$(campaign 100000000)
 	sql "BEGIN; SELECT count(*) FROM generate_series(0, $pollers - 1) g, coupon_request($polled, 'user ' || g) WHERE g % 3 < 2;
 		SELECT coupon_campaign_pause($polled); COMMIT" >/dev/null
-	sessions "0:300 120:300" 2 poll -D campaign="$polled" -D position=1000000000
-	sessions "0:20 120:20" 0.2 request -D campaign="$beside" -D users=1000000000000
-	sleep "$half"
+	# both halves are at least as long as the pause between two polls
+	[ "$half" -ge 2 ] || half=2
+	start 0 "$pollers" -T $((2 * half)) -R "$(awk -v n="$pollers" 'BEGIN { print n / 2 }')" \
+		-f "$programs/poll.sql" -D campaign="$polled" -D position=1000000000
+	start 0 "$(scaled "$BENCH_SESSIONS" 20)" -T $((2 * half)) -R "$(scaled "$BENCH_SESSIONS" 100)" \
+		-f "$programs/request.sql" -D campaign="$beside" -D users=1000000000000
+	until [ "$(sql "SELECT calls FROM pg_stat_user_functions WHERE schemaname = 'bench' AND funcname = 'waiting'")" ]; do sleep 0.05; done
+	sleep "$((half - 2))"
 	sql "SELECT coupon_campaign_resume($polled)" >/dev/null
 	play
 	require source "p95 ms" "$p95" at_most 500
