@@ -38,12 +38,7 @@ publishing()
 # wait_for CONDITION on coupon_outbox_status
 wait_for()
 {
-	until [ "$(sql "SELECT $1 FROM coupon_outbox_status()")" = t ]; do sleep 0.02; done
-}
-
-now()
-{
-	date +%s.%N
+	until [ "$(sql "SELECT $1 FROM coupon_outbox_status()")" = t ]; do sleep 0.2; done
 }
 
 # fill and drain BENCH_EVENTS events; sets rate
@@ -57,10 +52,10 @@ drain()
 		ARRAY(SELECT format('%s-%s', '$RANDOM$RANDOM', g) FROM generate_series(1, $BENCH_EVENTS) g))" >/dev/null
 	sql CHECKPOINT
 	settle
-	start=$(now)
+	start=$(date +%s.%N)
 	publishing on
 	wait_for 'unpublished = 0'
-	end=$(now)
+	end=$(sql "SELECT extract(epoch FROM last_ack_at) FROM coupon_outbox_status()")
 	rate=$(awk -v n="$BENCH_EVENTS" -v a="$start" -v b="$end" 'BEGIN { printf "%.0f", n / (b - a) }')
 }
 
