@@ -1464,7 +1464,7 @@ BEGIN
 		WHEN lock_not_available OR deadlock_detected THEN
 			RETURN coupon.api_refuse(route, 'busy');
 		-- no worker, not preloaded, no memory for the map, stopped while a standby was waited for
-		WHEN SQLSTATE 'UC020' OR SQLSTATE 'UC003' OR SQLSTATE 'UC007' OR admin_shutdown THEN
+		WHEN SQLSTATE 'UC020' OR SQLSTATE 'UC003' OR SQLSTATE 'UC007' OR statement_completion_unknown THEN
 			RAISE LOG '% is unavailable: %', route, SQLERRM;
 			RETURN coupon.api_refuse(route, 'unavailable');
 	END;
