@@ -822,7 +822,7 @@ complain_of_slots(void)
 CouponLine *
 coupon_line_lock(const CouponQueueKind *kind, int64 id, LWLockMode mode, bool make)
 {
-	CouponLine **mine = &cached[(id * 2 + kind->has_tickets) % CACHED_LINES];
+	CouponLine **mine = &cached[((uint64) id * 2 + kind->has_tickets) % CACHED_LINES];
 
 	for (;;)
 	{
