@@ -225,9 +225,27 @@ compare_numbers(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
+static bool
+is_among(int64 number, const int64 *numbers, int n)
+{
+	int			low = 0;
+	int			high = n - 1;
+
+	while (low < high)
+	{
+		int			middle = (low + high) / 2;
+
+		if (numbers[middle] < number)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return numbers[low] == number;
+}
+
 int
-coupon_request_find_range(int64 campaign_id, int64 from, int64 to, uint32 child_mask, int max,
-						  CouponRequest *requests)
+coupon_request_find_numbers(int64 campaign_id, const int64 *numbers, int nnumbers,
+							uint32 child_mask, CouponRequest *requests)
 {
 	const CouponCatalog *catalog = coupon_catalog();
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
@@ -237,8 +255,8 @@ coupon_request_find_range(int64 campaign_id, int64 from, int64 to, uint32 child_
 	ScanKeyData keys[2];
 	CouponScan	scan;
 
-	coupon_request_make_id(&bounds[0], campaign_id, from, 0);
-	coupon_request_make_id(&bounds[1], campaign_id, to, RANDOM_MASK);
+	coupon_request_make_id(&bounds[0], campaign_id, numbers[0], 0);
+	coupon_request_make_id(&bounds[1], campaign_id, numbers[nnumbers - 1], RANDOM_MASK);
 	coupon_key_uuid(&keys[0], 1, BTGreaterEqualStrategyNumber, &bounds[0]);
 	coupon_key_uuid(&keys[1], 1, BTLessEqualStrategyNumber, &bounds[1]);
 	for (uint32 child = 0; child < COUPON_QUEUE_CHILDREN; child++)
@@ -249,9 +267,17 @@ coupon_request_find_range(int64 campaign_id, int64 from, int64 to, uint32 child_
 			continue;
 		coupon_scan_begin(&scan, catalog->requests[child], catalog->request_pkeys[child],
 						  snapshot, keys, 2, false);
-		while (n < max && coupon_scan_next(&scan, ForwardScanDirection))
+		while (n < nnumbers && coupon_scan_next(&scan, ForwardScanDirection))
 		{
-			if (slot_attisnull(scan.slot, Request_decided_at))
+			bool		isnull;
+			int64		id;
+			int64		number;
+
+			if (!slot_attisnull(scan.slot, Request_decided_at))
+				continue;
+			/* one that was committed this moment is visible before it is ready */
+			split_id(DatumGetUUIDP(slot_getattr(scan.slot, Request_id, &isnull)), &id, &number);
+			if (is_among(number, numbers, nnumbers))
 				coupon_request_read(scan.slot, child, &requests[n++]);
 		}
 		coupon_scan_end_unlock(&scan);
