@@ -459,10 +459,12 @@ set_requester_lock(LOCKTAG *tag, int64 campaign_id, text *user_id)
 /*
  * The user's request that answers this call, too: the one with the same key,
  * or without a key one that waits.  A row of a transaction that has yet to
- * decide is to be waited for: *undecided.
+ * decide is to be waited for: *undecided.  If there is none, *nwaiting is how
+ * many others of the user wait.
  */
 static bool
-find_own(int64 campaign_id, text *user_id, text *key, CouponRequest *found, TransactionId *undecided)
+find_own(int64 campaign_id, text *user_id, text *key, CouponRequest *found,
+		 TransactionId *undecided, int *nwaiting)
 {
 	const CouponCatalog *catalog = coupon_catalog();
 	bool		any = false;
@@ -470,6 +472,7 @@ find_own(int64 campaign_id, text *user_id, text *key, CouponRequest *found, Tran
 	ScanKeyData keys[2];
 
 	*undecided = InvalidTransactionId;
+	*nwaiting = 0;
 	InitDirtySnapshot(dirty);
 	set_user_keys(keys, campaign_id, user_id);
 	for (uint32 child = 0; child < COUPON_QUEUE_CHILDREN && !any; child++)
@@ -488,7 +491,10 @@ find_own(int64 campaign_id, text *user_id, text *key, CouponRequest *found, Tran
 				request.key == NULL ||
 				VARSIZE_ANY_EXHDR(request.key) != VARSIZE_ANY_EXHDR(key) ||
 				memcmp(VARDATA_ANY(request.key), VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key)) != 0)
+			{
+				*nwaiting += request.decided_at == 0;
 				continue;
+			}
 			if (TransactionIdIsValid(inserter))
 				*undecided = inserter;
 			else
@@ -564,7 +570,7 @@ insert_request(CouponRows *rows, CouponRequest *request)
 /* The window, the room, the user's limit: what refuses a request at once. */
 static CouponStatus
 refusal_of(CouponCampaign *campaign, const CouponDefinition *def, text *user_id,
-		   CouponItem *item)
+		   int nwaiting, CouponItem *item)
 {
 	CouponStatus window = coupon_issue_window(def, GetCurrentTimestamp());
 	CouponLookup lookup;
@@ -581,6 +587,9 @@ refusal_of(CouponCampaign *campaign, const CouponDefinition *def, text *user_id,
 		return COUPON_ALREADY_ISSUED;
 	if (window == COUPON_ISSUED && !coupon_gate_admits(def, PointerGetDatum(user_id)))
 		return COUPON_NOT_ADMITTED;
+	/* under whatever keys, a user keeps no more units from others than he may have */
+	if (window == COUPON_ISSUED && nwaiting >= room)
+		return COUPON_BUSY;
 	return window;
 }
 
@@ -592,6 +601,7 @@ accept_request(int64 campaign_id, text *user_id, text *key, CouponRequestResult 
 	CouponCampaign *campaign;
 	CouponRequest request = {0};
 	TransactionId undecided;
+	int			nwaiting;
 	uint32		child;
 	LOCKTAG		tag;
 
@@ -600,7 +610,7 @@ accept_request(int64 campaign_id, text *user_id, text *key, CouponRequestResult 
 	{
 		if (!RecoveryInProgress())
 			(void) LockAcquire(&tag, ExclusiveLock, false, false);
-		if (find_own(campaign_id, user_id, key, &request, &undecided))
+		if (find_own(campaign_id, user_id, key, &request, &undecided, &nwaiting))
 		{
 			LockRelease(&tag, ExclusiveLock, false);
 			coupon_request_describe(&request, result);
@@ -615,7 +625,7 @@ accept_request(int64 campaign_id, text *user_id, text *key, CouponRequestResult 
 
 	campaign = coupon_campaign_enter(campaign_id, &def);
 	result->user_id = user_id;
-	result->item.status = refusal_of(campaign, def, user_id, &result->item);
+	result->item.status = refusal_of(campaign, def, user_id, nwaiting, &result->item);
 	result->outcome = NULL;
 	if (result->item.status != COUPON_ISSUED)
 		result->outcome = coupon_status_name(result->item.status);
