@@ -37,6 +37,7 @@
 #define CHUNK_PLACES	4096
 #define CHUNK_WORDS		(CHUNK_PLACES / 64)
 #define PAGE_TICKETS	256
+#define EPOCH_DAYS		8		/* before the start: longer than any session */
 #define CHUNK_PAGES		(CHUNK_PLACES / PAGE_TICKETS)
 
 typedef struct Entry
@@ -121,7 +122,7 @@ shmem_startup(void)
 		memset(shared, 0, shared_size());
 		shared->locks = GetNamedLWLockTranche("coupon_queue");
 		shared->dsa_tranche = LWLockNewTrancheId();
-		shared->epoch = GetCurrentTimestamp();
+		shared->epoch = GetCurrentTimestamp() - EPOCH_DAYS * USECS_PER_DAY;
 		if (!pg_strong_random(&shared->seed, sizeof(shared->seed)))
 			elog(ERROR, "could not generate random values");
 		for (int i = 0; i < QUEUES; i++)
