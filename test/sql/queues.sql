@@ -86,6 +86,11 @@ SELECT coupon_campaign_create('behind', 10) AS s \gset
 SELECT coupon_campaign_require_room(:s, 'room');
 SELECT u, status FROM unnest('{a,b,c,d,e,f}'::text[]) u, coupon_issue(:s, u);
 SELECT u, status, outcome FROM unnest('{c,e}'::text[]) u, coupon_request(:s, u);
+-- F24: a session is one of its own room only
+SELECT coupon_room_create('other', 1) AS other \gset
+SELECT coupon_queue_require(token, 'room') FROM coupon_test_token WHERE u = 'b';
+SELECT coupon_queue_require(token, 'other') FROM coupon_test_token WHERE u = 'b';
+SELECT coupon_queue_require(token, 'no such') FROM coupon_test_token WHERE u = 'b';
 -- payment and the end of the session, in one transaction
 BEGIN;
 SELECT coupon_queue_require(token), coupon_queue_leave(token, 'paid') FROM coupon_test_token WHERE u = 'b';

@@ -4,7 +4,7 @@ BEGIN;
 SET LOCAL client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS coupon;
-SELECT plan(64);
+SELECT plan(65);
 
 SELECT coupon_room_create('tap room', 2) AS r \gset
 CREATE TEMP TABLE answer (step text, status text, token text, queue_position bigint, eta interval, poll_after interval);
@@ -54,6 +54,7 @@ SELECT throws_ok('SELECT coupon_queue_leave(NULL)', '22004', NULL, 'no token: le
 -- the guard
 SELECT throws_ok(format('SELECT coupon_queue_require(%L)', token), 'UC203', NULL, 'F24: who waits is not let in') FROM answer WHERE step = 'a';
 SELECT throws_ok('SELECT coupon_queue_require(''1.1.00000000000000000000000000000000'')', 'UC203', NULL, 'F24: nor who made a token up');
+SELECT throws_ok(format('SELECT coupon_queue_require(%L, '''')', token), '22023', NULL, 'require: an empty room') FROM answer WHERE step = 'a';
 SELECT coupon_campaign_create('behind a room', 10) AS c \gset
 SELECT coupon_campaign_require_room(:c, 'tap room') AS ignore \gset
 SELECT is(status, 'not_admitted', 'F24: coupon_issue asks the room itself') FROM coupon_issue(:c, 'a');
