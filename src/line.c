@@ -24,6 +24,7 @@
 #include "storage/lock.h"
 #include "storage/shmem.h"
 #include "utils/memutils.h"
+#include "utils/syscache.h"
 
 #include "compat.h"
 #include "errors.h"
@@ -76,6 +77,8 @@ static shmem_request_hook_type prev_shmem_request_hook = NULL;
 #endif
 
 #define REGISTRY_LOCK	(&shared->locks[0].lock)
+
+static bool forget_gone(void);
 
 /* Lines that this session has met, by id. */
 #define CACHED_LINES	64
@@ -189,6 +192,7 @@ attach(void)
 void
 coupon_line_out_of_memory(void)
 {
+	(void) forget_gone();		/* for the next one */
 	ereport(ERROR,
 			(errcode(ERRCODE_COUPON_OUT_OF_QUEUE_MEMORY),
 			 errmsg("queues do not fit into coupon.queue_memory"),
@@ -634,6 +638,44 @@ forget_queue(CouponQueue *queue)
 	return idle;
 }
 
+/* Was the table dropped, or its database, as this transaction sees it? */
+static bool
+is_gone(Oid database, Oid table)
+{
+	if (database == MyDatabaseId)
+		return !SearchSysCacheExists1(RELOID, ObjectIdGetDatum(table));
+	return !SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(database));
+}
+
+/*
+ * Forgets who waited in databases and installations that were dropped; true
+ * if there was one.  Should the drop be rolled back, they are read again.
+ */
+static bool
+forget_gone(void)
+{
+	bool		found = false;
+
+	for (int i = 0; i < QUEUES; i++)
+	{
+		CouponQueue *queue = &shared->queues[i];
+		Oid			database;
+		Oid			table;
+
+		LWLockAcquire(REGISTRY_LOCK, LW_SHARED);
+		database = queue->database;
+		table = queue->table;
+		LWLockRelease(REGISTRY_LOCK);
+		if (!OidIsValid(table) || !is_gone(database, table))
+			continue;
+		LWLockAcquire(REGISTRY_LOCK, LW_EXCLUSIVE);
+		if (queue->database == database && queue->table == table)
+			found |= forget_queue(queue);
+		LWLockRelease(REGISTRY_LOCK);
+	}
+	return found;
+}
+
 static CouponQueue *
 find_queue(Oid table)
 {
@@ -653,6 +695,14 @@ claim_queue(Oid table)
 
 	LWLockAcquire(REGISTRY_LOCK, LW_EXCLUSIVE);
 	queue = find_queue(table);
+	if (queue == NULL)
+	{
+		/* it may take the place of one that was dropped */
+		LWLockRelease(REGISTRY_LOCK);
+		(void) forget_gone();
+		LWLockAcquire(REGISTRY_LOCK, LW_EXCLUSIVE);
+		queue = find_queue(table);
+	}
 	for (int i = 0; queue == NULL && i < QUEUES; i++)
 	{
 		if (!OidIsValid(shared->queues[i].table))
@@ -860,7 +910,7 @@ coupon_line_lock(const CouponQueueKind *kind, int64 id, LWLockMode mode, bool ma
 		if (table == kind->table() && find_line(queue, id) == NULL)
 		{
 			line = make_line(queue, table, id, kind->last_number(id) + 1);
-			if (line == NULL && queue->table == table)
+			if (line == NULL && queue->table == table && !forget_gone())
 				complain_of_slots();
 		}
 		LockRelease(&tag, ExclusiveLock, false);
@@ -874,6 +924,8 @@ coupon_line_lock_building(const CouponQueueKind *kind, CouponQueue *queue, int64
 	CouponLine *line = find_line(queue, id);
 
 	if (line == NULL)
+		line = make_line(queue, queue->table, id, kind->last_number(id) + 1);
+	if (line == NULL && forget_gone())
 		line = make_line(queue, queue->table, id, kind->last_number(id) + 1);
 	if (line == NULL)
 		complain_of_slots();
