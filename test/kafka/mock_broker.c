@@ -40,7 +40,8 @@
  *   max.in.flight.requests.per.connection=1, and a leader is moved while all
  *   brokers are down.  down, up and rtt need no such care.
  * - Without a leader for a partition it crashes, from librdkafka 2.8 on.
- * - A batch that is sent again after a lost answer is stored twice.
+ * - A batch that is sent again after a lost answer is stored twice, before
+ *   librdkafka 2.14.
  */
 #include <errno.h>
 #include <limits.h>
