@@ -1168,12 +1168,12 @@ AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION coupon_queue_position(text) IS
 	'how many are served before, 0: admitted; a sign of life; when to ask again is in poll_after';
 
-CREATE FUNCTION coupon_queue_require(token text)
+CREATE FUNCTION coupon_queue_require(token text, user_id text DEFAULT NULL, room text DEFAULT NULL)
 RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_queue_require(text) IS
-	'ERROR unless the token is of a session that lives; a sign of life';
+COMMENT ON FUNCTION coupon_queue_require(text, text, text) IS
+	'ERROR unless the token is of a session that lives, of that user and in that room where they are given; a sign of life';
 
 CREATE FUNCTION coupon_queue_leave(token text, reason text DEFAULT 'left')
 RETURNS boolean
@@ -1224,7 +1224,7 @@ REVOKE ALL ON FUNCTION coupon_room_draw(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_campaign_require_room(bigint, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_queue_join(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_queue_position(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_queue_require(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_queue_require(text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_queue_leave(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_queue_serve() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_room_counts(bigint) FROM PUBLIC;
@@ -1238,7 +1238,7 @@ GRANT EXECUTE ON FUNCTION coupon_room_draw(text) TO coupon_admin, coupon_service
 GRANT EXECUTE ON FUNCTION coupon_campaign_require_room(bigint, text) TO coupon_admin;
 GRANT EXECUTE ON FUNCTION coupon_queue_join(text, text) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon_queue_position(text) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_queue_require(text) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon_queue_require(text, text, text) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon_queue_leave(text, text) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon_queue_serve() TO coupon_admin;
 GRANT EXECUTE ON FUNCTION coupon_room_counts(bigint) TO coupon_admin, coupon_service, coupon_reader;

@@ -84,6 +84,12 @@ SELECT coupon_campaign_create('behind', 10) AS s \gset
 SELECT coupon_campaign_require_room(:s, 'room');
 SELECT u, status FROM unnest('{a,b,c,d,e,f}'::text[]) u, coupon_issue(:s, u);
 SELECT u, status, outcome FROM unnest('{c,e}'::text[]) u, coupon_request(:s, u);
+-- a session is its user's, and of its room
+SELECT coupon_queue_require(token, 'b', 'room') FROM coupon_test_token WHERE u = 'b';
+SELECT coupon_queue_require(token, 'c') FROM coupon_test_token WHERE u = 'b';
+SELECT coupon_room_create('next door', 1);
+SELECT coupon_queue_require(token, 'b', 'next door') FROM coupon_test_token WHERE u = 'b';
+DELETE FROM coupon.room WHERE name = 'next door';
 -- payment and the end of the session, in one transaction
 BEGIN;
 SELECT coupon_queue_require(token), coupon_queue_leave(token, 'paid') FROM coupon_test_token WHERE u = 'b';

@@ -50,7 +50,7 @@ INSERT INTO expected VALUES
 ('function coupon_campaign_require_room(bigint, text)',                                 'X', '-', '-', '-'),
 ('function coupon_queue_join(text, text)',                                              'X', 'X', '-', '-'),
 ('function coupon_queue_position(text)',                                                'X', 'X', '-', '-'),
-('function coupon_queue_require(text)',                                                 'X', 'X', '-', '-'),
+('function coupon_queue_require(text, text, text)',                                     'X', 'X', '-', '-'),
 ('function coupon_queue_leave(text, text)',                                             'X', 'X', '-', '-'),
 ('function coupon_queue_serve()',                                                       'X', '-', '-', '-'),
 ('table coupon.outbox',                                                                 'r', '-', '-', '-'),
