@@ -49,8 +49,8 @@ struct CouponRows
 	TupleTableSlot *slot;
 };
 
-/* As many tables as there are: two children of two queues. */
-static CouponRows cache[2 * COUPON_QUEUE_CHILDREN];
+/* As many tables as there are: two children of two queues, and lapsed_hold. */
+static CouponRows cache[2 * COUPON_QUEUE_CHILDREN + 1];
 
 static void
 relcache_callback(Datum arg, Oid relid)
