@@ -702,7 +702,7 @@ CREATE FUNCTION coupon_status(
 	OUT answered_not_admitted bigint,
 	OUT answered_held bigint)
 RETURNS record
-LANGUAGE c VOLATILE PARALLEL UNSAFE
+LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION coupon_status(bigint) IS
 	'stock = issued + held + in_flight + remaining, now; answered_*: answers of issue calls given since the server started';

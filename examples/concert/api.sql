@@ -127,7 +127,7 @@ BEGIN
 		RETURN refused;
 	END IF;
 	RETURN concert.answer(200, json_build_object('concertsList', coalesce((
-		SELECT json_agg(json_build_object('id', c.id, 'title', c.title) ORDER BY c.id) FROM concert.concert c), '[]')));
+		SELECT json_agg(l) FROM (SELECT c.id, c.title FROM concert.concert c ORDER BY c.id) l), '[]')));
 END
 $$;
 COMMENT ON FUNCTION concert_api.concerts() IS 'GET /concerts';
@@ -146,12 +146,11 @@ BEGIN
 	IF coalesce($1 !~ '^[0-9]{1,18}$', true) THEN
 		RETURN concert.error(400, 'invalid', 'concertId must be an integer.');
 	END IF;
-	SELECT json_agg(json_build_object('id', s.id, 'date', s.date, 'status',
-	                CASE WHEN c.state <> 'open' THEN upper(c.state) WHEN c.remaining > 0 THEN 'AVAILABLE' ELSE 'SOLD_OUT' END)
-	                ORDER BY s.date)
-	  INTO list
-	  FROM concert.schedule s JOIN coupon.campaign_status c ON c.campaign_id = s.campaign_id
-	 WHERE s.concert_id = $1::bigint;
+	SELECT json_agg(l) INTO list FROM (
+		SELECT s.id, s.date, (
+		       SELECT CASE WHEN c.state <> 'open' THEN upper(c.state) WHEN c.remaining > 0 THEN 'AVAILABLE' ELSE 'SOLD_OUT' END
+		         FROM coupon.campaign_status c WHERE c.campaign_id = s.campaign_id) AS status
+		  FROM concert.schedule s WHERE s.concert_id = $1::bigint ORDER BY s.date) l;
 	IF list IS NULL AND NOT EXISTS (SELECT FROM concert.concert c WHERE c.id = $1::bigint) THEN
 		RETURN concert.error(404, 'unknown_concert', 'There is no such concert.');
 	END IF;
@@ -180,9 +179,10 @@ BEGIN
 		RETURN concert.error(404, 'unknown_schedule', 'There is no such schedule.');
 	END IF;
 	RETURN concert.answer(200, json_build_object('seats', (
-		SELECT json_agg(json_build_object('id', schedule.first_seat + u.serial - 1, 'seatNum', u.label, 'status',
-		                CASE u.status WHEN 'FREE' THEN 'EMPTY' WHEN 'HELD' THEN 'RESERVED' ELSE 'SOLD' END) ORDER BY u.serial)
-		  FROM public.coupon_units(schedule.campaign_id) u)));
+		SELECT json_agg(l) FROM (
+			SELECT schedule.first_seat + u.serial - 1 AS id, u.label AS "seatNum",
+			       CASE u.status WHEN 'FREE' THEN 'EMPTY' WHEN 'HELD' THEN 'RESERVED' ELSE 'SOLD' END AS status
+			  FROM public.coupon_units(schedule.campaign_id) u ORDER BY u.serial) l)));
 END
 $$;
 COMMENT ON FUNCTION concert_api.seats(text) IS 'GET /concerts/schedules/{id}/seats - EMPTY, RESERVED while held, SOLD when paid';
