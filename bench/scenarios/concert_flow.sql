@@ -1,5 +1,5 @@
 -- The whole flow of 001, one call a transaction.  After a poll comes one that
--- is no call and says by its duration how to read the log: 100 ms, to poll
+-- is no call and says by its duration how to read the log: 500 ms, to poll
 -- again, or nothing.  After a taken seat there is no payment.
 \if :step = 0
 \set user (random(1, 1000000) * 100 + :process) * 1000 + :client_id
@@ -10,7 +10,7 @@ SELECT bench.order(:token) AS place \gset
 \set step 2
 \elif :step = 2
 \if :place > 0
-\sleep 100 ms
+\sleep 500 ms
 \set step 1
 \else
 \set step 3
