@@ -173,15 +173,17 @@ CREATE TABLE coupon.lapsed_hold (
 	campaign_id bigint NOT NULL,
 	serial      bigint NOT NULL,
 	held_until  timestamptz NOT NULL,
-	user_id     text COLLATE "C" NOT NULL
+	user_id     text COLLATE "C" NOT NULL,
+	refused_ref text COLLATE "C"
 );
 CREATE INDEX lapsed_hold_idx ON coupon.lapsed_hold (campaign_id, serial, user_id);
 CREATE INDEX lapsed_hold_until_idx ON coupon.lapsed_hold (held_until);
 COMMENT ON TABLE coupon.lapsed_hold IS 'who held a unit that he did not pay for in time, for coupon.hold_keep: coupon_confirm asks here when a payment is late';
 COMMENT ON COLUMN coupon.lapsed_hold.campaign_id IS 'the campaign';
 COMMENT ON COLUMN coupon.lapsed_hold.serial IS 'the unit';
-COMMENT ON COLUMN coupon.lapsed_hold.held_until IS 'when the hold ran out';
+COMMENT ON COLUMN coupon.lapsed_hold.held_until IS 'when the hold ran out, or the payment was refused';
 COMMENT ON COLUMN coupon.lapsed_hold.user_id IS 'who held it';
+COMMENT ON COLUMN coupon.lapsed_hold.refused_ref IS 'a payment that was refused and is to be given back: it cannot confirm anything any more; null: none was';
 
 -- No index: rows are appended to one child; the publisher reads them in order
 -- and removes what is delivered; a child without rows is truncated in rotation.

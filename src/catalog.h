@@ -71,7 +71,7 @@ enum
 enum
 {
 	Lapsed_campaign_id = 1, Lapsed_serial, Lapsed_held_until, Lapsed_user_id,
-	Lapsed_natts = Lapsed_user_id
+	Lapsed_refused_ref, Lapsed_natts = Lapsed_refused_ref
 };
 enum
 {

@@ -125,40 +125,46 @@ static bool
 try_confirm(CouponHold *hold, CouponWish *wish)
 {
 	CouponSeats *seats = &hold->seats;
-	TimestampTz now;
+	text	   *user_id = (text *) DatumGetPointer(hold->user_id);
 
 	for (;;)
 	{
-		CHECK_FOR_INTERRUPTS();
-		now = GetCurrentTimestamp();
-		switch (coupon_seats_find(seats, wish->serial, now))
-		{
-			case COUPON_SEAT_UNDECIDED:
-				coupon_seats_wait(seats);
-				continue;
-			case COUPON_SEAT_HELD:
-			case COUPON_SEAT_LAPSED:
-			case COUPON_SEAT_ISSUED:
-				if (!coupon_same_text(seats->user_id, (text *) DatumGetPointer(hold->user_id)))
-					break;
-				if (confirm_own(hold, wish))
-					return true;
-				continue;
-			case COUPON_SEAT_FREE:
-				break;
-		}
-		break;
-	}
+		TimestampTz now = GetCurrentTimestamp();
+		CouponSeatState state = coupon_seats_find(seats, wish->serial, now);
+		bool		mine = state != COUPON_SEAT_FREE && coupon_same_text(seats->user_id, user_id);
 
-	if (!coupon_lapse_remembers(seats, wish->serial, (text *) DatumGetPointer(hold->user_id)))
-	{
-		wish->status = COUPON_HOLD_NOT_HELD;
+		CHECK_FOR_INTERRUPTS();
+		if (state == COUPON_SEAT_UNDECIDED)
+		{
+			coupon_seats_wait(seats);
+			continue;
+		}
+		hold->memory = coupon_lapse_recall(seats, wish->serial, user_id, hold->confirm_ref);
+		if (mine && (state == COUPON_SEAT_ISSUED || hold->memory != COUPON_MEMORY_REFUSED))
+		{
+			if (confirm_own(hold, wish))
+				return true;
+			continue;
+		}
+		if (hold->memory == COUPON_MEMORY_LAPSED &&
+			(state == COUPON_SEAT_FREE || state == COUPON_SEAT_LAPSED))
+			return confirm_again(hold, wish, now);
+		wish->status = hold->memory == COUPON_MEMORY_NONE ?
+			COUPON_HOLD_NOT_HELD : COUPON_HOLD_LOST;
 		return true;
 	}
-	if (seats->state == COUPON_SEAT_FREE || seats->state == COUPON_SEAT_LAPSED)
-		return confirm_again(hold, wish, now);
-	wish->status = COUPON_HOLD_LOST;
-	return true;
+}
+
+/* The payment is to be given back: said once. */
+static void
+refuse(CouponHold *hold, CouponWish *wish, const char *reason)
+{
+	if (hold->memory == COUPON_MEMORY_REFUSED)
+		return;
+	PreventCommandIfReadOnly("coupon_confirm()");
+	append_event(hold, wish, reason);
+	coupon_lapse_refuse(&hold->seats, wish->serial, (text *) DatumGetPointer(hold->user_id),
+						hold->confirm_ref);
 }
 
 /*
@@ -197,14 +203,17 @@ coupon_confirm(PG_FUNCTION_ARGS)
 		case COUPON_HOLD_CONFIRMED:
 			append_event(&hold, &wish, NULL);
 			/* an old payment must not find it again after a revocation */
-			coupon_lapse_forget(&hold.seats, wish.serial, user_id);
+			if (hold.memory == COUPON_MEMORY_LAPSED)
+				coupon_lapse_forget(&hold.seats, wish.serial, user_id);
 			break;
 		case COUPON_HOLD_LOST:
+			refuse(&hold, &wish, "lost");
+			break;
 		case COUPON_HOLD_OTHER_REF:
+			refuse(&hold, &wish, "other_ref");
+			break;
 		case COUPON_HOLD_LIMIT_REACHED:
-			PreventCommandIfReadOnly("coupon_confirm()");
-			append_event(&hold, &wish, wish.status == COUPON_HOLD_LOST ? "lost" :
-						 wish.status == COUPON_HOLD_OTHER_REF ? "other_ref" : "limit_reached");
+			refuse(&hold, &wish, "limit_reached");
 			break;
 		default:
 			break;

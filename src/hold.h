@@ -59,6 +59,7 @@ typedef struct CouponHold
 	int64		ttl;			/* microseconds, 0: what is inserted is no hold ... */
 	text	   *confirm_ref;	/* ... but paid for by this */
 	const char *policy;			/* JSON, of what was confirmed */
+	CouponMemory memory;		/* of that payment */
 	CouponWish *wishes;			/* in the order of serials, no serial twice */
 	int			nwishes;
 	TimestampTz deadline;		/* of all waiting, 0: did not wait yet */

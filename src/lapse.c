@@ -9,7 +9,8 @@
  *
  * That memory is what makes the answer to a late payment true: who held a
  * unit gets it if it is still free, and is told that it is lost if it is not;
- * who never held it gets nothing.
+ * who never held it gets nothing.  A payment that was refused is remembered
+ * in its place: it will be given back, so it must never confirm anything.
  */
 #include "postgres.h"
 
@@ -67,20 +68,29 @@ coupon_lapse_append_event(const CouponSeats *seats, const char *type, TimestampT
 	pfree(user_id);
 }
 
-void
-coupon_lapse_record(const CouponSeats *seats, TimestampTz now)
+static void
+insert_memory(int64 campaign_id, int64 serial, TimestampTz held_until, text *user_id,
+			  text *refused_ref)
 {
 	CouponRows *rows = coupon_rows_open(coupon_catalog()->lapsed_hold, Lapsed_natts);
 	TupleTableSlot *slot = coupon_rows_slot(rows);
-	int64		campaign_id = seats->def->campaign_id;
 
 	memset(slot->tts_isnull, false, Lapsed_natts);
 	slot->tts_values[Lapsed_campaign_id - 1] = Int64GetDatum(campaign_id);
-	slot->tts_values[Lapsed_serial - 1] = Int64GetDatum(seats->issuance.serial);
-	slot->tts_values[Lapsed_held_until - 1] = TimestampTzGetDatum(seats->issuance.held_until);
-	slot->tts_values[Lapsed_user_id - 1] = PointerGetDatum(seats->user_id);
+	slot->tts_values[Lapsed_serial - 1] = Int64GetDatum(serial);
+	slot->tts_values[Lapsed_held_until - 1] = TimestampTzGetDatum(held_until);
+	slot->tts_values[Lapsed_user_id - 1] = PointerGetDatum(user_id);
+	slot->tts_values[Lapsed_refused_ref - 1] = PointerGetDatum(refused_ref);
+	slot->tts_isnull[Lapsed_refused_ref - 1] = refused_ref == NULL;
 	coupon_rows_insert(rows);
 	coupon_rows_close(rows);
+}
+
+void
+coupon_lapse_record(const CouponSeats *seats, TimestampTz now)
+{
+	insert_memory(seats->def->campaign_id, seats->issuance.serial, seats->issuance.held_until,
+				  seats->user_id, NULL);
 	coupon_lapse_append_event(seats, COUPON_EVENT_HOLD_EXPIRED, now);
 }
 
@@ -168,49 +178,76 @@ coupon_lapse_take(CouponCampaign *campaign, const CouponDefinition *def, CouponS
 
 /* ---- remembering ---- */
 
-/* Looks for a memory; with forget, deletes all that there are. */
-static bool
-find_memory(const CouponSeats *seats, int64 serial, text *user_id, bool forget)
+static void
+begin_memories(CouponScan *scan, const CouponSeats *seats, int64 serial, text *user_id,
+			   Snapshot snapshot)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	ScanKeyData keys[3];
-	CouponScan	scan;
-	bool		found = false;
 
 	coupon_key_int64(&keys[0], 1, BTEqualStrategyNumber, seats->def->campaign_id);
 	coupon_key_int64(&keys[1], 2, BTEqualStrategyNumber, serial);
 	coupon_key_text(&keys[2], 3, PointerGetDatum(user_id));
-	if (forget)
-		LockRelationOid(coupon_catalog()->lapsed_hold, RowExclusiveLock);
-	coupon_scan_begin(&scan, coupon_catalog()->lapsed_hold, coupon_catalog()->lapsed_hold_idx,
+	coupon_scan_begin(scan, coupon_catalog()->lapsed_hold, coupon_catalog()->lapsed_hold_idx,
 					  snapshot, keys, 3, false);
-	while (coupon_scan_next(&scan, ForwardScanDirection))
-	{
-		TM_FailureData failure;
+}
 
-		found = true;
-		if (!forget)
-			break;
-		/* nobody but the cleaner is at it, and he deletes it, too */
-		(void) table_tuple_delete(scan.heap, &scan.slot->tts_tid, GetCurrentCommandId(true),
-								  InvalidSnapshot, InvalidSnapshot, false, &failure, false);
+CouponMemory
+coupon_lapse_recall(const CouponSeats *seats, int64 serial, text *user_id, text *ref)
+{
+	Snapshot	snapshot;
+	CouponMemory memory = COUPON_MEMORY_NONE;
+	CouponScan	scan;
+
+	CommandCounterIncrement();	/* what this transaction has written, too */
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	begin_memories(&scan, seats, serial, user_id, snapshot);
+	while (memory != COUPON_MEMORY_REFUSED && coupon_scan_next(&scan, ForwardScanDirection))
+	{
+		bool		isnull;
+		Datum		refused = slot_getattr(scan.slot, Lapsed_refused_ref, &isnull);
+
+		if (isnull)
+			memory = COUPON_MEMORY_LAPSED;
+		else if (coupon_same_text(DatumGetTextPP(refused), ref))
+			memory = COUPON_MEMORY_REFUSED;
+		else if (memory == COUPON_MEMORY_NONE)
+			memory = COUPON_MEMORY_LOST;
 	}
 	coupon_scan_end(&scan);
 	UnregisterSnapshot(snapshot);
-	return found;
-}
-
-bool
-coupon_lapse_remembers(const CouponSeats *seats, int64 serial, text *user_id)
-{
-	return find_memory(seats, serial, user_id, false);
+	return memory;
 }
 
 void
 coupon_lapse_forget(const CouponSeats *seats, int64 serial, text *user_id)
 {
+	Snapshot	snapshot;
+	CouponScan	scan;
+
 	CommandCounterIncrement();
-	(void) find_memory(seats, serial, user_id, true);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	LockRelationOid(coupon_catalog()->lapsed_hold, RowExclusiveLock);
+	begin_memories(&scan, seats, serial, user_id, snapshot);
+	while (coupon_scan_next(&scan, ForwardScanDirection))
+	{
+		TM_FailureData failure;
+		bool		isnull;
+
+		(void) slot_getattr(scan.slot, Lapsed_refused_ref, &isnull);
+		/* whoever else is at it deletes it, too */
+		if (isnull)
+			(void) table_tuple_delete(scan.heap, &scan.slot->tts_tid, GetCurrentCommandId(true),
+									  InvalidSnapshot, InvalidSnapshot, false, &failure, false);
+	}
+	coupon_scan_end(&scan);
+	UnregisterSnapshot(snapshot);
+}
+
+void
+coupon_lapse_refuse(const CouponSeats *seats, int64 serial, text *user_id, text *ref)
+{
+	coupon_lapse_forget(seats, serial, user_id);
+	insert_memory(seats->def->campaign_id, serial, GetCurrentTimestamp(), user_id, ref);
 }
 
 /* ---- sweeping ---- */

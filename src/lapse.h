@@ -31,9 +31,23 @@ extern int	coupon_lapse_take(CouponCampaign *campaign, const CouponDefinition *d
 							  CouponStore *store, CouponPurpose purpose, int n,
 							  CouponUnit *units);
 
-/* Has a hold of this user on that serial run out?  forget: not any more. */
-extern bool coupon_lapse_remembers(const CouponSeats *seats, int64 serial, text *user_id);
+/* What is remembered of a user, a unit and a payment. */
+typedef enum CouponMemory
+{
+	COUPON_MEMORY_NONE,
+	COUPON_MEMORY_LAPSED,		/* he held the unit, and did not pay in time */
+	COUPON_MEMORY_LOST,			/* and another payment of his was refused then */
+	COUPON_MEMORY_REFUSED		/* this payment was refused */
+} CouponMemory;
+
+extern CouponMemory coupon_lapse_recall(const CouponSeats *seats, int64 serial, text *user_id,
+										text *ref);
+
+/* Forgets that his hold has run out; not what was refused. */
 extern void coupon_lapse_forget(const CouponSeats *seats, int64 serial, text *user_id);
+
+/* Remembers that this payment was refused, instead of what it was late for. */
+extern void coupon_lapse_refuse(const CouponSeats *seats, int64 serial, text *user_id, text *ref);
 
 /*
  * Takes away up to max_rows holds that have run out, in the current

@@ -375,7 +375,8 @@ coupon_revoke(PG_FUNCTION_ARGS)
 		2, {INT8OID, INT8OID}
 	};
 	static CouponStatement forget = {
-		"DELETE FROM coupon.lapsed_hold WHERE campaign_id = $1 AND serial = $2 AND user_id = $3",
+		"DELETE FROM coupon.lapsed_hold WHERE campaign_id = $1 AND serial = $2 AND user_id = $3"
+		"   AND refused_ref IS NULL",
 		3, {INT8OID, INT8OID, TEXTOID}
 	};
 	TimestampTz now;

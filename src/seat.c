@@ -128,14 +128,26 @@ was_changed(TM_Result result)
 bool
 coupon_seats_remove(CouponSeats *seats, CouponWait wait)
 {
+	Relation	rel = seats->store->relinfo->ri_RelationDesc;
+	ItemPointerData tid = seats->slot->tts_tid;
 	TM_FailureData failure;
+	TM_Result	result;
 
 	/* the row may be of this very command */
 	CommandCounterIncrement();
-	return was_changed(table_tuple_delete(seats->store->relinfo->ri_RelationDesc,
-										  &seats->slot->tts_tid, GetCurrentCommandId(true),
-										  InvalidSnapshot, InvalidSnapshot,
-										  wait == COUPON_WAIT, &failure, false));
+	result = table_tuple_delete(rel, &tid, GetCurrentCommandId(true), InvalidSnapshot,
+								InvalidSnapshot, wait == COUPON_WAIT, &failure, false);
+	if (result == TM_BeingModified)
+	{
+		/* a lock of our own is no obstacle, but only a locker can tell */
+		result = table_tuple_lock(rel, &tid, GetLatestSnapshot(), seats->slot,
+								  GetCurrentCommandId(true), LockTupleExclusive, LockWaitSkip,
+								  0, &failure);
+		if (result == TM_Ok)
+			result = table_tuple_delete(rel, &tid, GetCurrentCommandId(true), InvalidSnapshot,
+										InvalidSnapshot, true, &failure, false);
+	}
+	return was_changed(result);
 }
 
 Jsonb *

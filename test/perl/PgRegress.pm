@@ -16,10 +16,11 @@ use Test::More;
 
 our @EXPORT = qw(run_suite);
 
-# run_suite(name, program, [options], [files]): files are the tests' inputs
+# run_suite(name, program, [options], [files], settings): files are the tests'
+# inputs, settings those of the server beside the usual
 sub run_suite
 {
-	my ($suite, $program, $options, $files) = @_;
+	my ($suite, $program, $options, $files, $settings) = @_;
 	my @tests = map { (fileparse($_, qr/\.[^.]*/))[0] } @$files;
 
 	plan skip_all => "no tests of $suite" unless @tests;
@@ -34,7 +35,7 @@ sub run_suite
 	$node->init;
 	$node->append_conf('postgresql.conf',
 		"shared_preload_libraries = 'coupon'\nmax_prepared_transactions = 10\n" .
-		"coupon.databases = 'isolation_regression'\nmax_worker_processes = 16\n");
+		($settings // "coupon.databases = ''\n"));
 	$node->start;
 
 	my $output = '';
@@ -62,7 +63,6 @@ sub run_suite
 		diag(slurp_file("$dir/regression.diffs")) if -s "$dir/regression.diffs";
 	}
 	$node->stop;
-	done_testing();
 	return;
 }
 

@@ -219,13 +219,13 @@ ok(produce($mock->bootstrap, 'poison', qw(-n 10))->{ok}, 'a failure that is clea
 # more than the mock keeps: only who reads along sees all
 $mock->command('topic large 1');
 $follower = follow($mock->bootstrap, 'large');
-$run = produce($mock->bootstrap, 'large', qw(-n 10000 -s 1200 -k 100 -r 8000));
+$run = produce($mock->bootstrap, 'large', qw(-n 6000 -s 1200 -k 100 -r 1500));
 $messages = consume($mock->bootstrap, 'large');
-cmp_ok(scalar @$messages, '<', 10000, 'the mock keeps 5 MB of a partition');
-is($messages->[-1]{offset}, 9999, '... the newest');
+cmp_ok(scalar @$messages, '<', 6000, 'the mock keeps 5 MB of a partition');
+is($messages->[-1]{offset}, 5999, '... the newest');
 ($faults) = event_faults($run->{events}, $messages);
 like($faults->[-1], qr/^the log of large\/0 begins at offset \d+: what was before is gone$/, '... and the check says so');
-$follower->wait_for(10000);
+$follower->wait_for(6000);
 is(events_arrived($run->{events}, $follower->stop, 'who reads along'), 0, 'sees all');
 
 is($mock->ask('quit'), 'ok', 'the mock ends by command');
