@@ -1354,12 +1354,12 @@ AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION coupon_queue_position(text) IS
 	'how many are served before, 0: admitted; a sign of life; when to ask again is in poll_after';
 
-CREATE FUNCTION coupon_queue_require(token text, user_id text DEFAULT NULL, room text DEFAULT NULL)
+CREATE FUNCTION coupon_queue_require(token text, room text DEFAULT NULL, user_id text DEFAULT NULL)
 RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION coupon_queue_require(text, text, text) IS
-	'ERROR unless the token is of a session that lives, of that user and in that room where they are given; a sign of life';
+	'ERROR unless the token is of a session that lives, in that room and of that user where they are given; a sign of life';
 
 CREATE FUNCTION coupon_queue_leave(token text, reason text DEFAULT 'left')
 RETURNS boolean

@@ -238,7 +238,7 @@ find_ticket(const Token *token, TimestampTz now, CouponLine **line)
 	return NULL;
 }
 
-/* ---- asking and showing ---- */
+/* ---- asking ---- */
 
 /*
  * coupon_queue_position(token)
@@ -263,6 +263,8 @@ coupon_queue_position(PG_FUNCTION_ARGS)
 	}
 	return form_answer(fcinfo, &answer);
 }
+
+/* ---- rooms ---- */
 
 /* The id of a room; ERROR if there is none of that name. */
 static int64
@@ -293,38 +295,41 @@ find_room(text *name)
 	return room_id;
 }
 
+/* ---- showing ---- */
+
 /*
- * coupon_queue_require(token, user_id, room): ERROR unless it is of a session,
- * the given user's and in the given room
+ * coupon_queue_require(token, room, user_id): ERROR unless it is of a session,
+ * in that room and of that user if they are given
  */
 Datum
 coupon_queue_require(PG_FUNCTION_ARGS)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	const char *is = "is not a live one";
-	int64		room_id = 0;
+	bool		elsewhere = false;
 	CouponTicket *ticket;
 	CouponLine *line;
 	Token		token;
 
 	get_token(fcinfo, &token);
-	if (!PG_ARGISNULL(1))
-		coupon_check_text(fcinfo, 1, "user_id", 1, COUPON_MAX_NAME);
 	if (!PG_ARGISNULL(2))
-		coupon_check_text(fcinfo, 2, "room", 1, COUPON_MAX_NAME);
+		coupon_check_text(fcinfo, 2, "user_id", 1, COUPON_MAX_NAME);
 	PreventCommandDuringRecovery("coupon_queue_require()");
-	if (!PG_ARGISNULL(2))
-		room_id = find_room(PG_GETARG_TEXT_PP(2));
-	ticket = find_ticket(&token, now, &line);
+	if (!PG_ARGISNULL(1))
+	{
+		coupon_check_text(fcinfo, 1, "room", 1, COUPON_MAX_NAME);
+		elsewhere = find_room(PG_GETARG_TEXT_PP(1)) != token.room_id;
+	}
+	ticket = elsewhere ? NULL : find_ticket(&token, now, &line);
+	if (elsewhere)
+		is = "is of another room";
 	if (ticket != NULL)
 	{
 		if (!(ticket->flags & TICKET_ADMITTED))
 			is = "is still waiting";
-		else if (!PG_ARGISNULL(1) &&
-				 !coupon_room_is_session_of(line, token.number, PG_GETARG_TEXT_PP(1)))
+		else if (!PG_ARGISNULL(2) &&
+				 !coupon_room_is_session_of(line, token.number, PG_GETARG_TEXT_PP(2)))
 			is = "is another user's";
-		else if (room_id != 0 && room_id != token.room_id)
-			is = "is one of another room";
 		else
 			is = NULL;
 		ticket->seen = coupon_line_clock(now);

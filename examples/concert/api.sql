@@ -99,7 +99,7 @@ CREATE FUNCTION concert.admit(token text, user_id text) RETURNS json
 LANGUAGE plpgsql VOLATILE
 AS $$
 BEGIN
-	PERFORM public.coupon_queue_require(token, user_id, concert.room());
+	PERFORM public.coupon_queue_require(token, concert.room(), user_id);
 	RETURN NULL;
 EXCEPTION
 	WHEN SQLSTATE 'UC203' THEN

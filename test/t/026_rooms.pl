@@ -144,6 +144,16 @@ for my $how ('terminate', 'kill')
 sql(q{SELECT coupon_room_create('lots', 1, session_ttl => '1 h', idle_ttl => '1 h', method => 'random', opens_at => clock_timestamp() + interval '1 s')});
 sql(q{SELECT count(*) FROM generate_series(1, 500) g, coupon_queue_join('lots', 'l' || g)});
 poll_until('the draw', sub { sql(q{SELECT admitted FROM coupon.room_status WHERE name = 'lots'}) eq '1' });
+# and how long a session has lasted
+sql(q{SELECT coupon_room_create('short', 1, session_ttl => '3 s', idle_ttl => '1 h')});
+sql(q{SELECT coupon_queue_join('short', 's')});
+poll_until('a session', sub { sql(q{SELECT admitted FROM coupon.room_status WHERE name = 'short'}) eq '1' });
+sql('SELECT pg_sleep(2)');
+$node->restart;
+poll_until('its end', sub { sql(q{SELECT admitted FROM coupon.room_status WHERE name = 'short'}) eq '0' });
+is( sql(q{SELECT reason, ended_at < greatest(admitted_at + interval '3 s', pg_postmaster_start_time()) + interval '1.5 s'
+		FROM coupon.ticket JOIN coupon.room USING (room_id) WHERE name = 'short'}),
+	'expired|t', 'F20: a restart does not lengthen a session');
 my $everybody = q{SELECT r.name, t.number, j.status, j.queue_position, j.token FROM coupon.ticket t JOIN coupon.room r USING (room_id), coupon_queue_join(r.name, t.user_id) j
 	WHERE t.ended_at IS NULL ORDER BY 1, 2};
 my $before = sql($everybody);

@@ -100,7 +100,7 @@ INSERT INTO trial (call, state) VALUES
 ('coupon_queue_require(NULL)', '22004'),
 ('coupon_queue_require('''')', '22023'),
 ('coupon_queue_require(''1.1.00000000000000000000000000000000'')', 'UC203'),
-('coupon_queue_require(''1.1.00000000000000000000000000000000'', '''')', '22023'),
+('coupon_queue_require(''1.1.00000000000000000000000000000000'', user_id => '''')', '22023'),
 ('coupon_queue_require(''1.1.00000000000000000000000000000000'', room => '''')', '22023'),
 ('coupon_queue_require(''1.1.00000000000000000000000000000000'', room => ''no such'')', 'UC202'),
 ('coupon_queue_serve()', '00000'),

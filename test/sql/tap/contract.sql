@@ -56,7 +56,7 @@ INSERT INTO expected VALUES
 ('coupon_campaign_require_room(campaign_id bigint, room text)', 'void'),
 ('coupon_queue_join(room text, user_id text)', 'coupon.queue_result'),
 ('coupon_queue_position(token text)', 'coupon.queue_result'),
-('coupon_queue_require(token text, user_id text DEFAULT NULL::text, room text DEFAULT NULL::text)', 'void'),
+('coupon_queue_require(token text, room text DEFAULT NULL::text, user_id text DEFAULT NULL::text)', 'void'),
 ('coupon_queue_leave(token text, reason text DEFAULT ''left''::text)', 'boolean'),
 ('coupon_queue_serve()', 'bigint'),
 ('coupon_dead_letter_replay(id uuid DEFAULT NULL::uuid, topic text DEFAULT NULL::text)', 'bigint'),
