@@ -6,6 +6,8 @@
 #   make bench    build, coupon beside the classic alternatives (half an hour)
 #   make bench-figures    build, each figure that must be reached: measured,
 #                 required, pass or FAIL (a quarter of an hour)
+#   make bench-scenarios    build, the load scenarios of the source documents,
+#                 thresholds with pass or FAIL (25 minutes; BENCH_SCALE=0.1: 4)
 #   make kafka    a real Kafka to try it with, until Ctrl-C; needs Java and Maven
 #   make check-layers                                     who includes whom
 #
@@ -59,7 +61,7 @@ no_pgxs = *** No PostgreSQL server headers: "$(PG_CONFIG) --pgxs" names no file.
 	Install them (Debian: postgresql-server-dev-15), or say where they are: make PG_CONFIG=/path/to/pg_config. \
 	"make test" and "make demo" install what is missing themselves.
 
-all install installcheck installdirs uninstall tmp_install test-run demo-run bench-run bench-figures-run:
+all install installcheck installdirs uninstall tmp_install test-run demo-run bench-run bench-figures-run bench-scenarios-run:
 	@echo '$(no_pgxs)' >&2; exit 1
 
 clean:
@@ -85,11 +87,14 @@ bench-run: tmp_install
 
 bench-figures-run: tmp_install
 	@bench/figures/run.sh
+
+bench-scenarios-run: tmp_install
+	@bench/scenarios/run.sh
 endif
 
 # make reads pg_config's answer when it starts, so what has been installed
 # in between is seen by a second make only.
-test demo bench bench-figures:
+test demo bench bench-figures bench-scenarios:
 	@test/bin/install_dependencies '$(PG_CONFIG)'
 	@$(MAKE) --no-print-directory $@-run
 
@@ -116,4 +121,4 @@ kafka: kafka-programs
 check-layers:
 	@test/bin/check_layers
 
-.PHONY: check-librdkafka tmp_install test test-run demo demo-run bench bench-run bench-figures bench-figures-run kafka-programs kafka check-layers
+.PHONY: check-librdkafka tmp_install test test-run demo demo-run bench bench-run bench-figures bench-figures-run bench-scenarios bench-scenarios-run kafka-programs kafka check-layers

@@ -1444,12 +1444,16 @@ COMMENT ON SCHEMA coupon_api IS 'the HTTP routes of the coupon extension, for Po
 -- a code of HTTP is a campaign's name
 CREATE INDEX campaign_name_idx ON coupon.campaign (name, campaign_id);
 
--- The core, by names that do not depend on the schema it was installed in.
--- Every route that issues at once does so by the first of them.
+-- The core, by names that do not depend on the schema it is in.
+CREATE FUNCTION coupon.api_issue_grouped(campaign_id bigint, user_id text) RETURNS coupon.issue_result
+LANGUAGE sql VOLATILE
+RETURN @extschema@.coupon_issue_grouped($1, $2);
+COMMENT ON FUNCTION coupon.api_issue_grouped(bigint, text) IS 'coupon_issue_grouped() for routes';
+
 CREATE FUNCTION coupon.api_issue(campaign_id bigint, user_id text) RETURNS coupon.issue_result
 LANGUAGE sql VOLATILE
 RETURN @extschema@.coupon_issue($1, $2);
-COMMENT ON FUNCTION coupon.api_issue(bigint, text) IS 'issues for the routes that answer at once';
+COMMENT ON FUNCTION coupon.api_issue(bigint, text) IS 'coupon_issue() for routes';
 
 CREATE FUNCTION coupon.api_request(campaign_id bigint, user_id text) RETURNS coupon.request_result
 LANGUAGE sql VOLATILE
@@ -1466,25 +1470,10 @@ LANGUAGE sql STABLE
 RETURN @extschema@.coupon_request_status_of($1, $2);
 COMMENT ON FUNCTION coupon.api_request_status_of(bigint, text) IS 'coupon_request_status_of() for routes';
 
-CREATE FUNCTION coupon.api_request_depth(campaign_id bigint) RETURNS bigint
-LANGUAGE sql STABLE
-RETURN coalesce((SELECT q.depth FROM @extschema@.coupon_request_queue($1) q), 0);
-COMMENT ON FUNCTION coupon.api_request_depth(bigint) IS 'how many requests of the campaign wait, for routes';
-
-CREATE FUNCTION coupon.api_issued(campaign_id bigint) RETURNS bigint
-LANGUAGE sql STABLE
-RETURN (@extschema@.coupon_status($1)).issued;
-COMMENT ON FUNCTION coupon.api_issued(bigint) IS 'issued of coupon_status(), for routes';
-
-CREATE FUNCTION coupon.api_in_flight(campaign_id bigint) RETURNS bigint
-LANGUAGE sql STABLE
-RETURN (@extschema@.coupon_status($1)).in_flight;
-COMMENT ON FUNCTION coupon.api_in_flight(bigint) IS 'in_flight of coupon_status(), for routes';
-
-CREATE FUNCTION coupon.api_remaining(campaign_id bigint) RETURNS bigint
-LANGUAGE sql STABLE
-RETURN (@extschema@.coupon_status($1)).remaining;
-COMMENT ON FUNCTION coupon.api_remaining(bigint) IS 'remaining of coupon_status(), for routes';
+CREATE FUNCTION coupon.api_campaign_create(name text, stock bigint, policy jsonb) RETURNS bigint
+LANGUAGE sql VOLATILE
+RETURN @extschema@.coupon_campaign_create($1, $2, policy => $3);
+COMMENT ON FUNCTION coupon.api_campaign_create(text, bigint, jsonb) IS 'coupon_campaign_create() for routes';
 
 CREATE FUNCTION coupon.api_queue_join(room text, user_id text) RETURNS coupon.queue_result
 LANGUAGE sql VOLATILE
@@ -1496,10 +1485,15 @@ LANGUAGE sql STABLE
 RETURN @extschema@.coupon_queue_position($1);
 COMMENT ON FUNCTION coupon.api_queue_position(text) IS 'coupon_queue_position() for routes';
 
-CREATE FUNCTION coupon.api_campaign_create(name text, stock bigint, policy jsonb) RETURNS bigint
-LANGUAGE sql VOLATILE
-RETURN @extschema@.coupon_campaign_create($1, $2, policy => $3);
-COMMENT ON FUNCTION coupon.api_campaign_create(text, bigint, jsonb) IS 'coupon_campaign_create() for routes';
+CREATE FUNCTION coupon.api_counts(
+	campaign_id bigint, OUT issued bigint, OUT in_flight bigint, OUT remaining bigint, OUT depth bigint)
+RETURNS record
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+	SELECT s.issued, s.in_flight, s.remaining, coalesce(q.depth, 0)
+	  FROM @extschema@.coupon_status($1) s LEFT JOIN @extschema@.coupon_request_queue($1) q ON true;
+END;
+COMMENT ON FUNCTION coupon.api_counts(bigint) IS 'of coupon_status() and coupon_request_queue(), for routes';
 
 -- Answers
 CREATE FUNCTION coupon.api_answer(status integer, body jsonb) RETURNS jsonb
@@ -1527,22 +1521,24 @@ DECLARE
 		WHEN 'busy' THEN CASE route WHEN 'issue_sync' THEN 429 WHEN 'issue_optimistic' THEN 423 WHEN 'issue_fcfs' THEN 400 ELSE 409 END
 		WHEN 'full' THEN 429
 		WHEN 'not_admitted' THEN 403
+		WHEN 'unavailable' THEN 503
 		ELSE 409
 	END;
 	answer jsonb := coupon.api_error(status, outcome, CASE outcome
 		WHEN 'sold_out' THEN 'Nothing is left.'
 		WHEN 'already_issued' THEN 'The user has it already.'
 		WHEN 'requested' THEN 'The user''s request waits already.'
-		WHEN 'busy' THEN 'The last units are being issued to others: try again.'
+		WHEN 'busy' THEN 'The user, or the last units, are in another transaction: try again.'
 		WHEN 'full' THEN 'Too many requests wait: try again.'
 		WHEN 'not_open' THEN 'The sale has not begun.'
 		WHEN 'paused' THEN 'The sale is paused.'
 		WHEN 'closed' THEN 'The sale is over.'
 		WHEN 'not_admitted' THEN 'The waiting room has not admitted the user.'
+		WHEN 'unavailable' THEN 'Nothing can be issued at the moment: try again.'
 		ELSE outcome
 	END);
 BEGIN
-	IF outcome IN ('busy', 'full') THEN
+	IF outcome IN ('busy', 'full', 'unavailable') THEN
 		PERFORM coupon.api_headers('{"Retry-After": "1"}');
 	END IF;
 	RETURN CASE WHEN data IS NULL THEN answer ELSE answer || jsonb_build_object('data', data) END;
@@ -1630,9 +1626,12 @@ RETURN pg_catalog.jsonb_build_object('status', ($2).status, 'userId', ($2).user_
 	'code', ($2).code, 'issuedAt', ($2).issued_at, 'expiresAt', ($2).expires_at);
 COMMENT ON FUNCTION coupon.api_issuance(bigint, coupon.issue_result) IS 'a unit as JSON';
 
--- What is locked by another transaction is busy, and never a failure.
+-- PostgREST's transaction has nothing else to commit or roll back, so a
+-- grouped call may run in it: of all calls, only those here.  It waits for
+-- nobody; what it finds locked is busy, and issue-sync then waits as a direct
+-- call does.
 CREATE FUNCTION coupon.api_issue_now(route text, given_user text, code text) RETURNS jsonb
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET coupon.allow_autonomous = on
 AS $$
 DECLARE
 	target record;
@@ -1643,10 +1642,17 @@ BEGIN
 		RETURN target.error;
 	END IF;
 	BEGIN
-		unit := coupon.api_issue(target.campaign_id, target.user_id);
+		unit := coupon.api_issue_grouped(target.campaign_id, target.user_id);
+		IF unit.status = 'busy' AND route = 'issue_sync' THEN
+			unit := coupon.api_issue(target.campaign_id, target.user_id);
+		END IF;
 	EXCEPTION
 		WHEN lock_not_available OR deadlock_detected THEN
 			RETURN coupon.api_refuse(route, 'busy');
+		-- no worker, not preloaded, no memory for the map, stopped while a standby was waited for
+		WHEN SQLSTATE 'UC020' OR SQLSTATE 'UC003' OR SQLSTATE 'UC007' OR statement_completion_unknown THEN
+			RAISE LOG '% is unavailable: %', route, SQLERRM;
+			RETURN coupon.api_refuse(route, 'unavailable');
 	END;
 	IF unit.status = 'issued' THEN
 		RETURN coupon.api_answer(200, jsonb_build_object('data', coupon.api_issuance(target.campaign_id, unit)));
@@ -1655,7 +1661,7 @@ BEGIN
 		CASE WHEN unit.serial IS NOT NULL THEN coupon.api_issuance(target.campaign_id, unit) END);
 END
 $$;
-COMMENT ON FUNCTION coupon.api_issue_now(text, text, text) IS 'the routes that answer at once';
+COMMENT ON FUNCTION coupon.api_issue_now(text, text, text) IS 'the routes that answer at once; a unit is issued when they return, also if their transaction is rolled back';
 
 -- Issuing at once
 CREATE FUNCTION coupon_api.issue_sync("userId" text DEFAULT NULL, code text DEFAULT NULL) RETURNS jsonb
@@ -1669,14 +1675,10 @@ COMMENT ON FUNCTION coupon_api.issue_sync(text, text) IS
 	'POST /coupons/issue-sync/{userId}?code= - 200, 409, 429 when busy; waits for what another transaction has locked';
 
 CREATE FUNCTION coupon_api.issue_optimistic("userId" text DEFAULT NULL, code text DEFAULT NULL) RETURNS jsonb
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '1ms' SET coupon.sold_out_wait = 0
-AS $$
-BEGIN
-	RETURN coupon.api_issue_now('issue_optimistic', $1, $2);
-END
-$$;
+LANGUAGE sql VOLATILE
+RETURN coupon.api_issue_now('issue_optimistic', $1, $2);
 COMMENT ON FUNCTION coupon_api.issue_optimistic(text, text) IS
-	'POST /coupons/issue-optimistic/{userId}?code= - 200, 409, 423 when busy; waits for nobody';
+	'POST /coupons/issue-optimistic/{userId}?code= - 200, 409, 423 when busy; waits for no other transaction';
 
 -- Issuing later
 CREATE FUNCTION coupon_api.issue_async("userId" text DEFAULT NULL, code text DEFAULT NULL) RETURNS jsonb
@@ -1810,7 +1812,7 @@ BEGIN
 		RETURN coupon.api_refuse('issue_fcfs', 'requested', jsonb_build_object('requestId', request.request_id));
 	END IF;
 	RETURN coupon.api_answer(202, jsonb_build_object('requestId', request.request_id, 'message', 'The request is accepted.',
-		'remainingStock', greatest(coupon.api_remaining(target.campaign_id) - coupon.api_request_depth(target.campaign_id), 0)));
+		'remainingStock', (SELECT greatest(c.remaining - c.depth, 0) FROM coupon.api_counts(target.campaign_id) c)));
 END
 $$;
 COMMENT ON FUNCTION coupon_api.issue_fcfs(text, text) IS
@@ -1863,7 +1865,7 @@ BEGIN
 	IF campaign.error IS NOT NULL THEN
 		RETURN campaign.error;
 	END IF;
-	RETURN coupon.api_answer(200, jsonb_build_object('issuedCount', coupon.api_issued(campaign.campaign_id)));
+	RETURN coupon.api_answer(200, jsonb_build_object('issuedCount', (coupon.api_counts(campaign.campaign_id)).issued));
 END
 $$;
 COMMENT ON FUNCTION coupon_api.admin_coupon_status(text) IS 'GET /admin/coupons/{code}/status - how many are issued';
@@ -1879,7 +1881,8 @@ BEGIN
 		RETURN campaign.error;
 	END IF;
 	RETURN coupon.api_answer(200, jsonb_build_object(
-		'queueSize', coupon.api_request_depth(campaign.campaign_id), 'processingCount', coupon.api_in_flight(campaign.campaign_id)));
+		'queueSize', (coupon.api_counts(campaign.campaign_id)).depth,
+		'processingCount', (coupon.api_counts(campaign.campaign_id)).in_flight));
 END
 $$;
 COMMENT ON FUNCTION coupon_api.admin_queue_status(text) IS
@@ -1951,17 +1954,15 @@ $$;
 COMMENT ON FUNCTION coupon_api.queue_order() IS
 	'GET /queues/order - the place in the line of the ticket in X-Access-Token, 0: admitted';
 
+REVOKE ALL ON FUNCTION coupon.api_issue_grouped(bigint, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.api_issue(bigint, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.api_request(bigint, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.api_request_status(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.api_request_status_of(bigint, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.api_request_depth(bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.api_issued(bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.api_in_flight(bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.api_remaining(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.api_campaign_create(text, bigint, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.api_queue_join(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.api_queue_position(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.api_campaign_create(text, bigint, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.api_counts(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.api_answer(integer, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.api_error(integer, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.api_headers(jsonb) FROM PUBLIC;
@@ -1985,17 +1986,15 @@ REVOKE ALL ON FUNCTION coupon.api_order(coupon.queue_result) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_api.queue_enqueue(jsonb, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_api.queue_order() FROM PUBLIC;
 GRANT USAGE ON SCHEMA coupon_api TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon.api_issue_grouped(bigint, text) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon.api_issue(bigint, text) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon.api_request(bigint, text) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon.api_request_status(uuid) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon.api_request_status_of(bigint, text) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon.api_request_depth(bigint) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon.api_issued(bigint) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon.api_in_flight(bigint) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon.api_remaining(bigint) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon.api_campaign_create(text, bigint, jsonb) TO coupon_admin;
 GRANT EXECUTE ON FUNCTION coupon.api_queue_join(text, text) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon.api_queue_position(text) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon.api_campaign_create(text, bigint, jsonb) TO coupon_admin;
+GRANT EXECUTE ON FUNCTION coupon.api_counts(bigint) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon.api_answer(integer, jsonb) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon.api_error(integer, text, text) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon.api_headers(jsonb) TO coupon_admin, coupon_service;

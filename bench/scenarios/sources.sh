@@ -13,7 +13,7 @@ all_scenarios=(
 	000_one_coupon 000_lock_ramp 000_no_wait 000_two_coupons 000_lock_timeout
 	000_enqueue 000_poll 000_store_failure 000_events
 	003_basic 003_ramp
-	004_smoke 004_load 004_stress 004_spike 004_opening
+	004_smoke 004_load 004_stress 004_spike 004_spike_paced 004_spike_grouped 004_opening
 )
 # those through PgBouncer
 pooled_scenarios=(000_enqueue 003_ramp 004_opening)
@@ -101,7 +101,7 @@ percent_failed()
 	until [ "$(sql "SELECT in_flight FROM coupon_status(${scarce[0]})")" = 100 ]; do sleep 0.02; done
 	door=(PGOPTIONS="-c lock_timeout=10s")
 	sampling=0.1
-	start 0 "$(scaled "$BENCH_SESSIONS" 100)" -T $((held + 5)) -f "$programs/issue.sql" -D campaign="${scarce[0]}" -D users=1000
+	start 0 "$(scaled "$BENCH_SESSIONS" 100)" -T $((held + $(scaled "$BENCH_SCALE" 5))) -f "$programs/issue.sql" -D campaign="${scarce[0]}" -D users=1000
 	wait "$holder"
 	play
 	require law "told busy while the units were held" "$(($(told busy) > 0))" equal 1
@@ -138,9 +138,14 @@ percent_failed()
 	beside=$(campaign 100000000)
 	sql "BEGIN; SELECT count(*) FROM generate_series(0, $pollers - 1) g, coupon_request($polled, 'user ' || g) WHERE g % 3 < 2;
 		SELECT coupon_campaign_pause($polled); COMMIT" >/dev/null
-	sessions "0:300 120:300" 2 poll -D campaign="$polled" -D position=1000000000
-	sessions "0:20 120:20" 0.2 request -D campaign="$beside" -D users=1000000000000
-	sleep "$half"
+	# both halves are at least as long as the pause between two polls
+	[ "$half" -ge 2 ] || half=2
+	start 0 "$pollers" -T $((2 * half)) -R "$(awk -v n="$pollers" 'BEGIN { print n / 2 }')" \
+		-f "$programs/poll.sql" -D campaign="$polled" -D position=1000000000
+	start 0 "$(scaled "$BENCH_SESSIONS" 20)" -T $((2 * half)) -R "$(scaled "$BENCH_SESSIONS" 100)" \
+		-f "$programs/request.sql" -D campaign="$beside" -D users=1000000000000
+	until [ "$(sql "SELECT calls FROM pg_stat_user_functions WHERE schemaname = 'bench' AND funcname = 'waiting'")" ]; do sleep 0.05; done
+	sleep "$((half - 2))"
 	sql "SELECT coupon_campaign_resume($polled)" >/dev/null
 	play
 	require source "p95 ms" "$p95" at_most 500
@@ -159,7 +164,7 @@ percent_failed()
 	scenario "000 store failure" "100 sessions, the server crashes after $before s and comes back, coupon_request"
 	campaign=$(campaign 100000000)
 	start 0 "$clients" -T 600 -f "$programs/request.sql" -D campaign="$campaign" -D users=1000000000000000
-	until [ "$(sql "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgbench'")" -gt 0 ]; do sleep 0.05; done
+	until [ "$(sql "SELECT count(*) FROM coupon.request")" -gt 0 ]; do sleep 0.05; done
 	sleep "$before"
 	down=$(date +%s.%N)
 	as_server_user pg_ctl -s -D "$data" -m immediate -w -t 60 -l "${COUPON_SERVER_LOG:?}" restart >/dev/null
@@ -261,16 +266,36 @@ policy_003='{"kind": "FIXED", "amount": 1000, "min_order_amount": 5000, "usage_p
 	conserve
 }
 
-004_spike_scenario()
+# spike THINK PROGRAM: 500 units, or so many that they are sold out when shortened
+spike()
 {
-	scenario "004 spike" "0 to 500 sessions in 10 s, held 30 s, down in 10 s, 500 units, coupon_request"
-	scarce=("$(campaign 500)")
-	sampling=0.1
-	sessions "10:500 30:500 10:0" 0 request_stock -D campaign="${scarce[0]}" -D users=2000
+	scarce=("$(campaign "$(awk -v a="$BENCH_SCALE" -v b="$BENCH_SESSIONS" 'BEGIN { n = int(500 * a * b) + 1; print (n < 500 ? n : 500) }')")")
+	sessions "10:500 30:500 10:0" "$1" "$2" -D campaign="${scarce[0]}" -D users=2000
 	play
 	require source "p95 ms" "$p95" at_most 2000
 	require figure "p95 ms" "$p95" at_most 50
 	conserve
+}
+
+004_spike_scenario()
+{
+	scenario "004 spike" "0 to 500 sessions in 10 s, held 30 s, down in 10 s, 500 units, coupon_request"
+	sampling=0.1
+	spike 0 request_stock
+}
+
+# As the source's sessions went in its rehearsal: 50 of them made 1,000 calls in 10 s.
+004_spike_paced_scenario()
+{
+	scenario "004 spike, paced" "the same, each session 2 calls/s"
+	spike 0.5 request_stock
+}
+
+004_spike_grouped_scenario()
+{
+	scenario "004 spike, grouped" "the same without think time, decided at once, coupon_issue_grouped"
+	sampling=0.1
+	spike 0 issue_grouped
 }
 
 # The real event: 2,000 users within 5 s, each clicks twice.

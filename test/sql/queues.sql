@@ -20,8 +20,8 @@ SELECT status, outcome FROM coupon_request(:c, 'd');
 -- F22: a unit returns
 SELECT coupon_revoke(:c, 'a', 'test');
 SELECT status FROM coupon_request(:c, 'd');
--- the line stood for a moment: above, one transaction looked twice
-SELECT pg_sleep(0.05);
+-- the second of the two calls above found nobody and let the line rest
+SELECT pg_sleep(0.15);
 SELECT coupon_request_decide();
 SELECT status, outcome FROM coupon_request_status_of(:c, 'd');
 SELECT depth, decided FROM coupon_request_queue(:c);

@@ -1,6 +1,7 @@
-# A dump keeps the sale: campaigns, stock, codes, issuances, the next id.
-# It leaves the events out, which a copy must not publish again.  The restored
-# sale goes on and sells exactly what was left.
+# A dump keeps the sale: campaigns, stock, codes, issuances, rooms, dead
+# letters, the next id.  It leaves out who waits, and the events, which a copy
+# must not publish again.  The restored sale goes on and sells exactly what was
+# left.
 use strict;
 use warnings;
 
@@ -29,9 +30,13 @@ $node->safe_psql('postgres', q{
 	SELECT coupon_campaign_pause(4), coupon_campaign_close(5)});
 $node->safe_psql('postgres', q{UPDATE coupon.issuance SET expires_at = now() - interval '1 s' WHERE campaign_id = 3 AND user_id = 'u5'});
 $node->safe_psql('postgres', 'SELECT coupon_expire()');
+$node->safe_psql('postgres', q{
+	SELECT coupon_room_create('hall', 5), coupon_campaign_require_room(4, 'hall'), coupon_queue_join('hall', 'u1');
+	INSERT INTO coupon.dead_letter SELECT id, topic, key, type, payload, 'too large', 1, now() FROM coupon.outbox LIMIT 1});
 
 my @tables = ('campaign ORDER BY campaign_id', 'shard ORDER BY campaign_id, shard',
-	'unit ORDER BY campaign_id, serial', 'issuance ORDER BY campaign_id, serial');
+	'unit ORDER BY campaign_id, serial', 'issuance ORDER BY campaign_id, serial',
+	'room ORDER BY room_id', 'dead_letter ORDER BY id');
 
 sub contents
 {

@@ -165,7 +165,16 @@ is("$answer->{status} $answer->{json}{error}{code}", '400 invalid', 'a body that
 
 my $node = new_server('http');
 sub sql { return $node->safe_psql('postgres', shift) }
+# create(name, stock, more arguments): the campaign's id
+sub create { my ($name, $stock, $more) = @_; return sql("SELECT coupon_campaign_create('$name', $stock" . ($more // '') . ')') }
 sub literal { return "'" . (shift =~ s/'/''/gr) . "'" }
+# shape(value): keys and types, as in "a: number, b: {c: string}"
+sub shape
+{
+	my ($value) = @_;
+
+	return join ', ', map { my $x = $value->{$_}; "$_: " . (ref $x eq 'HASH' ? '{' . shape($x) . '}' : !defined $x ? 'null' : ref $x ? 'boolean' : $json->encode($x) =~ /^"/ ? 'string' : 'number') } sort keys %$value;
+}
 sub unescape { return shift =~ s/\+/ /gr =~ s/%(..)/chr hex $1/ger }
 
 $node->psql('postgres', slurp_file("$example/roles.sql"), on_error_die => 1);
@@ -204,6 +213,64 @@ sub call
 	return { status => $code, json => $json->decode($content), headers => { map { %$_ } @{ $json->decode($out_headers || '[]') } } };
 }
 
+# 000, at once: by a grouped call, in a transaction of its own
+create('NOW', 9);
+my $newest = create('NOW', 3);
+sql(sprintf q{SELECT coupon_codes_import(%d, '{C-1}')}, create('CODES', 0));
+sql(sprintf q{SELECT coupon_room_create('hall', 1); SELECT coupon_campaign_require_room(%d, 'hall')}, create('HALL', 3));
+my $now = call('POST', '/coupons/issue-sync/7?code=NOW');
+is("$now->{status} " . shape($now->{json}), '200 data: {code: null, couponId: number, expiresAt: null, issuedAt: string, serial: number, status: string, userId: string}',
+	'F6: issue-sync: keys and types');
+is_deeply([ @{ $now->{json}{data} }{qw(status userId couponId)} ], [ 'issued', '7', $newest ], 'issued, of the newest campaign of the name');
+is(sql("SELECT count(*) FROM coupon.issuance WHERE campaign_id = $newest AND user_id = '7'"), 1, 'F1: one row behind it');
+is(call('POST', '/coupons/issue-optimistic/8?code=NOW')->{status}, 200, 'issue-optimistic');
+is(call('POST', '/coupons/issue-sync/7?code=CODES')->{json}{data}{code}, 'C-1', 'issue-sync: a code');
+for my $how (qw(sync optimistic))
+{
+	my $again = call('POST', "/coupons/issue-$how/7?code=NOW");
+	is("$again->{status} $again->{json}{error}{code} $again->{json}{data}{serial}", "409 already_issued $now->{json}{data}{serial}",
+		"F7: issue-$how: a duplicate: 409 of its own kind, with the first answer");
+	my $none = call('POST', "/coupons/issue-$how/8?code=CODES");
+	is("$none->{status} $none->{json}{error}{code}", '409 sold_out', "F7: issue-$how: sold out");
+	is(call('POST', "/coupons/issue-$how/7?code=HALL")->{json}{error}{code}, 'not_admitted', "F24: issue-$how: past the room");
+}
+is(call('POST', '/coupons/issue-sync/me?code=NOW', undef, undef, 'coupon_web_user', { sub => 'me' })->{json}{data}{userId}, 'me', 'a token\'s sub is the user');
+is(sql('SELECT calls >= 3 FROM coupon_group_status()'), 't', 'the group worker did it');
+like(sql_error($node, 'postgres', q{BEGIN; SELECT coupon_api.issue_sync('8', 'NOW'); SELECT coupon_issue_grouped(2, 'x'); COMMIT}), qr/ERROR:  25001/,
+	'no other call of the transaction is allowed to be grouped');
+
+# an answer that is lost: ask again
+my $asked = create('LOST', 2);
+my $lost = $node->safe_psql('postgres', q{BEGIN; SELECT coupon_api.issue_sync('7', 'LOST') -> 'data' -> 'serial'; ROLLBACK});
+my $retried = call('POST', '/coupons/issue-sync/7?code=LOST');
+is("$retried->{status} $retried->{json}{error}{code} $retried->{json}{data}{serial}", "409 already_issued $lost", 'F21: a call whose transaction was lost has issued, and its repetition tells what');
+is(sql("SELECT remaining FROM coupon_status($asked)"), 1, 'F3: once');
+
+# no worker
+$node->append_conf('postgresql.conf', 'coupon.group_workers = 0');
+$node->reload;
+poll_until('no worker', sub { sql('SELECT workers FROM coupon_group_status()') eq '0' });
+for my $how (qw(sync optimistic))
+{
+	my $away = call('POST', "/coupons/issue-$how/9?code=LOST");
+	is("$away->{status} $away->{json}{error}{code} $away->{headers}{'Retry-After'}", '503 unavailable 1', "issue-$how without a worker: 503");
+}
+is(sql("SELECT remaining FROM coupon_status($asked)"), 1, 'F5: and nothing was issued');
+like(slurp_file($node->logfile), qr/LOG: .*issue_sync is unavailable: no worker/, 'the log says why');
+$node->append_conf('postgresql.conf', 'coupon.group_workers = 1');
+$node->reload;
+poll_until('a worker', sub { sql('SELECT workers FROM coupon_group_status()') eq '1' });
+is(call('POST', '/coupons/issue-sync/9?code=LOST')->{status}, 200, 'with one again');
+
+# the tables are locked
+my $locker = $node->background_psql('postgres');
+create('TABLES', 2);
+$locker->query_safe('BEGIN; LOCK TABLE coupon.issuance IN EXCLUSIVE MODE');
+my $locked = call('POST', '/coupons/issue-optimistic/9?code=TABLES');
+is("$locked->{status} $locked->{json}{error}{code} $locked->{headers}{'Retry-After'}", '423 busy 1', 'F8: the tables are locked: 423');
+$locker->query_safe('ROLLBACK');
+$locker->quit;
+
 # 000, event and result: decided by the issuer
 my $made = call('POST', '/admin/coupon-policies', '{"code":"EVENT","maxCount":2,"discountRate":10}', undef, 'coupon_admin');
 is("$made->{status} $made->{json}{maxCount}", '201 2', 'a coupon is made');
@@ -223,32 +290,33 @@ is("$sold_out->{status} $sold_out->{json}{error}{code}", '409 sold_out', 'F7: so
 is_deeply(call('GET', '/admin/redis/queue-status?code=EVENT', undef, undef, 'coupon_admin')->{json}, { queueSize => 0, processingCount => 0 }, 'nobody waits');
 
 # two requests of one user that were accepted before either was decided
-sql(q{SELECT coupon_campaign_create('TWICE', 5)});
-my ($first, $second) = split /\n/, sql(q{BEGIN; SELECT request_id FROM coupon_request(2, 'a', 'one'); SELECT request_id FROM coupon_request(2, 'a', 'two'); COMMIT});
-poll_until('both', sub { sql('SELECT count(*) FROM coupon.request WHERE campaign_id = 2 AND decided_at IS NULL') eq '0' });
+my $twice = create('TWICE', 5);
+my ($first, $second) = split /\n/, sql("BEGIN; SELECT request_id FROM coupon_request($twice, 'a', 'one'); SELECT request_id FROM coupon_request($twice, 'a', 'two'); COMMIT");
+poll_until('both', sub { sql("SELECT count(*) FROM coupon.request WHERE campaign_id = $twice AND decided_at IS NULL") eq '0' });
 $result = call('GET', "/coupons/issue-result/$second");
 is("$result->{status} $result->{json}{data}{outcome} " . ($result->{json}{data}{processed} && !$result->{json}{data}{success} ? 'no success' : ''),
 	'200 already_issued no success', 'F7: processed, and no success');
 
 # 003: the client's discount and expiry are not read
-sql(q{SELECT coupon_campaign_create('POLICY', 5, policy => '{"kind": "FIXED", "amount": 1000, "usage_period_days": 30}')});
-is(call('POST', '/coupon/issue', '{"userId":7,"couponId":3,"policyId":21,"typeSnapshot":"RATE","discountRateSnapshot":99.0,"discountAmountSnapshot":999999,'
+my $policy = create('POLICY', 5, q{, policy => '{"kind": "FIXED", "amount": 1000, "usage_period_days": 30}'});
+is(call('POST', '/coupon/issue', '{"userId":7,"couponId":' . $policy . ',"policyId":21,"typeSnapshot":"RATE","discountRateSnapshot":99.0,"discountAmountSnapshot":999999,'
 	  . '"minimumOrderAmountSnapshot":0,"usagePeriodSnapshot":36500,"expiredAt":"2999-12-31T23:59:59"}')->{status}, 202, 'coupon/issue');
-poll_until('the issuance', sub { sql('SELECT count(*) FROM coupon.issuance WHERE campaign_id = 3') eq '1' });
-is(sql(q{SELECT policy::text || ' ' || (expires_at - issued_at) FROM coupon.issuance WHERE campaign_id = 3}),
+poll_until('the issuance', sub { sql("SELECT count(*) FROM coupon.issuance WHERE campaign_id = $policy") eq '1' });
+is(sql("SELECT policy::text || ' ' || (expires_at - issued_at) FROM coupon.issuance WHERE campaign_id = $policy"),
 	'{"kind": "FIXED", "amount": 1000, "usage_period_days": 30} 30 days', 'F16: the policy and the expiry are the campaign\'s');
 
 # 001 and 004: through the room, and around it
-sql(q{SELECT coupon_room_create('default', 1); SELECT coupon_campaign_create('ROOM', 5); SELECT coupon_campaign_require_room(4, 'default')});
-is(call('POST', '/api/coupons/4/issue-fcfs/7')->{status}, 403, 'F24: past the room: refused');
+my $room = create('ROOM', 5);
+sql("SELECT coupon_room_create('default', 1); SELECT coupon_campaign_require_room($room, 'default')");
+is(call('POST', "/api/coupons/$room/issue-fcfs/7")->{status}, 403, 'F24: past the room: refused');
 my $enqueued = call('POST', '/queues/enqueue', '{"userId":7}');
 my $token = $enqueued->{headers}{'X-Access-Token'};
 is($enqueued->{status}, 201, 'enqueue');
 poll_until('admission', sub { call('GET', '/queues/order', undef, { 'X-Access-Token' => $token })->{json}{order} == 0 });
 my $other = call('POST', '/queues/enqueue', '{"userId":8}');
 is(call('GET', '/queues/order', undef, { 'X-Access-Token' => $other->{headers}{'X-Access-Token'} })->{json}{order}, 1, 'the next one waits');
-is(call('POST', '/api/coupons/4/issue-fcfs/8')->{status}, 403, 'F24: one that waits: refused');
-my $spike = call('POST', '/api/coupons/4/issue-fcfs/7');
+is(call('POST', "/api/coupons/$room/issue-fcfs/8")->{status}, 403, 'F24: one that waits: refused');
+my $spike = call('POST', "/api/coupons/$room/issue-fcfs/7");
 is("$spike->{status} $spike->{json}{remainingStock}", '202 4', 'one that is admitted: accepted');
 sql(qq{SELECT coupon_queue_leave('$token', 'paid')});
 my $gone = call('GET', '/queues/order', undef, { 'X-Access-Token' => $token });
@@ -258,9 +326,9 @@ pass('F20: and its slot is the next one\'s');
 isnt(call('POST', '/queues/enqueue', '{"userId":7}')->{headers}{'X-Access-Token'}, $token, 'F20: enqueue again: another ticket');
 
 # busy, in each way of it
-sql(q{SELECT coupon_campaign_create('LAST', 1); SELECT coupon_campaign_create('MINE', 5)});
+my ($last, $mine) = (create('LAST', 1), create('MINE', 5));
 my $holder = $node->background_psql('postgres');
-$holder->query_safe(q{BEGIN; SELECT coupon_issue(5, 'x'); SELECT coupon_issue(6, 'x')});
+$holder->query_safe("BEGIN; SELECT coupon_issue($last, 'x'); SELECT coupon_issue($mine, 'x')");
 for my $busy ([ 'sync', 'LAST', 'y', 429 ], [ 'optimistic', 'LAST', 'y', 423 ], [ 'optimistic', 'MINE', 'x', 423 ], [ 'sync', 'MINE', 'x', 429 ])
 {
 	my ($how, $code, $user, $status) = @$busy;
@@ -271,18 +339,29 @@ for my $busy ([ 'sync', 'LAST', 'y', 429 ], [ 'optimistic', 'LAST', 'y', 423 ], 
 	is("$got->{status} $got->{json}{error}{code} $got->{headers}{'Retry-After'}", "$status busy 1", "F8: issue-$how, " . ($user eq 'x' ? 'the user is locked' : 'the last unit is in flight') . ": $status");
 	note(sprintf '%.0f ms', 1000 * (time - $start));
 }
+# issue-sync waits for the other transaction, and says what became of it
+sql(q{ALTER FUNCTION coupon_api.issue_sync SET lock_timeout = '60s'});
+my $waiter = $node->background_psql('postgres');
+$waiter->query_until(qr/asks/, qq{\\echo asks
+	SELECT 'got ' || (coupon_api.issue_sync('x', 'MINE') #>> '{data,status}');
+	\\echo answered
+});
+$node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%issue_sync%' AND pid <> pg_backend_pid()})
+  or die 'nobody waits';
 $holder->query_safe('ROLLBACK');
+like($waiter->query_until(qr/answered/, ''), qr/got issued/, 'F8: issue-sync waits for who has the user, and gets the unit when he rolls back');
+$waiter->quit;
 is(call('POST', "/coupons/issue-sync/y?code=LAST")->{status}, 200, 'F3: the unit is back');
 $holder->quit;
 
 # the depth of the queue is capped
-sql(q{SELECT coupon_campaign_create('DEEP', 5); SELECT coupon_campaign_create('DEEP', 5)});
+my $deep = create('DEEP', 5);
 $node->append_conf('postgresql.conf', 'coupon.request_depth = 1');
 $node->reload;
 poll_until('the cap', sub { sql('SHOW coupon.request_depth') eq '1' });
 $holder = $node->background_psql('postgres');
-$holder->query_safe(q{BEGIN; SELECT coupon_request(8, 'x'::text)});
-for my $route ([ '/coupons/issue-async/y?code=DEEP' ], [ '/coupon/issue', '{"userId":"y","couponId":8}' ], ['/api/coupons/8/issue-fcfs/y'])
+$holder->query_safe("BEGIN; SELECT coupon_request($deep, 'x'::text)");
+for my $route ([ '/coupons/issue-async/y?code=DEEP' ], [ '/coupon/issue', qq({"userId":"y","couponId":$deep}) ], ["/api/coupons/$deep/issue-fcfs/y"])
 {
 	my $full = call('POST', @$route);
 	is("$full->{status} $full->{json}{error}{code} $full->{headers}{'Retry-After'}", '429 full 1', "F12: $route->[0]: the queue is full");

@@ -23,13 +23,15 @@ local %ENV = (
 	PGDATABASE => 'postgres',
 	COUPON_SERVER_LOG => $node->logfile,
 	BENCH_IN_SERVER => 'warm',
-	BENCH_SCALE => 0.02,
+	BENCH_SCALE => 0.01,
 	BENCH_SESSIONS => 0.2);
 
-# those of 001 are in 098_concert_load.pl
+# all but those that are others with fewer sessions
 my ($all) = slurp_file("$top/bench/scenarios/sources.sh") =~ /^all_scenarios=\((.*?)\)/ms;
+my @names = grep { !/^(003_basic|004_smoke|004_load|004_stress)$/ } $all =~ /\w+/g;
+
 my ($out, $err) = ('', '');
-IPC::Run::run([ 'bash', "$top/bench/scenarios/run.sh", split ' ', $all ], '>', \$out, '2>', \$err);
+IPC::Run::run([ 'bash', "$top/bench/scenarios/run.sh", @names ], '>', \$out, '2>', \$err);
 is($err, '', 'nobody complains');
 
 my ($scenario, %laws, %shown) = ('');
@@ -56,7 +58,7 @@ for my $line (split /\n/, $out)
 }
 
 my @skipped = $out =~ /^\w+: skipped/mg;
-is(scalar(keys %laws) + @skipped, scalar(() = $all =~ /\w+/g), 'every scenario was played to its end');
+is(scalar(keys %laws) + @skipped, scalar(@names), 'every scenario was played to its end');
 is_deeply([ sort keys %shown ], [ sort keys %laws ], 'F7: each shows its calls, latencies and answers by type');
 
 $node->stop;
