@@ -363,7 +363,7 @@ int64
 coupon_lapse_sweep(int32 max_rows, TimestampTz *next)
 {
 	static TimestampTz from = DT_NOBEGIN;
-	static TimestampTz complete_at = DT_NOBEGIN;
+	static TimestampTz complete_at = 0;
 	TimestampTz now = GetCurrentTimestamp();
 
 	/* now and then from the beginning: clocks can be set back */

@@ -23,7 +23,7 @@ static TimestampTz next_lapse = DT_NOEND;
 static bool
 sweep(void)
 {
-	static TimestampTz cleaned_at = DT_NOBEGIN;
+	static TimestampTz cleaned_at = 0;
 	TimestampTz now = GetCurrentTimestamp();
 	int64		lapsed;
 	int64		expired;
