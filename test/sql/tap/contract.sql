@@ -75,7 +75,7 @@ SELECT p.proname || '(' || pg_get_function_arguments(p.oid) || ')' AS signature,
   JOIN pg_proc p ON p.oid = d.objid AND p.pronamespace = e.extnamespace
  WHERE e.extname = 'coupon';
 
-SELECT plan(8 + (SELECT count(*)::int FROM expected FULL JOIN actual USING (signature)));
+SELECT plan(9 + (SELECT count(*)::int FROM expected FULL JOIN actual USING (signature)));
 
 SELECT is(a.result, x.result, 'F6: ' || signature)
   FROM expected x FULL JOIN actual a USING (signature) ORDER BY signature;

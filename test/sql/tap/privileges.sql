@@ -296,7 +296,7 @@ SELECT is(pg_temp.try('coupon_service', 'SELECT label FROM coupon.unit LIMIT 1')
 SELECT is(pg_temp.try('coupon_service', 'INSERT INTO coupon.issuance DEFAULT VALUES'), '42501', 'service: no direct DML');
 SELECT is(pg_temp.try('coupon_reader', format('SELECT stock FROM coupon.campaign_status WHERE campaign_id = %s', :c)), '100', 'reader: status view');
 SELECT is(pg_temp.try('coupon_reader', format('SELECT count(*) FROM coupon_verify(%s)', :c)), '0', 'reader: verify');
-SELECT is(pg_temp.try('coupon_reader', format('SELECT user_id FROM coupon.issuance WHERE campaign_id = %s', :c)), 'owner', 'reader: issuances');
+SELECT is(pg_temp.try('coupon_reader', format('SELECT user_id FROM coupon.issuance WHERE campaign_id = %s AND user_id = ''owner''', :c)), 'owner', 'reader: issuances');
 SELECT is(pg_temp.try('coupon_reader', format('SELECT status FROM coupon_issue(%s, ''a'')', :c)), '42501', 'reader: no issue');
 SELECT matches(pg_temp.try('coupon_admin', 'SELECT coupon_campaign_create(''x'', 1)'), '^\d+$', 'admin: create');
 SELECT is(pg_temp.try('coupon_admin', format('SELECT coupon_campaign_add_stock(%s, 5)', :c)), '105', 'admin: add stock');

@@ -5,7 +5,7 @@ BEGIN;
 SET LOCAL client_min_messages = error;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS coupon;
-SELECT plan(67);
+SELECT plan(73);
 
 CREATE TEMP VIEW member AS
 SELECT d.classid, d.objid, e.extnamespace
@@ -200,7 +200,7 @@ SELECT is(pg_temp.trapped('coupon_service', :c, call), expected, 'HTTP: ' || cal
 	('SELECT coupon_api.issue_result(NULL, ''a'', ''trap'') OPERATOR(pg_catalog.#>>) ''{data,processed}''', 'true'),
 	('SELECT coupon_api.issue_result(''00000004-0000-8000-8000-000000000000'') OPERATOR(pg_catalog.#>>) ''{data,status}''', 'NOT_REQUESTED'),
 	('SELECT coupon_api.issue(pg_catalog.to_jsonb(7), pg_catalog.to_jsonb($1)) OPERATOR(pg_catalog.#>>) ''{data,outcome}''', NULL),
-	('SELECT coupon_api.issue_fcfs($1::pg_catalog.text, ''p'') OPERATOR(pg_catalog.->>) ''remainingStock''', '6'),
+	('SELECT coupon_api.issue_fcfs($1::pg_catalog.text, ''p'') OPERATOR(pg_catalog.->>) ''remainingStock''', '3'),
 	('SELECT coupon_api.issue_fcfs($1::pg_catalog.text, ''p'') OPERATOR(pg_catalog.#>>) ''{error,code}''', 'requested'),
 	('SELECT coupon_api.queue_enqueue(''5'') OPERATOR(pg_catalog.->>) ''order''', '1'),
 	('SELECT coupon_api.queue_order() OPERATOR(pg_catalog.#>>) ''{error,code}''', 'missing')) x(call, expected);
