@@ -223,8 +223,7 @@ stop_kafka()
 # new_topic: of 12 partitions, empty; sets topic
 new_topic()
 {
-	topics=$((${topics:-0} + 1))
-	topic=bench-$$-$topics
+	topic=bench-$(date +%s%N)
 	if [ "$kafka" = Kafka ]; then
 		"$top/tmp_kafka/bin/topics" "$brokers" create "$topic" 12
 	else
@@ -537,10 +536,10 @@ settle()
 # preparation; 300x: each connection calls so often.  Sets calls, seconds,
 # latency (ms), rows, rate (rows or answers a second), cost (the server's CPU
 # time for a call, us), others (percent of the CPU time that went to other
-# work), and returned (units, by Redis).
+# work), returned (units, by Redis) and ended (when, in epoch seconds).
 measure()
 {
-	local variant=$1 where=$2 clients=${2%@*} duration=$3 before machine server client wall length load option log=''
+	local variant=$1 where=$2 clients=${2%@*} duration=$3 before machine server client length load option log=''
 	shift 3
 
 	case $duration in
@@ -582,6 +581,7 @@ measure()
 		time timeout -k 5 "$(awk -v d="$duration" -v l="$BENCH_LIMIT" 'BEGIN { print d + l }')" \
 			"${load[@]}" -c "$clients" -j "$cores" "${length[@]}" >"$scratch/pgbench" 2>&1
 	} 2>"$scratch/time" || die "$variant, $where connections: $(tail -n 3 "$scratch/pgbench")"
+	ended=$(date +%s.%N)
 	! grep -E 'ERROR|FATAL|aborted' "$scratch/pgbench" >&2 || die "$variant: errors during the run"
 	client=$(awk -v tck="$(getconf CLK_TCK)" '{ print int(($1 + $2) * tck) }' "$scratch/time")
 	machine=$(($(cpu_machine) - machine)) server=$(($(cpu_server) - server))
@@ -620,21 +620,101 @@ again()
 	[ "$1" -lt "$BENCH_RETRIES" ] && awk -v o="$others" -v max="$BENCH_OTHERS" 'BEGIN { exit o <= max }'
 }
 
-# cell VARIANT CLIENTS SECONDS: a checked run from a fresh state, again when
-# others were busy.  Sets what measure sets, and violations.
+# isolated COMMAND...: in a shell of its own, whose failure (or that of what it
+# has started) voids one run and no more.  What measure sets is kept.
+isolated()
+{
+	local status name
+
+	: >"$scratch/outcome"
+	set +e
+	(
+		set -e
+		trap 'stop_consumer; stop_redis; stop_pooler' EXIT
+		calls='' rows='' seconds='' rate='' latency='' cost='' others=0 p50='' p95='' p99='' p999='' note='' violations=''
+		"$@"
+		for name in calls rows seconds rate latency cost others p50 p95 p99 p999 note violations; do
+			printf '%s=%q\n' "$name" "${!name}"
+		done >"$scratch/outcome"
+	) 2>"$scratch/errors"
+	status=$?
+	set -e
+	cat "$scratch/errors" >&2
+	calls='' rows='' seconds='' rate='' latency='' cost='' others=0 p50='' p95='' p99='' p999='' note='' violations=''
+	# shellcheck source=/dev/null
+	. "$scratch/outcome"
+	[ "$status" = 0 ] || violations=${violations:-failed: $(tail -n 1 "$scratch/errors" | cut -c 1-200)}
+}
+
+# checked_run VARIANT CLIENTS SECONDS [options]: from a fresh state
+checked_run()
+{
+	prepare_variant "$1"
+	measure "$@"
+	violations=$(check_variant "$1" | head -n 5)
+	if [ "$1" != select1 ] && [ "$rows" != "$calls" ]; then
+		violations+="${violations:+; }$calls calls issued $rows rows"
+	fi
+}
+
+# cell COMMAND...: again when others were busy.  Sets what measure sets, and
+# violations.
 cell()
 {
 	local try
 
 	for ((try = 0; ; try++)); do
-		prepare_variant "$1"
-		measure "$1" "$2" "$3"
-		violations=$(check_variant "$1" | head -n 5)
-		if [ "$1" != select1 ] && [ "$rows" != "$calls" ]; then
-			violations+="${violations:+; }$calls calls issued $rows rows"
-		fi
+		isolated "$@"
 		[ -z "$violations" ] && again "$try" || break
 	done
+}
+
+# ---- a part of the benchmark: its runs, a line each ----
+
+# begin_part NAME [COLUMNS to print]: sets results, failed
+begin_part()
+{
+	results=${BENCH_RESULTS:-$bench_dir/results/latest}
+	part=$1 failed=0
+	mkdir -p "$results"
+	rm -f "$results/$part.runs.csv"
+	echo "condition,pass,variant,calls,rows,seconds,per_second,average_ms,server_cpu_us,others_cpu_percent,p50,p95,p99,p999,note,violations" >"$results/$part.part.csv"
+	printf '\n%-22s %4s %-15s %10s %10s %10s %7s  %s\n' "$part" pass variant per_second average cpu/call others check
+}
+
+# record CONDITION PASS VARIANT: the run that has just ended
+record()
+{
+	if [ -n "$violations" ]; then
+		failed=1
+		rate=
+	fi
+	echo "$1,$2,$3,$calls,$rows,$seconds,$rate,$latency,$cost,$others,$p50,$p95,$p99,$p999,\"${note//[,\"]/;}\",\"${violations//[$'\n,"']/ }\"" >>"$results/$part.part.csv"
+	printf '%-22s %4s %-15s %10s %7s ms %7s us %5s %%  %s\n' "$1" "$2" "$3" "${rate:-void}" "${latency:--}" "${cost:--}" "$others" \
+		"${violations:-ok}${p50:+, p50 $p50 p95 $p95 p99 $p99 p99.9 $p999 ms}${note:+, $note}"
+}
+
+# passes CONDITION CLIENTS COMMAND VARIANT...: of those that can run, forward and
+# backward; the command is called with the variant
+passes()
+{
+	local condition=$1 clients=$2 command=$3 pass variant
+	shift 3
+
+	able "$clients" "$@"
+	for ((pass = 1; pass <= 2 * BENCH_PAIRS; pass++)); do
+		for variant in $(pass_order "$pass" "${present[@]}"); do
+			cell "$command" "$variant"
+			record "$condition" "$pass" "$variant"
+		done
+	done
+}
+
+# The part is complete: its file appears.
+end_part()
+{
+	mv "$results/$part.part.csv" "$results/$part.runs.csv"
+	exit "$failed"
 }
 
 # compare CLIENTS VARIANT_A VARIANT_B: checked runs A B B A, BENCH_PAIRS times.
@@ -649,7 +729,7 @@ compare()
 	for ((pair = 1; pair <= BENCH_PAIRS; pair++)); do
 		sum[$a]=0 sum[$b]=0
 		for variant in "$a" "$b" "$b" "$a"; do
-			cell "$variant" "$clients" "$BENCH_SECONDS"
+			cell checked_run "$variant" "$clients" "$BENCH_SECONDS"
 			[ -z "$violations" ] || die "void, $variant at $clients clients: $violations"
 			sum[$variant]=$((${sum[$variant]} + rate))
 			detail+="${detail:+, }$variant $rate"
