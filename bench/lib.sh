@@ -29,7 +29,7 @@ programs=$top/tmp_bench
 PATH=$PATH:/usr/sbin:/sbin		# PgBouncer's
 
 : "${BENCH_SECONDS:=8}" "${BENCH_PAIRS:=2}" "${BENCH_STOCK:=50000000}"
-: "${BENCH_CODES:=1000000}" "${BENCH_OTHERS:=10}" "${BENCH_RETRIES:=2}" "${BENCH_PATIENCE:=30}" "${BENCH_LIMIT:=90}"
+: "${BENCH_CODES:=1000000}" "${BENCH_OTHERS:=10}" "${BENCH_RETRIES:=2}" "${BENCH_PATIENCE:=30}" "${BENCH_LIMIT:=90}" "${BENCH_PILE_OPTIONS:=}"
 
 # The server's settings, part of every result.
 settings=(
@@ -551,7 +551,7 @@ measure()
 	case $variant in
 		redis_* | pile*)
 			load=("$programs/redis_load" -s "$scratch/redis/socket" -d "$bench_dir/peers")
-			[ "$variant" = "${variant#pile}" ] || load+=(-b "$brokers" -k "$topic")
+			[ "$variant" = "${variant#pile}" ] || load+=(-b "$brokers" -k "$topic" $BENCH_PILE_OPTIONS)
 			case $mix in
 				twice) load+=(-2) ;;
 				rollback) load+=(-x 20) ;;

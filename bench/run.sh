@@ -14,7 +14,8 @@
 #	BENCH_RESULTS   directory, else bench/results/latest
 #	BENCH_PART_LIMIT  seconds after which a part is given up (2400)
 #
-# Writes a PART.runs.csv each, and by report.sh tables, plots and doc/benchmarks.md.
+# Writes a PART.runs.csv each, and by report.pl and plot.sh tables, plots and what
+# stands between the marks in doc/benchmarks.md.
 set -euo pipefail
 
 export BENCH_SECONDS=${BENCH_SECONDS:-5} BENCH_PAIRS=${BENCH_PAIRS:-1}
@@ -44,6 +45,13 @@ for part in ${BENCH_PARTS:-issue to_row latency sale mixes snapshot growth}; do
 	timeout --foreground -k 30 "${BENCH_PART_LIMIT:-2400}" "$bench_dir/parts/$part.sh" || status=1
 	echo "took: $((SECONDS - began)) s" | tee -a "$results/$part.machine.txt"
 done
-"$bench_dir/report.sh" "$results" || status=1
+document=
+[ "$results" != "$bench_dir/results/latest" ] || document=$top/doc/benchmarks.md
+"$bench_dir/report.pl" "$results" $document || status=1
+if command -v gnuplot >/dev/null; then
+	"$bench_dir/plot.sh" "$results"
+else
+	echo "no plots: gnuplot is not installed"
+fi
 [ "$status" = 0 ] || echo "FAILED: a run was void or a part was not completed, see $results/*.runs.csv" >&2
 exit "$status"

@@ -42,7 +42,7 @@ done_at()
 		*_kafka) sql "SELECT greatest(extract(epoch FROM last_ack_at), $ended) FROM coupon_outbox_status()" ;;
 		request) sql "SELECT greatest(extract(epoch FROM max(decided_at)), $ended) FROM coupon.request" ;;
 		pgq) sql "SELECT greatest(extract(epoch FROM max(issued_at)), $ended) FROM peer_pgq.issuance" ;;
-		pile*) awk -v e="$ended" '/^messages/ { t = $NF } END { printf "%.3f", t > e ? t : e }' "$scratch/consumer" ;;
+		pile*) awk -v e="$ended" '/^messages/ { t = $NF } END { printf "%.3f", (t > e ? t : e) }' "$scratch/consumer" ;;
 	esac
 }
 

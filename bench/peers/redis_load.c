@@ -40,6 +40,7 @@
 
 #define MAX_EVENTS		256
 #define MAX_PROPERTIES	32
+#define KAFKA_WARM_S	2		/* until an idempotent producer has its id */
 #define PATIENCE_US		INT64_C(30000000)	/* for one answer */
 
 typedef enum
@@ -403,7 +404,10 @@ open_kafka(Thread *thread)
 {
 	rd_kafka_conf_t *conf = rd_kafka_conf_new();
 	rd_kafka_queue_t *queue;
+	rd_kafka_topic_t *handle;
+	const struct rd_kafka_metadata *metadata;
 	struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
+	rd_kafka_resp_err_t err;
 	char		why[512];
 
 	for (size_t i = 0; i < sizeof(defaults) / sizeof(*defaults); i++)
@@ -418,6 +422,13 @@ open_kafka(Thread *thread)
 	thread->kafka = rd_kafka_new(RD_KAFKA_PRODUCER, conf, why, sizeof(why));
 	if (!thread->kafka)
 		die("Kafka: %s", why);
+
+	/* an API that has run for a while knows the topic */
+	handle = rd_kafka_topic_new(thread->kafka, topic, NULL);
+	err = rd_kafka_metadata(thread->kafka, 0, handle, &metadata, 10000);
+	if (err)
+		die("Kafka, topic %s: %s", topic, rd_kafka_err2str(err));
+	rd_kafka_metadata_destroy(metadata);
 
 	/* reports arrive in a queue that wakes this thread by a pipe */
 	if (pipe2(thread->kafka_wakes, O_NONBLOCK | O_CLOEXEC) != 0)
@@ -635,6 +646,8 @@ main(int argc, char **argv)
 	for (int i = 0; i < threads; i++)
 		start_thread(&thread[i], i);
 	pthread_barrier_wait(&barrier);
+	if (brokers)
+		sleep(KAFKA_WARM_S);
 	start_us = now_us(CLOCK_MONOTONIC);
 	end_us = start_us + (int64_t) (duration * 1e6);
 	printf("started at %.3f\n", now_us(CLOCK_REALTIME) / 1e6);
