@@ -3,7 +3,8 @@
 #   make, make install, make installcheck, make clean     as in any extension
 #   make test     build, check, run every test on private servers
 #   make demo     build, run the two sales of the demo on a private server
-#   make bench    build, coupon beside the classic alternatives (half an hour)
+#   make bench    build, coupon beside its peers: SQL, PgQ, Redis, Redis and
+#                 Kafka (three quarters of an hour); doc/benchmarks.md
 #   make bench-figures    build, each figure that must be reached: measured,
 #                 required, pass or FAIL (a quarter of an hour)
 #   make kafka    a real Kafka to try it with, until Ctrl-C; needs Java and Maven

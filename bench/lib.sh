@@ -21,6 +21,7 @@
 #	                than this share of the CPU time is repeated (percent)
 #	BENCH_RETRIES   how often
 #	BENCH_PATIENCE  seconds to wait for a quiet machine before a run
+#	BENCH_PILE_OPTIONS  of redis_load for the pile: -X linger.ms=5
 #	BENCH_LIMIT     seconds beyond its duration after which a run is killed
 
 bench_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -551,6 +552,7 @@ measure()
 	case $variant in
 		redis_* | pile*)
 			load=("$programs/redis_load" -s "$scratch/redis/socket" -d "$bench_dir/peers")
+			# shellcheck disable=SC2206
 			[ "$variant" = "${variant#pile}" ] || load+=(-b "$brokers" -k "$topic" $BENCH_PILE_OPTIONS)
 			case $mix in
 				twice) load+=(-2) ;;
@@ -566,6 +568,8 @@ measure()
 			[ -z "$log" ] || load+=(-L "$log")
 			;;
 		*)
+			# its clock runs while it connects, see below
+			[ "$duration" = 0 ] || length=(-T $((duration + clients / 200 + ${connecting:-0})))
 			load=(env PGOPTIONS="-c search_path=$schema" pgbench -n -f "$scratch/script.sql" -M prepared "$@")
 			if [ "$clients" != "$where" ]; then
 				# before 1.21 PgBouncer knows no prepared statements in this mode
@@ -596,6 +600,13 @@ measure()
 	returned=$(awk '/^issued/ { print $8 }' "$scratch/pgbench")
 	cost=$(awk -v own="$server" -v tck="$(getconf CLK_TCK)" -v n="$calls" 'BEGIN { printf "%.1f", n ? own * 1e6 / tck / n : 0 }')
 	seconds=$(awk -v n="$calls" -v r="$rate" 'BEGIN { printf "%.3f", r ? n / r : 0 }')
+	# connecting took most of the time: once more, with time for that
+	if awk -v s="$seconds" -v d="$duration" 'BEGIN { exit s >= d / 2 }'; then
+		[ -z "${connecting:-}" ] || die "$variant, $where connections: they take more than $connecting s to connect"
+		local connecting=$((10 + clients / 25))
+		measure "$variant" "$where" "$duration" "$@"
+		return
+	fi
 	rows=$(($(variant_rows "$variant") - before))
 	if [ "$variant" != select1 ]; then
 		rate=$(awk -v n="$rows" -v s="$seconds" 'BEGIN { print s ? n / s : 0 }')

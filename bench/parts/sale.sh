@@ -23,7 +23,7 @@ run()
 	[ "$rows" = "$stock" ] || violations+="${violations:+; }$rows sold of $stock"
 	note="$stock sold"
 	if [ -n "$call" ]; then
-		next=$(sql "SET search_path = $schema; SELECT status FROM ${call/:u/0}")
+		next=$(PGOPTIONS="-c search_path=$schema" sql "SELECT status FROM ${call/:u/0}")
 		[ "$next" = sold_out ] || violations+="${violations:+; }the next user hears $next"
 	fi
 }
