@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 #
-# The demo: two sales on a private server, from many connections by pgbench,
+# The demo: sales on a private server, from many connections by pgbench,
 # and their events on an embedded Kafka broker (librdkafka's mock cluster).
 #
 #   sale   4 campaigns of 5,000 units; 5,000 users who each want all four;
 #          from 64 connections, then, with fresh campaigns, from 200
 #   spike  one campaign of 500 units; 2,000 users; 500 connections at once
+#   room   a waiting room for 50 in front of a campaign of 400 units; 500 users
 #
 # Run by "make demo".  Exits with 1 if any unit is lost or sold twice, any
 # call fails or any event is missing on the broker.
@@ -187,6 +188,68 @@ run()
 		"$(thousands "$issuances")" "$(thousands "$events")" "$((copies - events))" "$published s" "$violations" "$check"
 }
 
+# room CAPACITY USERS UNITS: a sale behind a waiting room
+room()
+{
+	local capacity=$1 users=$2 units=$3
+	local campaign opened pgbench format='  %s\n' status=0
+	local joined admitted left most seconds issued sold_out strangers visits furthest polls rose outside violations
+
+	printf '\nroom: %s users, a waiting room for %s, %s units, %s connections\n' "$users" "$capacity" "$units" "$users"
+	campaign=$(sql "SELECT coupon_campaign_create('behind a room', $units)")
+	sql "CREATE SCHEMA demo; CREATE TABLE demo.visit (first bigint, polls bigint, rose bigint, has_left boolean)"
+	sql "SELECT coupon_room_create('demo', $capacity)" >/dev/null
+	sql "SELECT coupon_campaign_require_room($campaign, 'demo')" >/dev/null
+
+	coproc DRIVER { psql -X -q -A -t -v ON_ERROR_STOP=1; }
+	pgbench -n -M prepared -c "$users" -j "$(nproc)" -t 300 -f "$here/demo/room.sql" \
+		-D campaign="$campaign" -D state=0 -D polls=0 -D rose=0 -D position=0 >"$logs/out" 2>"$logs/err" &
+	pgbench=$!
+	answer=0
+	while [ "$answer" = 0 ] && kill -0 "$pgbench" 2>/dev/null; do
+		sleep 0.05
+		ask "SELECT joined FROM coupon.room_status WHERE name = 'demo'"
+	done
+	[ ! -t 1 ] || format='  %-76s\r'
+	while kill -0 "$pgbench" 2>/dev/null; do
+		ask "SELECT format('%s joined, %s wait, %s are in the room, %s have left; %s units issued', joined, waiting, admitted,
+			joined - waiting - admitted, (SELECT issued FROM coupon_status($campaign)))
+			FROM coupon.room_status WHERE name = 'demo'"
+		# shellcheck disable=SC2059
+		printf "$format" "$answer"
+		sleep 0.25
+	done
+	wait "$pgbench" || status=$?
+	eval "exec ${DRIVER[1]}>&-"
+	wait "$DRIVER_PID" || true
+
+	IFS='|' read -r joined admitted left seconds < <(sql "
+		SELECT count(*), count(admitted_at), count(*) FILTER (WHERE reason = 'left'),
+		       to_char(extract(epoch FROM max(ended_at) - min(joined_at)), 'FM990.0') FROM coupon.ticket")
+	most=$(sql "
+		SELECT max(n) FROM (SELECT sum(one) OVER (ORDER BY at, one) AS n FROM (
+			SELECT admitted_at, 1 FROM coupon.ticket UNION ALL SELECT ended_at, -1 FROM coupon.ticket) x(at, one)) y")
+	IFS='|' read -r issued sold_out strangers violations < <(sql "
+		SELECT s.issued, s.answered_sold_out, s.answered_not_admitted, (SELECT count(*) FROM coupon_verify($campaign))
+		  FROM coupon_status($campaign) s")
+	outside=$(sql "
+		SELECT count(*) FROM coupon.issuance i WHERE campaign_id = $campaign AND NOT EXISTS (
+			SELECT FROM coupon.ticket t WHERE t.user_id = i.user_id AND i.issued_at BETWEEN t.admitted_at AND t.ended_at)")
+	IFS='|' read -r visits furthest polls rose < <(sql "
+		SELECT count(*) FILTER (WHERE has_left), max(first), sum(polls), sum(rose) FROM demo.visit")
+	printf '  %-76s\n' "$joined joined, $admitted were admitted, $left left, in $seconds s; at most $most of $capacity at once"
+	printf '  %s\n' "the last in line began at position $furthest; of $(thousands "$polls") positions told, $rose rose" \
+		"$issued units issued, $sold_out told sold out; issued to somebody without a session: $outside" \
+		"$strangers of $users who went around the room were told not_admitted"
+	if [ "$status" != 0 ] || [ -s "$logs/err" ] || [ "$joined" != "$users" ] || [ "$admitted" != "$users" ] || [ "$left" != "$users" ] ||
+		[ "$visits" != "$users" ] || [ "$most" -gt "$capacity" ] || [ "$rose" != 0 ] || [ "$outside" != 0 ] ||
+		[ "$issued" != "$units" ] || [ "$sold_out" != $((users - units)) ] || [ "$strangers" != "$users" ] || [ "$violations" != 0 ]; then
+		echo '  FAILED'
+		bad=1
+		sort "$logs/err" | uniq -c | head -n 10 >&2
+	fi
+}
+
 column '' connections stock users calls '  issued' '  already issued' '  sold out' '  busy' '  errors' \
 	'time to sell out' 'calls per second' 'latency p50' '  p95' '  p99' \
 	'units issued' 'events on broker' '  published twice' '  last one after' 'coupon_verify rows' 'conservation'
@@ -203,6 +266,7 @@ echo 'a worker publishes the events to a Kafka broker, embedded here, as it goes
 run sale 64 4 5000 5000
 run sale 200 4 5000 5000
 run spike 500 1 500 2000
+room 50 500 400
 
 echo
 printf '%s\n' "${rows[@]}" | awk -F '|' '

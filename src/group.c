@@ -147,6 +147,7 @@ release_call(CouponCall *call)
 static void
 finish_call(CouponCall *call)
 {
+	pg_read_barrier();			/* the answer was written before */
 	if (call->wake_next != NULL)
 		SetLatch(call->wake_next);
 	pg_atomic_write_u32(&call->state, COUPON_CALL_IDLE);
@@ -252,10 +253,17 @@ coupon_group_take(CouponDatabase *database, CouponCall **calls)
 		uint32		state = COUPON_CALL_WAITING;
 
 		at = call->next;
-		if (pg_atomic_compare_exchange_u32(&call->state, &state, COUPON_CALL_TAKEN))
+		if (!pg_atomic_compare_exchange_u32(&call->state, &state, COUPON_CALL_TAKEN))
+			release_call(call);
+		else if (call->database == MyDatabaseId)
 			calls[n++] = call;
 		else
-			release_call(call);
+		{
+			/* the entry has passed from its database to this one */
+			coupon_call_set_error(call, ERRCODE_COUPON_GROUP_UNAVAILABLE,
+								  "the coupon group worker was stopped", "Nothing was issued.", "Try again.");
+			coupon_group_answer(&call, 1);
+		}
 	}
 	for (int i = 0; i < n / 2; i++)
 	{
@@ -500,7 +508,6 @@ wait_for_answer(CouponDatabase *database, CouponCall *call)
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
-	pg_read_barrier();			/* the answer was written before */
 	finish_call(call);
 }
 

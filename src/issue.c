@@ -199,7 +199,8 @@ find_user_candidates(Batch *batch, int begin, int end)
 		}
 		else if (state == COUPON_USER_LOCKED)
 			decide(batch, item, COUPON_BUSY);
-		else if (!batch->items[item].admitted && !coupon_gate_admits(batch->def, batch->items[item].user_id))
+		else if (batch->store != NULL && !batch->items[item].admitted &&
+				 !coupon_gate_admits(batch->def, batch->items[item].user_id))
 			decide(batch, item, COUPON_NOT_ADMITTED);
 		else if (ncandidates < room)
 		{

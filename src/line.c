@@ -24,6 +24,7 @@
 #include "storage/lock.h"
 #include "storage/shmem.h"
 #include "utils/memutils.h"
+#include "utils/syscache.h"
 
 #include "compat.h"
 #include "errors.h"
@@ -37,6 +38,7 @@
 #define CHUNK_PLACES	4096
 #define CHUNK_WORDS		(CHUNK_PLACES / 64)
 #define PAGE_TICKETS	256
+#define EPOCH_DAYS		8		/* before the start: longer than any session */
 #define CHUNK_PAGES		(CHUNK_PLACES / PAGE_TICKETS)
 
 typedef struct Entry
@@ -75,6 +77,8 @@ static shmem_request_hook_type prev_shmem_request_hook = NULL;
 #endif
 
 #define REGISTRY_LOCK	(&shared->locks[0].lock)
+
+static bool forget_gone(void);
 
 /* Lines that this session has met, by id. */
 #define CACHED_LINES	64
@@ -121,7 +125,7 @@ shmem_startup(void)
 		memset(shared, 0, shared_size());
 		shared->locks = GetNamedLWLockTranche("coupon_queue");
 		shared->dsa_tranche = LWLockNewTrancheId();
-		shared->epoch = GetCurrentTimestamp();
+		shared->epoch = GetCurrentTimestamp() - EPOCH_DAYS * USECS_PER_DAY;
 		if (!pg_strong_random(&shared->seed, sizeof(shared->seed)))
 			elog(ERROR, "could not generate random values");
 		for (int i = 0; i < QUEUES; i++)
@@ -188,6 +192,7 @@ attach(void)
 void
 coupon_line_out_of_memory(void)
 {
+	(void) forget_gone();		/* for the next one */
 	ereport(ERROR,
 			(errcode(ERRCODE_COUPON_OUT_OF_QUEUE_MEMORY),
 			 errmsg("queues do not fit into coupon.queue_memory"),
@@ -633,6 +638,44 @@ forget_queue(CouponQueue *queue)
 	return idle;
 }
 
+/* Was the table dropped, or its database, as this transaction sees it? */
+static bool
+is_gone(Oid database, Oid table)
+{
+	if (database == MyDatabaseId)
+		return !SearchSysCacheExists1(RELOID, ObjectIdGetDatum(table));
+	return !SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(database));
+}
+
+/*
+ * Forgets who waited in databases and installations that were dropped; true
+ * if there was one.  Should the drop be rolled back, they are read again.
+ */
+static bool
+forget_gone(void)
+{
+	bool		found = false;
+
+	for (int i = 0; i < QUEUES; i++)
+	{
+		CouponQueue *queue = &shared->queues[i];
+		Oid			database;
+		Oid			table;
+
+		LWLockAcquire(REGISTRY_LOCK, LW_SHARED);
+		database = queue->database;
+		table = queue->table;
+		LWLockRelease(REGISTRY_LOCK);
+		if (!OidIsValid(table) || !is_gone(database, table))
+			continue;
+		LWLockAcquire(REGISTRY_LOCK, LW_EXCLUSIVE);
+		if (queue->database == database && queue->table == table)
+			found |= forget_queue(queue);
+		LWLockRelease(REGISTRY_LOCK);
+	}
+	return found;
+}
+
 static CouponQueue *
 find_queue(Oid table)
 {
@@ -652,6 +695,14 @@ claim_queue(Oid table)
 
 	LWLockAcquire(REGISTRY_LOCK, LW_EXCLUSIVE);
 	queue = find_queue(table);
+	if (queue == NULL)
+	{
+		/* it may take the place of one that was dropped */
+		LWLockRelease(REGISTRY_LOCK);
+		(void) forget_gone();
+		LWLockAcquire(REGISTRY_LOCK, LW_EXCLUSIVE);
+		queue = find_queue(table);
+	}
 	for (int i = 0; queue == NULL && i < QUEUES; i++)
 	{
 		if (!OidIsValid(shared->queues[i].table))
@@ -822,7 +873,7 @@ complain_of_slots(void)
 CouponLine *
 coupon_line_lock(const CouponQueueKind *kind, int64 id, LWLockMode mode, bool make)
 {
-	CouponLine **mine = &cached[(id * 2 + kind->has_tickets) % CACHED_LINES];
+	CouponLine **mine = &cached[((uint64) id * 2 + kind->has_tickets) % CACHED_LINES];
 
 	for (;;)
 	{
@@ -859,7 +910,7 @@ coupon_line_lock(const CouponQueueKind *kind, int64 id, LWLockMode mode, bool ma
 		if (table == kind->table() && find_line(queue, id) == NULL)
 		{
 			line = make_line(queue, table, id, kind->last_number(id) + 1);
-			if (line == NULL && queue->table == table)
+			if (line == NULL && queue->table == table && !forget_gone())
 				complain_of_slots();
 		}
 		LockRelease(&tag, ExclusiveLock, false);
@@ -873,6 +924,8 @@ coupon_line_lock_building(const CouponQueueKind *kind, CouponQueue *queue, int64
 	CouponLine *line = find_line(queue, id);
 
 	if (line == NULL)
+		line = make_line(queue, queue->table, id, kind->last_number(id) + 1);
+	if (line == NULL && forget_gone())
 		line = make_line(queue, queue->table, id, kind->last_number(id) + 1);
 	if (line == NULL)
 		complain_of_slots();

@@ -172,7 +172,7 @@ extern dsa_pointer coupon_line_allocate(Size size);	/* invalid: no memory */
 /* A secret of this server's run. */
 extern uint64 coupon_line_seed(void);
 
-/* Time for tickets: tenths of a second since the server started, from 1. */
+/* Time for tickets: tenths of a second since some days before the server's start, from 1. */
 extern uint32 coupon_line_clock(TimestampTz time);
 extern TimestampTz coupon_line_time(uint32 clock);
 

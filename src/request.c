@@ -225,9 +225,27 @@ compare_numbers(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
+static bool
+is_among(int64 number, const int64 *numbers, int n)
+{
+	int			low = 0;
+	int			high = n - 1;
+
+	while (low < high)
+	{
+		int			middle = (low + high) / 2;
+
+		if (numbers[middle] < number)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return numbers[low] == number;
+}
+
 int
-coupon_request_find_range(int64 campaign_id, int64 from, int64 to, uint32 child_mask, int max,
-						  CouponRequest *requests)
+coupon_request_find_numbers(int64 campaign_id, const int64 *numbers, int nnumbers,
+							uint32 child_mask, CouponRequest *requests)
 {
 	const CouponCatalog *catalog = coupon_catalog();
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
@@ -237,8 +255,8 @@ coupon_request_find_range(int64 campaign_id, int64 from, int64 to, uint32 child_
 	ScanKeyData keys[2];
 	CouponScan	scan;
 
-	coupon_request_make_id(&bounds[0], campaign_id, from, 0);
-	coupon_request_make_id(&bounds[1], campaign_id, to, RANDOM_MASK);
+	coupon_request_make_id(&bounds[0], campaign_id, numbers[0], 0);
+	coupon_request_make_id(&bounds[1], campaign_id, numbers[nnumbers - 1], RANDOM_MASK);
 	coupon_key_uuid(&keys[0], 1, BTGreaterEqualStrategyNumber, &bounds[0]);
 	coupon_key_uuid(&keys[1], 1, BTLessEqualStrategyNumber, &bounds[1]);
 	for (uint32 child = 0; child < COUPON_QUEUE_CHILDREN; child++)
@@ -249,9 +267,17 @@ coupon_request_find_range(int64 campaign_id, int64 from, int64 to, uint32 child_
 			continue;
 		coupon_scan_begin(&scan, catalog->requests[child], catalog->request_pkeys[child],
 						  snapshot, keys, 2, false);
-		while (n < max && coupon_scan_next(&scan, ForwardScanDirection))
+		while (n < nnumbers && coupon_scan_next(&scan, ForwardScanDirection))
 		{
-			if (slot_attisnull(scan.slot, Request_decided_at))
+			bool		isnull;
+			int64		id;
+			int64		number;
+
+			if (!slot_attisnull(scan.slot, Request_decided_at))
+				continue;
+			/* one that was committed this moment is visible before it is ready */
+			split_id(DatumGetUUIDP(slot_getattr(scan.slot, Request_id, &isnull)), &id, &number);
+			if (is_among(number, numbers, nnumbers))
 				coupon_request_read(scan.slot, child, &requests[n++]);
 		}
 		coupon_scan_end_unlock(&scan);
@@ -433,10 +459,12 @@ set_requester_lock(LOCKTAG *tag, int64 campaign_id, text *user_id)
 /*
  * The user's request that answers this call, too: the one with the same key,
  * or without a key one that waits.  A row of a transaction that has yet to
- * decide is to be waited for: *undecided.
+ * decide is to be waited for: *undecided.  If there is none, *nwaiting is how
+ * many others of the user wait.
  */
 static bool
-find_own(int64 campaign_id, text *user_id, text *key, CouponRequest *found, TransactionId *undecided)
+find_own(int64 campaign_id, text *user_id, text *key, CouponRequest *found,
+		 TransactionId *undecided, int *nwaiting)
 {
 	const CouponCatalog *catalog = coupon_catalog();
 	bool		any = false;
@@ -444,6 +472,7 @@ find_own(int64 campaign_id, text *user_id, text *key, CouponRequest *found, Tran
 	ScanKeyData keys[2];
 
 	*undecided = InvalidTransactionId;
+	*nwaiting = 0;
 	InitDirtySnapshot(dirty);
 	set_user_keys(keys, campaign_id, user_id);
 	for (uint32 child = 0; child < COUPON_QUEUE_CHILDREN && !any; child++)
@@ -462,7 +491,10 @@ find_own(int64 campaign_id, text *user_id, text *key, CouponRequest *found, Tran
 				request.key == NULL ||
 				VARSIZE_ANY_EXHDR(request.key) != VARSIZE_ANY_EXHDR(key) ||
 				memcmp(VARDATA_ANY(request.key), VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key)) != 0)
+			{
+				*nwaiting += request.decided_at == 0;
 				continue;
+			}
 			if (TransactionIdIsValid(inserter))
 				*undecided = inserter;
 			else
@@ -538,7 +570,7 @@ insert_request(CouponRows *rows, CouponRequest *request)
 /* The window, the room, the user's limit: what refuses a request at once. */
 static CouponStatus
 refusal_of(CouponCampaign *campaign, const CouponDefinition *def, text *user_id,
-		   CouponItem *item)
+		   int nwaiting, CouponItem *item)
 {
 	CouponStatus window = coupon_issue_window(def, GetCurrentTimestamp());
 	CouponLookup lookup;
@@ -555,6 +587,9 @@ refusal_of(CouponCampaign *campaign, const CouponDefinition *def, text *user_id,
 		return item->issuance.held_until == 0 ? COUPON_ALREADY_ISSUED : COUPON_HELD;
 	if (window == COUPON_ISSUED && !coupon_gate_admits(def, PointerGetDatum(user_id)))
 		return COUPON_NOT_ADMITTED;
+	/* under whatever keys, a user keeps no more units from others than he may have */
+	if (window == COUPON_ISSUED && nwaiting >= room)
+		return COUPON_BUSY;
 	return window;
 }
 
@@ -566,6 +601,7 @@ accept_request(int64 campaign_id, text *user_id, text *key, CouponRequestResult 
 	CouponCampaign *campaign;
 	CouponRequest request = {0};
 	TransactionId undecided;
+	int			nwaiting;
 	uint32		child;
 	LOCKTAG		tag;
 
@@ -574,7 +610,7 @@ accept_request(int64 campaign_id, text *user_id, text *key, CouponRequestResult 
 	{
 		if (!RecoveryInProgress())
 			(void) LockAcquire(&tag, ExclusiveLock, false, false);
-		if (find_own(campaign_id, user_id, key, &request, &undecided))
+		if (find_own(campaign_id, user_id, key, &request, &undecided, &nwaiting))
 		{
 			LockRelease(&tag, ExclusiveLock, false);
 			coupon_request_describe(&request, result);
@@ -589,7 +625,7 @@ accept_request(int64 campaign_id, text *user_id, text *key, CouponRequestResult 
 
 	campaign = coupon_campaign_enter(campaign_id, &def);
 	result->user_id = user_id;
-	result->item.status = refusal_of(campaign, def, user_id, &result->item);
+	result->item.status = refusal_of(campaign, def, user_id, nwaiting, &result->item);
 	result->outcome = NULL;
 	if (result->item.status != COUPON_ISSUED)
 		result->outcome = coupon_status_name(result->item.status);

@@ -48,11 +48,11 @@ extern bool coupon_request_find(const pg_uuid_t *id, CouponRequest *request);
 extern bool coupon_request_find_newest(int64 campaign_id, text *user_id, CouponRequest *request);
 
 /*
- * Those of a campaign that wait, with numbers from..to, in that order; bit n
- * of the mask: look into child n.
+ * Those of a campaign that wait and have one of these numbers, which ascend,
+ * in that order; bit n of the mask: look into child n.
  */
-extern int	coupon_request_find_range(int64 campaign_id, int64 from, int64 to, uint32 child_mask,
-									  int max, CouponRequest *requests);
+extern int	coupon_request_find_numbers(int64 campaign_id, const int64 *numbers, int nnumbers,
+										uint32 child_mask, CouponRequest *requests);
 
 /* What is left after a batch. */
 typedef enum CouponDecideResult

@@ -51,7 +51,6 @@ typedef struct Batch
 {
 	int64		campaign_id;
 	const CouponDefinition *def;	/* NULL: there is no such campaign */
-	uint32		child_mask;		/* tables that are locked */
 	int			n;
 	CouponRequest *requests;
 	CouponItem *items;
@@ -164,19 +163,13 @@ note_passed(int64 campaign_id)
 	LWLockRelease(line->lock);
 }
 
-/*
- * The next requests of a line.  Their rows lie together but where some were
- * passed by, so they are read in as few scans as walk over little else.
- */
+/* The numbers of the next requests of a line. */
 static int
-read_requests(int64 campaign_id, uint32 child_mask, int max, CouponRequest *requests)
+choose_requests(int64 campaign_id, int max, int64 *numbers)
 {
-	int64	   *numbers = palloc(max * sizeof(int64));
 	TimestampTz now = GetCurrentTimestamp();
 	CouponLine *line;
 	int			n;
-	int			found = 0;
-	int			end;
 
 	coupon_pending_reserve(1);
 	line = coupon_line_lock(&coupon_requests, campaign_id, LW_EXCLUSIVE, true);
@@ -192,18 +185,37 @@ read_requests(int64 campaign_id, uint32 child_mask, int max, CouponRequest *requ
 		coupon_pending_push(apply_read, line, numbers[0], 0, 0);
 	}
 	LWLockRelease(line->lock);
+	return n;
+}
+
+/* They were not even looked at: to be the next again. */
+static void
+put_back(int64 campaign_id, int64 number)
+{
+	CouponLine *line = coupon_line_lock(&coupon_requests, campaign_id, LW_EXCLUSIVE, true);
+
+	line->cursor = Min(line->cursor, number);
+	LWLockRelease(line->lock);
+}
+
+/*
+ * The rows of chosen requests.  They lie together but where some were passed
+ * by, so they are read in as few scans as walk over little else.
+ */
+static int
+read_requests(int64 campaign_id, uint32 child_mask, const int64 *numbers, int n,
+			  CouponRequest *requests)
+{
+	int			found = 0;
+	int			end;
 
 	for (int begin = 0; begin < n; begin = end)
 	{
-		int			nrows;
-
 		for (end = begin + 1; end < n && numbers[end] - numbers[end - 1] <= SCAN_GAP; end++)
 			;
-		nrows = coupon_request_find_range(campaign_id, numbers[begin], numbers[end - 1],
-										  child_mask, end - begin, requests + found);
-		found += nrows;
+		found += coupon_request_find_numbers(campaign_id, numbers + begin, end - begin,
+											 child_mask, requests + found);
 	}
-	pfree(numbers);
 	return found;
 }
 
@@ -419,59 +431,11 @@ has_free_unit(CouponCampaign *campaign, const CouponDefinition *def)
 	return sum.free > 0;
 }
 
-/* One batch of a claimed line. */
-static CouponDecideResult
-decide_line(int64 campaign_id, uint32 child_mask, int max, int64 *decided)
-{
-	Batch		batch = {0};
-	CouponCampaign *campaign = NULL;
-	int			n;
-
-	batch.campaign_id = campaign_id;
-	batch.child_mask = child_mask;
-	batch.requests = palloc(max * sizeof(CouponRequest));
-	if (campaign_exists(campaign_id))
-	{
-		CouponStatus window;
-
-		campaign = coupon_campaign_enter(campaign_id, &batch.def);
-		window = coupon_issue_window(batch.def, GetCurrentTimestamp());
-		if (window == COUPON_PAUSED || window == COUPON_NOT_OPEN)
-		{
-			coupon_campaign_leave(campaign);
-			hold_line(campaign_id, PAUSED_MS, false);
-			return COUPON_DECIDE_LATER;
-		}
-	}
-	batch.n = read_requests(campaign_id, child_mask, max, batch.requests);
-	if (batch.n == 0)
-	{
-		/* who waits was passed by */
-		hold_line(campaign_id, LOOK_AGAIN_MS, true);
-		if (campaign != NULL)
-			coupon_campaign_leave(campaign);
-		return COUPON_DECIDE_LATER;
-	}
-	batch.items = palloc0(batch.n * sizeof(CouponItem));
-	batch.outcomes = palloc0(batch.n * sizeof(char *));
-	n = decide_batch(&batch);
-	*decided += n;
-	if (n < batch.n)
-	{
-		if (has_free_unit(campaign, batch.def))
-			note_passed(campaign_id);
-		else
-			hold_line(campaign_id, LOOK_AGAIN_MS, true);
-	}
-	if (campaign != NULL)
-		coupon_campaign_leave(campaign);
-	return COUPON_DECIDED_SOME;
-}
-
 /*
  * Locks the tables in which somebody waits, and only these, so that the
- * other can be emptied.  Workers do not wait: somebody may be dropping the
- * tables, and want what this transaction has locked already.
+ * other can be emptied; who was chosen before is in one of them.  Workers do
+ * not wait: somebody may be dropping the tables, and want what this
+ * transaction has locked already.
  */
 static uint32
 lock_tables(CouponQueue *queue, bool wait)
@@ -492,20 +456,81 @@ lock_tables(CouponQueue *queue, bool wait)
 	return mask;
 }
 
+/* One batch of a claimed line. */
+static CouponDecideResult
+decide_line(CouponQueue *queue, int64 campaign_id, int max, bool wait_for_tables, int64 *decided)
+{
+	Batch		batch = {0};
+	CouponCampaign *campaign = NULL;
+	int64	   *numbers = palloc(max * sizeof(int64));
+	uint32		child_mask = 0;
+	int			nchosen;
+	int			n;
+
+	batch.campaign_id = campaign_id;
+	batch.requests = palloc(max * sizeof(CouponRequest));
+	if (campaign_exists(campaign_id))
+	{
+		CouponStatus window;
+
+		campaign = coupon_campaign_enter(campaign_id, &batch.def);
+		window = coupon_issue_window(batch.def, GetCurrentTimestamp());
+		if (window == COUPON_PAUSED || window == COUPON_NOT_OPEN)
+		{
+			coupon_campaign_leave(campaign);
+			hold_line(campaign_id, PAUSED_MS, false);
+			return COUPON_DECIDE_LATER;
+		}
+	}
+	nchosen = choose_requests(campaign_id, max, numbers);
+	if (nchosen > 0)
+	{
+		child_mask = lock_tables(queue, wait_for_tables);
+		if (child_mask == 0)
+		{
+			put_back(campaign_id, numbers[0]);
+			if (campaign != NULL)
+				coupon_campaign_leave(campaign);
+			return COUPON_DECIDE_LATER;
+		}
+		batch.n = read_requests(campaign_id, child_mask, numbers, nchosen, batch.requests);
+	}
+	if (batch.n == 0)
+	{
+		/* who waits was passed by */
+		hold_line(campaign_id, LOOK_AGAIN_MS, true);
+		if (campaign != NULL)
+			coupon_campaign_leave(campaign);
+		return COUPON_DECIDE_LATER;
+	}
+	batch.items = palloc0(batch.n * sizeof(CouponItem));
+	batch.outcomes = palloc0(batch.n * sizeof(char *));
+	n = decide_batch(&batch);
+	*decided += n;
+	if (batch.n < nchosen)
+		note_passed(campaign_id);
+	if (n < batch.n)
+	{
+		if (has_free_unit(campaign, batch.def))
+			note_passed(campaign_id);
+		else
+			hold_line(campaign_id, LOOK_AGAIN_MS, true);
+	}
+	if (campaign != NULL)
+		coupon_campaign_leave(campaign);
+	return COUPON_DECIDED_SOME;
+}
+
 CouponDecideResult
 coupon_request_decide_some(int max, bool wait_for_tables, int64 *decided)
 {
 	CouponQueue *queue = coupon_queue(&coupon_requests);
 	bool		standing;
 	int64		campaign_id = claim_line(queue, &standing);
-	uint32		child_mask;
 
 	if (campaign_id == 0)
 		return standing ? COUPON_DECIDE_LATER : COUPON_DECIDED_ALL;
-	child_mask = lock_tables(queue, wait_for_tables);
-	if (child_mask == 0)
-		return COUPON_DECIDE_LATER;
-	return decide_line(campaign_id, child_mask, max, decided);
+	return decide_line(queue, campaign_id, max, wait_for_tables, decided);
 }
 
 /*

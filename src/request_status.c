@@ -346,7 +346,7 @@ find_oldest(int64 campaign_id, int64 number)
 {
 	CouponRequest request;
 
-	if (number == 0 || coupon_request_find_range(campaign_id, number, number, 3, 1, &request) == 0)
+	if (number == 0 || coupon_request_find_numbers(campaign_id, &number, 1, 3, &request) == 0)
 		return 0;
 	return request.requested_at;
 }

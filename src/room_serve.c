@@ -50,6 +50,10 @@ typedef struct Round
 	bool		draw;			/* the lots are to be drawn first */
 } Round;
 
+/*
+ * Until the transaction ends, and once in it: what it has admitted and not
+ * committed is not counted yet, and would be admitted past the capacity.
+ */
 static bool
 claim(int64 room_id)
 {
@@ -61,7 +65,7 @@ claim(int64 room_id)
 	tag.locktag_field4 = COUPON_LOCK_ADMITTING;
 	tag.locktag_type = LOCKTAG_USERLOCK;
 	tag.locktag_lockmethodid = USER_LOCKMETHOD;
-	return LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
+	return LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_OK;
 }
 
 static void
@@ -259,35 +263,52 @@ carry_out(int64 room_id, Round *round, bool wait_for_tables)
 	return done;
 }
 
-/* One room, claimed.  True if there may be more to do at once. */
-static bool
+typedef enum Outcome
+{
+	SERVED_ALL,
+	SERVED_SOME,				/* there may be more to do at once */
+	SERVE_ALONE					/* in a transaction that has done nothing yet */
+} Outcome;
+
+/* One room, claimed. */
+static Outcome
 serve_room(int64 room_id, bool wait_for_tables, int64 *served)
 {
 	Round	   *round = palloc0(sizeof(Round));
 	TimestampTz now = GetCurrentTimestamp();
 	CouponLine *line = coupon_room_lock(room_id, LW_EXCLUSIVE, true);
+	bool		fits;
 	int			done;
 
 	if (line == NULL)
-		return false;
+		return SERVED_ALL;
 	/* sessions in flight are none: who admits has the claim */
-	if (!coupon_room_reserve(line, BATCH))
-	{
-		LWLockRelease(line->lock);
-		coupon_line_out_of_memory();
-	}
+	fits = coupon_room_reserve(line, BATCH);
 	plan_expiry(line, round, now);
 	plan_sweep(line, round, now);
-	plan_admission(line, round, now);
+	if (fits)
+		plan_admission(line, round, now);
 	LWLockRelease(line->lock);
+	/*
+	 * Without memory for sessions those who are silent leave all the same, and
+	 * free some.  What may fail must not undo what was done for other rooms.
+	 */
+	if (!fits && round->njobs == 0)
+	{
+		if (*served == 0)
+			coupon_line_out_of_memory();
+		return SERVED_ALL;
+	}
+	if (round->draw && *served > 0)
+		return SERVE_ALONE;
 
 	if (round->draw)
 	{
 		coupon_room_draw_lots(room_id);
-		return true;
+		return SERVED_SOME;
 	}
 	if (round->njobs == 0)
-		return false;
+		return SERVED_ALL;
 	done = carry_out(room_id, round, wait_for_tables);
 	*served += done;
 	if (round->admitted > 0)
@@ -297,7 +318,7 @@ serve_room(int64 room_id, bool wait_for_tables, int64 *served)
 		LWLockRelease(line->lock);
 	}
 	/* ends free slots, at commit */
-	return done > 0 && (round->more || done > round->admitted);
+	return done > 0 && (round->more || done > round->admitted) ? SERVED_SOME : SERVED_ALL;
 }
 
 bool
@@ -310,7 +331,9 @@ coupon_room_serve_some(bool wait_for_tables, int64 *served, bool *active)
 	*active = false;
 	for (int i = 0; i < coupon_line_slots() && *served < BATCH; i++)
 	{
-		CouponLine *line = coupon_line_lock_nth(queue, next++ % coupon_line_slots(), LW_SHARED);
+		int			n = next++ % coupon_line_slots();
+		CouponLine *line = coupon_line_lock_nth(queue, n, LW_SHARED);
+		Outcome		outcome;
 		int64		id;
 		bool		has_tickets;
 
@@ -324,10 +347,15 @@ coupon_room_serve_some(bool wait_for_tables, int64 *served, bool *active)
 		if (!has_tickets)
 			continue;
 		*active = true;
-		if (claim(id))
-			more |= serve_room(id, wait_for_tables, served);
-		else
+		if (!claim(id))
 			continue;
+		outcome = serve_room(id, wait_for_tables, served);
+		if (outcome == SERVE_ALONE)
+		{
+			next = n;
+			return true;
+		}
+		more |= outcome == SERVED_SOME;
 	}
 	return more || *served >= BATCH;
 }

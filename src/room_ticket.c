@@ -238,7 +238,7 @@ find_ticket(const Token *token, TimestampTz now, CouponLine **line)
 	return NULL;
 }
 
-/* ---- asking and showing ---- */
+/* ---- asking ---- */
 
 /*
  * coupon_queue_position(token)
@@ -264,38 +264,7 @@ coupon_queue_position(PG_FUNCTION_ARGS)
 	return form_answer(fcinfo, &answer);
 }
 
-/*
- * coupon_queue_require(token): ERROR unless it is of a session
- */
-Datum
-coupon_queue_require(PG_FUNCTION_ARGS)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	CouponTicket *ticket;
-	CouponLine *line;
-	bool		admitted = false;
-	Token		token;
-
-	get_token(fcinfo, &token);
-	PreventCommandDuringRecovery("coupon_queue_require()");
-	ticket = find_ticket(&token, now, &line);
-	if (ticket != NULL)
-	{
-		admitted = (ticket->flags & TICKET_ADMITTED) != 0;
-		ticket->seen = coupon_line_clock(now);
-		LWLockRelease(line->lock);
-	}
-	if (!admitted)
-		ereport(ERROR,
-				(errcode(ERRCODE_COUPON_NOT_ADMITTED),
-				 errmsg("not admitted"),
-				 errdetail("Ticket %lld of room %lld %s.", (long long) token.number, (long long) token.room_id,
-						   ticket == NULL ? "is not a live one" : "is still waiting"),
-				 errhint("Join the room with coupon_queue_join(), and ask coupon_queue_position() until the position is 0.")));
-	PG_RETURN_VOID();
-}
-
-/* ---- joining ---- */
+/* ---- rooms ---- */
 
 /* The id of a room; ERROR if there is none of that name. */
 static int64
@@ -325,6 +294,57 @@ find_room(text *name)
 				 errhint("Make it with coupon_room_create(); coupon.room_status lists them.")));
 	return room_id;
 }
+
+/* ---- showing ---- */
+
+/*
+ * coupon_queue_require(token, room, user_id): ERROR unless it is of a session,
+ * in that room and of that user if they are given
+ */
+Datum
+coupon_queue_require(PG_FUNCTION_ARGS)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	const char *is = "is not a live one";
+	bool		elsewhere = false;
+	CouponTicket *ticket;
+	CouponLine *line;
+	Token		token;
+
+	get_token(fcinfo, &token);
+	if (!PG_ARGISNULL(2))
+		coupon_check_text(fcinfo, 2, "user_id", 1, COUPON_MAX_NAME);
+	PreventCommandDuringRecovery("coupon_queue_require()");
+	if (!PG_ARGISNULL(1))
+	{
+		coupon_check_text(fcinfo, 1, "room", 1, COUPON_MAX_NAME);
+		elsewhere = find_room(PG_GETARG_TEXT_PP(1)) != token.room_id;
+	}
+	ticket = elsewhere ? NULL : find_ticket(&token, now, &line);
+	if (elsewhere)
+		is = "is of another room";
+	if (ticket != NULL)
+	{
+		if (!(ticket->flags & TICKET_ADMITTED))
+			is = "is still waiting";
+		else if (!PG_ARGISNULL(2) &&
+				 !coupon_room_is_session_of(line, token.number, PG_GETARG_TEXT_PP(2)))
+			is = "is another user's";
+		else
+			is = NULL;
+		ticket->seen = coupon_line_clock(now);
+		LWLockRelease(line->lock);
+	}
+	if (is != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_COUPON_NOT_ADMITTED),
+				 errmsg("not admitted"),
+				 errdetail("Ticket %lld of room %lld %s.", (long long) token.number, (long long) token.room_id, is),
+				 errhint("Join the room with coupon_queue_join(), and ask coupon_queue_position() until the position is 0.")));
+	PG_RETURN_VOID();
+}
+
+/* ---- joining ---- */
 
 static void
 set_joiner_lock(LOCKTAG *tag, int64 room_id, text *user_id)

@@ -49,8 +49,29 @@ struct CouponRows
 	TupleTableSlot *slot;
 };
 
-/* As many tables as there are: two children of two queues, and lapsed_hold. */
+/*
+ * One for each table that there is, two children of two queues, and
+ * lapsed_hold, so that one that is open, and became invalid meanwhile, is never
+ * another's.
+ */
 static CouponRows cache[2 * COUPON_QUEUE_CHILDREN + 1];
+
+static CouponRows *
+find_rows(Oid table)
+{
+	const CouponCatalog *catalog = coupon_catalog();
+
+	for (int child = 0; child < COUPON_QUEUE_CHILDREN; child++)
+	{
+		if (catalog->requests[child] == table)
+			return &cache[child];
+		if (catalog->tickets[child] == table)
+			return &cache[COUPON_QUEUE_CHILDREN + child];
+	}
+	if (catalog->lapsed_hold == table)
+		return &cache[2 * COUPON_QUEUE_CHILDREN];
+	elog(ERROR, "table %u is not of a queue", table);
+}
 
 static void
 relcache_callback(Datum arg, Oid relid)
@@ -136,30 +157,17 @@ prepare(CouponRows *rows, Relation rel, int natts)
 CouponRows *
 coupon_rows_open(Oid table, int natts)
 {
+	CouponRows *rows = find_rows(table);
 	Relation	rel = table_open(table, RowExclusiveLock);
-	CouponRows *rows = NULL;
 
-	for (size_t i = 0; i < lengthof(cache); i++)
-	{
-		if (cache[i].relid == table)
-			rows = &cache[i];
-	}
-	if (rows != NULL && rows->valid)
+	if (rows->valid && rows->relid == table)
 	{
 		rows->relinfo->ri_RelationDesc = rel;
 		for (int i = 0; i < rows->nindexes; i++)
 			rows->relinfo->ri_IndexRelationDescs[i] = index_open(rows->indexes[i], RowExclusiveLock);
-		return rows;
 	}
-	for (size_t i = 0; rows == NULL && i < lengthof(cache); i++)
-	{
-		/* those of an extension that was dropped are not valid any more */
-		if (!cache[i].valid)
-			rows = &cache[i];
-	}
-	if (rows == NULL)
-		rows = &cache[table % lengthof(cache)];
-	prepare(rows, rel, natts);
+	else
+		prepare(rows, rel, natts);
 	return rows;
 }
 

@@ -54,7 +54,7 @@
 #define LAUNCHER_INTERVAL_MS	1000
 #define RESTART_DELAY_MS		2000	/* of a worker that stopped */
 #define BACK_OFF_MS				1000	/* after an error in a cycle */
-#define LOCKED_MS				50		/* while DDL has the extension's tables */
+#define LOCKED_MS				50		/* while DDL has the extension's tables, in the end */
 #define HOUSEKEEPING_MS			500 /* longest time without a look around */
 
 static const CouponWorkerKind *const kinds[COUPON_WORKER_IDS] = {
@@ -113,6 +113,8 @@ set_up_signals(void)
 	pqsignal(SIGTERM, die);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
+	/* one that came while this process was starting may have been ignored */
+	ConfigReloadPending = true;
 }
 
 /* ---- launcher ---- */
@@ -583,6 +585,7 @@ coupon_worker_main(Datum arg)
 	int			id = DatumGetInt32(arg) / COUPON_MAX_INSTANCES;
 	MemoryContext context;
 	Oid			database;
+	long		locked_ms = 1;
 
 	my_kind = kinds[id];
 	my_instance = DatumGetInt32(arg) % COUPON_MAX_INSTANCES;
@@ -617,7 +620,12 @@ coupon_worker_main(Datum arg)
 		if (failed || found == NO_EXTENSION)
 			back_off(BACK_OFF_MS);
 		else if (found == LOCKED)
-			back_off(LOCKED_MS);
+		{
+			/* a TRUNCATE or a vacuum is over in a moment */
+			back_off(locked_ms);
+			locked_ms = Min(locked_ms * 2, LOCKED_MS);
+			continue;
+		}
 		else if (found == NOTHING_TO_DO)
 		{
 			rest();
@@ -629,5 +637,6 @@ coupon_worker_main(Datum arg)
 			ResetLatch(MyLatch);
 			look_around();
 		}
+		locked_ms = 1;
 	}
 }

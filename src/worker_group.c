@@ -13,15 +13,19 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "libpq/pqsignal.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
+#include "postmaster/interrupt.h"
 #include "replication/syncrep.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
+#include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
+#include "utils/timeout.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
@@ -33,6 +37,10 @@
 #define CYCLE_MS			60000	/* of a worker that nobody calls */
 #define TABLES_PATIENCE_MS	1000	/* while the tables cannot be locked */
 #define LOCK_PATIENCE		"1s"	/* for any other lock */
+
+#define LOCKED_MESSAGE	"the tables of coupon cannot be used at the moment"
+#define LOCKED_DETAIL	"Nothing was issued. Another transaction has locked what the worker needs, or the extension was dropped."
+#define LOCKED_HINT		"Try again when that transaction is over."
 
 /* The calls that this worker has taken and not answered. */
 static CouponCall **taken = NULL;
@@ -99,9 +107,12 @@ issue_to(CouponCall **calls, int ncalls)
 static void
 set_error(CouponCall **calls, int ncalls, const ErrorData *error)
 {
+	bool		locked = error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
+
 	for (int i = 0; i < ncalls; i++)
-		coupon_call_set_error(calls[i], error->sqlerrcode, error->message,
-							  error->detail, error->hint);
+		coupon_call_set_error(calls[i], error->sqlerrcode, locked ? LOCKED_MESSAGE : error->message,
+							  locked ? LOCKED_DETAIL : error->detail,
+							  locked ? LOCKED_HINT : error->hint);
 }
 
 /*
@@ -233,6 +244,7 @@ carry_out(void)
 	if (failed)
 	{
 		repeated = true;
+		choose_durability();	/* the rollback has undone it */
 		issue_one_by_one();
 	}
 	INSTR_TIME_SET_CURRENT(worked_at);
@@ -263,12 +275,15 @@ answer(void)
 	if (ntaken == 0)
 		return;
 
-	/* told to stop, a worker does not go on waiting for a standby */
-	if (ProcDiePending && SyncRepStandbyNames != NULL && SyncRepStandbyNames[0] != '\0' &&
-		synchronous_commit > SYNCHRONOUS_COMMIT_LOCAL_FLUSH)
+	/*
+	 * Told to stop, a worker does not go on waiting for a standby; one that
+	 * has yet to read the settings cannot say that there was none to wait for.
+	 */
+	if (ProcDiePending && synchronous_commit > SYNCHRONOUS_COMMIT_LOCAL_FLUSH &&
+		(ConfigReloadPending || (SyncRepStandbyNames != NULL && SyncRepStandbyNames[0] != '\0')))
 	{
 		for (int i = 0; i < ntaken; i++)
-			coupon_call_set_error(taken[i], ERRCODE_ADMIN_SHUTDOWN,
+			coupon_call_set_error(taken[i], ERRCODE_T_R_STATEMENT_COMPLETION_UNKNOWN,
 								  "the coupon group worker was stopped while it waited for a standby",
 								  "What it issued is committed here, and might not be on the standby.",
 								  "Ask again: who has a unit is told so.");
@@ -278,10 +293,17 @@ answer(void)
 	ntaken = 0;
 }
 
-/* The transaction was rolled back. */
+/*
+ * The transaction was rolled back.  If that came before calls were taken, it
+ * may come again and again, and those who wait may be whom it waits for.
+ */
 static void
 give_up(const char *message)
 {
+	if (ntaken == 0)
+		coupon_group_turn_away(coupon_database(), ERRCODE_COUPON_GROUP_UNAVAILABLE,
+							   "the coupon group worker cannot begin a transaction", message,
+							   "Nothing was issued: try again. There may be more in the server's log.");
 	for (int i = 0; i < ntaken; i++)
 		coupon_call_set_error(taken[i], ERRCODE_COUPON_GROUP_UNAVAILABLE,
 							  "the transaction of the coupon group worker failed",
@@ -320,9 +342,7 @@ turn_away(bool dropped)
 		barred_since = now;
 	if (dropped || TimestampDifferenceExceeds(barred_since, now, TABLES_PATIENCE_MS))
 		coupon_group_turn_away(coupon_database(), ERRCODE_LOCK_NOT_AVAILABLE,
-							   "the tables of coupon cannot be used at the moment",
-							   "Nothing was issued. Another transaction has locked them, or the extension was dropped.",
-							   "Try again when that transaction is over.");
+							   LOCKED_MESSAGE, LOCKED_DETAIL, LOCKED_HINT);
 }
 
 /* Who is left of those that wait is another worker's, or turned away. */
@@ -343,9 +363,21 @@ leave(void)
 							   "Try again.");
 }
 
+/*
+ * A lock's timeout comes by SIGINT.  Nobody else's is heeded: it would make a
+ * commit that waits for its standby look like one that has waited.
+ */
+static void
+cancel_lock_wait(SIGNAL_ARGS)
+{
+	if (get_timeout_indicator(LOCK_TIMEOUT, false))
+		StatementCancelHandler(postgres_signal_arg);
+}
+
 static void
 start(void)
 {
+	pqsignal(SIGINT, cancel_lock_wait);
 	taken = MemoryContextAllocHuge(TopMemoryContext,
 								   coupon_group_max_calls() * sizeof(CouponCall *));
 	SetConfigOption("lock_timeout", LOCK_PATIENCE, PGC_SUSET, PGC_S_OVERRIDE);

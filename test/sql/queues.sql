@@ -20,6 +20,8 @@ SELECT status, outcome FROM coupon_request(:c, 'd');
 -- F22: a unit returns
 SELECT coupon_revoke(:c, 'a', 'test');
 SELECT status FROM coupon_request(:c, 'd');
+-- the second of the two calls above found nobody and let the line rest
+SELECT pg_sleep(0.15);
 SELECT coupon_request_decide();
 SELECT status, outcome FROM coupon_request_status_of(:c, 'd');
 SELECT depth, decided FROM coupon_request_queue(:c);
@@ -32,6 +34,12 @@ SELECT request_id = :'first' AS same, status, outcome FROM coupon_request(:k, 'a
 SELECT request_id = :'first' AS same, status, outcome FROM coupon_request(:k, 'a');
 SELECT coupon_request_decide();
 SELECT issued FROM coupon_status(:k);
+-- F2: an empty shard refuses no request
+SELECT coupon_campaign_create('shards', 5000) AS f \gset
+SELECT count(*) FROM coupon_issue_many(:f, ARRAY(SELECT 'i' || g FROM generate_series(1, 4997) g));
+SELECT u, status, outcome FROM generate_series(1, 4) u, coupon_request(:f, 'r' || u);
+SELECT coupon_request_decide();
+SELECT user_id, outcome FROM coupon.request WHERE campaign_id = :f ORDER BY request_id;
 -- a paused campaign keeps them waiting, a closed one ends them
 SELECT coupon_campaign_create('paused', 5) AS p \gset
 SELECT status FROM coupon_request(:p, 'a');
@@ -78,12 +86,20 @@ SELECT u, coupon_queue_leave(token) FROM coupon_test_token WHERE u IN ('a', 'd')
 SELECT * FROM coupon_test_room();
 SELECT coupon_queue_serve();
 SELECT * FROM coupon_test_room();
-SELECT waiting, admitted, joined, served FROM coupon.room_status;
+SELECT waiting, admitted, joined, served FROM coupon.room_status WHERE name = 'room';
 -- F24: a sale behind the room
 SELECT coupon_campaign_create('behind', 10) AS s \gset
 SELECT coupon_campaign_require_room(:s, 'room');
 SELECT u, status FROM unnest('{a,b,c,d,e,f}'::text[]) u, coupon_issue(:s, u);
 SELECT u, status, outcome FROM unnest('{c,e}'::text[]) u, coupon_request(:s, u);
+-- F24: a session is one of its own room only
+SELECT coupon_room_create('other', 1) AS other \gset
+SELECT coupon_queue_require(token, 'room') FROM coupon_test_token WHERE u = 'b';
+SELECT coupon_queue_require(token, 'other') FROM coupon_test_token WHERE u = 'b';
+SELECT coupon_queue_require(token, 'no such') FROM coupon_test_token WHERE u = 'b';
+-- nor is it another user's
+SELECT coupon_queue_require(token, 'room', 'b') FROM coupon_test_token WHERE u = 'b';
+SELECT coupon_queue_require(token, user_id => 'c') FROM coupon_test_token WHERE u = 'b';
 -- payment and the end of the session, in one transaction
 BEGIN;
 SELECT coupon_queue_require(token), coupon_queue_leave(token, 'paid') FROM coupon_test_token WHERE u = 'b';
@@ -97,15 +113,22 @@ COMMIT;
 SELECT u, status FROM coupon_test_room() WHERE u = 'b';
 SELECT coupon_queue_serve();
 SELECT * FROM coupon_test_room();
+-- twice in one transaction: what is admitted and not committed is not forgotten
+SELECT coupon_room_create('one', 1) AS one \gset
+SELECT count(*) FROM unnest('{a,b,c}'::text[]) u, coupon_queue_join('one', u);
+SELECT coupon_queue_serve(), coupon_queue_serve();
+SELECT waiting, admitted FROM coupon.room_status WHERE name = 'one';
+SELECT coupon_room_alter('one', method => 'reject'), count(*) FROM coupon.ticket t, coupon_queue_leave(t.room_id || '.' || t.number || '.' || replace(t.secret::text, '-', ''))
+ WHERE t.room_id = :one;
 -- pause, resume, more slots
 SELECT coupon_room_pause('room'), coupon_room_pause('room');
 SELECT count(*) FROM unnest('{f,g,h}'::text[]) u, coupon_queue_join('room', u);
 SELECT coupon_room_alter('room', capacity => 4);
 SELECT coupon_queue_serve();
-SELECT state, capacity, waiting, admitted FROM coupon.room_status;
+SELECT state, capacity, waiting, admitted FROM coupon.room_status WHERE name = 'room';
 SELECT coupon_room_resume('room'), coupon_room_resume('room');
 SELECT coupon_queue_serve();
-SELECT state, capacity, waiting, admitted FROM coupon.room_status;
+SELECT state, capacity, waiting, admitted FROM coupon.room_status WHERE name = 'room';
 -- silence: F20
 SELECT coupon_room_create('quiet', 1, session_ttl => '2 s', idle_ttl => '1 s') AS q \gset
 SELECT token AS one FROM coupon_queue_join('quiet', 'one') \gset

@@ -76,6 +76,11 @@ for my $function (sort keys %call)
 	}
 }
 
+# over HTTP: come again
+is($node->safe_psql('postgres', qq{SELECT coupon_api.$_('u', 'a') #>> '{error,code}', current_setting('response.status'), current_setting('response.headers')}),
+	'unavailable|503|[{"Retry-After": "1"}]', "coupon_api.$_ answers 503")
+  for qw(issue_sync issue_optimistic);
+
 # tables and their triggers
 $node->safe_psql('postgres', q{
 	INSERT INTO coupon.issuance (campaign_id, serial, shard, nth, issued_at, user_id, state, policy)

@@ -133,8 +133,9 @@ for my $how ('terminate', 'kill')
 	if ($how eq 'kill') { kill 'KILL', $victim; }
 	else { sql("SELECT pg_terminate_backend($victim)"); }
 	poll_until("admission after $how", sub {
-		my ($status, $n) = $node->psql('postgres', "SELECT admitted FROM coupon.room_status WHERE name = '$how'");
-		return $status == 0 && $n eq '2' });
+		# psql may be gone before it has read what it is to do
+		my ($status, $n) = eval { $node->psql('postgres', "SELECT admitted FROM coupon.room_status WHERE name = '$how'") };
+		return defined $n && $n eq '2' });
 	is(sql(qq{SELECT string_agg(queue_position::text, ' ' ORDER BY g) FROM generate_series(1, 5) g, coupon_queue_join('$how', 'k' || g)}),
 		'0 0 1 2 3', "$how: the line stands as it stood");
 	counted($node, "worker: $how");
@@ -144,6 +145,16 @@ for my $how ('terminate', 'kill')
 sql(q{SELECT coupon_room_create('lots', 1, session_ttl => '1 h', idle_ttl => '1 h', method => 'random', opens_at => clock_timestamp() + interval '1 s')});
 sql(q{SELECT count(*) FROM generate_series(1, 500) g, coupon_queue_join('lots', 'l' || g)});
 poll_until('the draw', sub { sql(q{SELECT admitted FROM coupon.room_status WHERE name = 'lots'}) eq '1' });
+# and how long a session has lasted
+sql(q{SELECT coupon_room_create('short', 1, session_ttl => '3 s', idle_ttl => '1 h')});
+sql(q{SELECT coupon_queue_join('short', 's')});
+poll_until('a session', sub { sql(q{SELECT admitted FROM coupon.room_status WHERE name = 'short'}) eq '1' });
+sql('SELECT pg_sleep(2)');
+$node->restart;
+poll_until('its end', sub { sql(q{SELECT admitted FROM coupon.room_status WHERE name = 'short'}) eq '0' });
+is( sql(q{SELECT reason, ended_at < greatest(admitted_at + interval '3 s', pg_postmaster_start_time()) + interval '1.5 s'
+		FROM coupon.ticket JOIN coupon.room USING (room_id) WHERE name = 'short'}),
+	'expired|t', 'F20: a restart does not lengthen a session');
 my $everybody = q{SELECT r.name, t.number, j.status, j.queue_position, j.token FROM coupon.ticket t JOIN coupon.room r USING (room_id), coupon_queue_join(r.name, t.user_id) j
 	WHERE t.ended_at IS NULL ORDER BY 1, 2};
 my $before = sql($everybody);

@@ -3,6 +3,7 @@
 use strict;
 use warnings;
 
+use CouponKafka;
 use CouponTest;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -101,6 +102,25 @@ $standby->safe_psql('postgres', q{
 	UPDATE coupon.issuance SET expires_at = now() - interval '1 s' WHERE user_id = 'bob'});
 ok($standby->poll_query_until('postgres', q{SELECT state = 'expired' FROM coupon.issuance WHERE user_id = 'bob'}),
 	'the promoted server sweeps');
+
+SKIP:
+{
+	my $missing = kafka_tools_missing();
+	skip $missing, 3 if $missing;
+
+	my @events = split /\n/, $standby->safe_psql('postgres', 'SELECT id FROM coupon.outbox ORDER BY id');
+	my $broker = mock_broker(topics => { 'coupon-issued' => 12 });
+	$standby->append_conf('postgresql.conf', "coupon.kafka_brokers = '" . $broker->bootstrap . "'");
+	$standby->reload;
+	ok($standby->poll_query_until('postgres', q{SELECT unpublished = 0 AND broker = 'up' FROM coupon_outbox_status()}),
+		'the promoted server publishes');
+	is_deeply([ sort map { $_->{id} } @{ consume($broker->bootstrap, 'coupon-issued') } ], \@events,
+		'every event of the old server and of the new one, once');
+	$standby->append_conf('postgresql.conf', "coupon.kafka_brokers = ''");
+	$standby->reload;
+	ok($standby->poll_query_until('postgres', q{SELECT broker = 'off' FROM coupon_outbox_status()}), 'until it is told not to');
+	$broker->stop;
+}
 
 $standby->stop;
 server_log_is_clean($standby, 'promotion');

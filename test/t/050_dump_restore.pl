@@ -1,6 +1,7 @@
-# A dump keeps the sale: campaigns, stock, codes, issuances, the next id.
-# It leaves the events out, which a copy must not publish again.  The restored
-# sale goes on and sells exactly what was left.
+# A dump keeps the sale: campaigns, stock, codes, issuances, rooms, dead
+# letters, the next id.  It leaves out who waits, and the events, which a copy
+# must not publish again.  The restored sale goes on and sells exactly what was
+# left.
 use strict;
 use warnings;
 
@@ -35,9 +36,13 @@ $node->safe_psql('postgres', q{UPDATE coupon.issuance SET expires_at = now() - i
 $node->safe_psql('postgres', 'SELECT coupon_expire()');
 poll_until('holds to run out', sub { $node->safe_psql('postgres', 'SELECT count(*) FROM coupon.lapsed_hold') eq '2' });
 $node->safe_psql('postgres', q{SELECT coupon_hold(8, 4, 'has it now', '7 days')});
+$node->safe_psql('postgres', q{
+	SELECT coupon_room_create('hall', 5), coupon_campaign_require_room(4, 'hall'), coupon_queue_join('hall', 'u1');
+	INSERT INTO coupon.dead_letter SELECT id, topic, key, type, payload, 'too large', 1, now() FROM coupon.outbox LIMIT 1});
 
 my @tables = ('campaign ORDER BY campaign_id', 'shard ORDER BY campaign_id, shard',
-	'unit ORDER BY campaign_id, serial', 'issuance ORDER BY campaign_id, serial', 'lapsed_hold ORDER BY campaign_id, serial');
+	'unit ORDER BY campaign_id, serial', 'issuance ORDER BY campaign_id, serial', 'lapsed_hold ORDER BY campaign_id, serial',
+	'room ORDER BY room_id', 'dead_letter ORDER BY id');
 
 sub contents
 {

@@ -251,6 +251,7 @@ is(issued_to($c, 'impatient') . issued_to($c, 'terminated'), '00', 'nothing came
 is(sql("SELECT status FROM coupon_issue_grouped($c, 'impatient')"), 'issued', 'a new one is another matter');
 
 # the commit waits for a standby that never comes; sessions ask for less or more
+my $doomed = create(10);
 sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
 $node->reload;
 $node->poll_query_until('postgres', q{SELECT current_setting('synchronous_standby_names') = 'nobody'});
@@ -263,13 +264,33 @@ $node->reload;
 is(sql("SELECT status FROM coupon_issue_grouped($c, 'taken')"), 'already_issued', 'it was issued: a repetition tells so');
 is(worker(), $pid, 'by the same worker');
 
+# who asks for more after others asked for less, in a batch that is repeated
+sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+$node->reload;
+$node->poll_query_until('postgres', q{SELECT current_setting('synchronous_standby_names') = 'nobody'});
+is(sql("SET synchronous_commit = off; SELECT status FROM coupon_issue_grouped($c, 'less')"), 'issued', 'who asks for nothing does not wait at all');
+stop_worker();
+$q = start(call($doomed, 'culprit'));
+$p = start(call($c, 'more'));
+waiting(2);
+sql("SET synchronous_commit = off; SELECT coupon_campaign_close($doomed); DELETE FROM coupon.shard WHERE campaign_id = $doomed; DELETE FROM coupon.campaign WHERE campaign_id = $doomed");
+kill 'CONT', $pid;
+poll_until('the batch', sub { -s $p->{out_file} || sql("SELECT wait_event FROM pg_stat_activity WHERE pid = $pid") eq 'SyncRep' });
+is(-s $p->{out_file}, 0, 'who asks for a standby waits for it, whatever was asked for before an error');
+sql("SELECT pg_cancel_backend($pid), pg_sleep(0.3)");
+is(-s $p->{out_file}, 0, 'to cancel the worker makes no answer of it');
+sql("ALTER SYSTEM RESET synchronous_standby_names");
+$node->reload;
+is(finish($p)->{out}, "more|issued\n", 'and is answered then');
+like(finish($q)->{err}, qr/ERROR:  UC001/, 'the error is the other call\'s');
+
 sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
 $node->reload;
 $node->poll_query_until('postgres', q{SELECT current_setting('synchronous_standby_names') = 'nobody'});
 $p = start(call($c, 'unknown'));
 $node->poll_query_until('postgres', "SELECT wait_event = 'SyncRep' FROM pg_stat_activity WHERE pid = $pid");
 sql("SELECT pg_terminate_backend($pid)");
-like(finish($p)->{err}, qr/57P01.*DETAIL:.*might not be on the standby.*HINT:/s, 'a worker that is stopped does not say that the standby has it');
+like(finish($p)->{err}, qr/40003.*DETAIL:.*might not be on the standby.*HINT:/s, 'a worker that is stopped does not say that the standby has it');
 sql("ALTER SYSTEM RESET synchronous_standby_names");
 $node->reload;
 await_workers(1, $pid);
@@ -336,6 +357,17 @@ $locker->quit;
 is(issued_to($c, 'longer'), '0', 'nothing was issued');
 conserved($node, 'postgres', 'errors');
 
+# what the worker needs is locked by the caller himself, where the worker does not look before
+my %own = (
+	'a catalog' => 'LOCK TABLE pg_extension',
+	'an index' => 'ALTER INDEX coupon.issuance_user_key SET TABLESPACE pg_default');
+for my $what (sort keys %own)
+{
+	like(finish(start("SET coupon.allow_autonomous = on;\nSET statement_timeout = '30s';\nBEGIN;\n$own{$what};\n" . call($c, 'own lock')))->{err},
+		qr/ERROR:  (55P03|UC020): .*DETAIL:.*HINT:.*/s, "$what locked by the caller: no endless wait");
+}
+is(issued_to($c, 'own lock'), '0', 'nothing was issued');
+
 # ---- a storm of timeouts ----
 
 $c = create(100000);
@@ -356,6 +388,7 @@ my $killer = start(join '', map { "SELECT count(pg_terminate_backend(pid)) FROM 
 my @endless = map { my $n = $_; start(join '', map { call($c, "endless$n-$_") } 1 .. 3000) } 1 .. 3;
 finish($_) for @storm, $killer, @endless;
 my ($acks, %errors) = (0);
+my %served = map { $_ => 1 } split /\n/, sql("SELECT user_id FROM coupon.issuance WHERE campaign_id = $c");
 for my $s (@storm)
 {
 	$errors{$1}++ while $s->{err} =~ /(?:ERROR|FATAL):  (\w+)/g;
@@ -364,12 +397,12 @@ for my $s (@storm)
 		my ($user, $status) = split /\|/, $line;
 
 		$acks++ if $status eq 'issued';
-		$errors{$line}++ unless $status eq 'issued' && issued_to($c, $user) eq '1';
+		$errors{$line}++ unless $status eq 'issued' && $served{$user};
 	}
 }
 my $cancelled = delete $errors{57014} // 0;
-cmp_ok($acks, '>', 20, "storm: $acks calls were issued");
-cmp_ok($cancelled, '>', 20, "storm: $cancelled were cancelled");
+cmp_ok($acks, '>', 0, "storm: $acks calls were issued");
+cmp_ok($cancelled, '>', 0, "storm: $cancelled were cancelled");
 is_deeply(\%errors, {}, 'storm: who was told so has a unit, and nothing else happened');
 settle($node, 'postgres');
 conserved($node, 'postgres', 'storm');
@@ -384,7 +417,8 @@ sub stream
 	return map {
 		my $client = $_;
 
-		start(join '', map { "\\echo call c$client-$_\n" . call($campaign, "c$client-$_") } 1 .. $n);
+		# who is told that there is no worker does not use up his calls meanwhile
+		start(join '', map { "\\echo call c$client-$_\n" . call($campaign, "c$client-$_") . "\\if :ERROR\nSELECT pg_sleep(0.02) \\g /dev/null\n\\endif\n" } 1 .. $n);
 	} 1 .. 6;
 }
 

@@ -4,7 +4,7 @@ BEGIN;
 SET LOCAL client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS coupon;
-SELECT plan(52);
+SELECT plan(55);
 
 SELECT coupon_campaign_create('requests', 4) AS c \gset
 CREATE TEMP TABLE answer (step text, request_id uuid, status text, outcome text, queue_position bigint,
@@ -23,7 +23,8 @@ SELECT is(substr(request_id::text, 15, 1) || substr(request_id::text, 20, 1) ~ '
 SELECT is((SELECT r.request_id FROM coupon_request(:c, 'a') r), request_id, 'without a key: the request that waits') FROM answer WHERE step = 'a';
 SELECT is((SELECT r.request_id FROM coupon_request(:c, 'b', 'key of b') r), request_id, 'F8: the same key: the same id') FROM answer WHERE step = 'b';
 SELECT is((SELECT r.request_id FROM coupon_request(:c, 'b') r), request_id, 'without the key, too, while it waits') FROM answer WHERE step = 'b';
-SELECT isnt((SELECT r.request_id FROM coupon_request(:c, 'a', 'key of b') r), request_id, 'another user''s key is another one') FROM answer WHERE step = 'b';
+SELECT is((SELECT r.status || ' ' || r.outcome FROM coupon_request(:c, 'b', 'another') r), 'REFUSED busy', 'F12: another key queues no more than the user may have') FROM answer WHERE step = 'b';
+SELECT isnt((SELECT r.request_id FROM coupon_request(:c, 'c', 'key of b') r), request_id, 'another user''s key is another one') FROM answer WHERE step = 'b';
 SELECT is((SELECT count(*) FROM coupon.request WHERE campaign_id = :c), 3::bigint, 'F1: three requests, three rows');
 SELECT is((SELECT r.queue_position FROM coupon_request(:c, '7'::bigint) r), 4::bigint, 'a numeric user');
 SELECT is((SELECT user_id FROM coupon.request WHERE campaign_id = :c ORDER BY request_id DESC LIMIT 1), '7', 'is its digits');
@@ -52,6 +53,14 @@ ROLLBACK TO s;
 SELECT is(depth, 0::bigint, 'F23: an aborted request leaves no hole') FROM coupon_request_queue(:r);
 SELECT is(queue_position, 1::bigint, 'F3: nor holds it a unit') FROM coupon_request(:r, 'z');
 SELECT is(queue_position, 2::bigint, 'the next') FROM coupon_request(:r, 'y');
+
+-- a user may have several, under several keys
+SELECT coupon_campaign_create('several', 10, 2) AS m \gset
+SELECT results_eq(format($$ SELECT k, status || coalesce(' ' || outcome, '') FROM unnest(ARRAY['1', '2', '3']) k, coupon_request(%s, 'a', k) ORDER BY k $$, :m),
+	$$ VALUES ('1', 'WAITING'), ('2', 'WAITING'), ('3', 'REFUSED busy') $$, 'as many requests wait as the user may have units');
+SELECT coupon_issue(:m, 'b') AS ignore \gset
+SELECT coupon_request(:m, 'b', '1') AS ignore \gset
+SELECT is(status || ' ' || outcome, 'REFUSED busy', 'counts, too') FROM coupon_request(:m, 'b', '2');
 
 -- refused at entry, each with its own reason
 SELECT coupon_campaign_create('window', 2, opens_at => now() + interval '1 hour') AS w \gset

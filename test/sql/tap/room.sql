@@ -4,7 +4,7 @@ BEGIN;
 SET LOCAL client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS coupon;
-SELECT plan(62);
+SELECT plan(65);
 
 SELECT coupon_room_create('tap room', 2) AS r \gset
 CREATE TEMP TABLE answer (step text, status text, token text, queue_position bigint, eta interval, poll_after interval);
@@ -54,6 +54,7 @@ SELECT throws_ok('SELECT coupon_queue_leave(NULL)', '22004', NULL, 'no token: le
 -- the guard
 SELECT throws_ok(format('SELECT coupon_queue_require(%L)', token), 'UC203', NULL, 'F24: who waits is not let in') FROM answer WHERE step = 'a';
 SELECT throws_ok('SELECT coupon_queue_require(''1.1.00000000000000000000000000000000'')', 'UC203', NULL, 'F24: nor who made a token up');
+SELECT throws_ok(format('SELECT coupon_queue_require(%L, '''')', token), '22023', NULL, 'require: an empty room') FROM answer WHERE step = 'a';
 SELECT coupon_campaign_create('behind a room', 10) AS c \gset
 SELECT coupon_campaign_require_room(:c, 'tap room') AS ignore \gset
 SELECT is(status, 'not_admitted', 'F24: coupon_issue asks the room itself') FROM coupon_issue(:c, 'a');
@@ -77,6 +78,10 @@ SELECT coupon_room_create('tap random', 1, method => 'random', opens_at => now()
 SELECT results_eq($$ SELECT status, queue_position FROM coupon_queue_join('tap random', 'a') $$, $$ VALUES ('WAITING', NULL::bigint) $$, 'random: no place before the draw');
 SELECT results_eq($$ SELECT seed, length(seed_hash), drawn FROM coupon.room_status WHERE name = 'tap random' $$, $$ VALUES (NULL::bytea, 32, NULL::bigint) $$, 'the hash of the seed is public, the seed is not');
 SELECT is((SELECT count(*) FROM coupon_room_draw('tap random')), 0::bigint, 'nor is the draw');
+
+-- ids that no room has, negative ones, too
+SELECT is((SELECT count(c) FROM generate_series(-1000, 0) g, LATERAL (SELECT coupon_room_counts(g)) x(c) WHERE c IS NOT NULL), 0::bigint, 'no room, no counts');
+SELECT is((SELECT count(c) FROM unnest(ARRAY[-9223372036854775808, 9223372036854775807]) g, LATERAL (SELECT coupon_room_counts(g)) x(c) WHERE c IS NOT NULL), 0::bigint, 'nor of the farthest ids');
 
 -- misuse
 SELECT throws_ok('SELECT coupon_queue_join(''no such'', ''a'')', 'UC202', NULL, 'join: unknown room');

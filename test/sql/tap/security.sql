@@ -5,7 +5,7 @@ BEGIN;
 SET LOCAL client_min_messages = error;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS coupon;
-SELECT plan(59);
+SELECT plan(73);
 
 CREATE TEMP VIEW member AS
 SELECT d.classid, d.objid, e.extnamespace
@@ -192,6 +192,26 @@ SELECT is(pg_temp.trapped('coupon_admin', :c, 'SELECT {ext}.coupon_campaign_add_
 SELECT is(pg_temp.trapped('coupon_admin', :c, 'SELECT {ext}.coupon_campaign_pause($1)'), 'true', 'pause');
 SELECT is(pg_temp.trapped('coupon_admin', :c, 'SELECT {ext}.coupon_campaign_resume($1)'), 'true', 'resume');
 SELECT matches(pg_temp.trapped('coupon_admin', :c, 'SELECT {ext}.coupon_campaign_create(''x'', 10, 1, pg_catalog.clock_timestamp(), ''2999-01-01'', ''{"kind": "FIXED", "amount": 1, "attributes": {}}''::pg_catalog.jsonb)'), '^\d+$', 'create');
+-- the routes, as PostgREST calls them
+SELECT coupon_room_create('default', 1) AS ignore \gset
+SELECT is(pg_temp.trapped('coupon_service', :c, call), expected, 'HTTP: ' || call) FROM (VALUES
+	('SELECT coupon_api.issue_async(''n'', ''trap'') OPERATOR(pg_catalog.#>) ''{data,requestId}'' IS NOT NULL', 'true'),
+	('SELECT coupon_api.issue_status(''n'', ''trap'') OPERATOR(pg_catalog.#>>) ''{data,status}''', 'WAITING'),
+	('SELECT coupon_api.issue_result(NULL, ''a'', ''trap'') OPERATOR(pg_catalog.#>>) ''{data,processed}''', 'true'),
+	('SELECT coupon_api.issue_result(''00000004-0000-8000-8000-000000000000'') OPERATOR(pg_catalog.#>>) ''{data,status}''', 'NOT_REQUESTED'),
+	('SELECT coupon_api.issue(pg_catalog.to_jsonb(7), pg_catalog.to_jsonb($1)) OPERATOR(pg_catalog.#>>) ''{data,outcome}''', NULL),
+	('SELECT coupon_api.issue_fcfs($1::pg_catalog.text, ''p'') OPERATOR(pg_catalog.->>) ''remainingStock''', '3'),
+	('SELECT coupon_api.issue_fcfs($1::pg_catalog.text, ''p'') OPERATOR(pg_catalog.#>>) ''{error,code}''', 'requested'),
+	('SELECT coupon_api.queue_enqueue(''5'') OPERATOR(pg_catalog.->>) ''order''', '1'),
+	('SELECT coupon_api.queue_order() OPERATOR(pg_catalog.#>>) ''{error,code}''', 'missing')) x(call, expected);
+SELECT is(pg_temp.trapped('coupon_admin', :c, call), expected, 'HTTP: ' || call) FROM (VALUES
+	('SELECT coupon_api.admin_coupon_policies(''"t"'', ''5'', ''1.5'') OPERATOR(pg_catalog.->>) ''maxCount''', '5'),
+	('SELECT coupon_api.admin_coupon_status(''trap'') OPERATOR(pg_catalog.->>) ''issuedCount''', '0'),
+	('SELECT coupon_api.admin_queue_status(''trap'') OPERATOR(pg_catalog.->>) ''queueSize''', '3')) x(call, expected);
+SELECT coupon_campaign_pause(:c) AS ignore \gset
+SELECT is(pg_temp.trapped('coupon_service', :c, 'SELECT coupon_api.issue_sync(''z'', ''trap'') OPERATOR(pg_catalog.#>>) ''{error,code}'''), 'paused', 'HTTP: issue-sync');
+SELECT is(pg_temp.trapped('coupon_service', :c, 'SELECT coupon_api.issue_optimistic(''c'', ''trap'') OPERATOR(pg_catalog.#>>) ''{error,code}'''), 'paused', 'HTTP: issue-optimistic');
+SELECT coupon_campaign_resume(:c) AS ignore \gset
 SELECT coupon_campaign_create('coded', 0) AS k \gset
 SELECT is(pg_temp.trapped('coupon_admin', :k, 'SELECT {ext}.coupon_codes_import($1, ARRAY[''A'', ''B'', ''A''])'), '2', 'import');
 SELECT is(pg_temp.trapped('coupon_admin', :k, 'SELECT {ext}.coupon_codes_generate($1, ''X-####'', 3)'), '3', 'generate');
