@@ -159,7 +159,7 @@ refusal_of(const CouponHold *hold)
 		window == COUPON_PAUSED ? COUPON_HOLD_PAUSED : COUPON_HOLD_PENDING;
 }
 
-/* Does the user have the unit, or else nothing stand in the way of the others? */
+/* Was the unit the user's before?  Then it stands in no way of the others. */
 static bool
 is_owned(const CouponWish *wish)
 {
