@@ -113,6 +113,8 @@ set_up_signals(void)
 	pqsignal(SIGTERM, die);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
+	/* one that came while this process was starting may have been ignored */
+	ConfigReloadPending = true;
 }
 
 /* ---- launcher ---- */

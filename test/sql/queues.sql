@@ -34,6 +34,12 @@ SELECT request_id = :'first' AS same, status, outcome FROM coupon_request(:k, 'a
 SELECT request_id = :'first' AS same, status, outcome FROM coupon_request(:k, 'a');
 SELECT coupon_request_decide();
 SELECT issued FROM coupon_status(:k);
+-- F2: an empty shard refuses no request
+SELECT coupon_campaign_create('shards', 5000) AS f \gset
+SELECT count(*) FROM coupon_issue_many(:f, ARRAY(SELECT 'i' || g FROM generate_series(1, 4997) g));
+SELECT u, status, outcome FROM generate_series(1, 4) u, coupon_request(:f, 'r' || u);
+SELECT coupon_request_decide();
+SELECT user_id, outcome FROM coupon.request WHERE campaign_id = :f ORDER BY request_id;
 -- a paused campaign keeps them waiting, a closed one ends them
 SELECT coupon_campaign_create('paused', 5) AS p \gset
 SELECT status FROM coupon_request(:p, 'a');

@@ -417,7 +417,8 @@ sub stream
 	return map {
 		my $client = $_;
 
-		start(join '', map { "\\echo call c$client-$_\n" . call($campaign, "c$client-$_") } 1 .. $n);
+		# who is told that there is no worker does not use up his calls meanwhile
+		start(join '', map { "\\echo call c$client-$_\n" . call($campaign, "c$client-$_") . "\\if :ERROR\nSELECT pg_sleep(0.02) \\g /dev/null\n\\endif\n" } 1 .. $n);
 	} 1 .. 6;
 }
 
