@@ -44,20 +44,23 @@ concerts()
 }
 
 # call_times CYCLE: the latencies (us) of the last of every CYCLE transactions
-# of a session; the first of all makes a user
+# of a session, but for the first two: one makes a user, and what a connection
+# does for the first time it plans; those of PostgREST live long
 call_times()
 {
-	awk -v cycle="$1" '$2 > 0 && $2 % cycle == cycle - 1 { print $3 }' "$scratch"/play/log*
+	awk -v cycle="$1" '$2 > 2 && $2 % cycle == 0 { print $3 }' "$scratch"/play/log*
 }
 
-# flow_times: call and latency, as the comment of concert_flow.sql says
+# flow_times FILE: call, latency, and the session's how manyth flow, as the
+# comment of concert_flow.sql says
 flow_times()
 {
 	sort -s -k 1,1n -k 2,2n "$@" | awk '
 		BEGIN { split("enqueue order - concerts schedules seats reservation pay -", call) }
-		NR == 1 || $1 != client { client = $1; step = 1 }
+		NR == 1 || $1 != client { client = $1; step = flow = 1 }
 		{ if (step == 8 && $3 >= 1e6) step = 9		# no payment
-		  if (call[step] != "-") print call[step], $3
+		  if (call[step] != "-") print call[step], $3, flow
+		  if (step == 9) flow++
 		  step = step == 3 && $3 >= 5e5 ? 2 : step % 9 + 1 }'
 }
 
@@ -149,9 +152,11 @@ concert_conserve()
 		flow_times "$log"
 	done >"$scratch/flow"
 	for call in enqueue order concerts schedules seats reservation pay; do
-		thresholds "$call" flow < <(awk -v c="$call" '$1 == c { print $2 }' "$scratch/flow")
+		thresholds "$call" flow < <(awk -v c="$call" '$1 == c && $3 > 1 { print $2 }' "$scratch/flow")
 	done
-	thresholds "any call" flow < <(cut -d ' ' -f 2 "$scratch/flow")
+	thresholds "any call" flow < <(awk '$3 > 1 { print $2 }' "$scratch/flow")
+	printf '  the first calls of the connections: %s (number, average, p95, p99, max ms)\n' \
+		"$(awk '$3 == 1 { print $2 }' "$scratch/flow" | summarize)"
 	concert_conserve
 	require law "calls in the log, as many as were answered" "$(wc -l <"$scratch/flow")" equal "$(told ok taken)"
 }
@@ -165,21 +170,22 @@ one_schedule()
 
 001_same_ten_scenario()
 {
-	local campaign users seconds
+	local campaign other users seconds
 
 	users=$(scaled "$BENCH_SESSIONS" 300)
 	scenario "001 same ten" "300 users, 150 seats, each wants seat 1, 2, ... 10 and then any, holds it and pays"
 	campaign=$(one_schedule $((users / 2)) 1)
-	scarce=("$campaign")
-	start 0 "$users" -t 60 -f "$programs/concert_same_ten.sql" -D campaign="$campaign" -D seat=0 -D try=0
+	other=$(one_schedule "$users" 1)
+	sql "CREATE TABLE bench.start AS SELECT clock_timestamp() + interval '5 s' AS at" >/dev/null
+	start 0 "$users" -t 60 -f "$programs/concert_same_ten.sql" -D campaign="$campaign" -D other="$other" -D ready=0 -D seat=0 -D try=0
 	play
 	# from the first call to the last answer
-	seconds=$(cat "$scratch"/play/log* | awk '{ end = $5 + $6 / 1e6; begin = end - $3 / 1e6
-		if (NR == 1 || begin < first) first = begin
+	seconds=$(cat "$scratch"/play/log* | awk '$2 > 1 && $3 > 20 { end = $5 + $6 / 1e6; begin = end - $3 / 1e6
+		if (!n++ || begin < first) first = begin
 		if (end > last) last = end } END { printf "%.2f", last - first }')
 	require law "errors, deadlocks among them" "$errors" equal 0
-	require law "seats sold" "$(sql "SELECT count(*) FROM coupon.issuance WHERE state = 'issued'")" equal $((users / 2))
-	require law "each to another user" "$(sql "SELECT count(DISTINCT user_id) FROM coupon.issuance")" equal $((users / 2))
+	require law "seats sold" "$(sql "SELECT count(*) FROM coupon.issuance WHERE campaign_id = $campaign AND state = 'issued'")" equal $((users / 2))
+	require law "each to another user" "$(sql "SELECT count(DISTINCT user_id) FROM coupon.issuance WHERE campaign_id = $campaign")" equal $((users / 2))
 	require law "confirmations that were told" "$(told confirmed)" equal $((users / 2))
 	require law "users who were told sold out" "$(told sold_out)" equal $((users - users / 2))
 	require law "wrong answers" "$(told wrong failed other)" equal 0
