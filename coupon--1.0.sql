@@ -41,7 +41,7 @@ CREATE TYPE coupon.issue_result AS (
 	expires_at timestamptz
 );
 COMMENT ON TYPE coupon.issue_result IS
-	'answer of an issue call; status: issued | already_issued | sold_out | busy | not_open | closed | paused | not_admitted (coupon_issue_many also: invalid)';
+	'answer of an issue call; status: issued | already_issued | sold_out | busy | not_open | closed | paused | not_admitted | held (coupon_issue_many also: invalid)';
 
 CREATE TYPE coupon.redeem_result AS (
 	user_id     text,
@@ -52,7 +52,17 @@ CREATE TYPE coupon.redeem_result AS (
 	redeemed_at timestamptz
 );
 COMMENT ON TYPE coupon.redeem_result IS
-	'answer of a redeem call; status: redeemed | already_redeemed | expired | not_issued, of a cancellation: cancelled | not_redeemed | other_order | not_issued';
+	'answer of a redeem call; status: redeemed | already_redeemed | expired | held | not_issued, of a cancellation: cancelled | not_redeemed | other_order | not_issued';
+
+CREATE TYPE coupon.hold_result AS (
+	user_id    text,
+	status     text,
+	serial     bigint,
+	label      text,
+	held_until timestamptz
+);
+COMMENT ON TYPE coupon.hold_result IS
+	'answer of a hold call; status: held | already_held | already_issued | taken | busy | limit_reached | not_open | closed | paused | not_admitted (coupon_hold_any also: sold_out, coupon_hold_many: not_held), of coupon_confirm: confirmed | already_confirmed | other_ref | lost | limit_reached | not_held | busy';
 
 -- ---------------------------------------------------------------------------
 -- Tables
@@ -71,7 +81,9 @@ CREATE TABLE coupon.campaign (
 	topic          text NOT NULL,
 	created_at     timestamptz NOT NULL DEFAULT pg_catalog.now(),
 	room_id        bigint,
-	CHECK (closes_at > opens_at)
+	labels_public  boolean NOT NULL DEFAULT false,
+	CHECK (closes_at > opens_at),
+	CHECK (coded OR NOT labels_public)
 );
 COMMENT ON TABLE coupon.campaign IS 'what is offered; its stock is the sum of its shards';
 COMMENT ON COLUMN coupon.campaign.campaign_id IS 'identifier, assigned by coupon_campaign_create';
@@ -86,6 +98,7 @@ COMMENT ON COLUMN coupon.campaign.policy IS 'discount rules, validated at creati
 COMMENT ON COLUMN coupon.campaign.topic IS 'Kafka topic of the campaign''s events';
 COMMENT ON COLUMN coupon.campaign.created_at IS 'when the campaign was created';
 COMMENT ON COLUMN coupon.campaign.room_id IS 'the waiting room that must have admitted a user before he is issued anything, null: none';
+COMMENT ON COLUMN coupon.campaign.labels_public IS 'true: the labels are no secret (seat numbers, not codes); coupon_units shows them';
 
 CREATE TABLE coupon.shard (
 	campaign_id  bigint NOT NULL REFERENCES coupon.campaign,
@@ -128,24 +141,49 @@ CREATE TABLE coupon.issuance (
 	policy      jsonb NOT NULL,
 	redeemed_at timestamptz,
 	order_ref   text,
+	held_until  timestamptz,
+	confirm_ref text,
 	CONSTRAINT issuance_serial_key PRIMARY KEY (campaign_id, serial),
 	CONSTRAINT issuance_user_key UNIQUE (campaign_id, user_id, nth),
 	FOREIGN KEY (campaign_id, shard) REFERENCES coupon.shard
 );
 CREATE INDEX issuance_due_idx ON coupon.issuance (expires_at)
 	WHERE state = 'issued' AND expires_at IS NOT NULL;
+CREATE INDEX issuance_held_idx ON coupon.issuance (campaign_id, held_until)
+	WHERE held_until IS NOT NULL;
+CREATE INDEX issuance_lapse_idx ON coupon.issuance (held_until)
+	WHERE held_until IS NOT NULL;
 COMMENT ON TABLE coupon.issuance IS 'the durable truth: this serial of this campaign belongs to this user';
 COMMENT ON COLUMN coupon.issuance.campaign_id IS 'the campaign';
 COMMENT ON COLUMN coupon.issuance.serial IS 'the unit: unique in its campaign, so it cannot be sold twice';
 COMMENT ON COLUMN coupon.issuance.shard IS 'the shard that the serial lies in';
 COMMENT ON COLUMN coupon.issuance.nth IS 'the user''s first, second, ... unit, up to per_user_limit';
-COMMENT ON COLUMN coupon.issuance.issued_at IS 'when it was issued';
+COMMENT ON COLUMN coupon.issuance.issued_at IS 'when it was issued; of a hold: when it began';
 COMMENT ON COLUMN coupon.issuance.expires_at IS 'first instant at which it can no longer be redeemed, null: never';
 COMMENT ON COLUMN coupon.issuance.user_id IS 'the owner';
-COMMENT ON COLUMN coupon.issuance.state IS 'issued | redeemed | expired';
+COMMENT ON COLUMN coupon.issuance.state IS 'issued | redeemed | expired | held (until held_until, unless it is confirmed)';
 COMMENT ON COLUMN coupon.issuance.policy IS 'the campaign''s policy as it was at that moment';
 COMMENT ON COLUMN coupon.issuance.redeemed_at IS 'when it was redeemed';
 COMMENT ON COLUMN coupon.issuance.order_ref IS 'the order that redeemed it';
+COMMENT ON COLUMN coupon.issuance.held_until IS 'of a hold: first instant at which anybody may have the unit, null: it is not a hold';
+COMMENT ON COLUMN coupon.issuance.confirm_ref IS 'the payment that confirmed the hold, null: there was none';
+
+-- Written below the executor (src/lapse.c), by position.
+CREATE TABLE coupon.lapsed_hold (
+	campaign_id bigint NOT NULL,
+	serial      bigint NOT NULL,
+	held_until  timestamptz NOT NULL,
+	user_id     text COLLATE "C" NOT NULL,
+	refused_ref text COLLATE "C"
+);
+CREATE INDEX lapsed_hold_idx ON coupon.lapsed_hold (campaign_id, serial, user_id);
+CREATE INDEX lapsed_hold_until_idx ON coupon.lapsed_hold (held_until);
+COMMENT ON TABLE coupon.lapsed_hold IS 'who held a unit that he did not pay for in time, for coupon.hold_keep: coupon_confirm asks here when a payment is late';
+COMMENT ON COLUMN coupon.lapsed_hold.campaign_id IS 'the campaign';
+COMMENT ON COLUMN coupon.lapsed_hold.serial IS 'the unit';
+COMMENT ON COLUMN coupon.lapsed_hold.held_until IS 'when the hold ran out, or the payment was refused';
+COMMENT ON COLUMN coupon.lapsed_hold.user_id IS 'who held it';
+COMMENT ON COLUMN coupon.lapsed_hold.refused_ref IS 'a payment that was refused and is to be given back: it cannot confirm anything any more; null: none was';
 
 -- No index: rows are appended to one child; the publisher reads them in order
 -- and removes what is delivered; a child without rows is truncated in rotation.
@@ -196,6 +234,7 @@ SELECT pg_catalog.pg_extension_config_dump('coupon.campaign_campaign_id_seq', ''
 SELECT pg_catalog.pg_extension_config_dump('coupon.shard', '');
 SELECT pg_catalog.pg_extension_config_dump('coupon.unit', '');
 SELECT pg_catalog.pg_extension_config_dump('coupon.issuance', '');
+SELECT pg_catalog.pg_extension_config_dump('coupon.lapsed_hold', '');
 SELECT pg_catalog.pg_extension_config_dump('coupon.dead_letter', '');
 
 -- ---------------------------------------------------------------------------
@@ -226,11 +265,11 @@ BEGIN
 			DETAIL = format('Campaign %s, user %s, nth %s, limit %s.', NEW.campaign_id, NEW.user_id, NEW.nth, user_limit),
 			HINT = 'nth counts a user''s units from 1.';
 	END IF;
-	IF NEW.state NOT IN ('issued', 'redeemed', 'expired') THEN
+	IF NEW.state NOT IN ('issued', 'redeemed', 'expired', 'held') THEN
 		RAISE check_violation USING
 			MESSAGE = 'invalid issuance state',
 			DETAIL = format('State "%s".', NEW.state),
-			HINT = 'The states are issued, redeemed and expired.';
+			HINT = 'The states are issued, redeemed, expired and held.';
 	END IF;
 	IF (NEW.state = 'redeemed') <> (NEW.order_ref IS NOT NULL)
 	   OR (NEW.state = 'redeemed') <> (NEW.redeemed_at IS NOT NULL) THEN
@@ -238,6 +277,13 @@ BEGIN
 			MESSAGE = 'order_ref and redeemed_at belong to redeemed issuances, and to no others',
 			DETAIL = format('Campaign %s, serial %s, state "%s".', NEW.campaign_id, NEW.serial, NEW.state),
 			HINT = 'Use coupon_redeem() and coupon_redeem_cancel().';
+	END IF;
+	IF (NEW.state = 'held') <> (NEW.held_until IS NOT NULL)
+	   OR NEW.state = 'held' AND (NEW.confirm_ref IS NOT NULL OR NEW.expires_at IS NOT NULL) THEN
+		RAISE check_violation USING
+			MESSAGE = 'held_until belongs to holds, and to no others; confirm_ref and expires_at do not',
+			DETAIL = format('Campaign %s, serial %s, state "%s".', NEW.campaign_id, NEW.serial, NEW.state),
+			HINT = 'Use coupon_hold(), coupon_confirm() and coupon_release().';
 	END IF;
 	RETURN NEW;
 END
@@ -286,12 +332,13 @@ END
 $$;
 COMMENT ON FUNCTION coupon.refuse_truncate() IS 'a truncation would leave the stock map behind';
 
-CREATE TRIGGER issuance_guard BEFORE INSERT OR UPDATE OF campaign_id, serial, shard, nth, state, order_ref, redeemed_at
+CREATE TRIGGER issuance_guard BEFORE INSERT OR UPDATE OF campaign_id, serial, shard, nth, state, order_ref, redeemed_at,
+	held_until, confirm_ref, expires_at
 	ON coupon.issuance
 	FOR EACH ROW EXECUTE FUNCTION coupon.issuance_guard();
 CREATE TRIGGER shard_guard BEFORE UPDATE OR DELETE ON coupon.shard
 	FOR EACH ROW EXECUTE FUNCTION coupon.shard_guard();
-CREATE TRIGGER issuance_arrived AFTER INSERT OR UPDATE OF campaign_id, user_id ON coupon.issuance
+CREATE TRIGGER issuance_arrived AFTER INSERT OR UPDATE OF campaign_id, user_id, held_until ON coupon.issuance
 	FOR EACH ROW EXECUTE FUNCTION coupon.issuance_arrived();
 CREATE TRIGGER issuance_returned AFTER DELETE OR UPDATE OF campaign_id, serial ON coupon.issuance
 	FOR EACH ROW EXECUTE FUNCTION coupon.issuance_returned();
@@ -375,6 +422,25 @@ AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION coupon_codes_generate(bigint, text, bigint) IS
 	'makes random codes, one unit each; each # of the pattern becomes one of 32 characters (5 bits), null pattern: 16 of them; returns the number made';
 
+CREATE FUNCTION coupon_units_import(campaign_id bigint, labels text[])
+RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_units_import(bigint, text[]) IS
+	'makes each label (a seat number) one unit of the campaign, with consecutive serials in the order of the array; all or nothing, a duplicate is an ERROR; unlike codes, labels are shown to everybody; returns the number imported';
+
+CREATE FUNCTION coupon_units(
+	campaign_id bigint,
+	OUT serial bigint,
+	OUT label text,
+	OUT status text,
+	OUT held_until timestamptz)
+RETURNS SETOF record
+LANGUAGE c STABLE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_units(bigint) IS
+	'every unit of the campaign in the order of serials; status: FREE | HELD | ISSUED; a hold that has run out is FREE; labels that are codes are not shown';
+
 -- ---------------------------------------------------------------------------
 -- Issuing. Not SECURITY DEFINER: the C core reads and writes the tables
 -- itself, so EXECUTE on the function is the whole privilege.
@@ -416,6 +482,89 @@ COMMENT ON FUNCTION coupon_issue_many(bigint, text[]) IS
 	'issues one unit to each user in the caller''s transaction; one answer per user, in the array''s order; numeric users: pass ids::text[]';
 
 -- ---------------------------------------------------------------------------
+-- Holding: a unit is the user's for a while, and for good once it is paid for.
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION coupon_hold(campaign_id bigint, serial bigint, user_id text, ttl interval DEFAULT '5 min')
+RETURNS coupon.hold_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_hold(bigint, bigint, text, interval) IS
+	'holds a certain unit for the user, in the caller''s transaction; the answer is in status';
+
+CREATE FUNCTION coupon_hold(campaign_id bigint, serial bigint, user_id bigint, ttl interval DEFAULT '5 min')
+RETURNS coupon.hold_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'coupon_hold_bigint';
+COMMENT ON FUNCTION coupon_hold(bigint, bigint, bigint, interval) IS
+	'coupon_hold(bigint, bigint, text, interval) for numeric users';
+
+CREATE FUNCTION coupon_hold_many(campaign_id bigint, serials bigint[], user_id text, ttl interval DEFAULT '5 min')
+RETURNS SETOF coupon.hold_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_hold_many(bigint, bigint[], text, interval) IS
+	'holds all of the units for the user, or none; one answer per serial, in the array''s order; not_held: another one was not to be had';
+
+CREATE FUNCTION coupon_hold_many(campaign_id bigint, serials bigint[], user_id bigint, ttl interval DEFAULT '5 min')
+RETURNS SETOF coupon.hold_result
+LANGUAGE sql VOLATILE PARALLEL UNSAFE
+BEGIN ATOMIC
+	SELECT * FROM @extschema@.coupon_hold_many($1, $2, $3::pg_catalog.text, $4);
+END;
+COMMENT ON FUNCTION coupon_hold_many(bigint, bigint[], bigint, interval) IS
+	'coupon_hold_many(bigint, bigint[], text, interval) for numeric users';
+
+CREATE FUNCTION coupon_hold_any(campaign_id bigint, user_id text, ttl interval DEFAULT '5 min')
+RETURNS coupon.hold_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_hold_any(bigint, text, interval) IS
+	'holds any free unit for the user; one whose limit is used up is told which he has';
+
+CREATE FUNCTION coupon_hold_any(campaign_id bigint, user_id bigint, ttl interval DEFAULT '5 min')
+RETURNS coupon.hold_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'coupon_hold_any_bigint';
+COMMENT ON FUNCTION coupon_hold_any(bigint, bigint, interval) IS
+	'coupon_hold_any(bigint, text, interval) for numeric users';
+
+CREATE FUNCTION coupon_confirm(campaign_id bigint, serial bigint, user_id text, ref text)
+RETURNS coupon.hold_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_confirm(bigint, bigint, text, text) IS
+	'makes the user''s hold an issuance, paid for by ref; one that has run out, too, while nobody else has the unit; the same ref again gets the same answer; lost, other_ref, limit_reached: an event tells whoever gives the money back';
+
+CREATE FUNCTION coupon_confirm(campaign_id bigint, serial bigint, user_id bigint, ref text)
+RETURNS coupon.hold_result
+LANGUAGE sql VOLATILE PARALLEL UNSAFE
+RETURN @extschema@.coupon_confirm($1, $2, $3::pg_catalog.text, $4);
+COMMENT ON FUNCTION coupon_confirm(bigint, bigint, bigint, text) IS
+	'coupon_confirm(bigint, bigint, text, text) for numeric users';
+
+CREATE FUNCTION coupon_release(campaign_id bigint, serial bigint, user_id text)
+RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_release(bigint, bigint, text) IS
+	'ends the user''s own hold and returns the unit to stock; false if he has none there, also of what is confirmed or has run out';
+
+CREATE FUNCTION coupon_release(campaign_id bigint, serial bigint, user_id bigint)
+RETURNS boolean
+LANGUAGE sql VOLATILE PARALLEL UNSAFE
+RETURN @extschema@.coupon_release($1, $2, $3::pg_catalog.text);
+COMMENT ON FUNCTION coupon_release(bigint, bigint, bigint) IS
+	'coupon_release(bigint, bigint, text) for numeric users';
+
+CREATE FUNCTION coupon_hold_expire(max_rows integer DEFAULT 1000)
+RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_hold_expire(integer) IS
+	'returns up to max_rows holds that have run out to stock, one event each; the sweeper worker does it all the time';
+
+-- ---------------------------------------------------------------------------
 -- After issuing
 -- ---------------------------------------------------------------------------
 
@@ -452,7 +601,7 @@ RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION coupon_revoke(bigint, text, text, bigint) IS
-	'takes the user''s unit (the given serial, or the newest one) back into stock; false if there is none; a redeemed one is an ERROR';
+	'takes the user''s unit (the given serial, or the newest one; a hold only if he has nothing else) back into stock; false if there is none; a redeemed one is an ERROR';
 
 CREATE FUNCTION coupon_revoke(campaign_id bigint, user_id bigint, reason text, serial bigint DEFAULT NULL)
 RETURNS boolean
@@ -552,12 +701,13 @@ CREATE FUNCTION coupon_status(
 	OUT answered_not_open bigint,
 	OUT answered_closed bigint,
 	OUT answered_paused bigint,
-	OUT answered_not_admitted bigint)
+	OUT answered_not_admitted bigint,
+	OUT answered_held bigint)
 RETURNS record
-LANGUAGE c VOLATILE PARALLEL UNSAFE
+LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION coupon_status(bigint) IS
-	'stock = issued + held + in_flight + remaining, now; answered_*: answers given since the server started';
+	'stock = issued + held + in_flight + remaining, now; answered_*: answers of issue calls given since the server started';
 
 CREATE FUNCTION coupon_group_status(
 	OUT workers integer,
@@ -630,16 +780,25 @@ AS $$
 	 WHERE ($1 IS NULL OR i.campaign_id = $1)
 	   AND ((i.state = 'redeemed') <> (i.order_ref IS NOT NULL) OR (i.state = 'redeemed') <> (i.redeemed_at IS NOT NULL))
 	UNION ALL
+	SELECT i.campaign_id, 'hold without its end, or the reverse', i.serial, i.user_id, i.state
+	  FROM coupon.issuance i
+	 WHERE ($1 IS NULL OR i.campaign_id = $1)
+	   AND ((i.state = 'held') <> (i.held_until IS NOT NULL)
+	        OR i.state = 'held' AND (i.confirm_ref IS NOT NULL OR i.expires_at IS NOT NULL))
+	UNION ALL
 	SELECT o.campaign_id, 'event of an issuance that is not there', o.serial, o.user_id, o.id::text
 	  FROM (SELECT e.id, e.type, e.key AS user_id, (e.payload->>'campaign_id')::bigint AS campaign_id,
 	               (e.payload->>'serial')::bigint AS serial,
 	               row_number() OVER (PARTITION BY e.payload->>'campaign_id', e.payload->>'serial'
 	                                  ORDER BY e.id DESC) AS newest
 	          FROM coupon.outbox e
-	         WHERE e.type IN ('coupon.issued', 'coupon.redeemed', 'coupon.redeem_cancelled', 'coupon.expired', 'coupon.revoked')
+	         WHERE e.type IN ('coupon.issued', 'coupon.redeemed', 'coupon.redeem_cancelled', 'coupon.expired', 'coupon.revoked',
+	                          'coupon.held', 'coupon.confirmed', 'coupon.hold_released', 'coupon.hold_expired')
 	           AND ($1 IS NULL OR e.payload->>'campaign_id' = $1::text)) o
 	  LEFT JOIN coupon.issuance i ON i.campaign_id = o.campaign_id AND i.serial = o.serial AND i.user_id = o.user_id
-	 WHERE o.newest = 1 AND (i.serial IS NULL) <> (o.type = 'coupon.revoked')
+	 WHERE o.newest = 1
+	   AND ((i.serial IS NULL) <> (o.type IN ('coupon.revoked', 'coupon.hold_released', 'coupon.hold_expired'))
+	        OR o.type = 'coupon.held' AND i.state <> 'held' OR o.type <> 'coupon.held' AND i.state = 'held')
 	UNION ALL
 	SELECT r.campaign_id, 'request with two rows', NULL, min(r.user_id), r.request_id::text
 	  FROM coupon.request r
@@ -686,6 +845,19 @@ REVOKE ALL ON FUNCTION coupon_campaign_resume(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_campaign_close(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_codes_import(bigint, text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_codes_generate(bigint, text, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_units_import(bigint, text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_units(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_hold(bigint, bigint, text, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_hold(bigint, bigint, bigint, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_hold_many(bigint, bigint[], text, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_hold_many(bigint, bigint[], bigint, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_hold_any(bigint, text, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_hold_any(bigint, bigint, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_confirm(bigint, bigint, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_confirm(bigint, bigint, bigint, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_release(bigint, bigint, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_release(bigint, bigint, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_hold_expire(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_issue(bigint, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_issue(bigint, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_issue_grouped(bigint, text) FROM PUBLIC;
@@ -708,9 +880,10 @@ REVOKE ALL ON FUNCTION coupon_group_status() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_verify(bigint) FROM PUBLIC;
 REVOKE ALL ON TYPE coupon.issue_result FROM PUBLIC;
 REVOKE ALL ON TYPE coupon.redeem_result FROM PUBLIC;
+REVOKE ALL ON TYPE coupon.hold_result FROM PUBLIC;
 
 GRANT USAGE ON SCHEMA coupon TO coupon_admin, coupon_service, coupon_reader;
-GRANT USAGE ON TYPE coupon.issue_result, coupon.redeem_result TO coupon_admin, coupon_service, coupon_reader;
+GRANT USAGE ON TYPE coupon.issue_result, coupon.redeem_result, coupon.hold_result TO coupon_admin, coupon_service, coupon_reader;
 
 -- coupon_admin prepares and repairs a sale
 GRANT EXECUTE ON FUNCTION coupon_campaign_create(text, bigint, integer, timestamptz, timestamptz, jsonb, text) TO coupon_admin;
@@ -720,6 +893,8 @@ GRANT EXECUTE ON FUNCTION coupon_campaign_resume(bigint) TO coupon_admin;
 GRANT EXECUTE ON FUNCTION coupon_campaign_close(bigint) TO coupon_admin;
 GRANT EXECUTE ON FUNCTION coupon_codes_import(bigint, text[]) TO coupon_admin;
 GRANT EXECUTE ON FUNCTION coupon_codes_generate(bigint, text, bigint) TO coupon_admin;
+GRANT EXECUTE ON FUNCTION coupon_units_import(bigint, text[]) TO coupon_admin;
+GRANT EXECUTE ON FUNCTION coupon_hold_expire(integer) TO coupon_admin;
 GRANT EXECUTE ON FUNCTION coupon_revoke(bigint, text, text, bigint) TO coupon_admin;
 GRANT EXECUTE ON FUNCTION coupon_revoke(bigint, bigint, text, bigint) TO coupon_admin;
 GRANT EXECUTE ON FUNCTION coupon_expire(integer) TO coupon_admin;
@@ -732,6 +907,16 @@ GRANT EXECUTE ON FUNCTION coupon_issue(bigint, bigint) TO coupon_admin, coupon_s
 GRANT EXECUTE ON FUNCTION coupon_issue_grouped(bigint, text) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon_issue_grouped(bigint, bigint) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon_issue_many(bigint, text[]) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon_hold(bigint, bigint, text, interval) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon_hold(bigint, bigint, bigint, interval) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon_hold_many(bigint, bigint[], text, interval) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon_hold_many(bigint, bigint[], bigint, interval) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon_hold_any(bigint, text, interval) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon_hold_any(bigint, bigint, interval) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon_confirm(bigint, bigint, text, text) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon_confirm(bigint, bigint, bigint, text) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon_release(bigint, bigint, text) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon_release(bigint, bigint, bigint) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon_redeem(bigint, text, text, bigint) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon_redeem(bigint, bigint, text, bigint) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon_redeem_cancel(bigint, text, text, bigint) TO coupon_admin, coupon_service;
@@ -740,11 +925,12 @@ GRANT EXECUTE ON FUNCTION coupon_emit(text, text, text, jsonb) TO coupon_admin, 
 
 -- everyone of the three may look; codes and payloads are for the admin alone
 GRANT EXECUTE ON FUNCTION coupon_status(bigint) TO coupon_admin, coupon_service, coupon_reader;
+GRANT EXECUTE ON FUNCTION coupon_units(bigint) TO coupon_admin, coupon_service, coupon_reader;
 GRANT EXECUTE ON FUNCTION coupon_group_status() TO coupon_admin, coupon_service, coupon_reader;
 GRANT EXECUTE ON FUNCTION coupon_outbox_status() TO coupon_admin, coupon_service, coupon_reader;
 GRANT EXECUTE ON FUNCTION coupon_verify(bigint) TO coupon_admin, coupon_reader;
 GRANT SELECT ON coupon.campaign, coupon.shard, coupon.campaign_status TO coupon_admin, coupon_service, coupon_reader;
-GRANT SELECT ON coupon.issuance TO coupon_admin, coupon_reader;
+GRANT SELECT ON coupon.issuance, coupon.lapsed_hold TO coupon_admin, coupon_reader;
 GRANT SELECT ON coupon.unit, coupon.outbox, coupon.outbox_0, coupon.outbox_1, coupon.outbox_2, coupon.dead_letter TO coupon_admin;
 
 -- ---------------------------------------------------------------------------
@@ -1168,12 +1354,12 @@ AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION coupon_queue_position(text) IS
 	'how many are served before, 0: admitted; a sign of life; when to ask again is in poll_after';
 
-CREATE FUNCTION coupon_queue_require(token text, room text DEFAULT NULL)
+CREATE FUNCTION coupon_queue_require(token text, room text DEFAULT NULL, user_id text DEFAULT NULL)
 RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_queue_require(text, text) IS
-	'ERROR unless the token is of a session that lives, in that room if one is named; a sign of life';
+COMMENT ON FUNCTION coupon_queue_require(text, text, text) IS
+	'ERROR unless the token is of a session that lives, in that room and of that user where they are given; a sign of life';
 
 CREATE FUNCTION coupon_queue_leave(token text, reason text DEFAULT 'left')
 RETURNS boolean
@@ -1224,7 +1410,7 @@ REVOKE ALL ON FUNCTION coupon_room_draw(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_campaign_require_room(bigint, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_queue_join(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_queue_position(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_queue_require(text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_queue_require(text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_queue_leave(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_queue_serve() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon_room_counts(bigint) FROM PUBLIC;
@@ -1238,7 +1424,7 @@ GRANT EXECUTE ON FUNCTION coupon_room_draw(text) TO coupon_admin, coupon_service
 GRANT EXECUTE ON FUNCTION coupon_campaign_require_room(bigint, text) TO coupon_admin;
 GRANT EXECUTE ON FUNCTION coupon_queue_join(text, text) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon_queue_position(text) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_queue_require(text, text) TO coupon_admin, coupon_service;
+GRANT EXECUTE ON FUNCTION coupon_queue_require(text, text, text) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon_queue_leave(text, text) TO coupon_admin, coupon_service;
 GRANT EXECUTE ON FUNCTION coupon_queue_serve() TO coupon_admin;
 GRANT EXECUTE ON FUNCTION coupon_room_counts(bigint) TO coupon_admin, coupon_service, coupon_reader;

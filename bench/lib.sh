@@ -75,7 +75,7 @@ drop_variants()
 	psql -qXAt -v ON_ERROR_STOP=1 <<'END'
 SET client_min_messages = warning;
 DROP EXTENSION IF EXISTS coupon CASCADE;
-SELECT format('DROP SCHEMA %I CASCADE', nspname) FROM pg_namespace WHERE nspname ~ '^(peer_|bench)' \gexec
+SELECT format('DROP SCHEMA %I CASCADE', nspname) FROM pg_namespace WHERE nspname ~ '^(peer_|bench|concert)' \gexec
 END
 }
 

@@ -189,8 +189,8 @@ coupon_campaign_changed(PG_FUNCTION_ARGS)
 
 /* ---- loading ---- */
 
-static int32
-usage_period_of(Jsonb *policy)
+int32
+coupon_policy_usage_period(Jsonb *policy)
 {
 	JsonbValue	value;
 
@@ -271,7 +271,8 @@ load_definition(int64 campaign_id, int32 visible_shards)
 		def->paused = DatumGetBool(values[Campaign_paused - 1]);
 		def->closed = !nulls[Campaign_closed_at - 1];
 		def->coded = DatumGetBool(values[Campaign_coded - 1]);
-		def->usage_period_days = usage_period_of(policy);
+		def->usage_period_days = coupon_policy_usage_period(policy);
+		def->labels_public = DatumGetBool(values[Campaign_labels_public - 1]);
 		def->room_id = nulls[Campaign_room_id - 1] ? 0 : DatumGetInt64(values[Campaign_room_id - 1]);
 
 		def->policy = MAXALIGN(sizeof(CouponDefinition));

@@ -33,6 +33,7 @@ typedef struct CouponDefinition
 	bool		paused;
 	bool		closed;
 	bool		coded;
+	bool		labels_public;	/* seats, not codes: whoever may hold may see them */
 	bool		created;		/* by this transaction: nobody else knows it */
 	Size		topic;			/* offset of a C string */
 	Size		policy_json;	/* offset of a C string */
@@ -42,6 +43,9 @@ typedef struct CouponDefinition
 #define COUPON_DEFINITION_TOPIC(def)	((const char *) (def) + (def)->topic)
 #define COUPON_DEFINITION_POLICY_JSON(def)	((const char *) (def) + (def)->policy_json)
 #define COUPON_DEFINITION_POLICY(def)	((Jsonb *) ((char *) (def) + (def)->policy))
+
+/* usage_period_days of a checked policy, 0: never expires. */
+extern int32 coupon_policy_usage_period(Jsonb *policy);
 
 /*
  * Enters a campaign for the duration of a call: pins its slot and finds its
@@ -68,6 +72,7 @@ typedef struct CouponCampaignRow
 	bool		paused;
 	bool		closed;
 	bool		coded;
+	bool		labels_public;
 	int64		stock;
 	int32		nshards;
 	char	   *topic;

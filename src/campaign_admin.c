@@ -39,7 +39,7 @@ void
 coupon_campaign_lock_row(int64 campaign_id, bool allow_closed, CouponCampaignRow *row)
 {
 	static CouponStatement lock = {
-		"SELECT paused, closed_at IS NOT NULL, coded, topic"
+		"SELECT paused, closed_at IS NOT NULL, coded, topic, labels_public"
 		"  FROM coupon.campaign WHERE campaign_id = $1 FOR NO KEY UPDATE",
 		1, {INT8OID}
 	};
@@ -56,6 +56,7 @@ coupon_campaign_lock_row(int64 campaign_id, bool allow_closed, CouponCampaignRow
 	row->closed = DatumGetBool(coupon_spi_value(0, 2, NULL));
 	row->coded = DatumGetBool(coupon_spi_value(0, 3, NULL));
 	row->topic = coupon_spi_text(0, 4);
+	row->labels_public = DatumGetBool(coupon_spi_value(0, 5, NULL));
 	row->stock = 0;
 	row->nshards = 0;
 	if (coupon_spi_execute(&last_shard, SPI_OK_SELECT, values, NULL) > 0)
@@ -205,8 +206,10 @@ coupon_campaign_add_stock(PG_FUNCTION_ARGS)
 	if (row.coded)
 		ereport(ERROR,
 				(errcode(ERRCODE_COUPON_UNIT_KIND),
-				 errmsg("units of this campaign need codes"),
-				 errdetail("Campaign %lld has codes.", (long long) campaign_id),
+				 errmsg("units of this campaign need labels"),
+				 errdetail("Campaign %lld has %s.", (long long) campaign_id,
+						   row.labels_public ? "labelled units" : "codes"),
+				 row.labels_public ? errhint("Add units with coupon_units_import().") :
 				 errhint("Add units with coupon_codes_import() or coupon_codes_generate().")));
 	coupon_campaign_add_units(campaign_id, units, &row);
 	coupon_campaign_event(campaign_id, &row, COUPON_EVENT_STOCK_ADDED, units);

@@ -17,6 +17,7 @@
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
+#include "utils/timestamp.h"
 
 #include "catalog.h"
 #include "compat.h"
@@ -88,6 +89,10 @@ coupon_catalog(void)
 		found.issuance = relation_oid(ns, "issuance");
 		found.issuance_serial_key = relation_oid(ns, "issuance_serial_key");
 		found.issuance_user_key = relation_oid(ns, "issuance_user_key");
+		found.issuance_held_idx = relation_oid(ns, "issuance_held_idx");
+		found.issuance_lapse_idx = relation_oid(ns, "issuance_lapse_idx");
+		found.lapsed_hold = relation_oid(ns, "lapsed_hold");
+		found.lapsed_hold_idx = relation_oid(ns, "lapsed_hold_idx");
 		found.outbox[0] = relation_oid(ns, "outbox_0");
 		found.outbox[1] = relation_oid(ns, "outbox_1");
 		found.outbox[2] = relation_oid(ns, "outbox_2");
@@ -182,6 +187,15 @@ coupon_key_int32(ScanKey key, int column, StrategyNumber strategy, int32 value)
 {
 	Assert(strategy == BTGreaterEqualStrategyNumber);
 	ScanKeyInit(key, column, strategy, F_INT4GE, Int32GetDatum(value));
+}
+
+void
+coupon_key_time(ScanKey key, int column, StrategyNumber strategy, TimestampTz value)
+{
+	RegProcedure procedure = strategy == BTLessEqualStrategyNumber ? F_TIMESTAMPTZ_LE :
+		strategy == BTGreaterEqualStrategyNumber ? F_TIMESTAMPTZ_GE : F_TIMESTAMPTZ_GT;
+
+	ScanKeyInit(key, column, strategy, procedure, TimestampTzGetDatum(value));
 }
 
 void

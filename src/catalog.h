@@ -7,6 +7,7 @@
 
 #include "access/genam.h"
 #include "access/skey.h"
+#include "datatype/timestamp.h"
 #include "executor/tuptable.h"
 #include "utils/relcache.h"
 #include "utils/snapshot.h"
@@ -26,6 +27,10 @@ typedef struct CouponCatalog
 	Oid			issuance;
 	Oid			issuance_serial_key;
 	Oid			issuance_user_key;
+	Oid			issuance_held_idx;
+	Oid			issuance_lapse_idx;
+	Oid			lapsed_hold;
+	Oid			lapsed_hold_idx;
 	Oid			outbox[COUPON_OUTBOX_CHILDREN];
 	Oid			request;		/* the parent of those that follow, as are all of two */
 	Oid			requests[COUPON_QUEUE_CHILDREN];
@@ -45,7 +50,8 @@ enum
 {
 	Campaign_id = 1, Campaign_name, Campaign_per_user_limit, Campaign_opens_at,
 	Campaign_closes_at, Campaign_paused, Campaign_closed_at, Campaign_coded,
-	Campaign_policy, Campaign_topic, Campaign_created_at, Campaign_room_id
+	Campaign_policy, Campaign_topic, Campaign_created_at, Campaign_room_id,
+	Campaign_labels_public
 };
 enum
 {
@@ -59,7 +65,13 @@ enum
 {
 	Issuance_campaign_id = 1, Issuance_serial, Issuance_shard, Issuance_nth,
 	Issuance_issued_at, Issuance_expires_at, Issuance_user_id, Issuance_state,
-	Issuance_policy, Issuance_redeemed_at, Issuance_order_ref, Issuance_natts = Issuance_order_ref
+	Issuance_policy, Issuance_redeemed_at, Issuance_order_ref,
+	Issuance_held_until, Issuance_confirm_ref, Issuance_natts = Issuance_confirm_ref
+};
+enum
+{
+	Lapsed_campaign_id = 1, Lapsed_serial, Lapsed_held_until, Lapsed_user_id,
+	Lapsed_refused_ref, Lapsed_natts = Lapsed_refused_ref
 };
 enum
 {
@@ -113,6 +125,7 @@ extern void coupon_scan_end_unlock(CouponScan *s);
 extern void coupon_key_int64(ScanKey key, int column, StrategyNumber strategy, int64 value);
 extern void coupon_key_int32(ScanKey key, int column, StrategyNumber strategy, int32 value);
 extern void coupon_key_uuid(ScanKey key, int column, StrategyNumber strategy, const pg_uuid_t *value);
+extern void coupon_key_time(ScanKey key, int column, StrategyNumber strategy, TimestampTz value);
 extern void coupon_key_text(ScanKey key, int column, Datum value);
 
 #endif							/* COUPON_CATALOG_H */

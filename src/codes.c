@@ -1,10 +1,12 @@
 /*
  * codes.c
- *	  Codes: labelled units, imported or generated.
+ *	  Labelled units: codes, imported or generated, and seats.
  *
  * A code is a unit: importing n codes adds n units, labelled in the order of
  * the array.  A campaign that was created with stock and has issued nothing
  * becomes a coded one with its first import, which labels its units first.
+ * Seats are the same, but that their labels are no secret, and that an import
+ * is all or nothing: a map of a hall must not lack a seat without a word.
  */
 #include "postgres.h"
 
@@ -35,35 +37,48 @@
 
 PG_FUNCTION_INFO_V1(coupon_codes_import);
 PG_FUNCTION_INFO_V1(coupon_codes_generate);
+PG_FUNCTION_INFO_V1(coupon_units_import);
 
 /*
- * Prepares a campaign for n more labelled units: makes it a coded one, or
- * finds out that it cannot be.  Returns the number of units that exist
- * without a label; 0 but for the first import into a plain campaign.
+ * Prepares a campaign for more labelled units: makes it one with codes, or
+ * with labels that are no secret, or finds out that it cannot be.  Returns the
+ * number of units that exist without a label; 0 but for the first import into
+ * a plain campaign.
  */
 static int64
-begin_labelling(int64 campaign_id, CouponCampaignRow *row)
+begin_labelling(int64 campaign_id, bool labels_public, CouponCampaignRow *row)
 {
 	static CouponStatement issued = {
 		"SELECT FROM coupon.issuance WHERE campaign_id = $1 LIMIT 1",
 		1, {INT8OID}
 	};
 	static CouponStatement update = {
-		"UPDATE coupon.campaign SET coded = true WHERE campaign_id = $1",
-		1, {INT8OID}
+		"UPDATE coupon.campaign SET coded = true, labels_public = $2 WHERE campaign_id = $1",
+		2, {INT8OID, BOOLOID}
 	};
-	Datum		values[1] = {Int64GetDatum(campaign_id)};
+	Datum		values[2] = {Int64GetDatum(campaign_id), BoolGetDatum(labels_public)};
 
 	coupon_campaign_lock_row(campaign_id, false, row);
 	if (row->coded)
+	{
+		if (row->labels_public != labels_public)
+			ereport(ERROR,
+					(errcode(ERRCODE_COUPON_UNIT_KIND),
+					 row->labels_public ? errmsg("campaign has labelled units, not codes") :
+					 errmsg("campaign has codes, not labelled units"),
+					 errdetail("Codes are secret until they are issued; labels such as seat numbers are shown to everybody. Campaign %lld cannot have both.",
+							   (long long) campaign_id),
+					 row->labels_public ? errhint("Use coupon_units_import().") :
+					 errhint("Use coupon_codes_import() or coupon_codes_generate().")));
 		return 0;
+	}
 
 	if (row->stock > 0 && coupon_spi_execute(&issued, SPI_OK_SELECT, values, NULL) > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_COUPON_UNIT_KIND),
-				 errmsg("campaign has issued units without codes"),
+				 errmsg("campaign has issued units without labels"),
 				 errdetail("Campaign %lld was created with plain units.", (long long) campaign_id),
-				 errhint("Create a campaign with stock 0 and import the codes into it.")));
+				 errhint("Create a campaign with stock 0 and import into it.")));
 	coupon_spi_execute(&update, SPI_OK_UPDATE, values, NULL);
 	return row->stock;
 }
@@ -105,25 +120,92 @@ end_labelling(int64 campaign_id, CouponCampaignRow *row, int64 labelled)
 }
 
 static void
-check_codes(text **codes, int ncodes)
+check_labels(text **labels, int nlabels, const char *noun, const char *nouns)
 {
-	for (int i = 0; i < ncodes; i++)
+	for (int i = 0; i < nlabels; i++)
 	{
-		int			length = codes[i] == NULL ? 0 : VARSIZE_ANY_EXHDR(codes[i]);
+		int			length = labels[i] == NULL ? 0 : VARSIZE_ANY_EXHDR(labels[i]);
 
-		if (codes[i] == NULL)
+		if (labels[i] == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("codes must not contain nulls"),
+					 errmsg("%s must not contain nulls", nouns),
 					 errdetail("Element %d is null.", i + 1),
-					 errhint("Remove it, for example with array_remove(codes, NULL).")));
+					 errhint("Remove it, for example with array_remove(%s, NULL).", nouns)));
 		if (length < 1 || length > COUPON_MAX_NAME)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("a code has 1 to %d bytes", COUPON_MAX_NAME),
+					 errmsg("a %s has 1 to %d bytes", noun, COUPON_MAX_NAME),
 					 errdetail("Element %d has %d.", i + 1, length),
 					 errhint("Nothing was imported; correct it and import again.")));
 	}
+}
+
+/* ERROR if one of the labels is there already, or twice in the array. */
+static void
+refuse_duplicate(int64 campaign_id, ArrayType *labels)
+{
+	static CouponStatement select = {
+		"SELECT l.label, l.times"
+		"  FROM (SELECT u.label, count(*) AS times, min(u.position) AS position"
+		"          FROM unnest($2) WITH ORDINALITY u(label, position) GROUP BY u.label) l"
+		" WHERE l.times > 1"
+		"    OR EXISTS (SELECT FROM coupon.unit x"
+		"                WHERE x.campaign_id = $1 AND x.label = l.label COLLATE \"C\")"
+		" ORDER BY l.position LIMIT 1",
+		2, {INT8OID, TEXTARRAYOID}
+	};
+	Datum		values[2];
+	char	   *label;
+
+	values[0] = Int64GetDatum(campaign_id);
+	values[1] = PointerGetDatum(labels);
+	if (coupon_spi_execute(&select, SPI_OK_SELECT, values, NULL) == 0)
+		return;
+	label = coupon_spi_text(0, 1);
+	ereport(ERROR,
+			(errcode(ERRCODE_UNIQUE_VIOLATION),
+			 errmsg("duplicate label"),
+			 DatumGetInt64(coupon_spi_value(0, 2, NULL)) > 1 ?
+			 errdetail("Label \"%s\" is in the array more than once.", label) :
+			 errdetail("Campaign %lld has a unit with label \"%s\" already.",
+					   (long long) campaign_id, label),
+			 errhint("Nothing was imported; each label belongs to one unit.")));
+}
+
+/*
+ * Makes each label a unit.  Labels that are public are all or none; of codes
+ * those that are there already are skipped.
+ */
+static int64
+import_labels(int64 campaign_id, ArrayType *labels, int nlabels, bool labels_public)
+{
+	const char *nouns = labels_public ? "labels" : "codes";
+	CouponCampaignRow row;
+	int64		unlabelled;
+	int64		labelled;
+	int64		added;
+
+	if (nlabels == 0)
+	{
+		coupon_campaign_lock_row(campaign_id, false, &row);
+		return 0;
+	}
+	unlabelled = begin_labelling(campaign_id, labels_public, &row);
+	if (labels_public)
+		refuse_duplicate(campaign_id, labels);
+	labelled = row.stock - unlabelled;
+	added = label_units(campaign_id, labelled, labels);
+	if (added < unlabelled)
+		ereport(ERROR,
+				(errcode(ERRCODE_COUPON_UNIT_KIND),
+				 errmsg("too few %s for the campaign's units", nouns),
+				 errdetail("Campaign %lld has %lld units, and the array has %lld different %s.",
+						   (long long) campaign_id, (long long) unlabelled, (long long) added, nouns),
+				 errhint("Import one for each unit in the first call, or create the campaign with stock 0.")));
+	if (added > 0)
+		end_labelling(campaign_id, &row, labelled + added);
+	return added;
 }
 
 /*
@@ -132,39 +214,17 @@ check_codes(text **codes, int ncodes)
 Datum
 coupon_codes_import(PG_FUNCTION_ARGS)
 {
-	CouponCampaignRow row;
-	int64		campaign_id;
-	int64		unlabelled;
-	int64		labelled;
 	int64		added;
 	int			ncodes;
 	text	  **codes;
 
 	coupon_require_argument(fcinfo, 0, "campaign_id");
-	campaign_id = PG_GETARG_INT64(0);
 	codes = coupon_get_text_array(fcinfo, 1, "codes", &ncodes);
-	check_codes(codes, ncodes);
+	check_labels(codes, ncodes, "code", "codes");
 	coupon_shmem_attach();
 
 	coupon_spi_connect();
-	if (ncodes == 0)
-	{
-		coupon_campaign_lock_row(campaign_id, false, &row);
-		coupon_spi_finish();
-		PG_RETURN_INT64(0);
-	}
-	unlabelled = begin_labelling(campaign_id, &row);
-	labelled = row.stock - unlabelled;
-	added = label_units(campaign_id, labelled, PG_GETARG_ARRAYTYPE_P(1));
-	if (added < unlabelled)
-		ereport(ERROR,
-				(errcode(ERRCODE_COUPON_UNIT_KIND),
-				 errmsg("too few codes for the campaign's units"),
-				 errdetail("Campaign %lld has %lld units, and the array has %lld different codes.",
-						   (long long) campaign_id, (long long) unlabelled, (long long) added),
-				 errhint("Import a code for each unit in the first call, or create the campaign with stock 0.")));
-	if (added > 0)
-		end_labelling(campaign_id, &row, labelled + added);
+	added = import_labels(PG_GETARG_INT64(0), PG_GETARG_ARRAYTYPE_P(1), ncodes, false);
 	coupon_spi_finish();
 
 	if (added < ncodes)
@@ -172,6 +232,27 @@ coupon_codes_import(PG_FUNCTION_ARGS)
 				(errmsg("%lld of %d codes were skipped as duplicates",
 						(long long) (ncodes - added), ncodes),
 				 errdetail("They are in the array more than once, or the campaign has them already.")));
+	PG_RETURN_INT64(added);
+}
+
+/*
+ * coupon_units_import(campaign_id, labels)
+ */
+Datum
+coupon_units_import(PG_FUNCTION_ARGS)
+{
+	int64		added;
+	int			nlabels;
+	text	  **labels;
+
+	coupon_require_argument(fcinfo, 0, "campaign_id");
+	labels = coupon_get_text_array(fcinfo, 1, "labels", &nlabels);
+	check_labels(labels, nlabels, "label", "labels");
+	coupon_shmem_attach();
+
+	coupon_spi_connect();
+	added = import_labels(PG_GETARG_INT64(0), PG_GETARG_ARRAYTYPE_P(1), nlabels, true);
+	coupon_spi_finish();
 	PG_RETURN_INT64(added);
 }
 
@@ -247,7 +328,7 @@ coupon_codes_generate(PG_FUNCTION_ARGS)
 	coupon_shmem_attach();
 
 	coupon_spi_connect();
-	unlabelled = begin_labelling(campaign_id, &row);
+	unlabelled = begin_labelling(campaign_id, false, &row);
 	if (units < unlabelled)
 		ereport(ERROR,
 				(errcode(ERRCODE_COUPON_UNIT_KIND),

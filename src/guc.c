@@ -16,6 +16,7 @@ int			coupon_stock_map_memory = DEFAULT_STOCK_MAP_MEMORY;
 int			coupon_max_campaigns = DEFAULT_MAX_CAMPAIGNS;
 int			coupon_sold_out_wait = DEFAULT_SOLD_OUT_WAIT;
 int			coupon_sweep_interval = DEFAULT_SWEEP_INTERVAL;
+int			coupon_hold_keep = DEFAULT_HOLD_KEEP;
 int			coupon_issuers = DEFAULT_ISSUERS;
 int			coupon_queue_memory = DEFAULT_QUEUE_MEMORY;
 int			coupon_max_queues = DEFAULT_MAX_QUEUES;
@@ -113,11 +114,19 @@ coupon_guc_define_postmaster(void)
 							NULL, NULL, NULL);
 
 	DefineCustomIntVariable("coupon.sweep_interval",
-							"How often the sweeper looks for issuances whose usage period is over.",
-							NULL,
+							"How often the sweeper looks for issuances whose usage period is over, and holds that have run out.",
+							"It looks earlier when it knows of a hold that runs out earlier.",
 							&coupon_sweep_interval,
 							DEFAULT_SWEEP_INTERVAL, MIN_SWEEP_INTERVAL, MAX_SWEEP_INTERVAL,
 							PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("coupon.hold_keep",
+							"How long it is remembered whose hold has run out.",
+							"A payment that comes later than that is answered as that of a stranger.",
+							&coupon_hold_keep,
+							DEFAULT_HOLD_KEEP, MIN_HOLD_KEEP, MAX_HOLD_KEEP,
+							PGC_SIGHUP, GUC_UNIT_S,
 							NULL, NULL, NULL);
 
 	DefineCustomIntVariable("coupon.issuers",

@@ -16,6 +16,9 @@
 #define DEFAULT_SWEEP_INTERVAL		1000			/* ms */
 #define MIN_SWEEP_INTERVAL			10
 #define MAX_SWEEP_INTERVAL			(3600 * 1000)
+#define DEFAULT_HOLD_KEEP			(24 * 3600)		/* s */
+#define MIN_HOLD_KEEP				1
+#define MAX_HOLD_KEEP				(366 * 24 * 3600)
 #define DEFAULT_GROUP_WORKERS		1
 #define MAX_GROUP_WORKERS			8				/* = COUPON_MAX_INSTANCES */
 #define DEFAULT_PUBLISH_INTERVAL	1000			/* ms */
@@ -45,6 +48,7 @@ extern int	coupon_stock_map_memory;
 extern int	coupon_max_campaigns;
 extern int	coupon_sold_out_wait;
 extern int	coupon_sweep_interval;
+extern int	coupon_hold_keep;
 extern int	coupon_issuers;
 extern int	coupon_queue_memory;
 extern int	coupon_max_queues;

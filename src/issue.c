@@ -39,6 +39,7 @@
 #include "gate.h"
 #include "guc.h"
 #include "issue.h"
+#include "lapse.h"
 #include "outbox.h"
 
 #define palloc_huge_array(type, n) \
@@ -81,6 +82,7 @@ static const char *const status_names[] = {
 	[COUPON_CLOSED] = "closed",
 	[COUPON_PAUSED] = "paused",
 	[COUPON_NOT_ADMITTED] = "not_admitted",
+	[COUPON_HELD] = "held",
 	[COUPON_INVALID] = "invalid"
 };
 
@@ -136,6 +138,27 @@ compare_items(const void *a, const void *b, void *items)
 }
 
 /*
+ * Looks a user up; holds of his that have run out are taken away first, if
+ * they stand in the way and anything may be issued.
+ */
+static CouponUserState
+look_up_user(Batch *batch, Datum user_id, CouponWait wait, CouponIssuance *found, int *room)
+{
+	for (;;)
+	{
+		CouponUserState state = coupon_lookup_user(&batch->lookup, user_id, wait, found, room);
+
+		if (state != COUPON_USER_LAPSED)
+			return state;
+		if (batch->store == NULL)
+			return COUPON_USER_MAY_HAVE;
+		PreventCommandIfReadOnly("coupon_issue()");
+		if (!coupon_lapse_serial(batch->campaign, batch->def, batch->store, found->serial))
+			return COUPON_USER_LOCKED;
+	}
+}
+
+/*
  * Looks a user up whose items are by_user[begin] to by_user[end - 1]; those
  * that may have a unit become candidates, what nothing more can come of gets
  * its outcome, and what depends on the candidates waits for the next round.
@@ -161,7 +184,7 @@ find_user_candidates(Batch *batch, int begin, int end)
 
 	if (batch->highest >= 0 && compare_users(batch->items, first, batch->highest) <= 0)
 		wait = COUPON_NO_WAIT;
-	state = coupon_lookup_user(&batch->lookup, batch->items[first].user_id, wait, &found, &room);
+	state = look_up_user(batch, batch->items[first].user_id, wait, &found, &room);
 
 	for (int i = begin; i < end; i++)
 	{
@@ -172,7 +195,7 @@ find_user_candidates(Batch *batch, int begin, int end)
 		if (state == COUPON_USER_HAS)
 		{
 			batch->items[item].issuance = found;
-			decide(batch, item, COUPON_ALREADY_ISSUED);
+			decide(batch, item, found.held_until == 0 ? COUPON_ALREADY_ISSUED : COUPON_HELD);
 		}
 		else if (state == COUPON_USER_LOCKED)
 			decide(batch, item, COUPON_BUSY);
@@ -225,8 +248,11 @@ deal_units(Batch *batch, int ncandidates)
 	int			next = 0;
 
 	if (ndealt < ncandidates)
-		ndealt += coupon_stock_take(batch->campaign, stock, ncandidates - ndealt, wait_ms,
-									batch->dealt + ndealt, &why);
+		ndealt += coupon_stock_take(batch->campaign, stock, COUPON_TO_ISSUE, ncandidates - ndealt,
+									wait_ms, batch->dealt + ndealt, &why);
+	if (ndealt < ncandidates && coupon_stock_may_lapse(batch->campaign, GetCurrentTimestamp()))
+		ndealt += coupon_lapse_take(batch->campaign, batch->def, batch->store, COUPON_TO_ISSUE,
+									ncandidates - ndealt, batch->dealt + ndealt);
 	for (int item = 0; item < batch->nitems; item++)
 	{
 		if (!batch->pending[item] || !batch->candidate[item])
@@ -313,7 +339,8 @@ insert_candidates(Batch *batch)
 			coupon_store_label(def->campaign_id, unit->serial) : NULL;
 
 		coupon_filter_add(batch->campaign, item->user_id);
-		switch (coupon_store_insert(batch->store, def, item->user_id, &item->issuance))
+		item->issuance.held_until = 0;
+		switch (coupon_store_insert(batch->store, def, item->user_id, &item->issuance, NULL))
 		{
 			case COUPON_INSERTED:
 				append_event(batch, item);
@@ -387,7 +414,8 @@ issue_batch(int64 campaign_id, CouponItem *items, int nitems, CouponWait wait,
 	batch.nitems = nitems;
 	batch.highest = -1;
 	window = coupon_issue_window(batch.def, batch.now);
-	if (window == COUPON_ISSUED && coupon_stock_sold_out(batch.campaign, batch.def))
+	if (window == COUPON_ISSUED && coupon_stock_sold_out(batch.campaign, batch.def) &&
+		!coupon_stock_may_lapse(batch.campaign, batch.now))
 	{
 		window = COUPON_SOLD_OUT;
 		coupon_filter_consider(batch.campaign, batch.def);

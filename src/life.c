@@ -54,12 +54,13 @@ typedef struct Holding
 	TimestampTz expires_at;		/* DT_NOEND: never */
 	char	   *order_ref;		/* may be NULL */
 	TimestampTz redeemed_at;	/* DT_NOEND: not redeemed */
+	TimestampTz held_until;		/* DT_NOEND: confirmed */
 } Holding;
 
 /* The columns of a Holding, for SELECT and RETURNING. */
 #define HOLDING_COLUMNS \
 	"i.campaign_id, i.user_id, c.topic, i.serial, i.state, u.label, i.policy::text," \
-	" i.issued_at, i.expires_at, i.order_ref, i.redeemed_at"
+	" i.issued_at, i.expires_at, i.order_ref, i.redeemed_at, i.held_until"
 
 static TimestampTz
 get_time(uint64 row, int column)
@@ -84,6 +85,7 @@ get_holding(uint64 row, Holding *holding)
 	holding->expires_at = get_time(row, 9);
 	holding->order_ref = coupon_spi_text(row, 10);
 	holding->redeemed_at = get_time(row, 11);
+	holding->held_until = get_time(row, 12);
 
 	/* a row that was not written by coupon may lack it */
 	if (holding->order_ref == NULL && strcmp(holding->state, "redeemed") == 0)
@@ -184,9 +186,10 @@ redeem_result(FunctionCallInfo fcinfo, const char *user_id, const char *status,
 	{
 		values[2] = Int64GetDatum(holding->serial);
 		nulls[2] = false;
-		if (holding->code != NULL)
+		/* a code is not shown before it is paid for */
+		nulls[3] = holding->code == NULL || in_state(holding, "held");
+		if (!nulls[3])
 			values[3] = CStringGetTextDatum(holding->code);
-		nulls[3] = holding->code == NULL;
 		if (holding->order_ref != NULL)
 			values[4] = CStringGetTextDatum(holding->order_ref);
 		nulls[4] = holding->order_ref == NULL;
@@ -251,6 +254,7 @@ choose_redeemable(Holding *holdings, int count, const char *order_ref, Timestamp
 	Holding    *usable = NULL;
 	Holding    *redeemed = NULL;
 	Holding    *expired = NULL;
+	Holding    *held = NULL;
 
 	for (int i = 0; i < count; i++)
 	{
@@ -265,14 +269,21 @@ choose_redeemable(Holding *holdings, int count, const char *order_ref, Timestamp
 			}
 			redeemed = redeemed ? redeemed : holding;
 		}
+		else if (in_state(holding, "held"))
+		{
+			/* not paid for; and what has run out is not his any more */
+			if (holding->held_until > now)
+				held = held ? held : holding;
+		}
 		else if (is_expired(holding, now))
 			expired = expired ? expired : holding;
 		else
 			usable = usable ? usable : holding;
 	}
 
-	*status = usable ? NULL : redeemed ? "already_redeemed" : expired ? "expired" : "not_issued";
-	return usable ? usable : redeemed ? redeemed : expired;
+	*status = usable ? NULL : redeemed ? "already_redeemed" : expired ? "expired" :
+		held ? "held" : "not_issued";
+	return usable ? usable : redeemed ? redeemed : expired ? expired : held;
 }
 
 /*
@@ -363,14 +374,22 @@ coupon_revoke(PG_FUNCTION_ARGS)
 		"DELETE FROM coupon.issuance WHERE campaign_id = $1 AND serial = $2",
 		2, {INT8OID, INT8OID}
 	};
+	static CouponStatement forget = {
+		"DELETE FROM coupon.lapsed_hold WHERE campaign_id = $1 AND serial = $2 AND user_id = $3"
+		"   AND refused_ref IS NULL",
+		3, {INT8OID, INT8OID, TEXTOID}
+	};
+	TimestampTz now;
 	int64		campaign_id;
 	char	   *user_id;
 	char	   *reason;
 	int64		serial;
 	Holding    *holdings;
 	Holding    *chosen = NULL;
+	Holding    *held = NULL;
+	Holding    *redeemed = NULL;
 	int			count;
-	Datum		values[2];
+	Datum		values[3];
 
 	coupon_require_argument(fcinfo, 0, "campaign_id");
 	campaign_id = PG_GETARG_INT64(0);
@@ -381,25 +400,36 @@ coupon_revoke(PG_FUNCTION_ARGS)
 
 	coupon_spi_connect();
 	holdings = lock_holdings(campaign_id, user_id, serial, &count);
+	now = GetCurrentTimestamp();
 	for (int i = 0; i < count; i++)
 	{
-		if (!in_state(&holdings[i], "redeemed"))
-			chosen = &holdings[i];
+		Holding    *holding = &holdings[i];
+
+		if (in_state(holding, "redeemed"))
+			redeemed = holding;
+		else if (!in_state(holding, "held"))
+			chosen = holding;
+		else if (holding->held_until > now)
+			held = holding;
 	}
-	if (chosen == NULL && count > 0)
+	if (chosen == NULL)
+		chosen = held;
+	if (chosen == NULL && redeemed != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_COUPON_REDEEMED),
 				 errmsg("cannot revoke a redeemed unit"),
 				 errdetail("Campaign %lld, user \"%s\", serial %lld was redeemed by order \"%s\".",
 						   (long long) campaign_id, user_id,
-						   (long long) holdings[count - 1].serial, holdings[count - 1].order_ref),
+						   (long long) redeemed->serial, redeemed->order_ref),
 				 errhint("Cancel the redemption first with coupon_redeem_cancel().")));
 	if (chosen != NULL)
 	{
 		values[0] = Int64GetDatum(campaign_id);
 		values[1] = Int64GetDatum(chosen->serial);
+		values[2] = CStringGetTextDatum(user_id);
 		coupon_spi_execute(&delete, SPI_OK_DELETE, values, NULL);
-		append_event(chosen, COUPON_EVENT_REVOKED, reason, GetCurrentTimestamp());
+		coupon_spi_execute(&forget, SPI_OK_DELETE, values, NULL);
+		append_event(chosen, COUPON_EVENT_REVOKED, reason, now);
 	}
 	coupon_spi_finish();
 	PG_RETURN_BOOL(chosen != NULL);
@@ -438,6 +468,10 @@ coupon_issuance_arrived(PG_FUNCTION_ARGS)
 		{
 			Datum		user_id = heap_getattr(tuple, Issuance_user_id, desc, &isnull);
 
+			Datum		held_until = heap_getattr(tuple, Issuance_held_until, desc, &isnull);
+
+			if (!isnull)
+				coupon_stock_note_hold(coupon_stock_known(campaign), DatumGetTimestampTz(held_until));
 			coupon_filter_add(campaign, PointerGetDatum(PG_DETOAST_DATUM_PACKED(user_id)));
 		}
 		coupon_campaign_leave(campaign);

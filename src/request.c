@@ -584,7 +584,7 @@ refusal_of(CouponCampaign *campaign, const CouponDefinition *def, text *user_id,
 							   &item->issuance, &room);
 	coupon_lookup_end(&lookup);
 	if (state == COUPON_USER_HAS)
-		return COUPON_ALREADY_ISSUED;
+		return item->issuance.held_until == 0 ? COUPON_ALREADY_ISSUED : COUPON_HELD;
 	if (window == COUPON_ISSUED && !coupon_gate_admits(def, PointerGetDatum(user_id)))
 		return COUPON_NOT_ADMITTED;
 	/* under whatever keys, a user keeps no more units from others than he may have */

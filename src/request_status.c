@@ -61,10 +61,9 @@ find_issuance(int64 campaign_id, int64 serial, text *user_id, CouponIssuance *is
 		Datum	   *values = scan.slot->tts_values;
 		text	   *owner;
 
-		slot_getsomeattrs(scan.slot, Issuance_user_id);
+		slot_getsomeattrs(scan.slot, Issuance_held_until);
 		owner = DatumGetTextPP(values[Issuance_user_id - 1]);
-		found = VARSIZE_ANY_EXHDR(owner) == VARSIZE_ANY_EXHDR(user_id) &&
-			memcmp(VARDATA_ANY(owner), VARDATA_ANY(user_id), VARSIZE_ANY_EXHDR(owner)) == 0;
+		found = coupon_same_text(owner, user_id) && scan.slot->tts_isnull[Issuance_held_until - 1];
 		issuance->serial = serial;
 		issuance->issued_at = DatumGetTimestampTz(values[Issuance_issued_at - 1]);
 		issuance->expires_at = scan.slot->tts_isnull[Issuance_expires_at - 1] ? DT_NOEND :
@@ -233,7 +232,7 @@ coupon_request_status_of(PG_FUNCTION_ARGS)
 		(void) coupon_lookup_user(&lookup, PointerGetDatum(user_id), COUPON_NO_WAIT,
 								  &result.item.issuance, &room);
 		coupon_lookup_end(&lookup);
-		if (result.item.issuance.serial != 0)
+		if (result.item.issuance.serial != 0 && result.item.issuance.held_until == 0)
 		{
 			result.status = COUPON_REQUEST_COMPLETED;
 			result.outcome = coupon_status_name(COUPON_ISSUED);

@@ -249,6 +249,12 @@ coupon_room_session(CouponLine *line, uint32 bucket)
 	return sessions_of(line)[bucket].number;
 }
 
+bool
+coupon_room_is_session_of(CouponLine *line, int64 number, text *user_id)
+{
+	return find_session(line, coupon_room_hash_user(user_id), number) >= 0;
+}
+
 static void
 begin_session(CouponLine *line, CouponTicket *ticket, int64 number, uint64 hash, uint32 clock)
 {

@@ -77,6 +77,9 @@ extern int64 coupon_room_session(CouponLine *line, uint32 bucket);
 
 extern uint64 coupon_room_hash_user(text *user_id);
 
+/* Is the ticket of that number the session of that user?  Under the lock. */
+extern bool coupon_room_is_session_of(CouponLine *line, int64 number, text *user_id);
+
 /* Changes; extra is the user's hash. */
 extern bool coupon_apply_join(CouponPending *change, bool committed);
 extern bool coupon_apply_join_admitted(CouponPending *change, bool committed);

@@ -298,20 +298,22 @@ find_room(text *name)
 /* ---- showing ---- */
 
 /*
- * coupon_queue_require(token, room): ERROR unless it is of a session, of that
- * room if one is given
+ * coupon_queue_require(token, room, user_id): ERROR unless it is of a session,
+ * in that room and of that user if they are given
  */
 Datum
 coupon_queue_require(PG_FUNCTION_ARGS)
 {
 	TimestampTz now = GetCurrentTimestamp();
+	const char *is = "is not a live one";
+	bool		elsewhere = false;
 	CouponTicket *ticket;
 	CouponLine *line;
-	bool		admitted = false;
-	bool		elsewhere = false;
 	Token		token;
 
 	get_token(fcinfo, &token);
+	if (!PG_ARGISNULL(2))
+		coupon_check_text(fcinfo, 2, "user_id", 1, COUPON_MAX_NAME);
 	PreventCommandDuringRecovery("coupon_queue_require()");
 	if (!PG_ARGISNULL(1))
 	{
@@ -319,18 +321,25 @@ coupon_queue_require(PG_FUNCTION_ARGS)
 		elsewhere = find_room(PG_GETARG_TEXT_PP(1)) != token.room_id;
 	}
 	ticket = elsewhere ? NULL : find_ticket(&token, now, &line);
+	if (elsewhere)
+		is = "is of another room";
 	if (ticket != NULL)
 	{
-		admitted = (ticket->flags & TICKET_ADMITTED) != 0;
+		if (!(ticket->flags & TICKET_ADMITTED))
+			is = "is still waiting";
+		else if (!PG_ARGISNULL(2) &&
+				 !coupon_room_is_session_of(line, token.number, PG_GETARG_TEXT_PP(2)))
+			is = "is another user's";
+		else
+			is = NULL;
 		ticket->seen = coupon_line_clock(now);
 		LWLockRelease(line->lock);
 	}
-	if (!admitted)
+	if (is != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_COUPON_NOT_ADMITTED),
 				 errmsg("not admitted"),
-				 errdetail("Ticket %lld of room %lld %s.", (long long) token.number, (long long) token.room_id,
-						   elsewhere ? "is of another room" : ticket == NULL ? "is not a live one" : "is still waiting"),
+				 errdetail("Ticket %lld of room %lld %s.", (long long) token.number, (long long) token.room_id, is),
 				 errhint("Join the room with coupon_queue_join(), and ask coupon_queue_position() until the position is 0.")));
 	PG_RETURN_VOID();
 }

@@ -50,10 +50,11 @@ struct CouponRows
 };
 
 /*
- * One for each table that there is, two children of two queues, so that one
- * that is open, and became invalid meanwhile, is never another's.
+ * One for each table that there is, two children of two queues, and
+ * lapsed_hold, so that one that is open, and became invalid meanwhile, is never
+ * another's.
  */
-static CouponRows cache[2 * COUPON_QUEUE_CHILDREN];
+static CouponRows cache[2 * COUPON_QUEUE_CHILDREN + 1];
 
 static CouponRows *
 find_rows(Oid table)
@@ -67,6 +68,8 @@ find_rows(Oid table)
 		if (catalog->tickets[child] == table)
 			return &cache[COUPON_QUEUE_CHILDREN + child];
 	}
+	if (catalog->lapsed_hold == table)
+		return &cache[2 * COUPON_QUEUE_CHILDREN];
 	elog(ERROR, "table %u is not of a queue", table);
 }
 

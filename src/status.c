@@ -2,7 +2,8 @@
  * status.c
  *	  What a dashboard reads: stock from the stock map, answers from counters.
  *
- * Cheap once the map is built: no table is counted.
+ * Cheap once the map is built: no table is counted.  Holds are: there are no
+ * more of them than have been begun and not paid for in their time to live.
  */
 #include "postgres.h"
 
@@ -14,6 +15,7 @@
 
 #include "arguments.h"
 #include "campaign.h"
+#include "lapse.h"
 #include "stock.h"
 
 #define STATUS_NATTS	(5 + COUPON_COUNTED_STATUSES)
@@ -29,6 +31,9 @@ coupon_status(PG_FUNCTION_ARGS)
 	CouponCampaign *campaign;
 	const CouponDefinition *def;
 	CouponStockSum sum;
+	int64		held;
+	int64		lapsed;
+	int64		gone;
 	TupleDesc	desc;
 	Datum		values[STATUS_NATTS];
 	bool		nulls[STATUS_NATTS] = {0};
@@ -42,11 +47,18 @@ coupon_status(PG_FUNCTION_ARGS)
 	campaign = coupon_campaign_enter(PG_GETARG_INT64(0), &def);
 	coupon_stock_sum(campaign, coupon_stock_open(campaign, def), &sum);
 
+	coupon_lapse_count(def, &held, &lapsed);
+
+	/* what is in flight may be counted as held, too */
+	gone = sum.units - sum.free - sum.in_flight;
+	lapsed = Min(lapsed, gone);
+	held = Min(held, gone - lapsed);
+
 	values[0] = Int64GetDatum(sum.units);
-	values[1] = Int64GetDatum(sum.units - sum.free - sum.in_flight);
-	values[2] = Int64GetDatum(0);	/* a hold is an issuance in state held; there are none yet */
+	values[1] = Int64GetDatum(gone - held - lapsed);
+	values[2] = Int64GetDatum(held);
 	values[3] = Int64GetDatum(sum.in_flight);
-	values[4] = Int64GetDatum(sum.free);
+	values[4] = Int64GetDatum(sum.free + lapsed);
 	for (int s = 0; s < COUPON_COUNTED_STATUSES; s++)
 		values[5 + s] = Int64GetDatum(pg_atomic_read_u64(&campaign->answers[s]));
 

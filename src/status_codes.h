@@ -15,10 +15,11 @@ typedef enum CouponStatus
 	COUPON_CLOSED,
 	COUPON_PAUSED,
 	COUPON_NOT_ADMITTED,		/* the campaign requires a room */
+	COUPON_HELD,				/* what the user may have is on hold for him */
 	COUPON_INVALID				/* one bad item of a batch; not counted */
 } CouponStatus;
 
-#define COUPON_COUNTED_STATUSES	(COUPON_NOT_ADMITTED + 1)
+#define COUPON_COUNTED_STATUSES	(COUPON_HELD + 1)
 
 extern const char *coupon_status_name(CouponStatus status);
 

@@ -78,6 +78,12 @@ wait_event(void)
 	return event;
 }
 
+CouponStock *
+coupon_stock_known(CouponCampaign *campaign)
+{
+	return stock_of(campaign);
+}
+
 /* ---- intents ---- */
 
 /* Ends a unit's flight; the last one to land tells those who wait for it. */
@@ -92,17 +98,42 @@ land(CouponCampaign *campaign, CouponStock *stock, CouponShard *shard, bool free
 	coupon_slot_unpin(campaign);
 }
 
-/* A unit taken: sold at commit, free again at abort. */
+/* A unit taken to be held: gone at commit, free again at abort. */
 static void
-resolve_take(CouponIntent *intent, bool committed)
+resolve_hold(CouponIntent *intent, bool committed)
 {
 	CouponStock *stock = stock_of(intent->campaign);
 
-	if (committed)
-		pg_atomic_fetch_add_u64(&intent->campaign->answers[COUPON_ISSUED], 1);
-	else
+	if (!committed)
 		clear_bit(stock, intent->shard, intent->number);
 	land(intent->campaign, stock, intent->shard, !committed);
+}
+
+/* A unit taken to be issued. */
+static void
+resolve_take(CouponIntent *intent, bool committed)
+{
+	if (committed)
+		pg_atomic_fetch_add_u64(&intent->campaign->answers[COUPON_ISSUED], 1);
+	resolve_hold(intent, committed);
+}
+
+/*
+ * A unit of which this transaction has deleted one row to insert another: at
+ * abort the old row is there again.
+ */
+static void
+resolve_inherit_hold(CouponIntent *intent, bool committed)
+{
+	land(intent->campaign, stock_of(intent->campaign), intent->shard, false);
+}
+
+static void
+resolve_inherit(CouponIntent *intent, bool committed)
+{
+	if (committed)
+		pg_atomic_fetch_add_u64(&intent->campaign->answers[COUPON_ISSUED], 1);
+	resolve_inherit_hold(intent, committed);
 }
 
 /* A unit taken in vain: free again in any case. */
@@ -140,12 +171,54 @@ resolve_return(CouponIntent *intent, bool committed)
 	land(intent->campaign, stock, shard, committed);
 }
 
+/* What a unit that this transaction has taken is recorded as. */
+static const CouponResolver takes[] = {
+	resolve_take, resolve_hold, resolve_inherit, resolve_inherit_hold
+};
+
+/* The newest, where a unit was taken and then inherited. */
+static CouponIntent *
+find_take(CouponCampaign *campaign, const CouponUnit *unit)
+{
+	CouponIntent *newest = NULL;
+
+	for (size_t i = 0; i < lengthof(takes); i++)
+	{
+		CouponIntent *intent = coupon_intent_find(takes[i], campaign, unit->shard, unit->bit);
+
+		if (newest == NULL || (intent != NULL && intent > newest))
+			newest = intent;
+	}
+	return newest;
+}
+
+static uint32
+count_mine(CouponCampaign *campaign)
+{
+	uint32		count = 0;
+
+	for (size_t i = 0; i < lengthof(takes); i++)
+		count += coupon_intent_count(takes[i], campaign);
+	return count;
+}
+
+static void
+set_unit(CouponUnit *unit, CouponShard *shard, uint32 bit)
+{
+	unit->shard = shard;
+	unit->bit = bit;
+	unit->shard_number = shard->number;
+	unit->serial = shard->first_serial + bit;
+}
+
 /* ---- taking ---- */
 
 /* Takes up to n units of a shard.  Nothing in here can throw. */
 static int
-take_from_shard(CouponCampaign *campaign, CouponShard *shard, int n, CouponUnit *units)
+take_from_shard(CouponCampaign *campaign, CouponShard *shard, CouponPurpose purpose, int n,
+				CouponUnit *units)
 {
+	CouponResolver resolver = purpose == COUPON_TO_HOLD ? resolve_hold : resolve_take;
 	pg_atomic_uint64 *words = get_words(shard);
 	int			nwords = count_words(shard);
 	uint32		start = pg_atomic_read_u32(&shard->cursor);
@@ -174,18 +247,13 @@ take_from_shard(CouponCampaign *campaign, CouponShard *shard, int n, CouponUnit 
 			while (got != 0)
 			{
 				uint32		bit = at * 64 + pg_rightmost_one_pos64(got);
-				CouponUnit *unit = &units[taken++];
 
 				got &= got - 1;
 				pg_atomic_fetch_add_u32(&shard->in_flight, 1);
 				pg_atomic_fetch_sub_u32(&shard->free, 1);
 				pg_atomic_fetch_add_u32(&campaign->pins, 1);
-				coupon_intent_push(resolve_take, campaign, shard, bit);
-
-				unit->shard = shard;
-				unit->bit = bit;
-				unit->shard_number = shard->number;
-				unit->serial = shard->first_serial + bit;
+				coupon_intent_push(resolver, campaign, shard, bit);
+				set_unit(&units[taken++], shard, bit);
 			}
 			if (taken > 0 && at != start)
 				pg_atomic_write_u32(&shard->cursor, at);
@@ -217,7 +285,8 @@ choose_home(CouponStock *stock, uint32 nshards)
 
 /* One walk over all shards, from the session's own. */
 static int
-take_from_shards(CouponCampaign *campaign, CouponStock *stock, int n, CouponUnit *units)
+take_from_shards(CouponCampaign *campaign, CouponStock *stock, CouponPurpose purpose, int n,
+				 CouponUnit *units)
 {
 	uint32		nshards = count_shards(stock);
 	uint32		home;
@@ -234,7 +303,7 @@ take_from_shards(CouponCampaign *campaign, CouponStock *stock, int n, CouponUnit
 		if (pg_atomic_read_u32(&shard->state) == 0)
 			coupon_stock_build_shard(campaign, stock, shard);
 		if (is_ready(shard) && pg_atomic_read_u32(&shard->free) > 0)
-			taken += take_from_shard(campaign, shard, n - taken, units + taken);
+			taken += take_from_shard(campaign, shard, purpose, n - taken, units + taken);
 	}
 	return taken;
 }
@@ -278,7 +347,7 @@ judge(CouponCampaign *campaign, CouponStock *stock)
 	}
 
 	/* what this transaction itself holds is not decided by waiting */
-	mine = coupon_intent_count(resolve_take, campaign);
+	mine = count_mine(campaign);
 	coming_back = count_coming_back(campaign);
 	if (in_flight > mine + coming_back)
 		/* nobody wakes those who are the last to hold something */
@@ -354,8 +423,8 @@ wait_for_change(CouponStock *stock, int wait_ms, long max_ms, TimestampTz *deadl
 }
 
 int
-coupon_stock_take(CouponCampaign *campaign, CouponStock *stock, int n, int wait_ms,
-				  CouponUnit *units, CouponShortage *why)
+coupon_stock_take(CouponCampaign *campaign, CouponStock *stock, CouponPurpose purpose, int n,
+				  int wait_ms, CouponUnit *units, CouponShortage *why)
 {
 	TimestampTz deadline = 0;
 	int			taken = 0;
@@ -368,7 +437,7 @@ coupon_stock_take(CouponCampaign *campaign, CouponStock *stock, int n, int wait_
 		Verdict		verdict;
 
 		CHECK_FOR_INTERRUPTS();
-		taken += take_from_shards(campaign, stock, n - taken, units + taken);
+		taken += take_from_shards(campaign, stock, purpose, n - taken, units + taken);
 		if (taken == n)
 			break;
 
@@ -391,18 +460,129 @@ coupon_stock_take(CouponCampaign *campaign, CouponStock *stock, int n, int wait_
 	return taken;
 }
 
+/* ---- taking a certain unit ---- */
+
+static void
+make_ready(CouponCampaign *campaign, CouponStock *stock, CouponShard *shard)
+{
+	if (is_ready(shard))
+		return;
+	do
+	{
+		coupon_stock_build_shard(campaign, stock, shard);
+		if (!is_ready(shard))	/* another session is at it */
+			(void) ConditionVariableTimedSleep(&stock->changed, 10, wait_event());
+	} while (!is_ready(shard));
+	ConditionVariableCancelSleep();
+}
+
+bool
+coupon_stock_take_serial(CouponCampaign *campaign, CouponStock *stock, int64 serial,
+						 CouponUnit *unit)
+{
+	CouponShard *shard = find_shard(stock, serial);
+	uint32		bit;
+	uint64		mask;
+	pg_atomic_uint64 *word;
+
+	if (shard == NULL)
+		elog(ERROR, "serial %lld is outside the shards", (long long) serial);
+	make_ready(campaign, stock, shard);
+	coupon_intent_reserve(1);
+
+	bit = serial - shard->first_serial;
+	mask = UINT64CONST(1) << (bit % 64);
+	word = &get_words(shard)[bit / 64];
+	set_unit(unit, shard, bit);
+	if ((pg_atomic_read_u64(word) & mask) || (pg_atomic_fetch_or_u64(word, mask) & mask))
+		return false;
+	pg_atomic_fetch_add_u32(&shard->in_flight, 1);
+	pg_atomic_fetch_sub_u32(&shard->free, 1);
+	pg_atomic_fetch_add_u32(&campaign->pins, 1);
+	coupon_intent_push(resolve_hold, campaign, shard, bit);
+	return true;
+}
+
+void
+coupon_stock_heal(CouponCampaign *campaign, CouponStock *stock, const CouponUnit *unit)
+{
+	if (pg_atomic_read_u32(&unit->shard->in_flight) == 0)
+		(void) coupon_stock_recheck_shard(campaign, stock, unit->shard);
+}
+
+void
+coupon_stock_inherit(CouponCampaign *campaign, CouponStock *stock, CouponPurpose purpose,
+					 int64 serial, CouponUnit *unit)
+{
+	CouponShard *shard = find_shard(stock, serial);
+
+	if (shard == NULL)
+		elog(ERROR, "serial %lld is outside the shards", (long long) serial);
+	coupon_intent_reserve(1);
+	set_unit(unit, shard, serial - shard->first_serial);
+	pg_atomic_fetch_add_u32(&shard->in_flight, 1);
+	pg_atomic_fetch_add_u32(&campaign->pins, 1);
+	coupon_intent_push(purpose == COUPON_TO_HOLD ? resolve_inherit_hold : resolve_inherit,
+					   campaign, shard, unit->bit);
+}
+
+bool
+coupon_stock_has_mine(CouponCampaign *campaign)
+{
+	return count_mine(campaign) + count_coming_back(campaign) > 0;
+}
+
+/* ---- holds that run out ---- */
+
+void
+coupon_stock_note_hold(CouponStock *stock, TimestampTz held_until)
+{
+	uint64		known;
+
+	pg_memory_barrier();		/* the row is in the index before this look */
+	known = pg_atomic_read_u64(&stock->lapse_at);
+	while ((TimestampTz) known > held_until &&
+		   !pg_atomic_compare_exchange_u64(&stock->lapse_at, &known, (uint64) held_until))
+		;
+}
+
+bool
+coupon_stock_may_lapse(CouponCampaign *campaign, TimestampTz now)
+{
+	return DsaPointerIsValid(campaign->stock) &&
+		(TimestampTz) pg_atomic_read_u64(&stock_of(campaign)->lapse_at) <= now;
+}
+
+void
+coupon_stock_begin_lapse(CouponStock *stock)
+{
+	pg_atomic_exchange_u64(&stock->lapse_at, (uint64) DT_NOEND);
+}
+
 /* ---- giving back ---- */
+
+void
+coupon_stock_put_back(CouponCampaign *campaign, const CouponUnit *unit)
+{
+	coupon_intent_finish(find_take(campaign, unit), false);
+}
 
 void
 coupon_stock_give_back(CouponCampaign *campaign, const CouponUnit *unit)
 {
-	coupon_intent_find(resolve_take, campaign, unit->shard, unit->bit)->resolve = resolve_vain;
+	CouponIntent *intent = find_take(campaign, unit);
+
+	/* where a row was deleted, an abort brings it back */
+	if (intent->resolve == resolve_inherit || intent->resolve == resolve_inherit_hold)
+		intent->resolve = resolve_return;
+	else
+		intent->resolve = resolve_vain;
 }
 
 void
 coupon_stock_disown(CouponCampaign *campaign, const CouponUnit *unit)
 {
-	coupon_intent_forget(coupon_intent_find(resolve_take, campaign, unit->shard, unit->bit));
+	coupon_intent_forget(find_take(campaign, unit));
 	pg_atomic_write_u32(&unit->shard->unchecked, 1);
 	land(campaign, stock_of(campaign), unit->shard, false);
 }

@@ -21,6 +21,13 @@ typedef struct CouponUnit
 	int64		serial;
 } CouponUnit;
 
+/* What a unit is taken for: units issued are counted. */
+typedef enum CouponPurpose
+{
+	COUPON_TO_ISSUE,
+	COUPON_TO_HOLD
+} CouponPurpose;
+
 /* Why fewer units were taken than wanted. */
 typedef enum CouponShortage
 {
@@ -35,6 +42,9 @@ typedef enum CouponShortage
  */
 extern CouponStock *coupon_stock_open(CouponCampaign *campaign, const CouponDefinition *def);
 
+/* The map of a campaign that has one, by campaign->stock. */
+extern CouponStock *coupon_stock_known(CouponCampaign *campaign);
+
 /* True if the campaign is known to be sold out: a few reads of shared memory. */
 extern bool coupon_stock_sold_out(CouponCampaign *campaign, const CouponDefinition *def);
 
@@ -42,8 +52,41 @@ extern bool coupon_stock_sold_out(CouponCampaign *campaign, const CouponDefiniti
  * Takes up to n units; returns how many, and why not all.  Each is given back
  * if the (sub)transaction aborts.  Waits up to wait_ms for units in flight.
  */
-extern int	coupon_stock_take(CouponCampaign *campaign, CouponStock *stock, int n,
-							  int wait_ms, CouponUnit *units, CouponShortage *why);
+extern int	coupon_stock_take(CouponCampaign *campaign, CouponStock *stock, CouponPurpose purpose,
+							  int n, int wait_ms, CouponUnit *units, CouponShortage *why);
+
+/*
+ * Takes the unit of that serial, to hold it; false if it is not free, and who
+ * has it is to be seen in the index.  The serial must exist; *unit is set
+ * anyway.
+ */
+extern bool coupon_stock_take_serial(CouponCampaign *campaign, CouponStock *stock, int64 serial,
+									 CouponUnit *unit);
+
+/* A unit was not free, but has no row: compares its shard with the index. */
+extern void coupon_stock_heal(CouponCampaign *campaign, CouponStock *stock, const CouponUnit *unit);
+
+/*
+ * Takes over a unit whose row this transaction has just deleted, to insert
+ * another one: nobody else can have it in between.
+ */
+extern void coupon_stock_inherit(CouponCampaign *campaign, CouponStock *stock,
+								 CouponPurpose purpose, int64 serial, CouponUnit *unit);
+
+/* Has this transaction units in flight?  Then others may wait for it. */
+extern bool coupon_stock_has_mine(CouponCampaign *campaign);
+
+/*
+ * When holds run out, as far as shared memory knows: may one have by now?  Who
+ * inserts a hold notes it afterwards; who looks for those that have run out
+ * begins so, and then notes the first that has not.
+ */
+extern void coupon_stock_note_hold(CouponStock *stock, TimestampTz held_until);
+extern bool coupon_stock_may_lapse(CouponCampaign *campaign, TimestampTz now);
+extern void coupon_stock_begin_lapse(CouponStock *stock);
+
+/* Gives a unit back now: no row was inserted for it. */
+extern void coupon_stock_put_back(CouponCampaign *campaign, const CouponUnit *unit);
 
 /*
  * Gives a unit back when the transaction ends, one way or the other: it was

@@ -121,6 +121,7 @@ make_stock(uint32 base)
 
 	pg_atomic_init_u64(&stock->supply, 0);
 	pg_atomic_init_u64(&stock->sold_out_at, NEVER_SOLD_OUT);
+	pg_atomic_init_u64(&stock->lapse_at, (uint64) DT_NOBEGIN);
 	pg_atomic_init_u32(&stock->nshards, 0);
 	pg_atomic_init_u32(&stock->built, 0);
 	pg_atomic_init_u32(&stock->filter_state, 0);

@@ -45,6 +45,7 @@ struct CouponStock
 {
 	pg_atomic_uint64 supply;	/* raised whenever units become free */
 	pg_atomic_uint64 sold_out_at;	/* supply at which all was gone */
+	pg_atomic_uint64 lapse_at;	/* a time; no hold runs out before */
 	pg_atomic_uint32 nshards;
 	pg_atomic_uint32 built;		/* the shard built last */
 	ConditionVariable changed;

@@ -42,28 +42,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "locks.h"
-#include "store.h"
-
-/*
- * What an insertion needs of the executor is prepared once per session, and
- * again after the table or its indexes change.  Relations are opened for each
- * call.
- */
-struct CouponStore
-{
-	bool		valid;
-	uint64		invalidations;
-	Oid			relid;
-	MemoryContext context;
-	EState	   *estate;
-	ResultRelInfo *relinfo;
-	Oid		   *indexes;
-	int			nindexes;
-	bool		lasting;		/* no index keeps pointers in its IndexInfo */
-	TupleTableSlot *slot;		/* the row to insert */
-	bool		checks;			/* the table has CHECK constraints */
-	text	   *issued;			/* the state of a new row */
-};
+#include "store_table.h"
 
 static CouponStore store_cache;
 
@@ -121,6 +100,33 @@ refuse_foreign_parts(Relation rel)
 	}
 }
 
+/*
+ * A trigger that an update or a deletion below the executor would pass over:
+ * also what a foreign key that references the table has put there.
+ */
+static const char *
+find_foreign_change(Relation rel)
+{
+	static const char *const ours[] = {"issuance_guard", "issuance_arrived", "issuance_returned"};
+	TriggerDesc *triggers = rel->trigdesc;
+
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
+	{
+		Trigger    *trigger = &triggers->triggers[i];
+		bool		known = trigger->tgisinternal && trigger->tgconstrrelid == coupon_catalog()->shard;
+
+		if (trigger->tgenabled == TRIGGER_DISABLED ||
+			!(TRIGGER_FOR_UPDATE(trigger->tgtype) || TRIGGER_FOR_DELETE(trigger->tgtype)))
+			continue;
+		for (size_t k = 0; k < lengthof(ours) && !trigger->tgisinternal; k++)
+			known |= strcmp(trigger->tgname, ours[k]) == 0;
+		if (!known)
+			return pstrdup(trigger->tgisinternal ? get_constraint_name(trigger->tgconstraint) :
+						   trigger->tgname);
+	}
+	return NULL;
+}
+
 static void
 prepare_store(CouponStore *store, Relation rel)
 {
@@ -166,6 +172,8 @@ prepare_store(CouponStore *store, Relation rel)
 	store->slot = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
 	store->checks = desc->constr != NULL && desc->constr->num_check > 0;
 	store->issued = cstring_to_text("issued");
+	store->held = cstring_to_text("held");
+	store->foreign_change = find_foreign_change(rel);
 	MemoryContextSwitchTo(oldcontext);
 
 	/*
@@ -209,16 +217,25 @@ coupon_store_close(CouponStore *store)
 
 /* ---- finding ---- */
 
-static void
-read_issuance(TupleTableSlot *slot, CouponIssuance *issuance)
+bool
+coupon_same_text(const text *a, const text *b)
 {
-	slot_getsomeattrs(slot, Issuance_expires_at);
+	return VARSIZE_ANY_EXHDR(a) == VARSIZE_ANY_EXHDR(b) &&
+		memcmp(VARDATA_ANY(a), VARDATA_ANY(b), VARSIZE_ANY_EXHDR(a)) == 0;
+}
+
+void
+coupon_store_read(TupleTableSlot *slot, CouponIssuance *issuance)
+{
+	slot_getsomeattrs(slot, Issuance_held_until);
 	issuance->serial = DatumGetInt64(slot->tts_values[Issuance_serial - 1]);
 	issuance->shard = DatumGetInt32(slot->tts_values[Issuance_shard - 1]);
 	issuance->nth = DatumGetInt32(slot->tts_values[Issuance_nth - 1]);
 	issuance->issued_at = DatumGetTimestampTz(slot->tts_values[Issuance_issued_at - 1]);
 	issuance->expires_at = slot->tts_isnull[Issuance_expires_at - 1] ? DT_NOEND :
 		DatumGetTimestampTz(slot->tts_values[Issuance_expires_at - 1]);
+	issuance->held_until = slot->tts_isnull[Issuance_held_until - 1] ? 0 :
+		DatumGetTimestampTz(slot->tts_values[Issuance_held_until - 1]);
 	issuance->code = NULL;
 }
 
@@ -231,10 +248,46 @@ typedef struct Undecided
 } Undecided;
 
 /*
+ * What a row waits for: its insertion, or, of a hold that has run out, what
+ * another transaction makes of it.
+ */
+static void
+note_undecided(CouponLookup *lookup, const CouponIssuance *row, Undecided *pending)
+{
+	pending->xid = lookup->dirty.xmin;
+	if (!TransactionIdIsValid(pending->xid) &&
+		row->held_until != 0 && row->held_until <= lookup->now)
+		pending->xid = lookup->dirty.xmax;
+	pending->token = lookup->dirty.speculativeToken;
+	pending->tid = lookup->slot->tts_tid;
+}
+
+/* What a row says of its user, once all of its versions have been seen. */
+static void
+judge_row(CouponLookup *lookup, const CouponIssuance *row, const Undecided *pending,
+		  CouponIssuance *found, CouponIssuance *lapsed, Undecided *undecided)
+{
+	if (TransactionIdIsValid(pending->xid))
+		*undecided = *pending;
+	else if (row->held_until == 0)
+	{
+		if (found->held_until != 0)
+			*found = *row;
+	}
+	else if (row->held_until <= lookup->now)
+		*lapsed = *row;
+	else if (lookup->hold.serial == 0)
+		lookup->hold = *row;
+}
+
+/*
  * One look at a user's rows, from the highest nth down.  Fills *found with
  * the newest row, or with a free nth; *undecided with a row to wait for, if
  * only that one stands in the way.  A row that is being updated has two live
  * versions with the same nth; it is there whatever becomes of the update.
+ *
+ * Where nothing is free, a hold that has run out comes before all else, then
+ * issuances, then holds.
  */
 static CouponUserState
 look_at_user(CouponLookup *lookup, Datum user_id, CouponIssuance *found, int *room,
@@ -242,31 +295,46 @@ look_at_user(CouponLookup *lookup, Datum user_id, CouponIssuance *found, int *ro
 {
 	int32		limit = lookup->def->per_user_limit;
 	TupleTableSlot *slot = lookup->slot;
-	Undecided	pending = {0};	/* of the nth being looked at */
+	Undecided	pending = {0};	/* of the row being looked at */
+	CouponIssuance row = {0};	/* that with the nth seen last */
+	CouponIssuance lapsed = {0};
 	int32		below = 0;		/* the nth seen last, 0: none yet */
 
 	*room = 1;
 	undecided->xid = InvalidTransactionId;
+	lookup->hold.serial = 0;
 	coupon_key_text(&lookup->keys[1], 2, user_id);
 	index_rescan(lookup->scan, lookup->keys, 2, NULL, 0);
 
 	while (index_getnext_slot(lookup->scan, BackwardScanDirection, slot))
 	{
-		TransactionId inserter = lookup->dirty.xmin;
 		bool		isnull;
 		int32		nth = DatumGetInt32(slot_getattr(slot, Issuance_nth, &isnull));
 
 		CHECK_FOR_INTERRUPTS();
 		if (nth == below)
 		{
-			if (!TransactionIdIsValid(inserter))
-				pending.xid = InvalidTransactionId;
+			/* the version that is there if the update of the row is undone */
+			if (!TransactionIdIsValid(lookup->dirty.xmin))
+			{
+				coupon_store_read(slot, &row);
+				note_undecided(lookup, &row, &pending);
+				if (found->nth == nth)
+					*found = row;
+			}
 			continue;
 		}
+		if (below != 0)
+		{
+			judge_row(lookup, &row, &pending, found, &lapsed, undecided);
+			if (nth < below - 1)
+				break;			/* a gap that a revocation left */
+		}
 
+		coupon_store_read(slot, &row);
 		if (below == 0)
 		{
-			read_issuance(slot, found);
+			*found = row;
 			if (nth < limit)
 			{
 				found->nth = nth + 1;
@@ -274,25 +342,44 @@ look_at_user(CouponLookup *lookup, Datum user_id, CouponIssuance *found, int *ro
 				return COUPON_USER_MAY_HAVE;
 			}
 		}
-		else if (nth < below - 1)
-			break;				/* a gap that a revocation left */
 		below = nth;
-
-		if (TransactionIdIsValid(pending.xid))
-			*undecided = pending;
-		pending.xid = inserter;
-		pending.token = lookup->dirty.speculativeToken;
-		pending.tid = slot->tts_tid;
+		note_undecided(lookup, &row, &pending);
 	}
-	if (TransactionIdIsValid(pending.xid))
-		*undecided = pending;
+	if (below > 0)
+		judge_row(lookup, &row, &pending, found, &lapsed, undecided);
 
-	if (below == 1)
-		return COUPON_USER_HAS;
-	if (below == 0)
-		*room = limit;
-	found->nth = below == 0 ? 1 : below - 1;
-	return COUPON_USER_MAY_HAVE;
+	if (below != 1)
+	{
+		if (below == 0)
+			*room = limit;
+		found->nth = below == 0 ? 1 : below - 1;
+		return COUPON_USER_MAY_HAVE;
+	}
+	if (lapsed.serial != 0)
+	{
+		*found = lapsed;
+		undecided->xid = InvalidTransactionId;
+		return COUPON_USER_LAPSED;
+	}
+	if (found->held_until != 0 && lookup->hold.serial != 0)
+		*found = lookup->hold;
+	return COUPON_USER_HAS;
+}
+
+Relation
+coupon_store_index(CouponStore *store, Oid oid, const char *name)
+{
+	for (int i = 0; i < store->relinfo->ri_NumIndices; i++)
+	{
+		if (store->indexes[i] == oid)
+			return store->relinfo->ri_IndexRelationDescs[i];
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("index coupon.%s is missing", name),
+			 errdetail("It is not among the indexes of the table that are ready."),
+			 errhint("Without it a unit could be issued twice: restore the constraint.")));
+	pg_unreachable();
 }
 
 /* The relations of an open store, or opened for reading alone. */
@@ -310,18 +397,7 @@ open_relations(CouponLookup *lookup)
 	}
 
 	lookup->heap = store->relinfo->ri_RelationDesc;
-	lookup->index = NULL;
-	for (int i = 0; i < store->relinfo->ri_NumIndices; i++)
-	{
-		if (store->indexes[i] == catalog->issuance_user_key)
-			lookup->index = store->relinfo->ri_IndexRelationDescs[i];
-	}
-	if (lookup->index == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("index coupon.issuance_user_key is missing"),
-				 errdetail("It is not among the indexes of the table that are ready."),
-				 errhint("Without it a user could get two units: restore the constraint.")));
+	lookup->index = coupon_store_index(store, catalog->issuance_user_key, "issuance_user_key");
 }
 
 void
@@ -365,11 +441,13 @@ coupon_lookup_user(CouponLookup *lookup, Datum user_id, CouponWait wait,
 	for (;;)
 	{
 		Undecided	undecided;
-		CouponUserState state = look_at_user(lookup, user_id, found, room, &undecided);
+		CouponUserState state;
 
+		lookup->now = GetCurrentTimestamp();
+		state = look_at_user(lookup, user_id, found, room, &undecided);
 		if (state == COUPON_USER_MAY_HAVE || !TransactionIdIsValid(undecided.xid))
 		{
-			if (state == COUPON_USER_HAS && def->coded)
+			if (state == COUPON_USER_HAS && found->held_until == 0 && def->coded)
 				found->code = coupon_store_label(def->campaign_id, found->serial);
 			return state;
 		}
@@ -388,6 +466,42 @@ coupon_lookup_user(CouponLookup *lookup, Datum user_id, CouponWait wait,
 			XactLockTableWait(undecided.xid, lookup->heap,
 							  &undecided.tid, XLTW_InsertIndex);
 	}
+}
+
+int
+coupon_lookup_numbers(CouponLookup *lookup, Datum user_id, int wanted, int32 *nths,
+					  bool *undecided, int64 *lapsed)
+{
+	int32		limit = lookup->def->per_user_limit;
+	uint8		used[COUPON_MAX_PER_USER_LIMIT / 8 + 1];
+	TupleTableSlot *slot = lookup->slot;
+	int			nfound = 0;
+
+	*undecided = false;
+	*lapsed = 0;
+	memset(used, 0, Min(limit, COUPON_MAX_PER_USER_LIMIT) / 8 + 1);
+	lookup->now = GetCurrentTimestamp();
+	coupon_key_text(&lookup->keys[1], 2, user_id);
+	index_rescan(lookup->scan, lookup->keys, 2, NULL, 0);
+	while (index_getnext_slot(lookup->scan, ForwardScanDirection, slot))
+	{
+		CouponIssuance row;
+
+		CHECK_FOR_INTERRUPTS();
+		coupon_store_read(slot, &row);
+		if (row.nth >= 1 && row.nth <= COUPON_MAX_PER_USER_LIMIT)
+			used[(row.nth - 1) / 8] |= 1 << ((row.nth - 1) % 8);
+		if (TransactionIdIsValid(lookup->dirty.xmin) || TransactionIdIsValid(lookup->dirty.xmax))
+			*undecided = true;
+		else if (row.held_until != 0 && row.held_until <= lookup->now)
+			*lapsed = row.serial;
+	}
+	for (int32 nth = 1; nth <= limit && nfound < wanted; nth++)
+	{
+		if (!(used[(nth - 1) / 8] & (1 << ((nth - 1) % 8))))
+			nths[nfound++] = nth;
+	}
+	return nfound;
 }
 
 text *
@@ -415,9 +529,10 @@ coupon_store_label(int64 campaign_id, int64 serial)
 
 static void
 fill_slot(CouponStore *store, const CouponDefinition *def, Datum user_id,
-		  const CouponIssuance *issuance)
+		  const CouponIssuance *issuance, text *confirm_ref)
 {
 	TupleTableSlot *slot = store->slot;
+	bool		held = issuance->held_until != 0;
 	Datum	   *values = slot->tts_values;
 	bool	   *nulls = slot->tts_isnull;
 
@@ -433,7 +548,11 @@ fill_slot(CouponStore *store, const CouponDefinition *def, Datum user_id,
 	values[Issuance_expires_at - 1] = TimestampTzGetDatum(issuance->expires_at);
 	nulls[Issuance_expires_at - 1] = issuance->expires_at == DT_NOEND;
 	values[Issuance_user_id - 1] = user_id;
-	values[Issuance_state - 1] = PointerGetDatum(store->issued);
+	values[Issuance_state - 1] = PointerGetDatum(held ? store->held : store->issued);
+	values[Issuance_held_until - 1] = TimestampTzGetDatum(issuance->held_until);
+	nulls[Issuance_held_until - 1] = !held;
+	values[Issuance_confirm_ref - 1] = PointerGetDatum(confirm_ref);
+	nulls[Issuance_confirm_ref - 1] = confirm_ref == NULL;
 	values[Issuance_policy - 1] = PointerGetDatum(COUPON_DEFINITION_POLICY(def));
 	ExecStoreVirtualTuple(slot);
 }
@@ -454,6 +573,24 @@ set_user_lock(LOCKTAG *tag, const CouponDefinition *def, Datum user_id)
 	tag->locktag_field4 = COUPON_LOCK_USER;
 	tag->locktag_type = LOCKTAG_USERLOCK;
 	tag->locktag_lockmethodid = USER_LOCKMETHOD;
+}
+
+void
+coupon_store_lock_user(const CouponDefinition *def, Datum user_id)
+{
+	LOCKTAG		tag;
+
+	set_user_lock(&tag, def, user_id);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+}
+
+void
+coupon_store_unlock_user(const CouponDefinition *def, Datum user_id)
+{
+	LOCKTAG		tag;
+
+	set_user_lock(&tag, def, user_id);
+	LockRelease(&tag, ExclusiveLock, false);
 }
 
 /*
@@ -482,27 +619,25 @@ withdraw_row(Relation rel, TupleTableSlot *slot, List *conflicting)
 
 CouponInsertion
 coupon_store_insert(CouponStore *store, const CouponDefinition *def, Datum user_id,
-					const CouponIssuance *issuance)
+					const CouponIssuance *issuance, text *confirm_ref)
 {
 	Relation	rel = store->relinfo->ri_RelationDesc;
 	TupleTableSlot *slot = store->slot;
 	CouponInsertion result = COUPON_INSERTED;
 	List	   *conflicting;
 	bool		conflict;
-	LOCKTAG		tag;
 
-	fill_slot(store, def, user_id, issuance);
+	fill_slot(store, def, user_id, issuance, confirm_ref);
 	slot->tts_tableOid = RelationGetRelid(rel);
 	if (store->checks)
 		ExecConstraints(store->relinfo, slot, store->estate);
 
-	set_user_lock(&tag, def, user_id);
-	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	coupon_store_lock_user(def, user_id);
 	table_tuple_insert(rel, slot, GetCurrentCommandId(true), 0, NULL);
 	conflicting = coupon_insert_index_tuples(store->relinfo, slot, store->estate, &conflict);
 	if (conflicting != NIL)
 		result = withdraw_row(rel, slot, conflicting);
-	LockRelease(&tag, ExclusiveLock, false);
+	coupon_store_unlock_user(def, user_id);
 
 	list_free(conflicting);
 	ResetPerTupleExprContext(store->estate);

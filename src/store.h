@@ -15,8 +15,9 @@ typedef struct CouponIssuance
 	int64		serial;
 	int32		shard;
 	int32		nth;
-	TimestampTz issued_at;
+	TimestampTz issued_at;		/* of a hold: when it began */
 	TimestampTz expires_at;		/* DT_NOEND: never */
+	TimestampTz held_until;		/* 0: it is not a hold */
 	text	   *code;			/* NULL: the campaign has no codes */
 } CouponIssuance;
 
@@ -31,7 +32,8 @@ typedef enum CouponWait
 typedef enum CouponUserState
 {
 	COUPON_USER_MAY_HAVE,		/* found->nth is free */
-	COUPON_USER_HAS,			/* *found is the newest issuance */
+	COUPON_USER_HAS,			/* *found is the newest issuance, or hold if there is none */
+	COUPON_USER_LAPSED,			/* one of his holds, *found, has run out but is still there */
 	COUPON_USER_LOCKED			/* an undecided row, and COUPON_NO_WAIT */
 } CouponUserState;
 
@@ -50,11 +52,23 @@ extern CouponStore *coupon_store_open(void);
 extern void coupon_store_close(CouponStore *store);
 
 /*
- * Inserts an issuance for a user who was looked up.  Of one that conflicts
- * nothing is left, but that others cannot know before the transaction ends.
+ * Inserts an issuance for a user who was looked up, a hold if it says so;
+ * confirm_ref: the payment that it begins with, or NULL.  Of one that
+ * conflicts nothing is left, but that others cannot know before the
+ * transaction ends.
  */
 extern CouponInsertion coupon_store_insert(CouponStore *store, const CouponDefinition *def,
-										   Datum user_id, const CouponIssuance *issuance);
+										   Datum user_id, const CouponIssuance *issuance,
+										   text *confirm_ref);
+
+/*
+ * While a user of a campaign is locked no other session inserts a row for
+ * him.  Not to be held while waiting for anything.
+ */
+extern void coupon_store_lock_user(const CouponDefinition *def, Datum user_id);
+extern void coupon_store_unlock_user(const CouponDefinition *def, Datum user_id);
+
+extern bool coupon_same_text(const text *a, const text *b);
 
 /* Look-ups of users: the index is opened once for all of a call. */
 typedef struct CouponLookup
@@ -67,6 +81,8 @@ typedef struct CouponLookup
 	TupleTableSlot *slot;
 	ScanKeyData keys[2];
 	SnapshotData dirty;
+	TimestampTz now;			/* holds are judged by it; of the last look-up */
+	CouponIssuance hold;		/* serial 0: no live hold was seen; may not be the only one */
 } CouponLookup;
 
 extern void coupon_lookup_begin(CouponLookup *lookup, const CouponDefinition *def,
@@ -82,6 +98,73 @@ extern void coupon_lookup_pause(CouponLookup *lookup);
  */
 extern CouponUserState coupon_lookup_user(CouponLookup *lookup, Datum user_id,
 										  CouponWait wait, CouponIssuance *found, int *room);
+
+/*
+ * Which numbers the user can have more units under: up to wanted of them go to
+ * nths.  Never waits; undecided: more may come free with other transactions.
+ * *lapsed is the serial of a hold of his that has run out, 0 if there is none.
+ */
+extern int	coupon_lookup_numbers(CouponLookup *lookup, Datum user_id, int wanted, int32 *nths,
+								  bool *undecided, int64 *lapsed);
+
+/* What the index says of a serial. */
+typedef enum CouponSeatState
+{
+	COUPON_SEAT_FREE,			/* there is no row */
+	COUPON_SEAT_UNDECIDED,		/* a running transaction inserts, changes or deletes it */
+	COUPON_SEAT_HELD,
+	COUPON_SEAT_LAPSED,			/* a hold that has run out */
+	COUPON_SEAT_ISSUED
+} CouponSeatState;
+
+/*
+ * Look-ups of serials, and what is done to the row found last, which stays
+ * pinned until the next look-up.
+ */
+typedef struct CouponSeats
+{
+	const CouponDefinition *def;
+	CouponStore *store;
+	Relation	index;
+	IndexScanDesc scan;
+	TupleTableSlot *slot;
+	ScanKeyData keys[2];
+	SnapshotData dirty;
+
+	/* of the row found last; not those of a free serial */
+	CouponSeatState state;
+	CouponIssuance issuance;	/* without its code */
+	text	   *user_id;
+	text	   *confirm_ref;	/* may be NULL */
+	TransactionId xid;			/* whose end an undecided row waits for */
+	uint32		token;			/* of a speculative insertion */
+} CouponSeats;
+
+/* ERROR where foreign triggers would have to fire. */
+extern void coupon_seats_begin(CouponSeats *seats, const CouponDefinition *def, CouponStore *store);
+extern void coupon_seats_end(CouponSeats *seats);
+
+/* Keeps no page pinned until the next look-up. */
+extern void coupon_seats_pause(CouponSeats *seats);
+extern CouponSeatState coupon_seats_find(CouponSeats *seats, int64 serial, TimestampTz now);
+
+/* Waits for the transaction that an undecided row depends on. */
+extern void coupon_seats_wait(CouponSeats *seats);
+
+/*
+ * Deletes the row found last.  False if another transaction has changed or
+ * locked it meanwhile: look again.  Without wait, also if one may yet.
+ */
+extern bool coupon_seats_remove(CouponSeats *seats, CouponWait wait);
+
+/* The policy of the row found last: what was promised when it was held. */
+extern Jsonb *coupon_seats_policy(CouponSeats *seats);
+
+/*
+ * Makes the hold found last an issuance; sets what changes in *seats.  Waits
+ * for whoever has locked it; false if it was changed: look again.
+ */
+extern bool coupon_seats_confirm(CouponSeats *seats, TimestampTz now, text *confirm_ref);
 
 /* The label of a serial, NULL if it has none. */
 extern text *coupon_store_label(int64 campaign_id, int64 serial);

@@ -30,6 +30,7 @@ checked()
 
 	for ((try = 0; ; try++)); do
 		measure grouped "$1" "$BENCH_SECONDS"
+		[ "$calls" -gt 0 ] || die "no call was done at $1 clients: the machine is too busy"
 		[ "$rows" = "$calls" ] || die "void, grouped at $1 clients: $calls calls issued $rows rows"
 		again "$try" || break
 	done
@@ -48,7 +49,7 @@ with_clients()
 		for clients in 64 200 200 64; do
 			prepare_variant grouped
 			checked "$clients"
-			[ "$clients" = 64 ] && few=$((few + rate)) || many=$((many + rate))
+			if [ "$clients" = 64 ]; then few=$((few + rate)); else many=$((many + rate)); fi
 			detail+="${detail:+, }$clients: $rate"
 		done
 		awk -v a="$many" -v b="$few" 'BEGIN { print a / b }' >>"$scratch/ratios"
@@ -95,10 +96,14 @@ with_rows()
 
 	detail=
 	for state in empty full full empty; do
-		[ "$state" = full ] && [ "$full" != 0 ] || prepare_variant grouped
-		[ "$state" = empty ] || [ "$full" != 0 ] || fill
+		if [ "$state" = empty ] || [ "$full" = 0 ]; then
+			prepare_variant grouped
+		fi
+		if [ "$state" = full ] && [ "$full" = 0 ]; then
+			fill
+		fi
 		checked 64
-		[ "$state" = empty ] && empty=$((empty + rate)) || full=$((full + rate))
+		if [ "$state" = empty ]; then empty=$((empty + rate)); else full=$((full + rate)); fi
 		detail+="${detail:+, }$state $rate"
 	done
 	figure "grouped with $BENCH_ROWS issuances / in an empty table" \

@@ -291,7 +291,7 @@ print_answers()
 {
 	local answer line=
 
-	for answer in accepted issued already_issued sold_out busy; do
+	for answer in ok accepted issued held confirmed already_issued taken limit_reached sold_out busy; do
 		[ -z "${count[$answer]:-}" ] || line+="${answer//_/ } ${count[$answer]}, "
 	done
 	for answer in full closed paused not_open not_admitted; do

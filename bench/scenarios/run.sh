@@ -11,6 +11,8 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 # shellcheck source=bench/scenarios/sources.sh
 . "$(dirname "${BASH_SOURCE[0]}")/sources.sh"
+# shellcheck source=bench/scenarios/concert.sh
+. "$(dirname "${BASH_SOURCE[0]}")/concert.sh"
 
 need_server "$@"
 begin_scenarios

@@ -232,10 +232,16 @@ policy_003='{"kind": "FIXED", "amount": 1000, "min_order_amount": 5000, "usage_p
 
 # ---- 004: spike ----
 
+# 500 units, or so many that they are sold out when shortened
+spike_stock()
+{
+	awk -v a="$BENCH_SCALE" -v b="$BENCH_SESSIONS" 'BEGIN { n = int(500 * a * b) + 1; print (n < 500 ? n : 500) }'
+}
+
 004_smoke_scenario()
 {
 	scenario "004 smoke" "10 sessions, 30 s, coupon_request"
-	scarce=("$(campaign 500)")
+	scarce=("$(campaign "$(spike_stock)")")
 	sampling=0.1
 	sessions "0:10 30:10" 0 request_stock -D campaign="${scarce[0]}" -D users=100000
 	play
@@ -246,7 +252,7 @@ policy_003='{"kind": "FIXED", "amount": 1000, "min_order_amount": 5000, "usage_p
 004_load_scenario()
 {
 	scenario "004 load" "0-50-100-0 sessions over 2 min, coupon_request"
-	scarce=("$(campaign 500)")
+	scarce=("$(campaign "$(spike_stock)")")
 	sampling=0.1
 	sessions "40:50 40:100 40:0" 0 request_stock -D campaign="${scarce[0]}" -D users=100000
 	play
@@ -258,7 +264,7 @@ policy_003='{"kind": "FIXED", "amount": 1000, "min_order_amount": 5000, "usage_p
 004_stress_scenario()
 {
 	scenario "004 stress" "0-100-200-300-0 sessions over 5 min, coupon_request"
-	scarce=("$(campaign 500)")
+	scarce=("$(campaign "$(spike_stock)")")
 	sampling=0.1
 	sessions "75:100 75:200 75:300 75:0" 0 request_stock -D campaign="${scarce[0]}" -D users=1000000
 	play
@@ -266,10 +272,10 @@ policy_003='{"kind": "FIXED", "amount": 1000, "min_order_amount": 5000, "usage_p
 	conserve
 }
 
-# spike THINK PROGRAM: 500 units, or so many that they are sold out when shortened
+# spike THINK PROGRAM
 spike()
 {
-	scarce=("$(campaign "$(awk -v a="$BENCH_SCALE" -v b="$BENCH_SESSIONS" 'BEGIN { n = int(500 * a * b) + 1; print (n < 500 ? n : 500) }')")")
+	scarce=("$(campaign "$(spike_stock)")")
 	sessions "10:500 30:500 10:0" "$1" "$2" -D campaign="${scarce[0]}" -D users=2000
 	play
 	require source "p95 ms" "$p95" at_most 2000

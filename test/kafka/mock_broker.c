@@ -17,7 +17,7 @@
  *	                            _TRANSPORT closes the connection instead
  *	clear API                   forget the failures that are left
  *	leader TOPIC PARTITION | all ID
- *	                            move a partition; ID -1 leaves it without leader
+ *	                            move a partition
  *	topic NAME PARTITIONS       create a topic
  *	quit
  *
@@ -37,9 +37,11 @@
  *   reported as delivered that are not here, and can be stored out of order.
  *   It is not the client's fault then.  Where a test judges loss or order:
  *   "error Produce" (_TRANSPORT too) only with
- *   max.in.flight.requests.per.connection=1, and a leader is moved by way of
- *   -1, with half a second between.  down, up and rtt need no such care.
- * - A batch that is sent again after a lost answer is stored twice.
+ *   max.in.flight.requests.per.connection=1, and a leader is moved while all
+ *   brokers are down.  down, up and rtt need no such care.
+ * - Without a leader for a partition it crashes, from librdkafka 2.8 on.
+ * - A batch that is sent again after a lost answer is stored twice, before
+ *   librdkafka 2.14.
  */
 #include <errno.h>
 #include <limits.h>
@@ -184,7 +186,7 @@ set_leader(const char *topic, const char *partition_word, const char *broker_wor
 {
 	int			first = 0;
 	int			last;
-	int			broker = -1;
+	int			broker;
 	int			i = 0;
 
 	while (i < topic_count && strcmp(topics[i].name, topic) != 0)
@@ -198,8 +200,7 @@ set_leader(const char *topic, const char *partition_word, const char *broker_wor
 			return false;
 		last = first;
 	}
-	if (strcmp(broker_word, "-1") != 0 &&
-		!parse_number(broker_word, 1, broker_count, &broker))
+	if (!parse_number(broker_word, 1, broker_count, &broker))
 		return false;
 	for (int partition = first; partition <= last; partition++)
 	{

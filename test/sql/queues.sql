@@ -97,6 +97,9 @@ SELECT coupon_room_create('other', 1) AS other \gset
 SELECT coupon_queue_require(token, 'room') FROM coupon_test_token WHERE u = 'b';
 SELECT coupon_queue_require(token, 'other') FROM coupon_test_token WHERE u = 'b';
 SELECT coupon_queue_require(token, 'no such') FROM coupon_test_token WHERE u = 'b';
+-- nor is it another user's
+SELECT coupon_queue_require(token, 'room', 'b') FROM coupon_test_token WHERE u = 'b';
+SELECT coupon_queue_require(token, user_id => 'c') FROM coupon_test_token WHERE u = 'b';
 -- payment and the end of the session, in one transaction
 BEGIN;
 SELECT coupon_queue_require(token), coupon_queue_leave(token, 'paid') FROM coupon_test_token WHERE u = 'b';

@@ -22,6 +22,13 @@ my %call = (
 	coupon_campaign_close => [q{coupon_campaign_close(1)}],
 	coupon_codes_import => [q{coupon_codes_import(1, '{a,b}')}],
 	coupon_codes_generate => [q{coupon_codes_generate(1, null, 2)}],
+	coupon_units_import => [q{coupon_units_import(1, '{a,b}')}],
+	coupon_hold => [ q{coupon_hold(1, 1, 'a')}, q{coupon_hold(1, 1, 1)} ],
+	coupon_hold_many => [ q{coupon_hold_many(1, '{1,2}', 'a')}, q{coupon_hold_many(1, '{1,2}', 1)} ],
+	coupon_hold_any => [ q{coupon_hold_any(1, 'a')}, q{coupon_hold_any(1, 1)} ],
+	coupon_confirm => [q{coupon_confirm(1, 1, 'a', 'p')}],
+	coupon_release => [q{coupon_release(1, 1, 'a')}],
+	coupon_hold_expire => [q{coupon_hold_expire()}],
 	coupon_issue => [ q{coupon_issue(1, 'a')}, q{coupon_issue(1, 1)} ],
 	coupon_issue_grouped => [ q{coupon_issue_grouped(1, 'a')}, q{coupon_issue_grouped(1, 1)} ],
 	coupon_group_status => [q{coupon_group_status()}],
@@ -50,7 +57,7 @@ my %call = (
 my @functions = split /\n/, $node->safe_psql('postgres', q{
 	SELECT DISTINCT proname FROM pg_proc p JOIN pg_language l ON l.oid = prolang
 	WHERE lanname = 'c' AND prorettype <> 'trigger'::regtype
-	  AND probin LIKE '%coupon' ORDER BY 1});
+	  AND probin LIKE '%coupon' AND proname <> 'coupon_units' ORDER BY 1});
 is_deeply(\@functions, [ sort keys %call ], 'every C function is called here');
 
 # in a campaign that exists, so that nothing else can be the reason
@@ -84,6 +91,8 @@ $node->safe_psql('postgres', q{
 	UPDATE coupon.campaign SET paused = false});
 is($node->safe_psql('postgres', 'SELECT count(*) FROM coupon.issuance'), '3', 'tables can be written');
 is($node->safe_psql('postgres', 'SELECT * FROM coupon_verify()'), '', 'coupon_verify works');
+is($node->safe_psql('postgres', q{SELECT string_agg(status, ' ') FROM coupon_units(1)}),
+	'ISSUED ISSUED ISSUED FREE FREE FREE FREE FREE FREE FREE', 'coupon_units works');
 like(sql_error($node, 'postgres', q{
 		INSERT INTO coupon.issuance (campaign_id, serial, shard, nth, issued_at, user_id, state, policy)
 		VALUES (1, 11, 0, 1, now(), 'x', 'issued', '{}');}),

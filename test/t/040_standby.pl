@@ -40,7 +40,9 @@ $primary->wait_for_catchup($standby);
 my $session = $standby->background_psql('postgres', on_error_stop => 0);
 for my $call ("coupon_issue(1, 'x')", "coupon_issue_many(1, '{x,y}'::text[])",
 	"coupon_redeem(3, 'alice', 'o2')", "coupon_revoke(1, 'x', 'r')", "coupon_campaign_create('x', 1)",
-	"coupon_campaign_add_stock(1, 1)", "coupon_expire()", "coupon_emit('t', 'k', 'my.type', '{}')")
+	"coupon_campaign_add_stock(1, 1)", "coupon_expire()", "coupon_hold(1, 5, 'x')",
+	"coupon_hold_many(1, '{5,6}', 'x')", "coupon_hold_any(1, 'x')", "coupon_confirm(3, 1, 'alice', 'p')",
+	"coupon_release(3, 1, 'alice')", "coupon_hold_expire()", "coupon_emit('t', 'k', 'my.type', '{}')")
 {
 	like(sql_error($standby, 'postgres', "SELECT $call;"),
 		qr/ERROR:  (25006|55000|0A000): .*(recovery|read-only|standby)/s, "standby: $call");
@@ -49,6 +51,8 @@ $session->query("SELECT coupon_issue(1, 'x')");
 like($session->{stderr}, qr/recovery|read-only|standby/, 'standby: a session that stays');
 $session->{stderr} = '';
 is($standby->safe_psql('postgres', 'SELECT * FROM coupon_verify()'), '', 'standby: coupon_verify works');
+is($standby->safe_psql('postgres', q{SELECT count(*) FILTER (WHERE status = 'ISSUED') FROM coupon_units(3)}),
+	'1', 'standby: coupon_units works');
 is( $standby->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'coupon %'}),
 	'0', 'standby: no workers');
 is($primary->safe_psql('postgres', q{SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = 'coupon sweeper'}),

@@ -48,9 +48,10 @@ my %fault = (
 	'connection cut in Produce' => sub { $broker->command('error Produce 1 _TRANSPORT'); nap(0.2) },
 	'leader moves' => sub {
 		my $p = int rand 12;
-		$broker->command("leader storm $p -1");
-		nap(0.5);
+		$broker->command('down all');
 		$broker->command("leader storm $p " . (1 + int rand 3));
+		nap(0.2);
+		$broker->command('up all');
 	},
 	'publisher ends' => sub {
 		my $pid = publisher_pid($node);

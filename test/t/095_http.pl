@@ -289,10 +289,10 @@ my $sold_out = call('POST', '/coupons/issue-async/9?code=EVENT');
 is("$sold_out->{status} $sold_out->{json}{error}{code}", '409 sold_out', 'F7: sold out is refused at entry');
 is_deeply(call('GET', '/admin/redis/queue-status?code=EVENT', undef, undef, 'coupon_admin')->{json}, { queueSize => 0, processingCount => 0 }, 'nobody waits');
 
-# a request of a user who was issued a unit otherwise before it was decided
+# a request of a user who had a unit by the time it was decided
 my $twice = create('TWICE', 5);
-my ($second) = split /\n/, sql("BEGIN; SELECT request_id FROM coupon_request($twice, 'a'::text); SELECT coupon_issue($twice, 'a'); COMMIT");
-poll_until('the decision', sub { sql("SELECT count(*) FROM coupon.request WHERE campaign_id = $twice AND decided_at IS NULL") eq '0' });
+my ($second) = split /\n/, sql("BEGIN; SELECT request_id FROM coupon_request($twice, 'a'::text); SELECT status FROM coupon_issue($twice, 'a'::text); COMMIT");
+poll_until('the request', sub { sql("SELECT count(*) FROM coupon.request WHERE campaign_id = $twice AND decided_at IS NULL") eq '0' });
 $result = call('GET', "/coupons/issue-result/$second");
 is("$result->{status} $result->{json}{data}{outcome} " . ($result->{json}{data}{processed} && !$result->{json}{data}{success} ? 'no success' : ''),
 	'200 already_issued no success', 'F7: processed, and no success');

@@ -26,6 +26,12 @@ UNION ALL
 SELECT 'serial', v, s FROM (VALUES ('NULL', '00000'), ('0', '22023'), ('-1', '22023'), ('1', '00000'), ('1001', '00000'),
 	('100000000', '00000'), ('100000001', '22023'), ('(-9223372036854775808)', '22023'), ('9223372036854775807', '22023')) x(v, s)
 UNION ALL
+SELECT 'hold_serial', v, s FROM (VALUES ('NULL', '22004'), ('0', 'UC008'), ('-1', 'UC008'), ('1', '00000'), ('1001', 'UC008'),
+	('(-9223372036854775808)', 'UC008'), ('9223372036854775807', 'UC008')) x(v, s)
+UNION ALL
+SELECT 'ttl', v, s FROM (VALUES ('NULL', '22004'), ('''0''', '22023'), ('''-1 s''', '22023'), ('''999 us''', '22023'), ('''1 ms''', '00000'),
+	('''7 days''', '00000'), ('''7 days 1 us''', '22023'), ('''1 month''', '22023'), ('''-178000000 years''', '22023'), ('''178000000 years''', '22023')) x(v, s)
+UNION ALL
 -- 1 to 256 bytes; bytes, not characters
 SELECT 'text256', v, s FROM (VALUES ('NULL', '22004'), ('''''', '22023'), ('repeat(''x'', 257)', '22023'), ('repeat(''가'', 86)', '22023'),
 	('repeat(''x'', 1048576)', '22023'), ('''x''', '00000'), ('repeat(''x'', 256)', '00000'), ('repeat(''가'', 85)', '00000'),
@@ -94,6 +100,9 @@ INSERT INTO trial (call, state) VALUES
 ('coupon_queue_require(NULL)', '22004'),
 ('coupon_queue_require('''')', '22023'),
 ('coupon_queue_require(''1.1.00000000000000000000000000000000'')', 'UC203'),
+('coupon_queue_require(''1.1.00000000000000000000000000000000'', user_id => '''')', '22023'),
+('coupon_queue_require(''1.1.00000000000000000000000000000000'', room => '''')', '22023'),
+('coupon_queue_require(''1.1.00000000000000000000000000000000'', room => ''no such'')', 'UC202'),
 ('coupon_queue_serve()', '00000'),
 ('coupon_room_counts(NULL)', '22004'),
 ('coupon_room_counts(-1)', '00000'),
@@ -238,6 +247,60 @@ INSERT INTO trial (call, state) VALUES
 ('coupon_issue_many({c}, ''[0:1]={a,b}''::text[])', '00000'),
 ('coupon_issue_many({c}, array_fill(NULL::text, ARRAY[10000]))', '00000');
 
+-- holds; serials here are of campaign {c}
+SELECT pg_temp.try('coupon_hold({v}, 1, ''u'')', 'campaign') \g /dev/null
+SELECT pg_temp.try('coupon_hold({c}, 1000, {v})', 'text256') \g /dev/null
+SELECT pg_temp.try('coupon_hold({c}, 1000, {v})', 'number') \g /dev/null
+SELECT pg_temp.try('coupon_hold({c}, {v}, ''u'')', 'hold_serial') \g /dev/null
+SELECT pg_temp.try('coupon_hold({c}, 1000, ''u'', {v})', 'ttl') \g /dev/null
+SELECT pg_temp.try('coupon_hold_any({v}, ''u'')', 'campaign') \g /dev/null
+SELECT pg_temp.try('coupon_hold_any({c}, {v})', 'text256') \g /dev/null
+SELECT pg_temp.try('coupon_hold_any({c}, {v})', 'number') \g /dev/null
+SELECT pg_temp.try('coupon_hold_any({c}, ''u'', {v})', 'ttl') \g /dev/null
+SELECT pg_temp.try('coupon_hold_any({x}, {v})', 'text256') \g /dev/null
+SELECT pg_temp.try('coupon_hold_many({v}, ''{1000}'', ''u'')', 'campaign') \g /dev/null
+SELECT pg_temp.try('coupon_hold_many({c}, ''{1000}'', {v})', 'text256') \g /dev/null
+SELECT pg_temp.try('coupon_hold_many({c}, ''{1000}'', {v})', 'number') \g /dev/null
+SELECT pg_temp.try('coupon_hold_many({c}, ARRAY[1000, {v}], ''u'')', 'hold_serial') \g /dev/null
+SELECT pg_temp.try('coupon_hold_many({c}, ''{1000}'', ''u'', {v})', 'ttl') \g /dev/null
+SELECT pg_temp.try(f || '({v}, 1, ''u'', ''p'')', 'campaign') FROM unnest(ARRAY['coupon_confirm']) f \g /dev/null
+SELECT pg_temp.try('coupon_confirm({c}, {v}, ''u'', ''p'')', 'hold_serial') \g /dev/null
+SELECT pg_temp.try('coupon_confirm({c}, 1, {v}, ''p'')', 'text256') \g /dev/null
+SELECT pg_temp.try('coupon_confirm({c}, 1, {v}, ''p'')', 'number') \g /dev/null
+SELECT pg_temp.try('coupon_confirm({c}, 1, ''u'', {v})', 'text1024') \g /dev/null
+SELECT pg_temp.try('coupon_release({v}, 1, ''u'')', 'campaign') \g /dev/null
+SELECT pg_temp.try('coupon_release({c}, {v}, ''u'')', 'hold_serial') \g /dev/null
+SELECT pg_temp.try('coupon_release({c}, 1, {v})', 'text256') \g /dev/null
+SELECT pg_temp.try('coupon_release({c}, 1, {v})', 'number') \g /dev/null
+SELECT pg_temp.try('coupon_units({v})', 'campaign') \g /dev/null
+SELECT pg_temp.try('coupon_units_import({v}, ARRAY[''n''])', 'campaign') \g /dev/null
+SELECT coupon_campaign_create('seats', 0) AS s \gset
+SELECT coupon_units_import(:s, '{A1,A2}') AS ignore \gset
+SELECT pg_temp.try(format('coupon_units_import(%s, ARRAY[''n'', {v}])', :s), 'text256') \g /dev/null
+UPDATE trial SET state = '22004' WHERE call LIKE 'coupon\_units\_import%, NULL])';
+INSERT INTO trial (call, state) VALUES
+(format('coupon_units_import(%s, NULL)', :s), '22004'),
+(format('coupon_units_import(%s, ''{}'')', :s), '00000'),
+(format('coupon_units_import(%s, ''{{p,q},{r,s}}'')', :s), '2202E'),
+(format('coupon_units_import(%s, ARRAY[''b'', ''b''])', :s), '23505'),
+(format('coupon_units_import(%s, ARRAY[''b'', ''A2''])', :s), '23505'),
+(format('coupon_units_import(%s, ARRAY[''b'', ''a2''])', :s), '00000'),
+(format('coupon_codes_import(%s, ARRAY[''b''])', :s), 'UC004'),
+(format('coupon_codes_generate(%s, NULL, 1)', :s), 'UC004'),
+(format('coupon_campaign_add_stock(%s, 1)', :s), 'UC004'),
+('coupon_units_import({k}, ARRAY[''b''])', 'UC004'),
+('coupon_units_import({x}, ARRAY[''b''])', 'UC002'),
+('coupon_hold_many({c}, NULL, ''u''::text)', '22004'),
+('coupon_hold_many({c}, ''{}'', ''u''::text)', '00000'),
+('coupon_hold_many({c}, ''{NULL}'', ''u''::text)', '22004'),
+('coupon_hold_many({c}, ''{1000,1000}'', ''u''::text)', '22023'),
+('coupon_hold_many({c}, ''{{1000},{999}}'', ''u''::text)', '2202E'),
+('coupon_hold_many({c}, ''[3:4]={1000,999}'', ''u''::text)', '00000'),
+('coupon_hold_many({c}, ARRAY(SELECT generate_series(1, 10001)), ''u''::text)', '22023'),
+('coupon_hold_many({c}, ARRAY(SELECT generate_series(1, 1000)), ''u''::text)', '00000'),
+('coupon_hold_expire(NULL)', '22004'), ('coupon_hold_expire(0)', '22023'), ('coupon_hold_expire(-1)', '22023'),
+('coupon_hold_expire(1)', '00000'), ('coupon_hold_expire(1000000)', '00000'), ('coupon_hold_expire(1000001)', '22023');
+
 -- redeem, cancel, revoke
 SELECT pg_temp.try(f || '({v}, ''u'', ''o'')', 'campaign') FROM unnest(ARRAY['coupon_redeem', 'coupon_redeem_cancel', 'coupon_revoke']) f \g /dev/null
 SELECT pg_temp.try(f || '({v}, 1, ''o'')', 'campaign') FROM unnest(ARRAY['coupon_redeem', 'coupon_redeem_cancel', 'coupon_revoke']) f \g /dev/null
@@ -298,7 +361,7 @@ SELECT is_empty($$ SELECT call, length(message), length(detail), length(hint) FR
                     WHERE length(message) > 200 OR length(detail) > 400 OR length(hint) > 400 $$,
 	'no message repeats a megabyte of what it was given');
 SELECT lives_ok($$ SELECT convert_to(message || detail || hint, 'UTF8') FROM result $$, 'no message cuts a character in two');
-SELECT is_empty($$ SELECT call, state FROM result WHERE state !~ '^(00000|22004|22023|2202E|UC00[1-6]|UC20[1-4]|23505)$' $$, 'clean SQLSTATEs only');
+SELECT is_empty($$ SELECT call, state FROM result WHERE state !~ '^(00000|22004|22023|2202E|UC00[1-68]|UC20[1-4]|23505)$' $$, 'clean SQLSTATEs only');
 SELECT is_empty($$ SELECT call, detail FROM result WHERE state <> '00000' AND detail = '' $$, 'every refusal has a DETAIL with the values');
 SELECT is_empty($$ SELECT call, hint FROM result WHERE state <> '00000' AND hint = '' $$, 'every refusal has a HINT with the action');
 SELECT set_eq($$ SELECT DISTINCT split_part(call, '(', 1) FROM trial $$,

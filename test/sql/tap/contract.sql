@@ -25,8 +25,21 @@ INSERT INTO expected VALUES
 ('coupon_revoke(campaign_id bigint, user_id text, reason text, serial bigint DEFAULT NULL::bigint)', 'boolean'),
 ('coupon_revoke(campaign_id bigint, user_id bigint, reason text, serial bigint DEFAULT NULL::bigint)', 'boolean'),
 ('coupon_expire(max_rows integer DEFAULT 1000)', 'bigint'),
+('coupon_units_import(campaign_id bigint, labels text[])', 'bigint'),
+('coupon_units(campaign_id bigint, OUT serial bigint, OUT label text, OUT status text, OUT held_until timestamp with time zone)', 'SETOF record'),
+('coupon_hold(campaign_id bigint, serial bigint, user_id text, ttl interval DEFAULT ''00:05:00''::interval)', 'coupon.hold_result'),
+('coupon_hold(campaign_id bigint, serial bigint, user_id bigint, ttl interval DEFAULT ''00:05:00''::interval)', 'coupon.hold_result'),
+('coupon_hold_many(campaign_id bigint, serials bigint[], user_id text, ttl interval DEFAULT ''00:05:00''::interval)', 'SETOF coupon.hold_result'),
+('coupon_hold_many(campaign_id bigint, serials bigint[], user_id bigint, ttl interval DEFAULT ''00:05:00''::interval)', 'SETOF coupon.hold_result'),
+('coupon_hold_any(campaign_id bigint, user_id text, ttl interval DEFAULT ''00:05:00''::interval)', 'coupon.hold_result'),
+('coupon_hold_any(campaign_id bigint, user_id bigint, ttl interval DEFAULT ''00:05:00''::interval)', 'coupon.hold_result'),
+('coupon_confirm(campaign_id bigint, serial bigint, user_id text, ref text)', 'coupon.hold_result'),
+('coupon_confirm(campaign_id bigint, serial bigint, user_id bigint, ref text)', 'coupon.hold_result'),
+('coupon_release(campaign_id bigint, serial bigint, user_id text)', 'boolean'),
+('coupon_release(campaign_id bigint, serial bigint, user_id bigint)', 'boolean'),
+('coupon_hold_expire(max_rows integer DEFAULT 1000)', 'bigint'),
 ('coupon_emit(topic text, key text, type text, payload jsonb)', 'uuid'),
-('coupon_status(campaign_id bigint, OUT stock bigint, OUT issued bigint, OUT held bigint, OUT in_flight bigint, OUT remaining bigint, OUT answered_issued bigint, OUT answered_already_issued bigint, OUT answered_sold_out bigint, OUT answered_busy bigint, OUT answered_not_open bigint, OUT answered_closed bigint, OUT answered_paused bigint, OUT answered_not_admitted bigint)', 'record'),
+('coupon_status(campaign_id bigint, OUT stock bigint, OUT issued bigint, OUT held bigint, OUT in_flight bigint, OUT remaining bigint, OUT answered_issued bigint, OUT answered_already_issued bigint, OUT answered_sold_out bigint, OUT answered_busy bigint, OUT answered_not_open bigint, OUT answered_closed bigint, OUT answered_paused bigint, OUT answered_not_admitted bigint, OUT answered_held bigint)', 'record'),
 ('coupon_request(campaign_id bigint, user_id text, request_key text DEFAULT NULL::text)', 'coupon.request_result'),
 ('coupon_request(campaign_id bigint, user_id bigint, request_key text DEFAULT NULL::text)', 'coupon.request_result'),
 ('coupon_request_status(request_id uuid)', 'coupon.request_result'),
@@ -43,7 +56,7 @@ INSERT INTO expected VALUES
 ('coupon_campaign_require_room(campaign_id bigint, room text)', 'void'),
 ('coupon_queue_join(room text, user_id text)', 'coupon.queue_result'),
 ('coupon_queue_position(token text)', 'coupon.queue_result'),
-('coupon_queue_require(token text, room text DEFAULT NULL::text)', 'void'),
+('coupon_queue_require(token text, room text DEFAULT NULL::text, user_id text DEFAULT NULL::text)', 'void'),
 ('coupon_queue_leave(token text, reason text DEFAULT ''left''::text)', 'boolean'),
 ('coupon_queue_serve()', 'bigint'),
 ('coupon_dead_letter_replay(id uuid DEFAULT NULL::uuid, topic text DEFAULT NULL::text)', 'bigint'),
@@ -62,7 +75,7 @@ SELECT p.proname || '(' || pg_get_function_arguments(p.oid) || ')' AS signature,
   JOIN pg_proc p ON p.oid = d.objid AND p.pronamespace = e.extnamespace
  WHERE e.extname = 'coupon';
 
-SELECT plan(8 + (SELECT count(*)::int FROM expected FULL JOIN actual USING (signature)));
+SELECT plan(9 + (SELECT count(*)::int FROM expected FULL JOIN actual USING (signature)));
 
 SELECT is(a.result, x.result, 'F6: ' || signature)
   FROM expected x FULL JOIN actual a USING (signature) ORDER BY signature;
@@ -97,6 +110,9 @@ SELECT results_eq($$EXECUTE columns_of('coupon.redeem_result')$$,
 	ARRAY['user_id text', 'status text', 'serial bigint', 'code text',
 	      'order_ref text', 'redeemed_at timestamp with time zone'],
 	'F6: the answer of a redeem call');
+SELECT results_eq($$EXECUTE columns_of('coupon.hold_result')$$,
+	ARRAY['user_id text', 'status text', 'serial bigint', 'label text', 'held_until timestamp with time zone'],
+	'F6: the answer of a hold call');
 SELECT results_eq($$EXECUTE columns_of('coupon.request_result')$$,
 	ARRAY['request_id uuid', 'status text', 'outcome text', 'queue_position bigint', 'issuance coupon.issue_result',
 	      'requested_at timestamp with time zone', 'decided_at timestamp with time zone'],
@@ -114,7 +130,7 @@ SELECT results_eq($$EXECUTE columns_of('coupon.campaign_status')$$,
 	ARRAY['campaign_id bigint', 'name text', 'state text', 'stock bigint', 'issued bigint', 'held bigint',
 	      'in_flight bigint', 'remaining bigint', 'answered_issued bigint', 'answered_already_issued bigint',
 	      'answered_sold_out bigint', 'answered_busy bigint', 'answered_not_open bigint',
-	      'answered_closed bigint', 'answered_paused bigint', 'answered_not_admitted bigint'],
+	      'answered_closed bigint', 'answered_paused bigint', 'answered_not_admitted bigint', 'answered_held bigint'],
 	'F6: the status view');
 
 SELECT * FROM finish();

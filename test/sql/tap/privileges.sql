@@ -50,7 +50,7 @@ INSERT INTO expected VALUES
 ('function coupon_campaign_require_room(bigint, text)',                                 'X', '-', '-', '-'),
 ('function coupon_queue_join(text, text)',                                              'X', 'X', '-', '-'),
 ('function coupon_queue_position(text)',                                                'X', 'X', '-', '-'),
-('function coupon_queue_require(text, text)',                                           'X', 'X', '-', '-'),
+('function coupon_queue_require(text, text, text)',                                     'X', 'X', '-', '-'),
 ('function coupon_queue_leave(text, text)',                                             'X', 'X', '-', '-'),
 ('function coupon_queue_serve()',                                                       'X', '-', '-', '-'),
 ('table coupon.outbox',                                                                 'r', '-', '-', '-'),
@@ -74,6 +74,21 @@ INSERT INTO expected VALUES
 ('function coupon_codes_generate(bigint, text, bigint)',                                'X', '-', '-', '-'),
 ('function coupon_revoke(bigint, text, text, bigint)',                                  'X', '-', '-', '-'),
 ('function coupon_revoke(bigint, bigint, text, bigint)',                                'X', '-', '-', '-'),
+('type coupon.hold_result',                                                              'U', 'U', 'U', '-'),
+('table coupon.lapsed_hold',                                                             'r', '-', 'r', '-'),
+('function coupon_units_import(bigint, text[])',                                         'X', '-', '-', '-'),
+('function coupon_units(bigint)',                                                        'X', 'X', 'X', '-'),
+('function coupon_hold(bigint, bigint, text, interval)',                                 'X', 'X', '-', '-'),
+('function coupon_hold(bigint, bigint, bigint, interval)',                               'X', 'X', '-', '-'),
+('function coupon_hold_many(bigint, bigint[], text, interval)',                          'X', 'X', '-', '-'),
+('function coupon_hold_many(bigint, bigint[], bigint, interval)',                        'X', 'X', '-', '-'),
+('function coupon_hold_any(bigint, text, interval)',                                     'X', 'X', '-', '-'),
+('function coupon_hold_any(bigint, bigint, interval)',                                   'X', 'X', '-', '-'),
+('function coupon_confirm(bigint, bigint, text, text)',                                  'X', 'X', '-', '-'),
+('function coupon_confirm(bigint, bigint, bigint, text)',                                'X', 'X', '-', '-'),
+('function coupon_release(bigint, bigint, text)',                                        'X', 'X', '-', '-'),
+('function coupon_release(bigint, bigint, bigint)',                                      'X', 'X', '-', '-'),
+('function coupon_hold_expire(integer)',                                                 'X', '-', '-', '-'),
 ('function coupon_expire(integer)',                                                     'X', '-', '-', '-'),
 ('function coupon_issue(bigint, text)',                                                 'X', 'X', '-', '-'),
 ('function coupon_issue(bigint, bigint)',                                               'X', 'X', '-', '-'),
@@ -185,7 +200,7 @@ SELECT coalesce(o.object, e.object) AS object, r.role,
   FROM object o FULL JOIN expected e ON e.object = o.object
  CROSS JOIN (VALUES ('coupon_admin'), ('coupon_service'), ('coupon_reader'), ('coupon_test_public')) r(role);
 
-SELECT plan(44 + (SELECT count(*)::int FROM matrix));
+SELECT plan(60 + (SELECT count(*)::int FROM matrix));
 
 SELECT cmp_ok((SELECT count(*) FROM object), '>', 30::bigint, 'the extension''s objects are found');
 SELECT is(has, should_have, role || ' on ' || object) FROM matrix ORDER BY object, role;
@@ -258,13 +273,30 @@ SELECT is(pg_temp.try('coupon_service', 'SELECT capacity FROM coupon.room_status
 SELECT is(pg_temp.try('coupon_service', 'SELECT seed FROM coupon.room'), '42501', 'service: but not the seed of a draw');
 SELECT is(pg_temp.try('coupon_admin', 'SELECT secret FROM coupon.ticket'), '42501', 'admin: nobody reads tokens');
 SELECT is(pg_temp.try('coupon_admin', 'SELECT coupon_room_pause(''privileges'')'), 'true', 'admin: pause a room');
+SELECT is(pg_temp.try('coupon_service', format('SELECT status FROM coupon_hold(%s, 50, ''holder'')', :c)), 'held', 'service: hold');
+SELECT is(pg_temp.try('coupon_service', format('SELECT status FROM coupon_hold(%s, 51, 51)', :c)), 'held', 'service: hold by number');
+SELECT is(pg_temp.try('coupon_service', format('SELECT status FROM coupon_hold_many(%s, ''{52}'', ''many'')', :c)), 'held', 'service: hold many');
+SELECT is(pg_temp.try('coupon_service', format('SELECT status FROM coupon_hold_many(%s, ''{53}'', 53)', :c)), 'held', 'service: hold many by number');
+SELECT count(*) AS ignore FROM coupon_hold(:c, 50, 'holder') a, coupon_hold(:c, 51, 51) b, coupon_hold(:c, 52, 'many') c, coupon_hold(:c, 53, 53) d \gset
+SELECT is(pg_temp.try('coupon_service', format('SELECT status FROM coupon_hold_any(%s, ''any'')', :c)), 'held', 'service: hold any');
+SELECT is(pg_temp.try('coupon_service', format('SELECT status FROM coupon_confirm(%s, 50, ''holder'', ''p'')', :c)), 'confirmed', 'service: confirm');
+SELECT is(pg_temp.try('coupon_service', format('SELECT status FROM coupon_confirm(%s, 51, 51, ''p'')', :c)), 'confirmed', 'service: confirm by number');
+SELECT is(pg_temp.try('coupon_service', format('SELECT coupon_release(%s, 52, ''many'')', :c)), 'true', 'service: release');
+SELECT is(pg_temp.try('coupon_service', format('SELECT coupon_release(%s, 53, 53)', :c)), 'true', 'service: release by number');
+SELECT is(pg_temp.try('coupon_service', format('SELECT count(*) FROM coupon_units(%s)', :c)), '100', 'service: units');
+SELECT is(pg_temp.try('coupon_service', 'SELECT count(*) FROM coupon.lapsed_hold'), '42501', 'service: no look at whose holds ran out');
+SELECT is(pg_temp.try('coupon_service', 'SELECT coupon_hold_expire()'), '42501', 'service: no sweep');
+SELECT is(pg_temp.try('coupon_service', format('SELECT coupon_units_import(%s, ''{A}'')', :c)), '42501', 'service: no import');
+SELECT is(pg_temp.try('coupon_reader', format('SELECT status FROM coupon_hold(%s, 60, ''a'')', :c)), '42501', 'reader: no hold');
+SELECT is(pg_temp.try('coupon_reader', format('SELECT count(*) FROM coupon_units(%s)', :c)), '100', 'reader: units');
+SELECT is(pg_temp.try('coupon_admin', 'SELECT coupon_hold_expire()'), '0', 'admin: sweep');
 SELECT is(pg_temp.try('coupon_service', 'SELECT coupon_campaign_create(''x'', 1)'), '42501', 'service: no create');
 SELECT is(pg_temp.try('coupon_service', format('SELECT coupon_revoke(%s, ''owner'', ''r'')', :c)), '42501', 'service: no revoke');
 SELECT is(pg_temp.try('coupon_service', 'SELECT label FROM coupon.unit LIMIT 1'), '42501', 'service: codes only through an answer');
 SELECT is(pg_temp.try('coupon_service', 'INSERT INTO coupon.issuance DEFAULT VALUES'), '42501', 'service: no direct DML');
 SELECT is(pg_temp.try('coupon_reader', format('SELECT stock FROM coupon.campaign_status WHERE campaign_id = %s', :c)), '100', 'reader: status view');
 SELECT is(pg_temp.try('coupon_reader', format('SELECT count(*) FROM coupon_verify(%s)', :c)), '0', 'reader: verify');
-SELECT is(pg_temp.try('coupon_reader', format('SELECT user_id FROM coupon.issuance WHERE campaign_id = %s', :c)), 'owner', 'reader: issuances');
+SELECT is(pg_temp.try('coupon_reader', format('SELECT user_id FROM coupon.issuance WHERE campaign_id = %s AND user_id = ''owner''', :c)), 'owner', 'reader: issuances');
 SELECT is(pg_temp.try('coupon_reader', format('SELECT status FROM coupon_issue(%s, ''a'')', :c)), '42501', 'reader: no issue');
 SELECT matches(pg_temp.try('coupon_admin', 'SELECT coupon_campaign_create(''x'', 1)'), '^\d+$', 'admin: create');
 SELECT is(pg_temp.try('coupon_admin', format('SELECT coupon_campaign_add_stock(%s, 5)', :c)), '105', 'admin: add stock');

@@ -5,7 +5,7 @@ BEGIN;
 SET LOCAL client_min_messages = error;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS coupon;
-SELECT plan(64);
+SELECT plan(73);
 
 CREATE TEMP VIEW member AS
 SELECT d.classid, d.objid, e.extnamespace
@@ -49,7 +49,7 @@ SELECT isnt(obj_description(oid, 'pg_extension'), NULL, 'the extension has a com
 
 -- what a dump keeps
 SELECT results_eq($$SELECT unnest(extconfig)::regclass::text FROM pg_extension WHERE extname = 'coupon' ORDER BY 1$$,
-	ARRAY['coupon.campaign', 'coupon.campaign_campaign_id_seq', 'coupon.dead_letter', 'coupon.issuance', 'coupon.room', 'coupon.room_room_id_seq', 'coupon.shard', 'coupon.unit'],
+	ARRAY['coupon.campaign', 'coupon.campaign_campaign_id_seq', 'coupon.dead_letter', 'coupon.issuance', 'coupon.lapsed_hold', 'coupon.room', 'coupon.room_room_id_seq', 'coupon.shard', 'coupon.unit'],
 	'a dump keeps the sale and the dead letters, and leaves events out');
 
 -- The trap: in schema coupon_trap, for every operator and function of
@@ -94,11 +94,13 @@ BEGIN
 	CREATE TABLE coupon_trap.campaign (campaign_id bigint, name text);
 	CREATE TABLE coupon_trap.shard (campaign_id bigint);
 	CREATE TABLE coupon_trap.unit (campaign_id bigint);
+	CREATE TABLE coupon_trap.lapsed_hold (campaign_id bigint);
 	CREATE TABLE coupon_trap.issuance (campaign_id bigint, serial bigint, user_id text);
 	CREATE TABLE coupon_trap.outbox (id uuid);
 	CREATE TABLE coupon_trap.outbox_0 (id uuid);
 	CREATE TYPE coupon_trap.issue_result AS (status text);
 	CREATE TYPE coupon_trap.redeem_result AS (status text);
+	CREATE TYPE coupon_trap.hold_result AS (status text);
 	CREATE DOMAIN coupon_trap.text AS pg_catalog.text CHECK (false);
 	CREATE DOMAIN coupon_trap.int8 AS pg_catalog.int8 CHECK (false);
 	CREATE DOMAIN coupon_trap.uuid AS pg_catalog.uuid CHECK (false);
@@ -110,6 +112,12 @@ BEGIN
 	CREATE FUNCTION coupon_trap.coupon_redeem_cancel(bigint, text, text, bigint) RETURNS text LANGUAGE plpgsql AS
 		'BEGIN RAISE EXCEPTION USING ERRCODE = ''XX999'', MESSAGE = ''trapped''; END';
 	CREATE FUNCTION coupon_trap.coupon_revoke(bigint, text, text, bigint) RETURNS text LANGUAGE plpgsql AS
+		'BEGIN RAISE EXCEPTION USING ERRCODE = ''XX999'', MESSAGE = ''trapped''; END';
+	CREATE FUNCTION coupon_trap.coupon_hold_many(bigint, bigint[], text, interval) RETURNS text LANGUAGE plpgsql AS
+		'BEGIN RAISE EXCEPTION USING ERRCODE = ''XX999'', MESSAGE = ''trapped''; END';
+	CREATE FUNCTION coupon_trap.coupon_confirm(bigint, bigint, text, text) RETURNS text LANGUAGE plpgsql AS
+		'BEGIN RAISE EXCEPTION USING ERRCODE = ''XX999'', MESSAGE = ''trapped''; END';
+	CREATE FUNCTION coupon_trap.coupon_release(bigint, bigint, text) RETURNS text LANGUAGE plpgsql AS
 		'BEGIN RAISE EXCEPTION USING ERRCODE = ''XX999'', MESSAGE = ''trapped''; END';
 	CREATE FUNCTION coupon_trap.coupon_status(bigint) RETURNS text LANGUAGE plpgsql AS
 		'BEGIN RAISE EXCEPTION USING ERRCODE = ''XX999'', MESSAGE = ''trapped''; END';
@@ -163,6 +171,16 @@ SELECT is(pg_temp.trapped('coupon_service', :c, 'SELECT ({ext}.coupon_redeem_can
 SELECT is(pg_temp.trapped('coupon_service', :c, 'SELECT ({ext}.coupon_redeem_cancel($1, 7, ''o'')).status'), 'cancelled', 'cancel by number');
 SELECT is(pg_temp.trapped('coupon_admin', :c, 'SELECT {ext}.coupon_revoke($1, ''a'', ''r'')'), 'true', 'revoke');
 SELECT is(pg_temp.trapped('coupon_admin', :c, 'SELECT {ext}.coupon_revoke($1, 8, ''r'')'), 'true', 'revoke by number');
+SELECT is(pg_temp.trapped('coupon_service', :c, 'SELECT ({ext}.coupon_hold($1, 10, ''h'')).status'), 'held', 'hold');
+SELECT is(pg_temp.trapped('coupon_service', :c, 'SELECT ({ext}.coupon_hold($1, 9, 9)).status'), 'held', 'hold by number');
+SELECT is(pg_temp.trapped('coupon_service', :c, 'SELECT ({ext}.coupon_hold_many($1, ''{10,9}''::pg_catalog._int8, 9)).status'), 'taken', 'hold many by number');
+SELECT is(pg_temp.trapped('coupon_service', :c, 'SELECT ({ext}.coupon_confirm($1, 9, 9, ''p'')).status'), 'confirmed', 'confirm by number');
+SELECT is(pg_temp.trapped('coupon_service', :c, 'SELECT {ext}.coupon_release($1, 10, ''h'')'), 'true', 'release');
+SELECT is(pg_temp.trapped('coupon_service', :c, 'SELECT {ext}.coupon_release($1, 9, 9)'), 'false', 'release by number');
+SELECT is(pg_temp.trapped('coupon_service', :c, 'SELECT ({ext}.coupon_hold_any($1, 9, ''1 ms'')).status'), 'held', 'hold any by number');
+SELECT pg_sleep(0.01) AS ignore \gset
+SELECT is(pg_temp.trapped('coupon_admin', :c, 'SELECT {ext}.coupon_hold_expire()'), '1', 'sweep');
+SELECT is(pg_temp.trapped('coupon_reader', :c, 'SELECT pg_catalog.count(*) FROM {ext}.coupon_units($1)'), '10', 'units');
 SELECT coupon_expire(1000000) AS ignore \gset
 UPDATE coupon.issuance SET expires_at = '2020-01-01 00:00:00+00' WHERE campaign_id = :c AND user_id = 'b';
 SELECT is(pg_temp.trapped('coupon_admin', :c, 'SELECT {ext}.coupon_expire()'), '1', 'expire');
@@ -182,7 +200,7 @@ SELECT is(pg_temp.trapped('coupon_service', :c, call), expected, 'HTTP: ' || cal
 	('SELECT coupon_api.issue_result(NULL, ''a'', ''trap'') OPERATOR(pg_catalog.#>>) ''{data,processed}''', 'true'),
 	('SELECT coupon_api.issue_result(''00000004-0000-8000-8000-000000000000'') OPERATOR(pg_catalog.#>>) ''{data,status}''', 'NOT_REQUESTED'),
 	('SELECT coupon_api.issue(pg_catalog.to_jsonb(7), pg_catalog.to_jsonb($1)) OPERATOR(pg_catalog.#>>) ''{data,outcome}''', NULL),
-	('SELECT coupon_api.issue_fcfs($1::pg_catalog.text, ''p'') OPERATOR(pg_catalog.->>) ''remainingStock''', '6'),
+	('SELECT coupon_api.issue_fcfs($1::pg_catalog.text, ''p'') OPERATOR(pg_catalog.->>) ''remainingStock''', '3'),
 	('SELECT coupon_api.issue_fcfs($1::pg_catalog.text, ''p'') OPERATOR(pg_catalog.#>>) ''{error,code}''', 'requested'),
 	('SELECT coupon_api.queue_enqueue(''5'') OPERATOR(pg_catalog.->>) ''order''', '1'),
 	('SELECT coupon_api.queue_order() OPERATOR(pg_catalog.#>>) ''{error,code}''', 'missing')) x(call, expected);

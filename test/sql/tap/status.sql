@@ -26,7 +26,7 @@ END $$;
 
 SELECT coupon_campaign_create('status', 5, per_user_limit => 2) AS c \gset
 SELECT results_eq(format('SELECT * FROM coupon_status(%s)', :c),
-	$$ VALUES (5::bigint, 0::bigint, 0::bigint, 0::bigint, 5::bigint, 0::bigint, 0::bigint, 0::bigint, 0::bigint, 0::bigint, 0::bigint, 0::bigint, 0::bigint) $$,
+	$$ VALUES (5::bigint, 0::bigint, 0::bigint, 0::bigint, 5::bigint, 0::bigint, 0::bigint, 0::bigint, 0::bigint, 0::bigint, 0::bigint, 0::bigint, 0::bigint, 0::bigint) $$,
 	'a new campaign');
 SELECT count(*) AS ignore FROM coupon_issue(:c, 'alice') \gset
 SELECT is(pg_temp.counts(:c), '5 = 1 + 4', 'after one issue');
