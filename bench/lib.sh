@@ -26,6 +26,7 @@
 
 bench_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 top=$(cd "$bench_dir/.." && pwd)
+PATH=$PATH:/usr/sbin:/sbin	# not everybody has PgBouncer in the path
 programs=$top/tmp_bench
 PATH=$PATH:/usr/sbin:/sbin		# PgBouncer's
 
