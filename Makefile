@@ -3,7 +3,8 @@
 #   make, make install, make installcheck, make clean     as in any extension
 #   make test     build, check, run every test on private servers
 #   make demo     build, run the two sales of the demo on a private server
-#   make bench    build, coupon beside the classic alternatives (half an hour)
+#   make bench    build, coupon beside its peers: SQL, PgQ, Redis, Redis and
+#                 Kafka (three quarters of an hour); doc/benchmarks.md
 #   make bench-figures    build, each figure that must be reached: measured,
 #                 required, pass or FAIL (a quarter of an hour)
 #   make bench-scenarios    build, the load scenarios of the source documents,
@@ -37,7 +38,7 @@ ISOLATION_OPTS = --inputdir=test --outputdir=.
 # Debian: librdkafka-dev
 SHLIB_LINK = -lrdkafka -lpthread
 
-EXTRA_CLEAN = tmp_install tmp_kafka
+EXTRA_CLEAN = tmp_install tmp_kafka tmp_bench
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
@@ -82,10 +83,10 @@ test-run: check-layers tmp_install
 demo-run: tmp_install kafka-programs
 	@bench/demo.sh
 
-bench-run: tmp_install
+bench-run: tmp_install bench-programs
 	@bench/run.sh
 
-bench-figures-run: tmp_install
+bench-figures-run: tmp_install bench-programs
 	@bench/figures/run.sh
 
 bench-scenarios-run: tmp_install
@@ -118,7 +119,24 @@ KAFKA_TOPICS = coupon-issued:12 coupon-issued.DLT:12
 kafka: kafka-programs
 	@test/bin/kafka run $(if $(KAFKA_PORT),-p $(KAFKA_PORT)) $(KAFKA_TOPICS)
 
+# The peers' programs in C.  Where a library is missing, its peers are skipped.
+tmp_bench/redis_load: BENCH_HEADERS = hiredis/hiredis.h librdkafka/rdkafka.h
+tmp_bench/redis_load: BENCH_LIBS = -lhiredis -lrdkafka -lpthread
+tmp_bench/consumer: BENCH_HEADERS = libpq-fe.h librdkafka/rdkafka.h
+tmp_bench/consumer: BENCH_LIBS = -L$(shell $(PG_CONFIG) --libdir) -lpq -lrdkafka
+
+bench-programs: tmp_bench/redis_load tmp_bench/consumer
+
+tmp_bench/%: bench/peers/%.c
+	@mkdir -p $(@D)
+	@if printf '#include <%s>\n' $(BENCH_HEADERS) | $(CC) -I'$(shell $(PG_CONFIG) --includedir)' -E - >/dev/null 2>&1; then \
+		echo '$(CC) $(KAFKA_CFLAGS) -o $@ $<'; \
+		$(CC) $(KAFKA_CFLAGS) -I'$(shell $(PG_CONFIG) --includedir)' -o $@.new $< $(BENCH_LIBS) && mv $@.new $@; \
+	else \
+		echo 'skipped: $@, which needs: $(BENCH_HEADERS)'; \
+	fi
+
 check-layers:
 	@test/bin/check_layers
 
-.PHONY: check-librdkafka tmp_install test test-run demo demo-run bench bench-run bench-figures bench-figures-run bench-scenarios bench-scenarios-run kafka-programs kafka check-layers
+.PHONY: check-librdkafka tmp_install test test-run demo demo-run bench bench-run bench-figures bench-figures-run bench-scenarios bench-scenarios-run kafka-programs kafka bench-programs check-layers

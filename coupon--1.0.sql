@@ -1527,6 +1527,7 @@ DECLARE
 	answer jsonb := coupon.api_error(status, outcome, CASE outcome
 		WHEN 'sold_out' THEN 'Nothing is left.'
 		WHEN 'already_issued' THEN 'The user has it already.'
+		WHEN 'held' THEN 'The user holds what he may have, and has not paid for it yet.'
 		WHEN 'requested' THEN 'The user''s request waits already.'
 		WHEN 'busy' THEN 'The user, or the last units, are in another transaction: try again.'
 		WHEN 'full' THEN 'Too many requests wait: try again.'

@@ -375,7 +375,7 @@ static Found
 look_for_extension(void)
 {
 	static const char *const tables[] = {
-		"campaign", "shard", "unit", "issuance", "outbox_0", "outbox_1", "outbox_2", "dead_letter",
+		"campaign", "shard", "unit", "issuance", "lapsed_hold", "outbox_0", "outbox_1", "outbox_2", "dead_letter",
 		"request", "room", "ticket"
 	};
 	Oid			ns = get_namespace_oid("coupon", true);

@@ -11,7 +11,7 @@ failed_figures=0
 for clients in 64 200; do
 	best=0 best_peer=
 	for peer in ${BENCH_PEERS:-shards32 shards128 codes codes_random advisory hot for_update optimistic}; do
-		cell "$peer" "$clients" 3
+		cell checked_run "$peer" "$clients" 3
 		if [ -z "$violations" ] && [ "$rate" -gt "$best" ]; then
 			best=$rate best_peer=$peer
 		fi

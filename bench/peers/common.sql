@@ -27,7 +27,8 @@ CREATE TABLE campaign (
 	closes_at   timestamptz,
 	paused      boolean NOT NULL DEFAULT false,
 	policy      jsonb NOT NULL,
-	topic       text NOT NULL
+	topic       text NOT NULL,
+	sold_out    boolean NOT NULL DEFAULT false	-- spares the rest of the answer
 );
 
 CREATE TABLE issuance (

@@ -26,18 +26,27 @@ DECLARE
 	c_topic   text;
 	c_now     timestamptz;
 	c_refusal text;
+	c_gone    boolean;
 	r         issue_result;
 	event     tid;
 	taken     boolean := false;
 	first     integer := floor(random() * shard_count());
 BEGIN
-	SELECT policy, topic, clock_timestamp(),
+	SELECT policy, topic, sold_out, clock_timestamp(),
 	       CASE WHEN closes_at <= clock_timestamp() THEN 'closed'
 	            WHEN paused THEN 'paused'
 	            WHEN opens_at > clock_timestamp() THEN 'not_open' END
-	  INTO STRICT c_policy, c_topic, c_now, c_refusal FROM campaign WHERE campaign_id = p_campaign;
+	  INTO STRICT c_policy, c_topic, c_gone, c_now, c_refusal FROM campaign WHERE campaign_id = p_campaign;
 	IF c_refusal IS NOT NULL THEN
 		RETURN (p_user, c_refusal, NULL, NULL, NULL, NULL)::issue_result;
+	END IF;
+	IF c_gone THEN
+		SELECT user_id, 'already_issued', serial, NULL, issued_at, expires_at INTO r
+		  FROM issuance WHERE campaign_id = p_campaign AND user_id = p_user;
+		IF NOT FOUND THEN
+			r := (p_user, 'sold_out', NULL, NULL, NULL, NULL);
+		END IF;
+		RETURN r;
 	END IF;
 
 	INSERT INTO issuance (campaign_id, serial, issued_at, user_id, state, policy)
@@ -66,6 +75,7 @@ BEGIN
 	IF NOT taken THEN
 		DELETE FROM issuance WHERE campaign_id = p_campaign AND serial = r.serial;
 		DELETE FROM outbox WHERE ctid = event;
+		UPDATE campaign SET sold_out = true WHERE campaign_id = p_campaign AND NOT sold_out;
 		RETURN (p_user, 'sold_out', NULL, NULL, NULL, NULL)::issue_result;
 	END IF;
 	RETURN r;

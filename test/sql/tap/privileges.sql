@@ -50,7 +50,7 @@ INSERT INTO expected VALUES
 ('function coupon_campaign_require_room(bigint, text)',                                 'X', '-', '-', '-'),
 ('function coupon_queue_join(text, text)',                                              'X', 'X', '-', '-'),
 ('function coupon_queue_position(text)',                                                'X', 'X', '-', '-'),
-('function coupon_queue_require(text)',                                                 'X', 'X', '-', '-'),
+('function coupon_queue_require(text, text, text)',                                     'X', 'X', '-', '-'),
 ('function coupon_queue_leave(text, text)',                                             'X', 'X', '-', '-'),
 ('function coupon_queue_serve()',                                                       'X', '-', '-', '-'),
 ('table coupon.outbox',                                                                 'r', '-', '-', '-'),
@@ -104,6 +104,38 @@ INSERT INTO expected VALUES
 ('function coupon_dead_letter_discard(uuid, text)',                                     'X', '-', '-', '-'),
 ('function coupon.publisher_state()',                                                   '-', '-', '-', '-'),
 ('function coupon_outbox_status()',                                                     'X', 'X', 'X', '-'),
+('schema coupon_api',                                                                   'U', 'U', '-', '-'),
+('function coupon.api_issue_grouped(bigint, text)',                                     'X', 'X', '-', '-'),
+('function coupon.api_issue(bigint, text)',                                             'X', 'X', '-', '-'),
+('function coupon.api_request(bigint, text)',                                           'X', 'X', '-', '-'),
+('function coupon.api_request_status(uuid)',                                            'X', 'X', '-', '-'),
+('function coupon.api_request_status_of(bigint, text)',                                 'X', 'X', '-', '-'),
+('function coupon.api_campaign_create(text, bigint, jsonb)',                            'X', '-', '-', '-'),
+('function coupon.api_queue_join(text, text)',                                          'X', 'X', '-', '-'),
+('function coupon.api_queue_position(text)',                                            'X', 'X', '-', '-'),
+('function coupon.api_counts(bigint)',                                                  'X', 'X', '-', '-'),
+('function coupon.api_answer(integer, jsonb)',                                          'X', 'X', '-', '-'),
+('function coupon.api_error(integer, text, text)',                                      'X', 'X', '-', '-'),
+('function coupon.api_headers(jsonb)',                                                  'X', 'X', '-', '-'),
+('function coupon.api_refuse(text, text, jsonb)',                                       'X', 'X', '-', '-'),
+('function coupon.api_text(jsonb)',                                                     'X', 'X', '-', '-'),
+('function coupon.api_header(text)',                                                    'X', 'X', '-', '-'),
+('function coupon.api_target(text, text, text, text)',                                  'X', 'X', '-', '-'),
+('function coupon.api_issuance(bigint, coupon.issue_result)',                           'X', 'X', '-', '-'),
+('function coupon.api_issue_now(text, text, text)',                                     'X', 'X', '-', '-'),
+('function coupon.api_order(coupon.queue_result)',                                      'X', 'X', '-', '-'),
+('function coupon_api.issue_sync(text, text)',                                          'X', 'X', '-', '-'),
+('function coupon_api.issue_optimistic(text, text)',                                    'X', 'X', '-', '-'),
+('function coupon_api.issue_async(text, text)',                                         'X', 'X', '-', '-'),
+('function coupon_api.issue_status(text, text)',                                        'X', 'X', '-', '-'),
+('function coupon_api.issue_result(text, text, text)',                                  'X', 'X', '-', '-'),
+('function coupon_api.issue(jsonb, jsonb, jsonb, jsonb, jsonb, jsonb, jsonb, jsonb, jsonb)', 'X', 'X', '-', '-'),
+('function coupon_api.issue_fcfs(text, text)',                                          'X', 'X', '-', '-'),
+('function coupon_api.admin_coupon_policies(jsonb, jsonb, jsonb)',                      'X', '-', '-', '-'),
+('function coupon_api.admin_coupon_status(text)',                                       'X', '-', '-', '-'),
+('function coupon_api.admin_queue_status(text)',                                        'X', '-', '-', '-'),
+('function coupon_api.queue_enqueue(jsonb, jsonb)',                                     'X', 'X', '-', '-'),
+('function coupon_api.queue_order()',                                                   'X', 'X', '-', '-'),
 ('function coupon_status(bigint)',                                                      'X', 'X', 'X', '-'),
 ('function coupon_group_status()',                                                      'X', 'X', 'X', '-'),
 ('function coupon_verify(bigint)',                                                      'X', '-', 'X', '-');
@@ -264,7 +296,7 @@ SELECT is(pg_temp.try('coupon_service', 'SELECT label FROM coupon.unit LIMIT 1')
 SELECT is(pg_temp.try('coupon_service', 'INSERT INTO coupon.issuance DEFAULT VALUES'), '42501', 'service: no direct DML');
 SELECT is(pg_temp.try('coupon_reader', format('SELECT stock FROM coupon.campaign_status WHERE campaign_id = %s', :c)), '100', 'reader: status view');
 SELECT is(pg_temp.try('coupon_reader', format('SELECT count(*) FROM coupon_verify(%s)', :c)), '0', 'reader: verify');
-SELECT is(pg_temp.try('coupon_reader', format('SELECT user_id FROM coupon.issuance WHERE campaign_id = %s AND state = ''issued''', :c)), 'owner', 'reader: issuances');
+SELECT is(pg_temp.try('coupon_reader', format('SELECT user_id FROM coupon.issuance WHERE campaign_id = %s AND user_id = ''owner''', :c)), 'owner', 'reader: issuances');
 SELECT is(pg_temp.try('coupon_reader', format('SELECT status FROM coupon_issue(%s, ''a'')', :c)), '42501', 'reader: no issue');
 SELECT matches(pg_temp.try('coupon_admin', 'SELECT coupon_campaign_create(''x'', 1)'), '^\d+$', 'admin: create');
 SELECT is(pg_temp.try('coupon_admin', format('SELECT coupon_campaign_add_stock(%s, 5)', :c)), '105', 'admin: add stock');
