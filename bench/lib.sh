@@ -180,7 +180,7 @@ start_redis()
 {
 	mkdir "$scratch/redis"
 	redis-server --port 0 --unixsocket "$scratch/redis/socket" --dir "$scratch/redis" --save '' \
-		--appendonly yes --appendfsync "$1" --auto-aof-rewrite-percentage 0 --maxclients 4000 \
+		--appendonly yes --appendfsync "$1" --auto-aof-rewrite-percentage 0 --maxclients 4000 --tcp-backlog 2048 \
 		>"$scratch/redis.log" 2>&1 &
 	redis=$!
 	wait_until 10 'Redis to start' redis PING
