@@ -1,10 +1,11 @@
 # Holds in a crowd and over time: one winner each, sets without deadlocks, run
 # out within a second, with the sweeper dead, through crashes, behind a room;
-# and a storm of everything, whose events are played again in order.
+# and storms of everything, whose events are played again in order.
 use strict;
 use warnings;
 
 use CouponTest;
+use POSIX ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -249,52 +250,53 @@ is(ask("SELECT status FROM coupon_hold($c, 1, 'alice')"), 'already_issued', 'wha
 
 my $storm = ask(q{
 	SELECT coupon_campaign_create('storm', 30, per_user_limit => 3, policy => '{"usage_period_days": 1}')});
+my %storm = (
+	'096_hold@6' => qq{
+		\\set u random(1, 25)
+		\\set s random(1, 30)
+		\\set ms random(1, 60)
+		\\set end random(0, 4)
+		BEGIN;
+		SELECT coupon_hold($storm, :s, :u, :ms * interval '1 ms');
+		\\if :end = 0
+		ROLLBACK;
+		\\else
+		COMMIT;
+		\\endif
+	}, '096_many@2' => qq{
+		\\set u random(1, 25)
+		\\set s random(1, 28)
+		\\set ms random(1, 60)
+		SELECT coupon_hold_many($storm, ARRAY[:s + 2, :s], :u, :ms * interval '1 ms');
+	}, '096_any@1' => qq{
+		\\set u random(1, 25)
+		\\set ms random(1, 60)
+		BEGIN;
+		SAVEPOINT a;
+		SELECT coupon_hold_any($storm, :u);
+		ROLLBACK TO a;
+		SELECT coupon_hold_any($storm, :u, :ms * interval '1 ms');
+		COMMIT;
+	}, '096_pay@4' => qq{
+		\\set u random(1, 25)
+		\\set s random(1, 30)
+		\\set p random(1, 1000000000)
+		SELECT coupon_confirm($storm, :s, :u, 'p' || :p);
+	}, '096_release@2' => qq{
+		\\set u random(1, 25)
+		\\set s random(1, 30)
+		SELECT coupon_release($storm, :s, :u);
+	}, '096_issue@1' => qq{
+		\\set u random(1, 25)
+		SELECT coupon_issue($storm, :u);
+	}, '096_revoke@3' => qq{
+		\\set u random(1, 25)
+		SELECT coupon_revoke($storm, :u, 'test');
+	}, '096_expire@1' => q{
+		SELECT coupon_hold_expire(3);
+	});
 $node->pgbench('-n -c 16 -j 2 -T 6', 0, [qr/processed: \d+/], [qr/^$/],
-	'a storm of holds, payments, releases, issues, revocations and sweeps', {
-		'096_hold@6' => qq{
-			\\set u random(1, 25)
-			\\set s random(1, 30)
-			\\set ms random(1, 60)
-			\\set end random(0, 4)
-			BEGIN;
-			SELECT coupon_hold($storm, :s, :u, :ms * interval '1 ms');
-			\\if :end = 0
-			ROLLBACK;
-			\\else
-			COMMIT;
-			\\endif
-		}, '096_many@2' => qq{
-			\\set u random(1, 25)
-			\\set s random(1, 28)
-			\\set ms random(1, 60)
-			SELECT coupon_hold_many($storm, ARRAY[:s + 2, :s], :u, :ms * interval '1 ms');
-		}, '096_any@1' => qq{
-			\\set u random(1, 25)
-			\\set ms random(1, 60)
-			BEGIN;
-			SAVEPOINT a;
-			SELECT coupon_hold_any($storm, :u);
-			ROLLBACK TO a;
-			SELECT coupon_hold_any($storm, :u, :ms * interval '1 ms');
-			COMMIT;
-		}, '096_pay@4' => qq{
-			\\set u random(1, 25)
-			\\set s random(1, 30)
-			\\set p random(1, 1000000000)
-			SELECT coupon_confirm($storm, :s, :u, 'p' || :p);
-		}, '096_release@2' => qq{
-			\\set u random(1, 25)
-			\\set s random(1, 30)
-			SELECT coupon_release($storm, :s, :u);
-		}, '096_issue@1' => qq{
-			\\set u random(1, 25)
-			SELECT coupon_issue($storm, :u);
-		}, '096_revoke@3' => qq{
-			\\set u random(1, 25)
-			SELECT coupon_revoke($storm, :u, 'test');
-		}, '096_expire@1' => q{
-			SELECT coupon_hold_expire(3);
-		} });
+	'a storm of holds, payments, releases, issues, revocations and sweeps', \%storm);
 settle($node, 'postgres');
 poll_until('the storm to be swept', sub { ask('SELECT count(*) FROM coupon.issuance WHERE held_until < now()') eq '0' });
 is(ask("SELECT count(DISTINCT type) FROM coupon.outbox WHERE payload->>'campaign_id' = '$storm' AND type <> 'coupon.campaign_created'"), '7',
@@ -302,6 +304,33 @@ is(ask("SELECT count(DISTINCT type) FROM coupon.outbox WHERE payload->>'campaign
 unlike(slurp_file($node->logfile), qr/deadlock detected/, 'F8: no deadlock');
 conserved($node, 'postgres', 'the storm');
 lives_are_right('the storm');
+
+# ---- the same, and a session is killed in the middle of it ----
+
+my $killer = fork;
+die "fork: $!" unless defined $killer;
+if ($killer == 0)
+{
+	my $acted = 0;
+
+	my $busy = q{FROM pg_stat_activity
+		WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND query ~ 'coupon_(hold|confirm)'};
+
+	eval {
+		poll_until('the storm', sub { ask("SELECT count(*) > 5 $busy") eq 't' });
+		$acted = kill 'KILL', ask("SELECT pid $busy LIMIT 1");
+	};
+	POSIX::_exit($acted ? 0 : 1);
+}
+$node->pgbench('-n -c 16 -j 2 -T 60', 2, [qr/./], [qr/terminating connection|server closed|connection to server/],
+	'the same storm, cut off', { map { s/096/096_again/r => $storm{$_} } keys %storm });
+waitpid $killer, 0;
+is($?, 0, 'by a session that is killed');
+poll_until('the server to be back', sub { $node->psql('postgres', 'SELECT 1') == 0 });
+settle($node, 'postgres');
+poll_until('the storm to be swept', sub { ask('SELECT count(*) FROM coupon.issuance WHERE held_until < now()') eq '0' });
+conserved($node, 'postgres', 'F21: the storm and a crash');
+lives_are_right('F21: the storm and a crash');
 is(ask(qq{SELECT count(*) FROM coupon_issue_many($storm, ARRAY(SELECT 'last' || g FROM generate_series(1, 40) g)) WHERE status = 'issued'}),
 	30 - ask("SELECT count(*) FROM coupon.issuance WHERE campaign_id = $storm AND user_id NOT LIKE 'last%'"),
 	'F22: not one unit is stranded');
