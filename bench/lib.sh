@@ -26,6 +26,7 @@
 
 bench_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 top=$(cd "$bench_dir/.." && pwd)
+PATH=$PATH:/usr/sbin:/sbin	# not everybody has PgBouncer in the path
 programs=$top/tmp_bench
 PATH=$PATH:/usr/sbin:/sbin		# PgBouncer's
 
@@ -180,7 +181,7 @@ start_redis()
 {
 	mkdir "$scratch/redis"
 	redis-server --port 0 --unixsocket "$scratch/redis/socket" --dir "$scratch/redis" --save '' \
-		--appendonly yes --appendfsync "$1" --auto-aof-rewrite-percentage 0 --maxclients 4000 \
+		--appendonly yes --appendfsync "$1" --auto-aof-rewrite-percentage 0 --maxclients 4000 --tcp-backlog 2048 \
 		>"$scratch/redis.log" 2>&1 &
 	redis=$!
 	wait_until 10 'Redis to start' redis PING

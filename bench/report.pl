@@ -284,6 +284,8 @@ for my $part (@parts)
 	my ($date) = $machine =~ /^date: (.*)/m;
 	my ($command) = $machine =~ /^command: (.*)/m;
 	my ($most) = sort { $b <=> $a } @others;
+	# as BENCH_OTHERS by default
+	$text{$part} .= "**The machine was not quiet: do not rely on these.** " if median(@others) > 10;
 	$text{$part} .= sprintf "%s%d runs; other work of the machine took %.1f %% of the CPU time in the median run, %.1f %% at most. `%s`\n",
 	  ($date ? "$date, $took, " : ''), scalar @others, median(@others), $most, $command // 'make bench';
 

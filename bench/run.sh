@@ -12,7 +12,7 @@
 #	BENCH_SECONDS   of a run (5)
 #	BENCH_PAIRS     forward and backward passes (1)
 #	BENCH_RESULTS   directory, else bench/results/latest
-#	BENCH_PART_LIMIT  seconds after which a part is given up (2400)
+#	BENCH_PART_LIMIT  seconds after which a part is given up (5400)
 #
 # Writes a PART.runs.csv each, and by report.pl and plot.sh tables, plots and what
 # stands between the marks in doc/benchmarks.md.
@@ -42,7 +42,7 @@ for part in ${BENCH_PARTS:-issue to_row latency sale mixes snapshot growth}; do
 	began=$SECONDS
 	describe >"$results/$part.machine.txt"
 	echo "command: ${asked}make bench" >>"$results/$part.machine.txt"
-	timeout --foreground -k 30 "${BENCH_PART_LIMIT:-2400}" "$bench_dir/parts/$part.sh" || status=1
+	timeout --foreground -k 30 "${BENCH_PART_LIMIT:-5400}" "$bench_dir/parts/$part.sh" || status=1
 	echo "took: $((SECONDS - began)) s" | tee -a "$results/$part.machine.txt"
 done
 document=

@@ -25,16 +25,6 @@ if [ -z "$brokers" ]; then
 	IFS= read -r brokers <&8
 fi
 
-# publishing on | off
-publishing()
-{
-	local to=''
-
-	[ "$1" = off ] || to=$brokers
-	sql "ALTER SYSTEM SET coupon.kafka_brokers = '$to'"
-	sql "SELECT pg_reload_conf()" >/dev/null
-}
-
 # wait_for CONDITION on coupon_outbox_status
 wait_for()
 {

@@ -12,15 +12,8 @@ set -euo pipefail
 need_server "$@"
 read -ra variants <<<"${BENCH_VARIANTS:-select1 insert coupon grouped shards128 codes_random hot optimistic advisory redis_always redis_everysec}"
 
-checked=()
-for variant in "${variants[@]}"; do
-	case $variant in
-		redis_* | grouped) ;;
-		*) checked+=("$variant") ;;
-	esac
-done
 right=0
-"$bench_dir/peers/check.sh" "${checked[@]}" || right=1
+"$bench_dir/peers/check.sh" "${variants[@]}" || right=1
 
 # shellcheck disable=SC2317
 run()

@@ -101,7 +101,7 @@ if [ -n "$with_kafka" ]; then
 fi
 
 BENCH_ROW_SECONDS=$row_seconds
-for clients in ${BENCH_ROW_CLIENTS:-64 200}; do
+for clients in ${BENCH_ROW_CLIENTS:-64 200 1000@64}; do
 	passes "$clients" "$clients" run "${variants[@]}"
 done
 end_part

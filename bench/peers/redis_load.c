@@ -461,8 +461,15 @@ open_connections(Thread *thread)
 
 		c->thread = thread;
 		c->number = thread->number + i * threads;
-		/* connect in blocking mode: the listen queue may be full */
-		c->redis = redisConnectUnix(socket_path);
+		/* in blocking mode; the listen queue may be full for a moment */
+		for (int try = 0; ; try++)
+		{
+			c->redis = redisConnectUnix(socket_path);
+			if (!c->redis || !c->redis->err || errno != EAGAIN || try == 500)
+				break;
+			redisFree(c->redis);
+			usleep(10000);
+		}
 		if (!c->redis || c->redis->err)
 			die("%s: %s", socket_path, c->redis ? c->redis->errstr : "no memory");
 		c->redis->flags &= ~REDIS_BLOCK;

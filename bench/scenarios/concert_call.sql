@@ -6,7 +6,8 @@ SELECT bench.enqueue(:user) AS token \gset
 \elif :call = 1
 SELECT bench.concerts(:token);
 \elif :call = 2
-SELECT bench.enqueue((random(1, 1000000)::bigint * 100 + :process) * 1000 + :client_id);
+\set other (random(1, 1000000) * 100 + :process) * 1000 + :client_id
+SELECT bench.enqueue(:other);
 \elif :call = 3
 SELECT bench.order(:token) AS place \gset
 \elif :call = 4

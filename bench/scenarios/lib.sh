@@ -26,7 +26,6 @@ programs=$bench_dir/scenarios
 answers=(accepted issued already_issued sold_out busy full closed paused not_open not_admitted
 	waiting completed not_requested emitted failed rose wrong)
 failed_scenarios=()
-pooler=
 
 # scaled FACTOR NUMBER: at least 1
 scaled()
@@ -41,8 +40,7 @@ end_scenarios()
 	for pid in "${players[@]}"; do
 		kill "$pid" 2>/dev/null || true
 	done
-	stop_pooler
-	rm -rf "$scratch"
+	clean_up
 }
 
 begin_scenarios()
@@ -50,57 +48,6 @@ begin_scenarios()
 	players=()
 	trap end_scenarios EXIT
 	[ "$(sql 'SHOW track_functions')" != none ] || die "the server needs track_functions = pl"
-}
-
-# ---- PgBouncer, transaction mode, its socket in the scratch directory ----
-
-has_pooler()
-{
-	PATH=$PATH:/usr/sbin:/sbin command -v pgbouncer >/dev/null
-}
-
-start_pooler()
-{
-	local dir=$scratch/pooler
-
-	[ -z "$pooler" ] || return 0
-	mkdir "$dir"
-	chmod 711 "$scratch"
-	chmod 700 "$dir"
-	cat >"$dir/pgbouncer.ini" <<-END
-		[databases]
-		* = host=$PGHOST port=$PGPORT user=$(sql 'SELECT current_user')
-		[pgbouncer]
-		unix_socket_dir = $dir
-		pidfile = $dir/pid
-		listen_port = 6432
-		auth_type = any
-		pool_mode = transaction
-		default_pool_size = $BENCH_POOL
-		max_client_conn = 3000
-		listen_backlog = 2048
-		ignore_startup_parameters = extra_float_digits
-		log_connections = 0
-		log_disconnections = 0
-	END
-	[ -z "$server_user" ] || chown -R "$server_user:" "$dir"
-	ulimit -S -n 8192 2>/dev/null || ulimit -S -n "$(ulimit -H -n)"
-	PATH=$PATH:/usr/sbin:/sbin as_server_user pgbouncer -q "$dir/pgbouncer.ini" >"$scratch/pooler.log" 2>&1 &
-	pooler=$!
-	until [ -s "$dir/pid" ] && [ -S "$dir/.s.PGSQL.6432" ]; do
-		kill -0 "$pooler" 2>/dev/null || die "PgBouncer does not start: $(tail -n 3 "$scratch/pooler.log")"
-		sleep 0.05
-	done
-}
-
-stop_pooler()
-{
-	[ -n "$pooler" ] || return 0
-	# $pooler may be the shell that runs it
-	kill "$(cat "$scratch/pooler/pid")" 2>/dev/null || true
-	wait "$pooler" || true
-	rm -rf "$scratch/pooler"
-	pooler=
 }
 
 # ---- sessions ----
@@ -140,7 +87,7 @@ campaign()
 # through_pooler: the sessions from here on
 through_pooler()
 {
-	start_pooler
+	[ -n "$pooler" ] || start_pooler "$BENCH_POOL"
 	protocol=simple		# before 1.21 PgBouncer knows no prepared statements in this mode
 	door=(PGHOST="$scratch/pooler" PGPORT=6432)
 }

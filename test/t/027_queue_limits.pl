@@ -138,15 +138,17 @@ SKIP:
 	$lock->query_safe('BEGIN; LOCK TABLE coupon.request_1 IN SHARE MODE');
 	sql("SELECT coupon_campaign_resume($c)");
 	my ($out, $err) = ('', '');
+	# not at once: the line may stand yet, or the worker be looking at it
 	my $decider = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', 'BEGIN',
-			'-c', 'SELECT coupon_request_decide()', '-c', q{SELECT 'open' FROM pg_sleep(2)}, '-c', 'COMMIT' ],
+			'-c', 'DO $$ BEGIN WHILE coupon_request_decide() = 0 LOOP PERFORM pg_sleep(0.01); END LOOP; END $$',
+			'-c', q{SELECT 'open' FROM pg_sleep(2)}, '-c', 'COMMIT' ],
 		'<', \undef, '>', \$out, '2>', \$err);
 	poll_until('the decision waits', sub { running('%coupon_request_decide%', 'Lock') eq '1' });
 	sql("SELECT coupon_request($c, 'second'::text)");
 	is(child('second'), 'coupon.request_0', 'the second request is in the other table');
 	$lock->query_safe('COMMIT');
 	$lock->quit;
-	poll_until('the decision', sub { running('%pg_sleep%', 'Timeout') eq '1' });
+	poll_until('the decision', sub { running('%open%', 'Timeout') eq '1' });
 	sql("SELECT coupon_request($c, 'third'::text)");
 	$decider->finish;
 	is($err, '', 'the decision is committed');

@@ -41,8 +41,8 @@ $node->safe_psql('postgres', q{
 	INSERT INTO coupon.dead_letter SELECT id, topic, key, type, payload, 'too large', 1, now() FROM coupon.outbox LIMIT 1});
 
 my @tables = ('campaign ORDER BY campaign_id', 'shard ORDER BY campaign_id, shard',
-	'unit ORDER BY campaign_id, serial', 'issuance ORDER BY campaign_id, serial', 'lapsed_hold ORDER BY campaign_id, serial',
-	'room ORDER BY room_id', 'dead_letter ORDER BY id');
+	'unit ORDER BY campaign_id, serial', 'issuance ORDER BY campaign_id, serial',
+	'lapsed_hold ORDER BY campaign_id, serial', 'room ORDER BY room_id', 'dead_letter ORDER BY id');
 
 sub contents
 {

@@ -24,7 +24,8 @@ local %ENV = (
 	COUPON_SERVER_LOG => $node->logfile,
 	BENCH_IN_SERVER => 'warm',
 	BENCH_SCALE => 0.02,
-	BENCH_CONCERTS => 10);
+	BENCH_CONCERTS => 10,
+	BENCH_PATIENCE => 0);
 
 # play(sessions, scenario...): laws by scenario, and what was printed
 sub play
@@ -33,7 +34,7 @@ sub play
 	my ($out, $err, $scenario, %laws) = ('', '', '');
 
 	local $ENV{BENCH_SESSIONS} = $sessions;
-	local $ENV{BENCH_CALLS} = 'schedules reservation pay';
+	local $ENV{BENCH_CALLS} = 'enqueue schedules pay';
 	IPC::Run::run([ 'bash', "$top/bench/scenarios/run.sh", @scenarios ], '>', \$out, '2>', \$err);
 	is($err, '', 'nobody complains');
 	for my $line (split /\n/, $out)
