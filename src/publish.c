@@ -105,6 +105,7 @@ static bool campaigns_wanted = false;	/* their topics are to be looked up */
 static TimestampTz reconfigure_since = 0;
 static TimestampTz open_at = 0; /* not before */
 static TimestampTz heard_at = 0;	/* of the broker, or the sending began */
+static bool heard = false;		/* since then: a report has come */
 
 bool
 coupon_publish_under_way(void)
@@ -199,7 +200,7 @@ report(uint32 tag, CouponVerdict verdict, const char *reason)
 	int			entry = tag;
 
 	Assert(entry < nbatch && batch[entry].state == SENT);
-	heard_at = GetCurrentTimestamp();
+	heard = true;
 	if (verdict == COUPON_TOPIC_DENIED)
 	{
 		nsent--;
@@ -290,6 +291,9 @@ take_reports(void)
 {
 	CouponSinkHealth health = coupon_sink_poll(report);
 
+	if (heard)
+		heard_at = GetCurrentTimestamp();
+	heard = false;
 	if (!coupon_sink_is_open())
 		return;
 	if (health == COUPON_SINK_GAP && !one_by_one)

@@ -1002,10 +1002,9 @@ make_headers(const CouponEvent *event)
 	static const char hex[] = "0123456789abcdef";
 	rd_kafka_headers_t *headers = rd_kafka_headers_new(8);
 	uint64		ms = coupon_event_tick(&event->id) / COUPON_TICKS_PER_MS;
-	time_t		seconds = ms / 1000;
-	struct tm	tm;
+	static uint64 shown_ms = 0;
+	static char when[40];		/* of that millisecond, as many events are */
 	char		id[37];
-	char		when[40];
 	char	   *out = id;
 
 	for (int i = 0; i < UUID_LEN; i++)
@@ -1016,9 +1015,16 @@ make_headers(const CouponEvent *event)
 		*out++ = hex[event->id.data[i] & 0x0f];
 	}
 	*out = '\0';
-	gmtime_r(&seconds, &tm);
-	snprintf(when, sizeof(when), "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", tm.tm_year + 1900,
-			 tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, (int) (ms % 1000));
+	if (ms != shown_ms)
+	{
+		time_t		seconds = ms / 1000;
+		struct tm	tm;
+
+		gmtime_r(&seconds, &tm);
+		snprintf(when, sizeof(when), "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", tm.tm_year + 1900,
+				 tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, (int) (ms % 1000));
+		shown_ms = ms;
+	}
 
 	add_header(headers, "id", id);
 	add_header(headers, "content-type", "application/json");
