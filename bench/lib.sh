@@ -615,11 +615,16 @@ measure()
 	rate=$(printf '%.0f' "$rate")
 }
 
-# percentiles: of the latencies that --log --log-prefix=$scratch/log left; sets
-# p50, p95, p99, p999 (ms)
+# percentiles: of the latencies that --log --log-prefix=$scratch/log left, but for
+# the first second's, in which sessions fill their caches; sets p50, p95, p99,
+# p999 (ms)
 percentiles()
 {
-	read -r p50 p95 p99 p999 < <(cat "$scratch"/log.* | cut -d ' ' -f 3 | grep -x '[0-9]*' | LC_ALL=C sort -n | awk '
+	local log
+
+	read -r p50 p95 p99 p999 < <(for log in "$scratch"/log.*; do
+		tail -n +"$(awk -v s="$seconds" 'END { print int(NR / (s < 1 ? 1 : s)) + 1 }' "$log")" "$log"
+	done | cut -d ' ' -f 3 | grep -x '[0-9]*' | LC_ALL=C sort -n | awk '
 		{ x[NR] = $1 / 1000 }
 		function at(share,   i) { i = int(NR * share + 0.999999); return x[i < 1 ? 1 : i] }
 		END { printf "%.2f %.2f %.2f %.2f\n", at(0.5), at(0.95), at(0.99), at(0.999) }')

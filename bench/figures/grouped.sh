@@ -75,10 +75,9 @@ waiting()
 	wait
 	violations=$(check_variant grouped | head -n 5)
 	[ -z "$violations" ] || die "void, grouped at $offered calls/s: $violations"
-	figure "grouped p99.9 at 70 % load, 64 connections, with a checkpoint, ms" \
-		"$(cat "$scratch"/log.* | awk '{ print $3 / 1000 }' | sort -n |
-			awk '{ x[NR] = $1 } END { k = int(NR * 0.999); printf "%.1f", x[k < 1 ? 1 : k] }')" \
-		at_most 20 "$offered calls/s, p50 $(cat "$scratch"/log.* | awk '{ print $3 / 1000 }' | median | xargs printf %.1f)"
+	percentiles
+	figure "grouped p99.9 at 70 % load, 64 connections, with a checkpoint, ms" "$p999" at_most 20 \
+		"$offered calls/s, p50 $p50, p95 $p95, p99 $p99"
 }
 
 fill()
