@@ -21,6 +21,7 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_type_d.h"
+#include "common/int.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "storage/shmem.h"
