@@ -267,6 +267,8 @@ my $c = enter('c');
 my $mine = reserve('c', 301, $c);
 is(brief('pay', { userId => 8 }, { %$b, 'x-reservation-id' => $mine }), '403 other_user', 'F18: payment by another');
 is(brief('release', { userId => 8 }, { %$b, 'x-reservation-id' => $mine }), '403 other_user', 'F18: release by another');
+is(brief('release', { userId => 'c' }, { %$b, 'x-reservation-id' => $mine }), '403 other_ticket', 'F18: who says that he is the owner, too');
+is(brief('release', { userId => 'c' }, { 'x-access-token' => '1.1.00000000000000000000000000000000', 'x-reservation-id' => $mine }), '401 gone', 'F18: nor with a token that is made up');
 is(sql("SELECT coupon_release(campaign_id, 1, '8'), (coupon_confirm(campaign_id, 1, '8', 'x')).status FROM concert.schedule WHERE id = 3"), 'f|not_held', 'F18: nor by the functions of coupon');
 is(brief('pay', { userId => 'c' }, { %$b, 'x-reservation-id' => $mine }), '403 other_ticket', 'F20: not with another\'s ticket');
 is(brief('reservation', { userId => 'c', concertSeatId => 302 }, $b), '403 other_ticket', 'F24: nor a reservation');
@@ -278,7 +280,7 @@ is(seat_status(3, 1), 'HELD', 'F18: nothing of this has moved the seat');
 is($json->encode(call('release', { userId => 'c' }, { %$c, 'x-reservation-id' => $mine })->{json}), '{"released":true}', 'release by the owner');
 is(seat_status(3, 1), 'FREE', 'gives the seat back');
 is(brief('pay', { userId => 'c' }, { %$c, 'x-reservation-id' => $mine }), '409 not_held', 'and is not paid for after that');
-is($json->encode(call('release', { userId => 'a' }, { %$a, 'x-reservation-id' => $first })->{json}), '{"released":false}', 'what is paid for is not released');
+is($json->encode(call('release', { userId => 'a' }, { %{ enter('a') }, 'x-reservation-id' => $first })->{json}), '{"released":false}', 'what is paid for is not released');
 is(seat_status(5, 3), 'ISSUED', 'and stays sold');
 
 # as many as one may have
