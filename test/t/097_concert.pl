@@ -35,6 +35,7 @@ my ($out, $err) = ('', '');
 	IPC::Run::run([ 'bash', '-e', '-c', "cd '$examples/concert'\n$script" ], '>', \$out, '2>', \$err);
 }
 is($?, 0, 'README.md: the commands of the shell run') or diag("$out$err");
+is(sql(q{SELECT count(*) FROM coupon.room WHERE least(session_ttl, idle_ttl) > interval '5 min'}), 1, 'no session is lost while its user is away to pay for a hold');
 like($err, qr/INFO:  1 of 3 concerts, 4 schedules, 600 seats, [\d.]+ s\n.*INFO:  3 of 3 concerts/s, 'the loader says how far it is');
 like($out, qr/^ +3 \| +12 \| +1800 \| +\d+ kB +\| +\d+ kB$/m, 'and what there is in the end');
 poll_until('the room worker', sub { sql(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'coupon room worker' AND datname = 'shop'}) });
@@ -42,6 +43,16 @@ my ($status, $stdout, $stderr) = $node->psql('shop', join('', $readme =~ /^```sq
 is("$status $stderr", '0 ', 'README.md: the booking runs');
 like($stdout, qr/\A201 \{.*\n\{"order": 0\}\n\{"concertsList".*\{"schedules".*\{"seats".*\{"reservationId" : 1\}\n\{"paymentId" : 1\}\n.*"gone".*\n1\|A1\|ISSUED\n2\|A2\|FREE\npayment\.completed\|7\|/s,
 	'and shows what it says') or diag($stdout);
+
+# a room that is there already, as ../postgrest makes one
+{
+	local %ENV = (%ENV, PGHOST => $node->host, PGPORT => $node->port);
+	$node->safe_psql('postgres', 'CREATE DATABASE patient');
+	$node->safe_psql('patient', q{CREATE EXTENSION coupon; SELECT coupon_room_create('default', 500, session_ttl => '2 h')});
+	$node->command_ok([ 'psql', '-qX', '-d', 'patient', '-f', "$examples/concert/schema.sql" ], 'schema.sql, where there is a room');
+	is($node->safe_psql('patient', 'SELECT capacity, session_ttl, idle_ttl FROM coupon.room'), '500|02:00:00|00:06:00', 'which becomes as patient as it must be');
+	$node->safe_psql('postgres', 'DROP DATABASE patient');
+}
 
 # ---- nginx ----
 
