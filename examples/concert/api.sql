@@ -11,6 +11,7 @@
 -- and coupon_hold() asks the room itself, for whoever gets past this file.
 
 \set ON_ERROR_STOP on
+\set QUIET on
 BEGIN;
 
 CREATE SCHEMA concert_api AUTHORIZATION concert_owner;

@@ -9,6 +9,7 @@
 -- reserved and paid.
 
 \set ON_ERROR_STOP on
+\set QUIET on
 \if :{?capacity} \else
 	\set capacity 1000
 \endif
