@@ -163,9 +163,18 @@ note('latest: ' . ask(qq{
 		WHERE type = 'coupon.hold_expired' AND payload->>'campaign_id' = '$c'}));
 is(ask("SELECT held, remaining, in_flight FROM coupon_status($c)"), '1|199|0', 'a longer one stays');
 
-# a sweeper that sleeps for long wakes up for what runs out earlier
+# a sweeper that sleeps for long wakes up for what it knows to run out earlier:
+# it has seen the one when it sweeps the other
+ask("SELECT coupon_hold($c, 151, 'wakes him', '4 s'), coupon_hold($c, 152, 'short', '50 ms')");
+poll_until('the short one to be swept', sub { ask("SELECT count(*) FROM coupon.issuance WHERE campaign_id = $c AND serial = 152") eq '0' });
+is(ask("SELECT status FROM coupon_units($c) WHERE serial = 151"), 'HELD', 'the sweeper has been here, and one hold is to come');
 $node->append_conf('postgresql.conf', "coupon.sweep_interval = '1h'");
 $node->reload;
+poll_until('the sweeper to wake up', sub { ask("SELECT count(*) FROM coupon.issuance WHERE campaign_id = $c AND serial = 151") eq '0' });
+is(ask(q{
+		SELECT (payload->>'at')::timestamptz - (payload->>'held_until')::timestamptz BETWEEN '0' AND '1 s'
+		FROM coupon.outbox WHERE type = 'coupon.hold_expired' AND key = 'wakes him'}),
+	't', 'F20: a sweeper that sleeps for an hour wakes up for it');
 
 # ---- the sweeper is dead ----
 

@@ -193,8 +193,13 @@ sub enter
 sub reserve
 {
 	my ($user, $seat, $headers, $before) = @_;
-	my $answer = call('reservation', { userId => $user, concertSeatId => $seat }, $headers, {}, undef, $before);
+	my $answer;
 
+	# busy says try again: the sweeper may just be at a hold that has run out
+	do
+	{
+		$answer = call('reservation', { userId => $user, concertSeatId => $seat }, $headers, {}, undef, $before);
+	} while (($answer->{json}{error}{code} // '') eq 'busy');
 	return $answer->{json}{reservationId} // "$answer->{status} $answer->{json}{error}{code}";
 }
 
