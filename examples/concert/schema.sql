@@ -9,6 +9,7 @@
 -- reserved and paid.
 
 \set ON_ERROR_STOP on
+\set QUIET on
 \if :{?capacity} \else
 	\set capacity 1000
 \endif
@@ -21,11 +22,15 @@ SELECT to_regrole('concert_owner') IS NULL AS is_new \gset
 \endif
 GRANT REFERENCES ON coupon.campaign TO concert_owner;
 
--- The room that every schedule requires.  A session outlives the hold of a
--- seat, or its owner could not pay for it.
+-- The room that every schedule requires.  Nobody loses his session while he is
+-- away to pay for a seat that is held for 5 minutes, so a room that is there
+-- already (../postgrest) may have to be more patient than it is.
 SELECT NOT EXISTS (SELECT FROM coupon.room WHERE name = 'default') AS is_new \gset
 \if :is_new
-	SELECT coupon_room_create('default', capacity => :capacity, session_ttl => '15 min', idle_ttl => '3 min') AS room \gset
+	SELECT coupon_room_create('default', capacity => :capacity, session_ttl => '15 min', idle_ttl => '6 min') AS room \gset
+\else
+	SELECT coupon_room_alter(r.name, session_ttl => greatest(r.session_ttl, '15 min'), idle_ttl => greatest(r.idle_ttl, '6 min')) AS room
+	  FROM coupon.room r WHERE r.name = 'default' \gset
 \endif
 
 CREATE SCHEMA concert AUTHORIZATION concert_owner;
