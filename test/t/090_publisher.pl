@@ -197,7 +197,12 @@ poll_until('misconfigured', sub { status('broker') eq 'misconfigured' });
 like(status('last_error'), qr/0600/, 'a file that others can read is not used');
 for my $case (
 	[ "plugin.library.paths = /tmp/x.so\n", qr/line 1.*plugin\.library\.paths.*loads code/ ],
-	[ "\n# c\nacks=1\n", qr/line 3.*acks/ ],
+	[ "\n# c\nacks=1\n", qr/line 3.*acks/, 'F14' ],
+	[ "enable.idempotence=false\n", qr/line 1.*enable\.idempotence/, 'F14' ],
+	[ "sasl.kerberos.kinit.cmd=/tmp/x\n", qr/line 1.*sasl\.kerberos\.kinit\.cmd.*runs a program/ ],
+	[ "sasl.jaas.config=x required password=\"TopSecret\";\n", qr/line 1.*sasl\.jaas\.config.*sasl\.username/ ],
+	[ "ssl.truststore.location=/x.jks\n", qr/line 1.*ssl\.truststore\.location.*ssl\.ca\.location/ ],
+	[ "sasl.password.typo=TopSecret\n", qr/line 1.*sasl\.password\.typo.*No such configuration property/ ],
 	[ "sasl.password\n", qr/line 1 is not name=value/ ],
 	[ "no.such.property=1\n", qr/no\.such\.property/ ],
 	[ "internal.termination.signal=9\n", qr/internal\.termination\.signal/ ],
@@ -206,8 +211,13 @@ for my $case (
 {
 	configure($case->[0]);
 	poll_until("refused: $case->[0]", sub { status('broker') eq 'misconfigured' && status('last_error') =~ $case->[1] });
-	pass("misconfigured: $case->[1]");
+	pass(($case->[2] ? "$case->[2]: " : '') . "misconfigured: $case->[1]");
 }
+# the client would run a shell with this in its command
+my $ran = $node->data_dir . '/ran';
+configure("security.protocol=sasl_plaintext\nsasl.mechanism=GSSAPI\nsasl.kerberos.keytab=/none\nsasl.kerberos.principal=x; touch $ran; echo\n");
+poll_until('Kerberos', sub { status('broker') eq 'down' || status('last_error') =~ /client cannot be made/ });
+ok(!-e $ran, 'no property gets into a shell');
 unlike(slurp_file($node->logfile), qr/TopSecret/, 'no secret is in the log');
 sql(q{SELECT coupon_emit('t', 'configured', 'x', '{}')});
 configure("linger.ms = 1\n");
