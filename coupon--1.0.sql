@@ -1535,7 +1535,7 @@ DECLARE
 		WHEN 'paused' THEN 'The sale is paused.'
 		WHEN 'closed' THEN 'The sale is over.'
 		WHEN 'not_admitted' THEN 'The waiting room has not admitted the user.'
-		WHEN 'unavailable' THEN 'Nothing can be issued at the moment: try again.'
+		WHEN 'unavailable' THEN 'The service is not available at the moment: try again.'
 		ELSE outcome
 	END);
 BEGIN
@@ -1809,7 +1809,9 @@ BEGIN
 	IF request.status = 'REFUSED' THEN
 		RETURN coupon.api_refuse('issue_fcfs', request.outcome);
 	END IF;
-	IF request.requested_at < began THEN
+	-- of two clicks at once the later one gets the other's request, which is
+	-- not older than its own call, but then this transaction has written nothing
+	IF request.requested_at < began OR pg_current_xact_id_if_assigned() IS NULL THEN
 		RETURN coupon.api_refuse('issue_fcfs', 'requested', jsonb_build_object('requestId', request.request_id));
 	END IF;
 	RETURN coupon.api_answer(202, jsonb_build_object('requestId', request.request_id, 'message', 'The request is accepted.',
@@ -1849,7 +1851,12 @@ BEGIN
 	              AND (c.closes_at IS NULL OR c.closes_at > clock_timestamp())) THEN
 		RETURN coupon.api_error(409, 'exists', 'There is a campaign of this code that is not closed.');
 	END IF;
-	id := coupon.api_campaign_create(campaign_name, stock::bigint, jsonb_build_object('kind', 'RATE', 'rate', $3));
+	BEGIN
+		id := coupon.api_campaign_create(campaign_name, stock::bigint, jsonb_build_object('kind', 'RATE', 'rate', $3));
+	EXCEPTION
+		WHEN invalid_parameter_value THEN
+			RETURN coupon.api_error(400, 'invalid', 'discountRate has too many digits.');
+	END;
 	RETURN coupon.api_answer(201, jsonb_build_object('couponId', id, 'code', campaign_name, 'maxCount', stock::bigint, 'discountRate', $3));
 END
 $$;
@@ -1918,6 +1925,9 @@ BEGIN
 	EXCEPTION
 		WHEN SQLSTATE 'UC202' THEN
 			RETURN coupon.api_error(404, 'unknown_room', 'There is no room of this name.');
+		WHEN SQLSTATE 'UC201' OR SQLSTATE 'UC003' THEN
+			RAISE LOG 'queue_enqueue is unavailable: %', SQLERRM;
+			RETURN coupon.api_refuse('queue_enqueue', 'unavailable');
 	END;
 	IF ticket.token IS NULL THEN
 		RETURN coupon.api_error(503, 'rejected', 'The room lets nobody in.');

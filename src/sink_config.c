@@ -29,6 +29,8 @@ static const struct
 	{"ssl.engine.location", "it loads code"},
 	{"ssl.providers", "it loads code"},
 	{"sasl.kerberos.kinit.cmd", "it runs a program"},
+	{"sasl.jaas.config", "it is the Java client's: here sasl.mechanism, sasl.username and sasl.password say it"},
+	{"ssl.truststore.*", "it is the Java client's: here ssl.ca.location names a PEM file"},
 	{"bootstrap.servers", "coupon.kafka_brokers says it"},
 	{"metadata.broker.list", "coupon.kafka_brokers says it"},
 	{"acks", "events are acknowledged by all replicas"},

@@ -119,10 +119,12 @@ static bool
 set_property(rd_kafka_conf_t *conf, const char *name, const char *value, int line)
 {
 	char		message[256];
+	rd_kafka_conf_res_t result = rd_kafka_conf_set(conf, name, value, message, sizeof(message));
 
-	if (rd_kafka_conf_set(conf, name, value, message, sizeof(message)) == RD_KAFKA_CONF_OK)
+	if (result == RD_KAFKA_CONF_OK)
 		return true;
-	if (coupon_sink_config_is_secret(name))
+	/* the message quotes it */
+	if (result == RD_KAFKA_CONF_INVALID && coupon_sink_config_is_secret(name))
 		strlcpy(message, "its value is not accepted", sizeof(message));
 	if (line > 0)
 		coupon_publisher_problem("coupon.kafka_config_file, line %d: property \"%s\": %s",
@@ -183,6 +185,14 @@ set_properties(rd_kafka_conf_t *conf, bool one_by_one)
 		if (!set_property(conf, fixed[i][0], fixed[i][1], 0))
 			return false;
 	}
+
+	/*
+	 * To log in by Kerberos the client has the shell run a command with values
+	 * of the file in it: let that do nothing.  A client without Kerberos does
+	 * not know the property, and runs nothing.
+	 */
+	(void) rd_kafka_conf_set(conf, "sasl.kerberos.kinit.cmd", ":", NULL, 0);
+
 	/* a failed request must not be overtaken by the next one */
 	if (!one_by_one && !set_property(conf, "enable.gapless.guarantee", "true", 0))
 		return false;

@@ -83,6 +83,8 @@ for my $i (1 .. 20)
 	$error .= sql_error($node, 'postgres', "SELECT coupon_queue_join('many$i', 'a')");
 }
 like($error, qr/ERROR:  UC201: .*HINT: .*coupon\.max_queues/s, 'F17: too many rooms with somebody in them');
+is( sql(q{SELECT current_setting('response.status'), r #>> '{error,code}', current_setting('response.headers') FROM coupon_api.queue_enqueue('"a"', '"many20"') r}),
+	'503|unavailable|[{"Retry-After": "1"}]', 'F7, F17: over HTTP: 503');
 sql(q{SELECT coupon_queue_leave(room_id || '.' || number || '.' || replace(secret::text, '-', '')) FROM coupon.ticket WHERE ended_at IS NULL});
 sql(qq{SELECT coupon_queue_leave(token) FROM coupon_queue_join('many$_', 'a')}) for 1 .. 20;
 pass('rooms that are empty give their places to others');

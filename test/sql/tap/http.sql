@@ -160,7 +160,7 @@ SELECT is(pg_temp.refusal('POST', 'admin_coupon_policies', arguments, role => 'c
                ('{"code": "P", "maxCount": -1, "discountRate": 1}', '400 invalid'), ('{"code": "P", "maxCount": 1e30, "discountRate": 1}', '400 invalid'),
                ('{"code": "P", "maxCount": true, "discountRate": 1}', '400 invalid'), ('{"code": "P", "maxCount": "many", "discountRate": 1}', '400 invalid'),
                ('{"code": "P", "maxCount": 1, "discountRate": "1"}', '400 invalid'), ('{"code": "P", "maxCount": 1, "discountRate": 0}', '400 invalid'),
-               ('{"code": "P", "maxCount": 1, "discountRate": 101}', '400 invalid'), ('{"code": "P", "maxCount": 1, "discountRate": [1]}', '400 invalid')) x(arguments, expected);
+               ('{"code": "P", "maxCount": 1, "discountRate": 101}', '400 invalid'), ('{"code": "P", "maxCount": 1, "discountRate": 1e-16000}', '400 invalid'), ('{"code": "P", "maxCount": 1, "discountRate": [1]}', '400 invalid')) x(arguments, expected);
 SELECT is(count(*), 0::bigint, 'coupon-policies: what is refused makes nothing') FROM coupon.campaign WHERE name = 'P';
 SELECT is(status || ' ' || pg_temp.shape(body), '200 issuedCount: number', 'F6: coupon status') FROM pg_temp.http('GET', 'admin_coupon_status', '{"code": "OPEN"}', role => 'coupon_admin');
 SELECT is(status || ' ' || (body ->> 'queueSize') || ' ' || pg_temp.shape(body), '200 3 processingCount: number, queueSize: number', 'F12: queue-status') FROM pg_temp.http('GET', 'admin_queue_status', '{"code": "LATER"}', role => 'coupon_admin');
