@@ -208,24 +208,33 @@ import_labels(int64 campaign_id, ArrayType *labels, int nlabels, bool labels_pub
 	return added;
 }
 
+/* The arguments' labels, what they are called, and how many became units. */
+static int64
+import(FunctionCallInfo fcinfo, const char *noun, const char *nouns, bool labels_public,
+	   int *nlabels)
+{
+	text	  **labels;
+	int64		added;
+
+	coupon_require_argument(fcinfo, 0, "campaign_id");
+	labels = coupon_get_text_array(fcinfo, 1, nouns, nlabels);
+	check_labels(labels, *nlabels, noun, nouns);
+	coupon_shmem_attach();
+
+	coupon_spi_connect();
+	added = import_labels(PG_GETARG_INT64(0), PG_GETARG_ARRAYTYPE_P(1), *nlabels, labels_public);
+	coupon_spi_finish();
+	return added;
+}
+
 /*
  * coupon_codes_import(campaign_id, codes)
  */
 Datum
 coupon_codes_import(PG_FUNCTION_ARGS)
 {
-	int64		added;
 	int			ncodes;
-	text	  **codes;
-
-	coupon_require_argument(fcinfo, 0, "campaign_id");
-	codes = coupon_get_text_array(fcinfo, 1, "codes", &ncodes);
-	check_labels(codes, ncodes, "code", "codes");
-	coupon_shmem_attach();
-
-	coupon_spi_connect();
-	added = import_labels(PG_GETARG_INT64(0), PG_GETARG_ARRAYTYPE_P(1), ncodes, false);
-	coupon_spi_finish();
+	int64		added = import(fcinfo, "code", "codes", false, &ncodes);
 
 	if (added < ncodes)
 		ereport(NOTICE,
@@ -241,19 +250,9 @@ coupon_codes_import(PG_FUNCTION_ARGS)
 Datum
 coupon_units_import(PG_FUNCTION_ARGS)
 {
-	int64		added;
 	int			nlabels;
-	text	  **labels;
 
-	coupon_require_argument(fcinfo, 0, "campaign_id");
-	labels = coupon_get_text_array(fcinfo, 1, "labels", &nlabels);
-	check_labels(labels, nlabels, "label", "labels");
-	coupon_shmem_attach();
-
-	coupon_spi_connect();
-	added = import_labels(PG_GETARG_INT64(0), PG_GETARG_ARRAYTYPE_P(1), nlabels, true);
-	coupon_spi_finish();
-	PG_RETURN_INT64(added);
+	PG_RETURN_INT64(import(fcinfo, "label", "labels", true, &nlabels));
 }
 
 /* ---- generating ---- */

@@ -417,15 +417,8 @@ append_events(CouponHold *hold)
 		if (wish->status != COUPON_HOLD_HELD)
 			continue;
 		wish->issuance.code = coupon_hold_label(hold->def, wish->serial, false);
-		coupon_payload_begin(&payload);
-		coupon_payload_int64(&payload, "campaign_id", hold->def->campaign_id);
-		coupon_payload_text(&payload, "user_id", user_id);
-		coupon_payload_int64(&payload, "serial", wish->serial);
-		coupon_payload_text(&payload, "label", wish->issuance.code == NULL ? NULL :
-							text_to_cstring(wish->issuance.code));
-		coupon_payload_time(&payload, "held_until", wish->issuance.held_until);
-		coupon_payload_time(&payload, "at", wish->issuance.issued_at);
-		coupon_payload_end(&payload);
+		coupon_hold_payload(&payload, hold->def, user_id, wish->serial, wish->issuance.code,
+							wish->issuance.held_until, wish->issuance.issued_at);
 		coupon_outbox_add(outbox, COUPON_DEFINITION_TOPIC(hold->def), user_id,
 						  COUPON_EVENT_HELD, payload.data);
 	}

@@ -46,6 +46,20 @@ PG_FUNCTION_INFO_V1(coupon_hold_expire);
 /* ---- recording ---- */
 
 void
+coupon_hold_payload(StringInfo payload, const CouponDefinition *def, const char *user_id,
+					int64 serial, text *label, TimestampTz held_until, TimestampTz at)
+{
+	coupon_payload_begin(payload);
+	coupon_payload_int64(payload, "campaign_id", def->campaign_id);
+	coupon_payload_text(payload, "user_id", user_id);
+	coupon_payload_int64(payload, "serial", serial);
+	coupon_payload_text(payload, "label", label == NULL ? NULL : text_to_cstring(label));
+	coupon_payload_time(payload, "held_until", held_until);
+	coupon_payload_time(payload, "at", at);
+	coupon_payload_end(payload);
+}
+
+void
 coupon_lapse_append_event(const CouponSeats *seats, const char *type, TimestampTz now)
 {
 	const CouponDefinition *def = seats->def;
@@ -55,14 +69,8 @@ coupon_lapse_append_event(const CouponSeats *seats, const char *type, TimestampT
 	StringInfoData payload;
 
 	initStringInfo(&payload);
-	coupon_payload_begin(&payload);
-	coupon_payload_int64(&payload, "campaign_id", def->campaign_id);
-	coupon_payload_text(&payload, "user_id", user_id);
-	coupon_payload_int64(&payload, "serial", seats->issuance.serial);
-	coupon_payload_text(&payload, "label", label == NULL ? NULL : text_to_cstring(label));
-	coupon_payload_time(&payload, "held_until", seats->issuance.held_until);
-	coupon_payload_time(&payload, "at", now);
-	coupon_payload_end(&payload);
+	coupon_hold_payload(&payload, def, user_id, seats->issuance.serial, label,
+						seats->issuance.held_until, now);
 	coupon_outbox_append(COUPON_DEFINITION_TOPIC(def), user_id, type, payload.data);
 	pfree(payload.data);
 	pfree(user_id);

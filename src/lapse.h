@@ -5,7 +5,14 @@
 #ifndef COUPON_LAPSE_H
 #define COUPON_LAPSE_H
 
+#include "lib/stringinfo.h"
+
 #include "store.h"
+
+/* What the events of a hold say when it begins, is released or runs out. */
+extern void coupon_hold_payload(StringInfo payload, const CouponDefinition *def,
+								const char *user_id, int64 serial, text *label,
+								TimestampTz held_until, TimestampTz at);
 
 /*
  * What is known of a hold that is over: its event, and for one that has run
