@@ -5,21 +5,18 @@
 use strict;
 use warnings;
 
+use CouponNginx;
 use CouponTest;
 use Cwd qw(abs_path);
 use File::Basename;
-use File::Temp;
 use HTTP::Tiny;
-use IO::Socket::INET;
-use IPC::Run;
-use POSIX ();
 use JSON::PP;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 
-my ($nginx) = grep { -x $_ } map { "$_/nginx" } split(/:/, $ENV{PATH}), '/usr/sbin', '/usr/local/sbin';
+my $nginx = nginx_program();
 plan skip_all => 'skipped: nginx is not installed (Debian: nginx-light)' unless $nginx;
 
 my $example = dirname(dirname(dirname(abs_path(__FILE__)))) . '/examples/postgrest';
@@ -27,50 +24,16 @@ my $json = JSON::PP->new->canonical->allow_nonref;
 
 # ---- an upstream that answers with what it received ----
 
-my $upstream = IO::Socket::INET->new(Listen => 64, LocalAddr => '127.0.0.1', ReuseAddr => 1) or die "no port: $!";
-my $upstream_port = $upstream->sockport;
-my $upstream_pid = fork // die "fork: $!";
-if ($upstream_pid == 0)
-{
-	local $SIG{TERM} = sub { POSIX::_exit(0) };
-	while (my $client = $upstream->accept)
-	{
-		my ($method, $uri) = split / /, <$client> // next;
-		my (%headers, $body);
-		while (defined(my $line = <$client>))
-		{
-			$line =~ s/\r?\n\z//;
-			last if $line eq '';
-			my ($name, $value) = split /:\s*/, $line, 2;
-			$headers{ lc $name } = $value;
-		}
-		read $client, $body, $headers{'content-length'} if $headers{'content-length'};
-		my $answer = $json->encode({ method => $method, uri => $uri, headers => \%headers, body => $body // '' });
-		printf $client "HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nX-Access-Token: secret\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
-			length $answer, $answer;
-		close $client;
-	}
-	POSIX::_exit(0);
-}
-close $upstream;
+my ($upstream_port, $upstream_pid) = start_upstream();
 
 # ---- nginx with the example's file, on ports of ours ----
 
-my $probe = IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1') or die "no port: $!";
-my $port = $probe->sockport;
-close $probe;
-my $directory = File::Temp->newdir;
+my $port = free_port();
 my $conf = slurp_file("$example/nginx.conf");
 is($conf =~ s/listen 8080;/listen 127.0.0.1:$port;/g, 1, 'nginx.conf listens on 8080');
 is($conf =~ s/server 127\.0\.0\.1:3000;/server 127.0.0.1:$upstream_port;/g, 1, 'nginx.conf has PostgREST at 3000');
-append_to_file("$directory/nginx.conf", $conf);
-my @nginx = ($nginx, '-e', 'stderr', '-p', "$directory", '-c', "$directory/nginx.conf", '-g', 'daemon off;');
-
-my ($out, $err) = ('', '');
-ok(IPC::Run::run([ @nginx, '-t' ], '<', \undef, '>', \$out, '2>', \$err), 'nginx -t passes') or diag($err);
-unlike($err, qr/\[(warn|error|emerg|crit)\]/, 'and has nothing to say');
-my $proxy = IPC::Run::start(\@nginx, '<', \undef, '>', \$out, '2>', \$err);
-poll_until('nginx', sub { IO::Socket::INET->new(PeerAddr => "127.0.0.1:$port") });
+my ($proxy, $said) = start_nginx($nginx, $port, $conf);
+unlike($said, qr/\[(warn|error|emerg|crit)\]/, 'and has nothing to say');
 
 END
 {

@@ -5,15 +5,14 @@
 use strict;
 use warnings;
 
+use CouponNginx;
 use CouponTest;
 use Cwd qw(abs_path);
 use File::Basename;
 use File::Temp;
 use HTTP::Tiny;
-use IO::Socket::INET;
 use IPC::Run;
 use JSON::PP;
-use POSIX ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -58,50 +57,16 @@ like($stdout, qr/\A201 \{.*\n\{"order": 0\}\n\{"concertsList".*\{"schedules".*\{
 
 SKIP:
 {
-	my ($nginx) = grep { -x $_ } map { "$_/nginx" } split(/:/, $ENV{PATH}), '/usr/sbin', '/usr/local/sbin';
+	my $nginx = nginx_program();
 	skip 'nginx is not installed (Debian: nginx-light)', 1 unless $nginx;
 
-	# an upstream that answers with what it received
-	my $upstream = IO::Socket::INET->new(Listen => 16, LocalAddr => '127.0.0.1', ReuseAddr => 1) or die "no port: $!";
-	my $upstream_port = $upstream->sockport;
-	my $upstream_pid = fork // die "fork: $!";
-	if ($upstream_pid == 0)
-	{
-		local $SIG{TERM} = sub { POSIX::_exit(0) };
-		while (my $client = $upstream->accept)
-		{
-			my ($method, $uri) = split / /, <$client> // next;
-			my (%headers, $body);
-			while (defined(my $line = <$client>))
-			{
-				$line =~ s/\r?\n\z//;
-				last if $line eq '';
-				my ($name, $value) = split /:\s*/, $line, 2;
-				$headers{ lc $name } = $value;
-			}
-			read $client, $body, $headers{'content-length'} if $headers{'content-length'};
-			my $answer = $json->encode({ method => $method, uri => $uri, headers => \%headers, body => $body // '' });
-			printf $client "HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", length $answer, $answer;
-			close $client;
-		}
-		POSIX::_exit(0);
-	}
-	close $upstream;
-
-	my $probe = IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1') or die "no port: $!";
-	my $port = $probe->sockport;
-	close $probe;
-	my $directory = File::Temp->newdir;
+	my ($upstream_port, $upstream_pid) = start_upstream();
+	my $port = free_port();
 	my $conf = slurp_file("$examples/postgrest/nginx.conf");
 	$conf =~ s/listen 8080;/listen 127.0.0.1:$port;/;
 	$conf =~ s/server 127\.0\.0\.1:3000;/server 127.0.0.1:$upstream_port;/;
 	is($conf =~ s{^(\t\tlocation / \{)}{include $examples/concert/nginx-locations.conf;\n$1}m, 1, 'nginx.conf has the place that README.md names');
-	append_to_file("$directory/nginx.conf", $conf);
-	my @nginx = ($nginx, '-e', 'stderr', '-p', "$directory", '-c', "$directory/nginx.conf", '-g', 'daemon off;');
-	($out, $err) = ('', '');
-	ok(IPC::Run::run([ @nginx, '-t' ], '<', \undef, '>', \$out, '2>', \$err), 'nginx -t passes') or diag($err);
-	my $proxy = IPC::Run::start(\@nginx, '<', \undef, '>', \$out, '2>', \$err);
-	poll_until('nginx', sub { IO::Socket::INET->new(PeerAddr => "127.0.0.1:$port") });
+	my ($proxy) = start_nginx($nginx, $port, $conf);
 
 	my $http = HTTP::Tiny->new(timeout => 20, keep_alive => 0);
 	for my $route (

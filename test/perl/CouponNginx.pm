@@ -1,0 +1,84 @@
+# nginx with an example's file on ports of ours, in front of an upstream that
+# answers with what it received.
+package CouponNginx;
+
+use strict;
+use warnings;
+
+use CouponTest;
+use Exporter 'import';
+use File::Temp;
+use IO::Socket::INET;
+use IPC::Run;
+use JSON::PP;
+use POSIX ();
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+our @EXPORT = qw(nginx_program free_port start_upstream start_nginx);
+
+# nginx_program(): its path, undef when it is not installed
+sub nginx_program
+{
+	my ($nginx) = grep { -x $_ } map { "$_/nginx" } split(/:/, $ENV{PATH}), '/usr/sbin', '/usr/local/sbin';
+
+	return $nginx;
+}
+
+# free_port(): on the loopback
+sub free_port
+{
+	my $probe = IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1') or die "no port: $!";
+
+	return $probe->sockport;
+}
+
+# start_upstream(): its port, and its process, to be ended by SIGTERM
+sub start_upstream
+{
+	my $json = JSON::PP->new->canonical->allow_nonref;
+	my $upstream = IO::Socket::INET->new(Listen => 64, LocalAddr => '127.0.0.1', ReuseAddr => 1) or die "no port: $!";
+	my $port = $upstream->sockport;
+	my $pid = fork // die "fork: $!";
+
+	return ($port, $pid) if $pid != 0;
+
+	local $SIG{TERM} = sub { POSIX::_exit(0) };
+	while (my $client = $upstream->accept)
+	{
+		my ($method, $uri) = split / /, <$client> // next;
+		my (%headers, $body);
+		while (defined(my $line = <$client>))
+		{
+			$line =~ s/\r?\n\z//;
+			last if $line eq '';
+			my ($name, $value) = split /:\s*/, $line, 2;
+			$headers{ lc $name } = $value;
+		}
+		read $client, $body, $headers{'content-length'} if $headers{'content-length'};
+		my $answer = $json->encode({ method => $method, uri => $uri, headers => \%headers, body => $body // '' });
+		printf $client "HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nX-Access-Token: secret\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
+			length $answer, $answer;
+		close $client;
+	}
+	POSIX::_exit(0);
+}
+
+# start_nginx(program, port, conf): the process, of IPC::Run, and what nginx -t
+# had to say; answers on that port when it returns
+sub start_nginx
+{
+	my ($program, $port, $conf) = @_;
+	my $directory = PostgreSQL::Test::Utils::tempdir();
+	my ($out, $err) = ('', '');
+	my @nginx = ($program, '-e', 'stderr', '-p', $directory, '-c', "$directory/nginx.conf", '-g', 'daemon off;');
+
+	append_to_file("$directory/nginx.conf", $conf);
+	ok(IPC::Run::run([ @nginx, '-t' ], '<', \undef, '>', \$out, '2>', \$err), 'nginx -t passes') or diag($err);
+	my $said = $err;
+	my $proxy = IPC::Run::start(\@nginx, '<', \undef, '>', \$out, '2>', \$err);
+	poll_until('nginx', sub { IO::Socket::INET->new(PeerAddr => "127.0.0.1:$port") });
+	return ($proxy, $said);
+}
+
+1;
