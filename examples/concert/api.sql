@@ -310,15 +310,9 @@ BEGIN
 
 	-- A repetition gets the first answer; by then its ticket has ended, maybe
 	-- just between these two lines.
-	answer := concert.paid(reservation.id);
-	IF answer IS NULL THEN
-		answer := concert.admit(who.token, who.user_id);
-		IF answer IS NOT NULL THEN
-			RETURN coalesce(concert.paid(reservation.id), answer);
-		END IF;
-	END IF;
+	answer := coalesce(concert.paid(reservation.id), concert.admit(who.token, who.user_id));
 	IF answer IS NOT NULL THEN
-		RETURN answer;
+		RETURN coalesce(concert.paid(reservation.id), answer);
 	END IF;
 
 	seat := public.coupon_confirm(reservation.campaign_id, reservation.serial, who.user_id, 'reservation ' || reservation.id);
