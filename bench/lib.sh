@@ -28,7 +28,6 @@ bench_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 top=$(cd "$bench_dir/.." && pwd)
 PATH=$PATH:/usr/sbin:/sbin	# not everybody has PgBouncer in the path
 programs=$top/tmp_bench
-PATH=$PATH:/usr/sbin:/sbin		# PgBouncer's
 
 : "${BENCH_SECONDS:=8}" "${BENCH_PAIRS:=2}" "${BENCH_STOCK:=50000000}"
 : "${BENCH_CODES:=1000000}" "${BENCH_OTHERS:=10}" "${BENCH_RETRIES:=2}" "${BENCH_PATIENCE:=30}" "${BENCH_LIMIT:=90}" "${BENCH_PILE_OPTIONS:=}"
