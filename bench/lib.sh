@@ -66,7 +66,7 @@ need_server()
 	data=$(sql "SHOW data_directory")
 	postmaster=$(head -n 1 "$data/postmaster.pid")
 	if [ "$BENCH_IN_SERVER" != warm ]; then
-		ready_wal
+		warm_up
 		export BENCH_IN_SERVER=warm
 	fi
 }
@@ -114,10 +114,13 @@ sql()
 	psql -qXAt -v ON_ERROR_STOP=1 -c "$1"
 }
 
-# Ready-made WAL segments: the first runs would pay for making them else.
-ready_wal()
+# Ready-made WAL segments, and shared_buffers that have been touched: the first
+# runs would pay for both else.
+warm_up()
 {
-	sql "DO 'BEGIN FOR i IN 1..1500 LOOP PERFORM pg_logical_emit_message(false, \$s\$bench\$s\$, repeat(\$s\$x\$s\$, 1000000)); END LOOP; END'"
+	sql "CREATE TABLE bench_warm (filler text); ALTER TABLE bench_warm ALTER filler SET STORAGE PLAIN"
+	sql "INSERT INTO bench_warm SELECT repeat('x', 8000) FROM generate_series(1, 180000)"
+	sql "DROP TABLE bench_warm"
 	sql "CHECKPOINT"
 }
 
@@ -615,14 +618,14 @@ measure()
 }
 
 # percentiles: of the latencies that --log --log-prefix=$scratch/log left, but for
-# the first second's, in which sessions fill their caches; sets p50, p95, p99,
-# p999 (ms)
+# those of the first second, in which sessions fill their caches, and of the
+# last, in which sessions end; sets p50, p95, p99, p999 (ms)
 percentiles()
 {
 	local log
 
 	read -r p50 p95 p99 p999 < <(for log in "$scratch"/log.*; do
-		tail -n +"$(awk -v s="$seconds" 'END { print int(NR / (s < 1 ? 1 : s)) + 1 }' "$log")" "$log"
+		awk -v s="$seconds" '{ line[NR] = $0 } END { n = int(NR / (s < 3 ? 3 : s)); for (i = n + 1; i <= NR - n; i++) print line[i] }' "$log"
 	done | cut -d ' ' -f 3 | grep -x '[0-9]*' | LC_ALL=C sort -n | awk '
 		{ x[NR] = $1 / 1000 }
 		function at(share,   i) { i = int(NR * share + 0.999999); return x[i < 1 ? 1 : i] }

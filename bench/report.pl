@@ -162,7 +162,8 @@ my %tables = (
 		  . rows('to_row', [ 'connections', 'variant', 'answer, average ms', 'behind' ], 'average_ms', sub { $_[0]{runs}[-1]{note} });
 	},
 	latency => sub {
-		"ms from when the call was due, 64 connections; load in percent of what the variant does at most.\n\n"
+		"ms from when the call was due, 64 connections; load in percent of what the variant did at most right before. "
+		  . "A checkpoint: CHECKPOINT by hand, which writes at once what the server's own would spread.\n\n"
 		  . rows('latency', [ 'load', 'variant', 'calls/s done', 'p50', 'p95', 'p99', 'p99.9' ], sub { number(median_of($_[0], 'per_second')) }, qw(p50 p95 p99 p999));
 	},
 	sale => sub {
@@ -190,7 +191,7 @@ my %tables = (
 		{
 			my @these = grep { / $kind$/ } @c or next;
 			$text .= { campaigns => "Rows a second at 64 connections; 10,000 campaigns are there, the calls go to so many:",
-				connections => "\nRows a second by connections to the server itself:",
+				connections => "\nRows a second by connections; 1000\@64: through PgBouncer, which has 64:",
 				rows => "\nRows a second at 64 connections, by the issuances that were there before:" }->{$kind} . "\n\n";
 			$text .= matrix('growth', \&rate, \@these);
 		}
@@ -205,9 +206,10 @@ sub figure
 {
 	my ($name, $measured, $how, $required, $detail) = @_;
 	my $verdict = !defined $measured ? 'not measured'
+	  : !defined $required ? 'info'
 	  : ($how eq 'at least' ? $measured >= $required : $measured <= $required) ? 'pass' : 'FAIL';
 
-	push @figures, [ $name, defined $measured ? sprintf('%.2f', $measured) : '', "$how $required", $verdict, $detail // '' ];
+	push @figures, [ $name, defined $measured ? sprintf('%.2f', $measured) : '', defined $required ? "$how $required" : '', $verdict, $detail // '' ];
 	return;
 }
 
@@ -244,7 +246,7 @@ sub make_figures
 	my $at = sub { $cell{ $_[0] }{ $_[1] }{ $_[2] } };
 
 	ratio_figure("grouped / bare INSERT at $_->[0]", $at->('issue', $_->[0], 'grouped'), $at->('issue', $_->[0], 'insert'), $_->[1]) for [ 64, 1.2 ], [ 200, 1.3 ];
-	medians_figure('grouped at 200 / at 64', $at->('issue', 200, 'grouped'), $at->('issue', 64, 'grouped'), 0.85);
+	ratio_figure('grouped at 200 / at 64', $at->('growth', '200 connections', 'grouped'), $at->('growth', '64 connections', 'grouped'), 0.85);
 	for ([ 64, 3 ], [ 200, 6 ])
 	{
 		my $best = best_peer($_->[0]);
@@ -255,14 +257,15 @@ sub make_figures
 	{
 		ratio_figure("grouped with Kafka / the $pile, to row and event, at $_", $at->('to_row', $_, 'grouped_kafka'), $at->('to_row', $_, $pile), 2) for @{ $order{to_row}{conditions} // [64] };
 	}
-	for my $v ('grouped', 'coupon')
+	for my $v ('grouped', 'coupon', 'insert')
 	{
 		my $c = $at->('latency', '70 % and a checkpoint', $v);
-		figure("p99.9 of $v at 70 % load and 64 connections, a checkpoint inside, ms", $c && !$c->{void} ? median_of($c, 'p999') : undef, 'at most', 20);
+		my $need = $v eq 'insert' ? undef : 20;
+		figure("p99.9 of $v at 70 % load and 64 connections, a checkpoint inside, ms", $c && !$c->{void} ? median_of($c, 'p999') : undef, 'at most', $need);
 	}
 	my @rows = grep { / rows$/ } @{ $order{growth}{conditions} // [] };
 	medians_figure("$_, 10 M issuances / empty table", (@rows && $rows[-1] eq '10000000 rows' ? $at->('growth', $rows[-1], $_) : undef), (@rows ? $at->('growth', $rows[0], $_) : undef), 0.8) for 'grouped', 'coupon';
-	medians_figure("$_, 1,000 connections through PgBouncer / 64 direct", $at->('issue', '1000@64', $_), $at->('issue', 64, $_), 0.6) for 'grouped', 'coupon';
+	ratio_figure("$_, 1,000 connections through PgBouncer / 64 direct", $at->('growth', '1000@64 connections', $_), $at->('growth', '64 connections', $_), 0.6) for 'grouped', 'coupon';
 	ratio_figure("$_ with a snapshot held / before", $at->('snapshot', 'held', $_), $at->('snapshot', 'before', $_), 0.95) for 'grouped', 'coupon';
 	return;
 }

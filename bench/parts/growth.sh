@@ -2,21 +2,24 @@
 #
 # Part growth: what a unit costs as things grow.
 #
-#	campaigns    10,000 are there, the calls go to one, 100, all of them
+#	campaigns    10,000 are there, the calls go to one, 100, all of them, each
+#	             of which has issued before
 #	rows         issuances in the table before the run.  Users are numbers of
-#	             one range, so that new ones fall between the old ones.
-#	connections  10 and 1,000, all to the server itself; part issue has the rest
+#	             one range, so that new ones fall between the old ones.  A run
+#	             begins with a checkpoint, so the first calls to a page write
+#	             it to WAL whole, and is long enough for what comes after that.
+#	connections  10 to 1,000, and 1,000 through PgBouncer
 #
 #	BENCH_GROWTH    which of them
 #	BENCH_CAMPAIGNS, BENCH_ROWS, BENCH_CONNECTIONS
-#	BENCH_GROWTH_SECONDS  of a run
+#	BENCH_GROWTH_SECONDS, BENCH_ROWS_SECONDS  of a run
 set -euo pipefail
 # shellcheck source=bench/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 
 need_server "$@"
-: "${BENCH_CAMPAIGNS:=1 100 10000}" "${BENCH_ROWS:=0 1000 100000 10000000}" "${BENCH_CONNECTIONS:=10 1000}"
-: "${BENCH_GROWTH_SECONDS:=4}"
+: "${BENCH_CAMPAIGNS:=1 100 10000}" "${BENCH_ROWS:=0 1000 100000 10000000}" "${BENCH_CONNECTIONS:=10 64 200 1000 1000@64}"
+: "${BENCH_GROWTH_SECONDS:=4}" "${BENCH_ROWS_SECONDS:=20}"
 most=${BENCH_CAMPAIGNS##* }
 
 # shellcheck disable=SC2317
@@ -29,6 +32,7 @@ run_campaigns()
 	sql "SELECT count(coupon_campaign_create('c' || i, 100000, policy => '$policy')) FROM generate_series(2, $most) i" >/dev/null
 	printf '%s\n' "\\set c random($first, $((first + campaigns - 1)))" '\set u random(1, 1000000000000000)' \
 		"SELECT ${call/($first,/(:c,};" >"$scratch/script.sql"
+	sql "SELECT count(coupon_issue($first + i, 'first')) FROM generate_series(0, $campaigns - 1) i" >/dev/null
 	sql CHECKPOINT
 	measure "$1" 64 "$BENCH_GROWTH_SECONDS"
 	violations=$(check_variant "$1" | head -n 5)
@@ -44,58 +48,96 @@ growth_campaigns()
 	done
 }
 
-# fill TABLE ROWS: so many more, evenly spread over the range of users, each
-# 10,000 a transaction
+# fill TABLE ROWS: a fresh one of so many, evenly spread over the range of users,
+# 10,000 a transaction; leaves script.VARIANT
 fill()
 {
-	local user="(((b * 10000 + g + random()) * (1e15 / $2))::bigint)" issue
+	local user="(((b * 10000 + g + random()) * (1e15 / $2))::bigint)" issue table
 
 	case $1 in
 		ours)
+			prepare_variant grouped
+			cp "$scratch/script.sql" "$scratch/script.grouped"
+			sed s/_grouped// "$scratch/script.grouped" >"$scratch/script.coupon"
+			table=coupon.issuance
 			issue="PERFORM count(*) FROM coupon_issue_many($(cat "$scratch/campaign"),
 				ARRAY(SELECT $user::text FROM generate_series(0, least(10000, $2 - b * 10000) - 1) g))"
 			;;
 		insert)
+			prepare_variant insert
+			cp "$scratch/script.sql" "$scratch/script.insert"
+			table=bench.bare
 			issue="INSERT INTO bench.bare SELECT 1, u, u FROM (SELECT $user AS u
 				FROM generate_series(0, least(10000, $2 - b * 10000) - 1) g) x ON CONFLICT DO NOTHING"
 			;;
 	esac
-	sql "DO \$do\$ BEGIN FOR b IN 0 .. ($2 + 9999) / 10000 - 1 LOOP $issue; COMMIT; END LOOP; END \$do\$"
-	sql "CHECKPOINT"
+	[ "$2" = 0 ] || sql "DO \$do\$ BEGIN FOR b IN 0 .. ($2 + 9999) / 10000 - 1 LOOP $issue; COMMIT; END LOOP; END \$do\$"
+	# as autovacuum would, in the middle of a run
+	sql "VACUUM (ANALYZE) $table"
 }
 
 # shellcheck disable=SC2317
 run_rows()
 {
-	measure "$1" 64 "$BENCH_GROWTH_SECONDS"
+	sql CHECKPOINT
+	measure "$1" 64 "$BENCH_ROWS_SECONDS"
 	[ "$rows" = "$calls" ] || violations="$calls calls issued $rows rows"
+	large "$size" || violations+=$(check_variant "$1" | head -n 5)
 }
 
-# The same table for ours, direct and grouped.
+# What the runs add to a large table is little, and to fill it takes long.
+large()
+{
+	[ "$1" -ge 1000000 ]
+}
+
+# of a size, those of one pass
+rows_pass()
+{
+	local variant
+
+	for variant in $(pass_order "$pass" "${with[@]}"); do
+		large "$size" || fill "$table" "$size"
+		cp "$scratch/script.$variant" "$scratch/script.sql"
+		cell run_rows "$variant"
+		record "$size rows" "$pass" "$variant"
+	done
+}
+
+# small FIRST LAST: the passes of the sizes that are filled for each run
+small()
+{
+	local pass size
+
+	for ((pass = $1; pass <= $2; pass++)); do
+		for size in $BENCH_ROWS; do
+			large "$size" || rows_pass
+		done
+	done
+}
+
+# The small ones come before and after the large one, which is filled once, since
+# that takes so long that the machine may not be what it was.  Ours has one table,
+# direct and grouped.
 growth_rows()
 {
-	local table size there pass variant with
+	local table size pass with
 
 	for table in insert ours; do
 		with=(insert)
 		[ "$table" = insert ] || with=(coupon grouped)
-		prepare_variant "${with[-1]}"
-		cp "$scratch/script.sql" "$scratch/script.${with[-1]}"
-		[ "$table" = insert ] || sed s/_grouped// "$scratch/script.grouped" >"$scratch/script.coupon"
+		small 1 "$BENCH_PAIRS"
 		for size in $BENCH_ROWS; do
-			there=$(variant_rows "${with[0]}")
-			[ "$size" -le "$there" ] || fill "$table" $((size - there))
+			large "$size" || continue
+			fill "$table" "$size"
 			for ((pass = 1; pass <= 2 * BENCH_PAIRS; pass++)); do
-				for variant in $(pass_order "$pass" "${with[@]}"); do
-					cp "$scratch/script.$variant" "$scratch/script.sql"
-					cell run_rows "$variant"
-					record "$size rows" "$pass" "$variant"
-				done
+				rows_pass
 			done
+			# all of it is looked at once: it takes its time
+			isolated check_rows_of "${with[-1]}"
+			[ -z "$violations" ] || { failed=1; echo "$table: $violations"; echo "check,1,${with[-1]},,,,,,,0,,,,,\"\",\"${violations//[$'\n,"']/ }\"" >>"$results/$part.part.csv"; }
 		done
-		# all of it is looked at once: it takes its time
-		isolated check_rows_of "$variant"
-		[ -z "$violations" ] || { failed=1; echo "$table: $violations"; echo "check,1,$variant,,,,,,,0,,,,,\"\",\"${violations//[$'\n,"']/ }\"" >>"$results/$part.part.csv"; }
+		small $((BENCH_PAIRS + 1)) $((2 * BENCH_PAIRS))
 	done
 }
 
@@ -111,12 +153,21 @@ run_connections()
 	checked_run "$1" "$connections" "$BENCH_GROWTH_SECONDS"
 }
 
+# One variant after another: what is compared are its own connections.
 growth_connections()
 {
-	local connections
+	local variant pass connections
 
-	for connections in $BENCH_CONNECTIONS; do
-		passes "$connections connections" "$connections" run_connections insert coupon grouped shards128 redis_always
+	for variant in insert coupon grouped shards128 redis_always; do
+		for ((pass = 1; pass <= 2 * BENCH_PAIRS; pass++)); do
+			# shellcheck disable=SC2086
+			for connections in $(pass_order "$pass" $BENCH_CONNECTIONS); do
+				able "$connections" "$variant"
+				[ ${#present[@]} = 0 ] && continue
+				cell run_connections "$variant"
+				record "$connections connections" "$pass" "$variant"
+			done
+		done
 	done
 }
 

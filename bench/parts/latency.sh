@@ -2,10 +2,12 @@
 #
 # Part latency: an open loop, in which a late answer delays nobody else's
 # arrival, at shares of what the variant issues at most; ms from when the call
-# was due.  Also with a checkpoint in the middle.
+# was due.  The most is measured before each run, since a machine's speed is not
+# the same for long.
 #
 #	BENCH_LATENCY_VARIANTS, BENCH_LATENCY_CLIENTS (64), BENCH_LATENCY_SECONDS (8)
-#	BENCH_SHARES  percent of the most; "70c" with a checkpoint
+#	BENCH_SHARES  percent of the most; "70c" with a CHECKPOINT in the middle,
+#	              which writes at once what the server's own would spread
 set -euo pipefail
 # shellcheck source=bench/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
@@ -15,25 +17,15 @@ read -ra variants <<<"${BENCH_LATENCY_VARIANTS:-insert coupon grouped shards128 
 clients=${BENCH_LATENCY_CLIENTS:-64}
 : "${BENCH_LATENCY_SECONDS:=8}"
 
-# most VARIANT: its rate in a closed loop, from part issue or a short run
-most()
-{
-	local rates
-
-	rates=$(awk -F, -v c="$clients" -v v="$1" '$1 == c && $3 == v && $7 != "" { print $7 }' "$results/issue.runs.csv" 2>/dev/null | median)
-	if [ -z "$rates" ]; then
-		isolated checked_run "$1" "$clients" 3 >&2
-		rates=$rate
-	fi
-	echo "${rates%.*}"
-}
-
 # shellcheck disable=SC2317
 run()
 {
-	local checkpoint=
+	local checkpoint='' due
 
 	prepare_variant "$1"
+	measure "$1" "$clients" 3
+	due=$((rate * ${share%c} / 100))
+	[ "$due" -gt 0 ] || die "no rate of $1"
 	rm -f "$scratch"/log.*
 	case $share in
 		*c)
@@ -41,10 +33,11 @@ run()
 			checkpoint=$!
 			;;
 	esac
-	measure "$1" "$clients" "$BENCH_LATENCY_SECONDS" -R "$((${most_of[$1]} * ${share%c} / 100))" --log --log-prefix="$scratch/log"
+	sql CHECKPOINT
+	measure "$1" "$clients" "$BENCH_LATENCY_SECONDS" -R "$due" --log --log-prefix="$scratch/log"
 	[ -z "$checkpoint" ] || wait "$checkpoint"
 	percentiles
-	note="due $((${most_of[$1]} * ${share%c} / 100)) calls/s"
+	note="due $due calls/s"
 	violations=$(check_variant "$1" | head -n 5)
 	[ "$rows" = "$calls" ] || violations+="${violations:+; }$calls calls issued $rows rows"
 }
@@ -52,11 +45,6 @@ run()
 begin_part latency
 able "$clients" "${variants[@]}"
 variants=("${present[@]}")
-declare -A most_of
-for variant in "${variants[@]}"; do
-	most_of[$variant]=$(most "$variant")
-	[ -n "${most_of[$variant]}" ] || die "no rate of $variant"
-done
 for share in ${BENCH_SHARES:-50 70 90 70c}; do
 	case $share in
 		# Redis has no checkpoint
