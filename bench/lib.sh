@@ -250,10 +250,11 @@ events_in()
 # publishing on|off: events to Kafka
 publishing()
 {
-	local to=''
-
-	[ "$1" = off ] || to=$brokers
-	sql "ALTER SYSTEM SET coupon.kafka_brokers = '$to'"
+	if [ "$1" = on ]; then
+		sql "ALTER SYSTEM SET coupon.kafka_brokers = '$brokers'"
+	else
+		sql "ALTER SYSTEM RESET coupon.kafka_brokers"
+	fi
 	sql "SELECT pg_reload_conf()" >/dev/null
 }
 
@@ -795,6 +796,15 @@ pass_order()
 	fi
 }
 
+# The commit, and whether anything but what a benchmark writes differs from it.
+commit_name()
+{
+	local dirty=
+
+	git -C "$top" diff --quiet HEAD -- . ':!bench/results' ':!doc/benchmarks.md' 2>/dev/null || dirty=-dirty
+	echo "$(git -C "$top" rev-parse --short HEAD 2>/dev/null || echo 'no git')$dirty"
+}
+
 # Machine, versions and settings, for the record.
 describe()
 {
@@ -804,7 +814,7 @@ describe()
 	echo "kernel: $(uname -sr), data on $(df --output=fstype "$data" | tail -n 1)"
 	echo "server: $(sql 'SELECT version()')"
 	echo "client: $(pgbench --version), prepared protocol, Unix socket, $cores threads, on the same machine"
-	echo "coupon: $(git -C "$top" describe --always --dirty 2>/dev/null || echo 'no git')"
+	echo "coupon: $(commit_name)"
 	echo "settings: $(sql "SELECT string_agg(name || ' = ' || current_setting(name), ', ' ORDER BY name)
 		FROM pg_settings WHERE source = 'configuration file'
 		 AND name NOT IN ('port', 'unix_socket_directories', 'listen_addresses', 'log_line_prefix', 'config_file', 'TimeZone', 'log_timezone')

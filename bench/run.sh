@@ -27,7 +27,7 @@ need_server "$@"
 
 results=${BENCH_RESULTS:-$bench_dir/results/latest}
 mkdir -p "$results"
-commit=$(git -C "$top" describe --always --dirty 2>/dev/null || echo 'no git')
+commit=$(commit_name)
 asked=$(env | grep '^BENCH_' | grep -v '^BENCH_IN_SERVER' | sort | sed -E "s/=(.*)/='\1'/" | tr '\n' ' ')
 
 status=0
@@ -40,6 +40,7 @@ for part in ${BENCH_PARTS:-issue to_row latency sale mixes snapshot growth}; do
 		continue
 	fi
 	began=$SECONDS
+	publishing off		# as a part before may have left it
 	describe >"$results/$part.machine.txt"
 	echo "command: ${asked}make bench" >>"$results/$part.machine.txt"
 	timeout --foreground -k 30 "${BENCH_PART_LIMIT:-5400}" "$bench_dir/parts/$part.sh" || status=1

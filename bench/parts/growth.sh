@@ -79,10 +79,12 @@ fill()
 # shellcheck disable=SC2317
 run_rows()
 {
+	large "$size" || fill "$table" "$size"
+	cp "$scratch/script.$1" "$scratch/script.sql"
 	sql CHECKPOINT
 	measure "$1" 64 "$BENCH_ROWS_SECONDS"
-	[ "$rows" = "$calls" ] || violations="$calls calls issued $rows rows"
-	large "$size" || violations+=$(check_variant "$1" | head -n 5)
+	large "$size" || violations=$(check_variant "$1" | head -n 5)
+	[ "$rows" = "$calls" ] || violations+="${violations:+; }$calls calls issued $rows rows"
 }
 
 # What the runs add to a large table is little, and to fill it takes long.
@@ -97,8 +99,6 @@ rows_pass()
 	local variant
 
 	for variant in $(pass_order "$pass" "${with[@]}"); do
-		large "$size" || fill "$table" "$size"
-		cp "$scratch/script.$variant" "$scratch/script.sql"
 		cell run_rows "$variant"
 		record "$size rows" "$pass" "$variant"
 	done

@@ -27,13 +27,14 @@ run()
 	due=$((rate * ${share%c} / 100))
 	[ "$due" -gt 0 ] || die "no rate of $1"
 	rm -f "$scratch"/log.*
+	sql CHECKPOINT
+	settle
 	case $share in
 		*c)
 			( sleep "$(awk -v s="$BENCH_LATENCY_SECONDS" 'BEGIN { print s / 2 }')"; sql CHECKPOINT ) &
 			checkpoint=$!
 			;;
 	esac
-	sql CHECKPOINT
 	measure "$1" "$clients" "$BENCH_LATENCY_SECONDS" -R "$due" --log --log-prefix="$scratch/log"
 	[ -z "$checkpoint" ] || wait "$checkpoint"
 	percentiles

@@ -51,6 +51,10 @@ run()
 {
 	local deadline last behind
 
+	case $1 in
+		*_kafka) publishing on ;;
+		*) publishing off ;;
+	esac
 	prepare_variant "$1"
 	measure "$1" "$clients" "$BENCH_ROW_SECONDS"
 	deadline=$((SECONDS + BENCH_LIMIT))
@@ -89,7 +93,6 @@ done
 begin_part to_row
 if [ -n "$with_kafka" ]; then
 	start_kafka
-	publishing on
 	echo "broker: $kafka$([ "$kafka" = Kafka ] || echo " cluster of librdkafka, on the same cores ($(cat "$scratch/kafka.why"))")" | tee "$results/broker.txt"
 	BENCH_ROW_SECONDS=3 clients=16
 	able 16 "${variants[@]}"
