@@ -75,7 +75,7 @@ if [ -e snapshot.seconds.csv ]; then
 		set linetype 4 lc rgb '#fd8d3c'
 		set datafile separator ','
 		set output 'snapshot.svg'
-		set title 'Units issued each second; a snapshot is held after the first quarter'
+		set title 'Units issued each second; a snapshot is held after the first seconds'
 		set yrange [0:*]
 		set format y "%'.0f"
 		plot $(for variant in "${variants[@]}"; do
