@@ -17,6 +17,7 @@
 #	BENCH_SECONDS   duration of one measured run
 #	BENCH_PAIRS     number of forward and backward passes (A B ... B A)
 #	BENCH_STOCK     units on offer, must outlast a run
+#	BENCH_CODES     the same of the peers that have a row for each unit
 #	BENCH_OTHERS    a run during which other work of the machine took more
 #	                than this share of the CPU time is repeated (percent)
 #	BENCH_RETRIES   how often
@@ -799,10 +800,11 @@ pass_order()
 # The commit, and whether anything but what a benchmark writes differs from it.
 commit_name()
 {
-	local dirty=
+	local commit
 
-	git -C "$top" diff --quiet HEAD -- . ':!bench/results' ':!doc/benchmarks.md' 2>/dev/null || dirty=-dirty
-	echo "$(git -C "$top" rev-parse --short HEAD 2>/dev/null || echo 'no git')$dirty"
+	commit=$(git -C "$top" rev-parse --short HEAD 2>/dev/null) || { echo 'no git'; return; }
+	git -C "$top" diff --quiet HEAD -- . ':!bench/results' ':!doc/benchmarks.md' || commit+=-dirty
+	echo "$commit"
 }
 
 # Machine, versions and settings, for the record.

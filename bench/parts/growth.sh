@@ -52,28 +52,28 @@ growth_campaigns()
 # 10,000 a transaction; leaves script.VARIANT
 fill()
 {
-	local user="(((b * 10000 + g + random()) * (1e15 / $2))::bigint)" issue table
+	local user="(((b * 10000 + g + random()) * (1e15 / $2))::bigint)" issue relation
 
 	case $1 in
 		ours)
 			prepare_variant grouped
 			cp "$scratch/script.sql" "$scratch/script.grouped"
 			sed s/_grouped// "$scratch/script.grouped" >"$scratch/script.coupon"
-			table=coupon.issuance
+			relation=coupon.issuance
 			issue="PERFORM count(*) FROM coupon_issue_many($(cat "$scratch/campaign"),
 				ARRAY(SELECT $user::text FROM generate_series(0, least(10000, $2 - b * 10000) - 1) g))"
 			;;
 		insert)
 			prepare_variant insert
 			cp "$scratch/script.sql" "$scratch/script.insert"
-			table=bench.bare
+			relation=bench.bare
 			issue="INSERT INTO bench.bare SELECT 1, u, u FROM (SELECT $user AS u
 				FROM generate_series(0, least(10000, $2 - b * 10000) - 1) g) x ON CONFLICT DO NOTHING"
 			;;
 	esac
 	[ "$2" = 0 ] || sql "DO \$do\$ BEGIN FOR b IN 0 .. ($2 + 9999) / 10000 - 1 LOOP $issue; COMMIT; END LOOP; END \$do\$"
 	# as autovacuum would, in the middle of a run
-	sql "VACUUM (ANALYZE) $table"
+	sql "VACUUM (ANALYZE) $relation"
 }
 
 # shellcheck disable=SC2317
@@ -83,7 +83,7 @@ run_rows()
 	cp "$scratch/script.$1" "$scratch/script.sql"
 	sql CHECKPOINT
 	measure "$1" 64 "$BENCH_ROWS_SECONDS"
-	large "$size" || violations=$(check_variant "$1" | head -n 5)
+	large "$size" || check_rows_of "$1"
 	[ "$rows" = "$calls" ] || violations+="${violations:+; }$calls calls issued $rows rows"
 }
 

@@ -28,7 +28,7 @@ run()
 	[ "$due" -gt 0 ] || die "no rate of $1"
 	rm -f "$scratch"/log.*
 	sql CHECKPOINT
-	settle
+	settle						# or measure would, while the time to the next one runs
 	case $share in
 		*c)
 			( sleep "$(awk -v s="$BENCH_LATENCY_SECONDS" 'BEGIN { print s / 2 }')"; sql CHECKPOINT ) &
