@@ -18,10 +18,11 @@
 MODULE_big = coupon
 EXTENSION = coupon
 DATA = coupon--1.0.sql
-OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
+OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/*/*.c)))
 
 # The two -Wno- are for idioms of PostgreSQL's own headers and macros.
 PG_CFLAGS = -Wall -Wextra -Wshadow=local -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
+PG_CPPFLAGS = -I$(srcdir)/src
 ifneq ($(filter true 1,$(CI) $(WERROR)),)
 PG_CFLAGS += -Werror
 endif
@@ -54,7 +55,7 @@ check-librdkafka:
 		echo 'No librdkafka/rdkafka.h: install the headers of librdkafka (Debian: librdkafka-dev).' >&2; exit 1; }
 
 # Any header may change any object; the whole build takes seconds.
-$(OBJS) $(OBJS:.o=.bc): $(wildcard src/*.h)
+$(OBJS) $(OBJS:.o=.bc): $(wildcard src/*/*.h)
 
 else
 

@@ -128,7 +128,7 @@ COMMENT ON COLUMN coupon.unit.serial IS 'the serial that the label belongs to';
 COMMENT ON COLUMN coupon.unit.label IS 'the code or seat number, unique in its campaign';
 
 -- Column order packs the fixed-width columns without padding.  The C core
--- writes this table (src/store.c) and knows the columns by position.
+-- writes this table (src/sale/issuance_table.c) and knows the columns by position.
 CREATE TABLE coupon.issuance (
 	campaign_id bigint NOT NULL,
 	serial      bigint NOT NULL,
@@ -168,7 +168,7 @@ COMMENT ON COLUMN coupon.issuance.order_ref IS 'the order that redeemed it';
 COMMENT ON COLUMN coupon.issuance.held_until IS 'of a hold: first instant at which anybody may have the unit, null: it is not a hold';
 COMMENT ON COLUMN coupon.issuance.confirm_ref IS 'the payment that confirmed the hold, null: there was none';
 
--- Written below the executor (src/lapse.c), by position.
+-- Written below the executor (src/sale/lapse.c), by position.
 CREATE TABLE coupon.lapsed_hold (
 	campaign_id bigint NOT NULL,
 	serial      bigint NOT NULL,
@@ -935,8 +935,8 @@ GRANT SELECT ON coupon.unit, coupon.outbox, coupon.outbox_0, coupon.outbox_1, co
 
 -- ---------------------------------------------------------------------------
 -- Queues: asynchronous requests. Rows are inserted once, changed once, and
--- go by TRUNCATE: two tables take turns. The C core writes them (src/rows.c,
--- src/request.c) and knows the columns by position; half of each page is left
+-- go by TRUNCATE: two tables take turns. The C core writes them (src/queue/queue_table.c,
+-- src/request/request.c) and knows the columns by position; half of each page is left
 -- free for the change.
 -- ---------------------------------------------------------------------------
 

@@ -7,12 +7,11 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 
-#include "compat.h"
-#include "guc.h"
-#include "line.h"
-#include "room.h"
-#include "shmem.h"
-#include "worker.h"
+#include "base/compat.h"
+#include "base/guc.h"
+#include "base/shmem.h"
+#include "base/worker.h"
+#include "queue/line.h"
 
 PG_MODULE_MAGIC;
 
@@ -31,6 +30,5 @@ _PG_init(void)
 	MarkGUCPrefixReserved("coupon");
 	coupon_shmem_request();
 	coupon_line_shmem_request();
-	coupon_room_install_gate();
 	coupon_worker_register();
 }

@@ -47,7 +47,7 @@ for my $setting (@settings)
 	next if $setting =~ /^coupon\.databases/;
 	like($reference, qr/^\| \Q$setting\E \|/m, "doc/reference.md has the default: $setting");
 }
-my @in_code = map { "UC$_" } map { s/\D//gr } slurp_file("$top/src/errors.h") =~ /'U','C',('\d','\d','\d')/g;
+my @in_code = map { "UC$_" } map { s/\D//gr } slurp_file("$top/src/base/errors.h") =~ /'U','C',('\d','\d','\d')/g;
 my @in_doc = $reference =~ /^\| (UC\d{3}) \|/mg;
 is_deeply([ sort @in_doc ], [ sort @in_code ], 'every SQLSTATE is documented');
 

@@ -1,0 +1,112 @@
+/*
+ * arguments.c
+ *	  Reading SQL arguments, with one way to refuse bad ones.
+ *
+ * Functions are not STRICT: a NULL that silently gives a NULL back is an
+ * answer nobody expects from "issue a coupon".
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type_d.h"
+#include "mb/pg_wchar.h"
+#include "storage/shmem.h"
+#include "utils/builtins.h"
+
+#include "base/arguments.h"
+
+void
+coupon_require_argument(FunctionCallInfo fcinfo, int argument, const char *name)
+{
+	if (PG_ARGISNULL(argument))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not be null", name),
+				 errdetail("Argument %d of the function is null.", argument + 1),
+				 errhint("Pass a value for %s.", name)));
+}
+
+static int64
+check_range(int64 value, const char *name, int64 min, int64 max)
+{
+	if (value < min || value > max)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s is out of range", name),
+				 errdetail("The value is %lld.", (long long) value),
+				 errhint("Use a value between %lld and %lld.",
+						 (long long) min, (long long) max)));
+	return value;
+}
+
+int64
+coupon_get_int64(FunctionCallInfo fcinfo, int argument, const char *name,
+				 int64 min, int64 max)
+{
+	coupon_require_argument(fcinfo, argument, name);
+	return check_range(PG_GETARG_INT64(argument), name, min, max);
+}
+
+int32
+coupon_get_int32(FunctionCallInfo fcinfo, int argument, const char *name,
+				 int32 min, int32 max)
+{
+	coupon_require_argument(fcinfo, argument, name);
+	return check_range(PG_GETARG_INT32(argument), name, min, max);
+}
+
+void
+coupon_check_text(FunctionCallInfo fcinfo, int argument, const char *name,
+				  int min, int max)
+{
+	text	   *value;
+	int			length;
+
+	coupon_require_argument(fcinfo, argument, name);
+	value = PG_GETARG_TEXT_PP(argument);
+	length = VARSIZE_ANY_EXHDR(value);
+	if (length < min)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not be empty", name),
+				 errdetail("The value has no characters."),
+				 errhint("Pass a value of %d to %d bytes.", min, max)));
+	if (length > max)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s is too long", name),
+				 errdetail("The value has %d bytes and begins with \"%.*s\".", length,
+						   pg_mbcliplen(VARDATA_ANY(value), length, 32), VARDATA_ANY(value)),
+				 errhint("Pass a value of %d to %d bytes.", min, max)));
+}
+
+char *
+coupon_get_text(FunctionCallInfo fcinfo, int argument, const char *name,
+				int min, int max)
+{
+	coupon_check_text(fcinfo, argument, name, min, max);
+	return text_to_cstring(PG_GETARG_TEXT_PP(argument));
+}
+
+text	  **
+coupon_get_text_array(FunctionCallInfo fcinfo, int argument, const char *name, int *count)
+{
+	ArrayType  *array;
+	Datum	   *values;
+	bool	   *nulls;
+	text	  **result;
+
+	coupon_require_argument(fcinfo, argument, name);
+	array = PG_GETARG_ARRAYTYPE_P(argument);
+	if (ARR_NDIM(array) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("%s must be a one-dimensional array", name),
+				 errdetail("It has %d dimensions.", ARR_NDIM(array)),
+				 errhint("Flatten it, for example with array_agg() over unnest().")));
+
+	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, count);
+	result = palloc(mul_size(Max(*count, 1), sizeof(text *)));
+	for (int i = 0; i < *count; i++)
+		result[i] = nulls[i] ? NULL : DatumGetTextPP(values[i]);
+	return result;
+}

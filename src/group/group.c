@@ -1,0 +1,663 @@
+/*
+ * group.c
+ *	  Grouped issuing, the callers' side: publish a call, sleep, read the
+ *	  answer; and the shared memory in which calls wait.
+ *
+ * A commit costs a flush of WAL and a pass through locks that all sessions
+ * share, whether it issues one unit or a hundred.  So a grouped call is not
+ * carried out by its session but by a worker (group_worker.c), which takes
+ * all calls that wait at that moment, issues them in one transaction, and
+ * answers when that is durable.
+ *
+ * Concurrency.  Calls wait in a list to which sessions push and which workers
+ * only take as a whole, so both are one compare-and-exchange and need no lock.
+ * A call may leave at any moment (a cancellation, a timeout, the session's
+ * end) by the state of the call alone, see group.h: either it had not been
+ * taken, and nothing will come of it, or it had, and a repetition tells what
+ * came of it.  What was left is not used again before a worker has put it
+ * back.
+ *
+ * Nobody sleeps for ever: a session that has published makes sure that there
+ * still is a worker; a worker that goes takes itself off before it empties
+ * the list for the last time.  A worker that sleeps says so before it looks
+ * at the list for the last time; a session that publishes into the empty list
+ * looks for one that sleeps afterwards.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "funcapi.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "port/pg_bitutils.h"
+#include "storage/ipc.h"
+#include "storage/shmem.h"
+#include "storage/spin.h"
+#include "tcop/pquery.h"
+#include "utils/builtins.h"
+
+#include "base/compat.h"
+#include "base/errors.h"
+#include "base/guc.h"
+#include "base/shmem.h"
+#include "group/group.h"
+
+PG_FUNCTION_INFO_V1(coupon_issue_grouped);
+PG_FUNCTION_INFO_V1(coupon_issue_grouped_bigint);
+PG_FUNCTION_INFO_V1(coupon_group_status);
+
+/* Room for every session, and as many again that were left. */
+#define CALLS_PER_SESSION	2
+
+/* Sessions that a worker wakes itself. */
+#define WAKE_CHAINS			4
+
+/* How long the others rely on being woken by a session. */
+#define WAKE_PATIENCE_MS	100
+
+typedef struct CallPool
+{
+	slock_t		mutex;
+	uint32		first;			/* mutex; free calls: number + 1, linked by next */
+	int			ncalls;			/* constant */
+} CallPool;
+
+static CallPool *pool = NULL;
+static char *call_memory = NULL;
+
+/* The call that this session has, whatever its state; NULL: none yet. */
+static CouponCall *my_call = NULL;
+
+/* ---- shared memory ---- */
+
+/* Calls of different sessions do not share a cache line. */
+static inline Size
+call_stride(void)
+{
+	return CACHELINEALIGN(sizeof(CouponCall));
+}
+
+static inline CouponCall *
+get_call(uint32 number)
+{
+	return (CouponCall *) (call_memory + number * call_stride());
+}
+
+static inline uint32
+number_of(CouponCall *call)
+{
+	return ((char *) call - call_memory) / call_stride();
+}
+
+static int
+calls_wanted(void)
+{
+	return CALLS_PER_SESSION * (MaxConnections + max_worker_processes);
+}
+
+Size
+coupon_group_shmem_size(void)
+{
+	return add_size(CACHELINEALIGN(sizeof(CallPool)) + PG_CACHE_LINE_SIZE,
+					mul_size(calls_wanted(), call_stride()));
+}
+
+void
+coupon_group_shmem_init(void)
+{
+	bool		found;
+
+	pool = ShmemInitStruct("coupon grouped calls", coupon_group_shmem_size(), &found);
+	call_memory = (char *) CACHELINEALIGN((char *) pool + sizeof(CallPool));
+	if (found)
+		return;
+
+	SpinLockInit(&pool->mutex);
+	pool->ncalls = calls_wanted();
+	pool->first = 0;
+	for (int i = pool->ncalls - 1; i >= 0; i--)
+	{
+		CouponCall *call = get_call(i);
+
+		memset(call, 0, sizeof(CouponCall));
+		pg_atomic_init_u32(&call->state, COUPON_CALL_IDLE);
+		call->next = pool->first;
+		pool->first = i + 1;
+	}
+}
+
+int
+coupon_group_max_calls(void)
+{
+	return pool->ncalls;
+}
+
+static void
+release_call(CouponCall *call)
+{
+	pg_atomic_write_u32(&call->state, COUPON_CALL_IDLE);
+	SpinLockAcquire(&pool->mutex);
+	call->next = pool->first;
+	pool->first = number_of(call) + 1;
+	SpinLockRelease(&pool->mutex);
+}
+
+/* After the answer, read or not: the next session of the chain is woken. */
+static void
+finish_call(CouponCall *call)
+{
+	pg_read_barrier();			/* the answer was written before */
+	if (call->wake_next != NULL)
+		SetLatch(call->wake_next);
+	pg_atomic_write_u32(&call->state, COUPON_CALL_IDLE);
+}
+
+/* Goes on without the call if it is still in that state. */
+static bool
+leave_call_in(CouponCall *call, uint32 state)
+{
+	if (!pg_atomic_compare_exchange_u32(&call->state, &state, COUPON_CALL_LEFT))
+		return false;
+	my_call = NULL;
+	return true;
+}
+
+/* Goes on without an answer, if there is none yet.  Never throws. */
+static void
+leave_call(CouponCall *call)
+{
+	for (;;)
+	{
+		uint32		state = pg_atomic_read_u32(&call->state);
+
+		if (state == COUPON_CALL_ANSWERED)
+			finish_call(call);
+		else if (state != COUPON_CALL_IDLE && !leave_call_in(call, state))
+			continue;
+		break;
+	}
+}
+
+static void
+leave_at_exit(int code, Datum arg)
+{
+	if (my_call != NULL)
+		leave_call(my_call);
+	if (my_call != NULL)
+		release_call(my_call);
+	my_call = NULL;
+}
+
+/* This session's call, idle. */
+static CouponCall *
+claim_call(void)
+{
+	static bool registered = false;
+	CouponCall *call = NULL;
+
+	if (my_call != NULL)
+		return my_call;
+
+	if (!registered)
+	{
+		before_shmem_exit(leave_at_exit, 0);
+		registered = true;
+	}
+	SpinLockAcquire(&pool->mutex);
+	if (pool->first != 0)
+	{
+		call = get_call(pool->first - 1);
+		pool->first = call->next;
+	}
+	SpinLockRelease(&pool->mutex);
+	if (call == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_COUPON_GROUP_UNAVAILABLE),
+				 errmsg("too many grouped calls were given up"),
+				 errdetail("All %d places are taken by calls that the worker has yet to see.", pool->ncalls),
+				 errhint("Nothing was issued: try again. If it lasts, see what the coupon group worker waits for in pg_stat_activity.")));
+	return my_call = call;
+}
+
+/* ---- the list ---- */
+
+/* Pushes a call; true if the list was empty. */
+static bool
+push_call(CouponGroup *group, CouponCall *call)
+{
+	uint32		newest = pg_atomic_read_u32(&group->newest);
+
+	do
+		call->next = newest;
+	while (!pg_atomic_compare_exchange_u32(&group->newest, &newest, number_of(call) + 1));
+	return newest == 0;
+}
+
+bool
+coupon_group_has_calls(CouponDatabase *database)
+{
+	return pg_atomic_read_u32(&database->group.newest) != 0;
+}
+
+int
+coupon_group_take(CouponDatabase *database, CouponCall **calls)
+{
+	uint32		at = pg_atomic_read_u32(&database->group.newest) == 0 ? 0 :
+		pg_atomic_exchange_u32(&database->group.newest, 0);
+	int			n = 0;
+
+	while (at != 0)
+	{
+		CouponCall *call = get_call(at - 1);
+		uint32		state = COUPON_CALL_WAITING;
+
+		at = call->next;
+		if (!pg_atomic_compare_exchange_u32(&call->state, &state, COUPON_CALL_TAKEN))
+			release_call(call);
+		else if (call->database == MyDatabaseId)
+			calls[n++] = call;
+		else
+		{
+			/* the entry has passed from its database to this one */
+			coupon_call_set_error(call, ERRCODE_COUPON_GROUP_UNAVAILABLE,
+								  "the coupon group worker was stopped", "Nothing was issued.", "Try again.");
+			coupon_group_answer(&call, 1);
+		}
+	}
+	for (int i = 0; i < n / 2; i++)
+	{
+		CouponCall *call = calls[i];
+
+		calls[i] = calls[n - 1 - i];
+		calls[n - 1 - i] = call;
+	}
+	return n;
+}
+
+void
+coupon_group_hand_back(CouponDatabase *database, CouponCall **calls, int ncalls)
+{
+	for (int i = 0; i < ncalls; i++)
+	{
+		uint32		state = COUPON_CALL_TAKEN;
+
+		/* one that leaves from now on is found in the list */
+		if (pg_atomic_compare_exchange_u32(&calls[i]->state, &state, COUPON_CALL_WAITING))
+			(void) push_call(&database->group, calls[i]);
+		else
+			release_call(calls[i]);
+	}
+}
+
+/*
+ * To wake somebody costs a system call, and whoever is woken likes to push the
+ * worker off its core.  So the worker wakes a few sessions and goes on to its
+ * next batch; each session wakes another one, in chains.  A session that does
+ * not run breaks its chain: hence WAKE_PATIENCE_MS.
+ */
+void
+coupon_group_answer(CouponCall **calls, int ncalls)
+{
+	Latch	   *first[WAKE_CHAINS];
+	int			nchains = Min(WAKE_CHAINS, ncalls);
+
+	for (int i = 0; i < ncalls; i++)
+	{
+		calls[i]->wake_next = i + nchains < ncalls ? calls[i + nchains]->latch : NULL;
+		if (i < nchains)
+			first[i] = calls[i]->latch;
+	}
+	/* backwards: who is woken by a session is answered before that one is */
+	for (int i = ncalls - 1; i >= 0; i--)
+	{
+		CouponCall *call = calls[i];
+		Latch	   *wake_next = call->wake_next;
+		uint32		state = COUPON_CALL_TAKEN;
+
+		/* as soon as it is answered, the call is the session's again */
+		if (pg_atomic_compare_exchange_u32(&call->state, &state, COUPON_CALL_ANSWERED))
+			continue;
+		release_call(call);
+		if (wake_next != NULL)
+			SetLatch(wake_next);
+	}
+	for (int i = 0; i < nchains; i++)
+		SetLatch(first[i]);
+}
+
+void
+coupon_group_turn_away(CouponDatabase *database, int sqlstate, const char *message,
+					   const char *detail, const char *hint)
+{
+	uint32		at = pg_atomic_exchange_u32(&database->group.newest, 0);
+
+	while (at != 0)
+	{
+		CouponCall *call = get_call(at - 1);
+		uint32		state = COUPON_CALL_WAITING;
+
+		at = call->next;
+		if (pg_atomic_compare_exchange_u32(&call->state, &state, COUPON_CALL_TAKEN))
+		{
+			coupon_call_set_error(call, sqlstate, message, detail, hint);
+			coupon_group_answer(&call, 1);
+		}
+		else
+			release_call(call);
+	}
+}
+
+/* ---- workers, as callers see them ---- */
+
+bool
+coupon_group_has_worker(CouponDatabase *database)
+{
+	pg_memory_barrier();
+	for (int i = 0; i < COUPON_MAX_INSTANCES; i++)
+	{
+		if (database->workers[COUPON_GROUP][i].latch != NULL)
+			return true;
+	}
+	return false;
+}
+
+void
+coupon_group_wake_worker(CouponDatabase *database)
+{
+	uint32		asleep = pg_atomic_read_u32(&database->group.asleep);
+
+	while (asleep != 0)
+	{
+		int			instance = pg_rightmost_one_pos32(asleep);
+		uint32		bit = 1U << instance;
+		Latch	   *latch = database->workers[COUPON_GROUP][instance].latch;
+
+		asleep = pg_atomic_fetch_and_u32(&database->group.asleep, ~bit);
+		if ((asleep & bit) && latch != NULL)
+		{
+			SetLatch(latch);
+			return;
+		}
+		asleep &= ~bit;
+	}
+}
+
+/* ---- answers ---- */
+
+static void
+copy_text(CouponCallText *to, const text *from)
+{
+	int			length = VARSIZE_ANY_EXHDR(from);
+
+	Assert(length <= COUPON_MAX_NAME);
+	SET_VARSIZE(to, VARHDRSZ + length);
+	memcpy(VARDATA(to), VARDATA_ANY(from), length);
+}
+
+/* Cuts off what does not fit, between characters. */
+static void
+copy_message(char *to, const char *from)
+{
+	int			length = from == NULL ? 0 : strlen(from);
+
+	length = pg_mbcliplen(from == NULL ? "" : from, length, COUPON_CALL_MESSAGE - 1);
+	memcpy(to, from == NULL ? "" : from, length);
+	to[length] = '\0';
+}
+
+void
+coupon_call_set_error(CouponCall *call, int sqlstate, const char *message,
+					  const char *detail, const char *hint)
+{
+	call->sqlstate = sqlstate;
+	copy_message(call->u.error.message, message);
+	copy_message(call->u.error.detail, detail);
+	copy_message(call->u.error.hint, hint);
+}
+
+void
+coupon_call_set_item(CouponCall *call, const CouponItem *item)
+{
+	const CouponIssuance *issuance = &item->issuance;
+
+	call->sqlstate = 0;
+	call->status = item->status;
+	if (item->status != COUPON_ISSUED && item->status != COUPON_ALREADY_ISSUED)
+		return;
+	call->serial = issuance->serial;
+	call->issued_at = issuance->issued_at;
+	call->expires_at = issuance->expires_at;
+	call->coded = issuance->code != NULL;
+	if (!call->coded)
+		return;
+	if (VARSIZE_ANY_EXHDR(issuance->code) > COUPON_MAX_NAME)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("the code of unit %lld is too long", (long long) issuance->serial),
+				 errdetail("It has %d bytes.", (int) VARSIZE_ANY_EXHDR(issuance->code)),
+				 errhint("coupon_codes_import() takes codes of 1 to %d bytes.", COUPON_MAX_NAME)));
+	copy_text(&call->u.code, issuance->code);
+}
+
+/* The answer as the item of a call of one's own, or as its ERROR. */
+static void
+read_answer(CouponCall *call, CouponItem *item)
+{
+	CouponIssuance *issuance = &item->issuance;
+
+	if (call->sqlstate != 0)
+	{
+		char	   *message = pstrdup(call->u.error.message);
+		char	   *detail = pstrdup(call->u.error.detail);
+		char	   *hint = pstrdup(call->u.error.hint);
+
+		ereport(ERROR,
+				(errcode(call->sqlstate),
+				 errmsg_internal("%s", message),
+				 *detail ? errdetail_internal("%s", detail) : 0,
+				 *hint ? errhint("%s", hint) : 0));
+	}
+	item->status = call->status;
+	if (item->status != COUPON_ISSUED && item->status != COUPON_ALREADY_ISSUED)
+		return;
+	issuance->serial = call->serial;
+	issuance->issued_at = call->issued_at;
+	issuance->expires_at = call->expires_at;
+	issuance->code = NULL;
+	if (call->coded)
+		issuance->code = cstring_to_text_with_len(VARDATA(&call->u.code), VARSIZE(&call->u.code) - VARHDRSZ);
+}
+
+/* ---- calling ---- */
+
+static void
+complain_no_worker(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_COUPON_GROUP_UNAVAILABLE),
+			 errmsg("no worker carries out grouped calls in this database"),
+			 errdetail("Nothing was issued. A worker that stopped is replaced within a few seconds."),
+			 errhint("Try again, or use coupon_issue(). If it lasts: coupon.databases must name the database, coupon.group_workers must not be 0, and max_worker_processes must have room.")));
+}
+
+static uint32
+wait_event(void)
+{
+	static uint32 event = 0;
+
+	if (event == 0)
+		event = coupon_wait_event("CouponGroup");
+	return event;
+}
+
+static void
+wait_for_answer(CouponDatabase *database, CouponCall *call)
+{
+	for (;;)
+	{
+		uint32		state = pg_atomic_read_u32(&call->state);
+
+		if (state == COUPON_CALL_ANSWERED)
+			break;
+		if (state == COUPON_CALL_WAITING && !coupon_group_has_worker(database) &&
+			leave_call_in(call, COUPON_CALL_WAITING))
+			complain_no_worker();
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 WAKE_PATIENCE_MS, wait_event());
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	finish_call(call);
+}
+
+/* Has a worker carry out the call; sleeps until it is durable. */
+static void
+issue_by_worker(int64 campaign_id, text *user_id, CouponItem *item)
+{
+	CouponDatabase *database = coupon_database();
+	CouponCall *call;
+
+	if (database == NULL || !coupon_group_has_worker(database))
+		complain_no_worker();
+
+	call = claim_call();
+	call->latch = MyLatch;
+	call->database = MyDatabaseId;
+	call->durability = synchronous_commit;
+	call->campaign_id = campaign_id;
+	copy_text(&call->user, user_id);
+
+	PG_TRY();
+	{
+		pg_atomic_write_u32(&call->state, COUPON_CALL_WAITING);
+		if (push_call(&database->group, call))
+			coupon_group_wake_worker(database);
+		wait_for_answer(database, call);
+	}
+	PG_CATCH();
+	{
+		if (my_call != NULL)
+			leave_call(my_call);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	read_answer(call, item);
+}
+
+/*
+ * Is the function called by a statement that the client itself sent?  Then it
+ * is of the portal's own plan; within a function it is of another one.
+ */
+static bool
+is_top_level(FunctionCallInfo fcinfo)
+{
+	QueryDesc  *query = ActivePortal == NULL ? NULL : ActivePortal->queryDesc;
+
+	return query != NULL && query->estate != NULL &&
+		fcinfo->flinfo->fn_mcxt == query->estate->es_query_cxt;
+}
+
+static void
+refuse_foreign_transaction(FunctionCallInfo fcinfo)
+{
+	if (coupon_allow_autonomous || (!IsInTransactionBlock(true) && is_top_level(fcinfo)))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+			 errmsg("coupon_issue_grouped() cannot be part of another transaction"),
+			 errdetail("It commits on its own: if this transaction or statement rolled back, the unit would stay issued."),
+			 errhint("Use coupon_issue() here; or SET coupon.allow_autonomous = on, if that is what you want.")));
+}
+
+static Datum
+issue_grouped(FunctionCallInfo fcinfo, text *user_id)
+{
+	CouponItem	item = {0};
+	int64		campaign_id;
+
+	coupon_require_argument(fcinfo, 0, "campaign_id");
+	campaign_id = PG_GETARG_INT64(0);
+	refuse_foreign_transaction(fcinfo);
+
+	/* what needs no unit needs no worker */
+	item.user_id = PointerGetDatum(user_id);
+	if (!coupon_issue_refuse(campaign_id, &item))
+	{
+		PreventCommandIfReadOnly("coupon_issue_grouped()");
+		issue_by_worker(campaign_id, user_id, &item);
+	}
+	return coupon_issue_result(fcinfo, PointerGetDatum(user_id), &item);
+}
+
+/*
+ * coupon_issue_grouped(campaign_id bigint, user_id text)
+ */
+Datum
+coupon_issue_grouped(PG_FUNCTION_ARGS)
+{
+	coupon_check_text(fcinfo, 1, "user_id", 1, COUPON_MAX_NAME);
+	return issue_grouped(fcinfo, PG_GETARG_TEXT_PP(1));
+}
+
+/*
+ * coupon_issue_grouped(campaign_id bigint, user_id bigint)
+ */
+Datum
+coupon_issue_grouped_bigint(PG_FUNCTION_ARGS)
+{
+	char		digits[MAXINT8LEN + 1];
+
+	coupon_require_argument(fcinfo, 1, "user_id");
+	pg_lltoa(PG_GETARG_INT64(1), digits);
+	return issue_grouped(fcinfo, cstring_to_text(digits));
+}
+
+/* ---- status ---- */
+
+#define GROUP_STATUS_NATTS	7
+
+/*
+ * coupon_group_status() - of this database, since the server started
+ */
+Datum
+coupon_group_status(PG_FUNCTION_ARGS)
+{
+	CouponDatabase *database;
+	TupleDesc	desc;
+	Datum		values[GROUP_STATUS_NATTS];
+	bool		nulls[GROUP_STATUS_NATTS] = {0};
+	int32		workers = 0;
+	uint64		batches = 0;
+	uint64		calls = 0;
+	uint64		largest = 0;
+	uint64		commit_us = 0;
+	uint64		repeated = 0;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE ||
+		desc->natts != GROUP_STATUS_NATTS)
+		elog(ERROR, "coupon_group_status has an unexpected shape");
+
+	coupon_shmem_attach();
+	database = coupon_database();
+	if (database != NULL)
+	{
+		CouponGroup *group = &database->group;
+
+		for (int i = 0; i < COUPON_MAX_INSTANCES; i++)
+			workers += database->workers[COUPON_GROUP][i].latch != NULL;
+		batches = pg_atomic_read_u64(&group->batches);
+		calls = pg_atomic_read_u64(&group->calls);
+		largest = pg_atomic_read_u64(&group->largest);
+		commit_us = pg_atomic_read_u64(&group->commit_us);
+		repeated = pg_atomic_read_u64(&group->repeated);
+	}
+	values[0] = Int32GetDatum(workers);
+	values[1] = Int64GetDatum(batches);
+	values[2] = Int64GetDatum(calls);
+	values[3] = Float8GetDatum(batches == 0 ? 0 : (double) calls / batches);
+	values[4] = Int64GetDatum(largest);
+	values[5] = Float8GetDatum(commit_us / 1000.0);
+	values[6] = Int64GetDatum(repeated);
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
+}

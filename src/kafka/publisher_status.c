@@ -1,0 +1,201 @@
+/*
+ * publisher_status.c
+ *	  What the publisher of a database tells about itself, and
+ *	  coupon_outbox_status, which adds what the tables tell.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "base/compat.h"
+#include "base/database.h"
+#include "base/shmem.h"
+#include "kafka/publisher_status.h"
+#include "outbox/outbox.h"
+#include "outbox/outbox_read.h"
+
+#define LOG_AGAIN_MS	(60 * 1000) /* the same problem */
+#define LOG_LINES		30			/* in that time, of all problems */
+#define STATE_NATTS		12
+
+PG_FUNCTION_INFO_V1(coupon_publisher_state);
+
+static CouponPublisherStatus *
+status(void)
+{
+	return &coupon_database()->publisher;
+}
+
+void
+coupon_publisher_set_state(CouponBrokerState state)
+{
+	CouponPublisherStatus *s = status();
+
+	SpinLockAcquire(&s->mutex);
+	s->state = state;
+	SpinLockRelease(&s->mutex);
+}
+
+void
+coupon_publisher_count(int64 in_flight, int64 published, int64 retried, int64 dead)
+{
+	CouponPublisherStatus *s = status();
+	TimestampTz now = published > 0 ? GetCurrentTimestamp() : 0;
+
+	SpinLockAcquire(&s->mutex);
+	s->in_flight = in_flight;
+	s->published += published;
+	s->retried += retried;
+	s->dead += dead;
+	if (published > 0)
+		s->acknowledged_at = now;
+	SpinLockRelease(&s->mutex);
+}
+
+void
+coupon_publisher_set_refused(const char *topics)
+{
+	CouponPublisherStatus *s = status();
+	char		text[COUPON_STATUS_TEXT];
+
+	strlcpy(text, topics, sizeof(text));
+	SpinLockAcquire(&s->mutex);
+	memcpy(s->refused_topics, text, sizeof(text));
+	SpinLockRelease(&s->mutex);
+}
+
+void
+coupon_publisher_problem(const char *fmt,...)
+{
+	static char logged[COUPON_STATUS_TEXT];
+	static TimestampTz logged_at = 0;
+	static TimestampTz minute = 0;
+	static int	lines = 0;
+	CouponPublisherStatus *s = status();
+	TimestampTz now = GetCurrentTimestamp();
+	char		text[COUPON_STATUS_TEXT];
+	va_list		args;
+
+	va_start(args, fmt);
+	vsnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
+	/* it may quote a broker or a file: no half characters, no line breaks */
+	text[pg_mbcliplen(text, strlen(text), sizeof(text) - 1)] = '\0';
+	for (char *c = text; *c; c++)
+	{
+		if ((unsigned char) *c < ' ' || (unsigned char) *c > '~')
+			*c = ' ';
+	}
+
+	SpinLockAcquire(&s->mutex);
+	memcpy(s->error, text, sizeof(text));
+	s->failed_at = now;
+	SpinLockRelease(&s->mutex);
+
+	if (TimestampDifferenceExceeds(minute, now, LOG_AGAIN_MS))
+	{
+		minute = now;
+		lines = 0;
+	}
+	if ((strcmp(logged, text) != 0 || TimestampDifferenceExceeds(logged_at, now, LOG_AGAIN_MS)) &&
+		++lines <= LOG_LINES)
+	{
+		strlcpy(logged, text, sizeof(logged));
+		logged_at = now;
+		ereport(LOG, (errmsg("coupon publisher: %s", text)));
+	}
+}
+
+static const char *
+state_name(CouponBrokerState state)
+{
+	switch (state)
+	{
+		case COUPON_BROKER_NONE:
+			return "no publisher";
+		case COUPON_BROKER_OFF:
+			return "off";
+		case COUPON_BROKER_MISCONFIGURED:
+			return "misconfigured";
+		case COUPON_BROKER_CONNECTING:
+			return "connecting";
+		case COUPON_BROKER_UP:
+			return "up";
+		case COUPON_BROKER_DOWN:
+			return "down";
+	}
+	return "unknown";
+}
+
+static void
+set_timestamp(TimestampTz value, Datum *values, bool *nulls, int column)
+{
+	values[column] = TimestampTzGetDatum(value);
+	nulls[column] = value == 0;
+}
+
+static void
+set_text(const char *value, Datum *values, bool *nulls, int column)
+{
+	nulls[column] = value[0] == '\0';
+	if (value[0] != '\0')
+		values[column] = CStringGetTextDatum(value);
+}
+
+/*
+ * coupon.publisher_state() - the row of coupon_outbox_status, without what
+ * SQL tells more easily
+ */
+Datum
+coupon_publisher_state(PG_FUNCTION_ARGS)
+{
+	CouponPublisherStatus copy = {0};
+	CouponDatabase *database;
+	TupleDesc	desc;
+	Datum		values[STATE_NATTS] = {0};
+	bool		nulls[STATE_NATTS] = {0};
+	uint64		oldest;
+	int			n = 0;
+
+	coupon_shmem_attach();
+	PreventCommandDuringRecovery("coupon_outbox_status()");
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE ||
+		desc->natts != STATE_NATTS)
+		elog(ERROR, "coupon.publisher_state has an unexpected shape");
+
+	database = coupon_database();
+	if (database != NULL)
+	{
+		SpinLockAcquire(&database->publisher.mutex);
+		copy = database->publisher;
+		SpinLockRelease(&database->publisher.mutex);
+		if (database->workers[COUPON_PUBLISHER][0].latch == NULL)
+		{
+			copy.state = COUPON_BROKER_NONE;
+			copy.in_flight = 0;
+		}
+	}
+
+	values[n++] = Int64GetDatum(coupon_outbox_count(&oldest));
+	set_timestamp(oldest == 0 ? 0 :
+				  (TimestampTz) (oldest / COUPON_TICKS_PER_MS) * 1000 -
+				  (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY,
+				  values, nulls, n++);
+	values[n++] = Int64GetDatum(copy.in_flight);
+	values[n++] = Int64GetDatum(copy.published);
+	values[n++] = Int64GetDatum(copy.retried);
+	values[n++] = Int64GetDatum(copy.dead);
+	set_timestamp(copy.acknowledged_at, values, nulls, n++);
+	values[n++] = CStringGetTextDatum(state_name(copy.state));
+	set_text(copy.refused_topics, values, nulls, n++);
+	set_text(copy.error, values, nulls, n++);
+	set_timestamp(copy.failed_at, values, nulls, n++);
+	values[n++] = Int64GetDatum((int64) coupon_outbox_size());
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
+}

@@ -1,0 +1,38 @@
+/*
+ * request_result.h
+ *	  What a caller is told of a request: coupon.request_result.
+ */
+#ifndef COUPON_REQUEST_RESULT_H
+#define COUPON_REQUEST_RESULT_H
+
+#include "fmgr.h"
+
+#include "request/request.h"
+#include "sale/issue.h"
+
+typedef enum CouponRequestStatus
+{
+	COUPON_REQUEST_WAITING,
+	COUPON_REQUEST_COMPLETED,
+	COUPON_REQUEST_REFUSED,
+	COUPON_REQUEST_NONE
+} CouponRequestStatus;
+
+typedef struct CouponRequestResult
+{
+	CouponRequestStatus status;
+	pg_uuid_t	id;				/* of WAITING and COMPLETED with requested_at */
+	const char *outcome;		/* NULL: it waits, or there is none */
+	int64		position;		/* of WAITING */
+	text	   *user_id;
+	CouponItem	item;			/* of issued and already_issued */
+	TimestampTz requested_at;	/* 0: there is no request */
+	TimestampTz decided_at;		/* 0: not decided */
+} CouponRequestResult;
+
+/* Fills in everything that is known of a request that was found. */
+extern void coupon_request_describe(const CouponRequest *request, CouponRequestResult *result);
+
+extern Datum coupon_request_form_result(FunctionCallInfo fcinfo, const CouponRequestResult *result);
+
+#endif							/* COUPON_REQUEST_RESULT_H */

@@ -1,0 +1,654 @@
+/*
+ * room_ticket.c
+ *	  Waiting rooms, as their visitors use them: join, ask, show, leave.
+ *
+ * A token says room and number, so that finding a ticket is two array
+ * accesses, and 122 random bits that make it nobody else's.  Asking for the
+ * position and showing the token read and write shared memory alone: they
+ * work in a READ ONLY transaction and cost no more than a call.
+ *
+ * A user has one live ticket in a room: joining again answers with the same.
+ * He is looked up under a lock on the user and with a dirty snapshot.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/stratnum.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "common/hashfn.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/typcache.h"
+
+#include "base/arguments.h"
+#include "base/compat.h"
+#include "base/errors.h"
+#include "base/locks.h"
+#include "room/room.h"
+
+PG_FUNCTION_INFO_V1(coupon_queue_join);
+PG_FUNCTION_INFO_V1(coupon_queue_position);
+PG_FUNCTION_INFO_V1(coupon_queue_require);
+PG_FUNCTION_INFO_V1(coupon_queue_leave);
+PG_FUNCTION_INFO_V1(coupon_room_counts);
+
+/* ---- answers ---- */
+
+#define RESULT_NATTS	5
+
+#define MIN_POLL_US		(1 * USECS_PER_SEC)
+#define MAX_POLL_US		(30 * USECS_PER_SEC)
+
+typedef struct Answer
+{
+	const char *status;
+	char	   *token;			/* NULL: none to tell */
+	int64		position;		/* -1: none */
+	int64		eta;			/* microseconds, -1: unknown */
+	int64		poll_after;		/* microseconds, -1: never */
+} Answer;
+
+static const Answer gone = {"GONE", NULL, -1, -1, -1};
+
+/* When to ask again: soon near the front, at leisure far behind. */
+static int64
+poll_after(CouponLine *line, int64 position, int64 eta)
+{
+	int64		wait;
+
+	if (eta >= 0)
+		wait = eta / 10;
+	else
+		wait = position <= 100 ? MIN_POLL_US : position <= 1000 ? 5 * USECS_PER_SEC : 15 * USECS_PER_SEC;
+	wait = Max(MIN_POLL_US, Min(wait, MAX_POLL_US));
+	/* and in time not to be taken for gone */
+	return Min(wait, line->room.idle_ttl / 3);
+}
+
+/* What a ticket's holder is told.  Under the line's lock. */
+static Answer
+answer_for(CouponLine *line, const CouponTicket *ticket, int64 number, TimestampTz now)
+{
+	Answer		answer = {"WAITING", NULL, -1, -1, -1};
+	double		rate = line->rate;
+
+	if (ticket->flags & TICKET_ADMITTED)
+	{
+		answer.status = "ADMITTED";
+		answer.position = 0;
+		answer.eta = 0;
+		answer.poll_after = line->room.idle_ttl / 3;
+		return answer;
+	}
+	if (now < line->room.opens_at)
+		answer.eta = line->room.opens_at - now;
+	if (line->room.method == COUPON_ROOM_RANDOM && line->room.opens_at != DT_NOBEGIN && !line->room.is_drawn)
+	{
+		/* nobody has a place before the draw */
+		answer.poll_after = poll_after(line, 0, answer.eta);
+		return answer;
+	}
+	answer.position = coupon_line_ahead(line, coupon_room_place(line, number)) + 1;
+	if (line->room.per_second > 0 && (rate == 0 || rate > line->room.per_second))
+		rate = line->room.per_second;
+	if (rate > 0)
+		answer.eta = Max(answer.eta, 0) +
+			Min(answer.position / rate * USECS_PER_SEC, (double) (100 * USECS_PER_DAY));
+	else if (line->room.nadmitted < line->room.capacity && answer.eta < 0 && !line->room.paused)
+		answer.eta = 0;
+	answer.poll_after = poll_after(line, answer.position, answer.eta);
+	return answer;
+}
+
+static Datum
+interval_datum(int64 us)
+{
+	Interval   *interval = palloc0(sizeof(Interval));
+
+	interval->time = us;
+	return IntervalPGetDatum(interval);
+}
+
+static Datum
+form_answer(FunctionCallInfo fcinfo, const Answer *answer)
+{
+	TypeCacheEntry *entry = lookup_type_cache(get_func_rettype(fcinfo->flinfo->fn_oid),
+											  TYPECACHE_TUPDESC);
+	Datum		values[RESULT_NATTS] = {0};
+	bool		nulls[RESULT_NATTS];
+
+	if (entry->tupDesc == NULL || entry->tupDesc->natts != RESULT_NATTS)
+		elog(ERROR, "coupon.queue_result has an unexpected shape");
+	values[0] = CStringGetTextDatum(answer->status);
+	nulls[0] = false;
+	nulls[1] = answer->token == NULL;
+	if (!nulls[1])
+		values[1] = CStringGetTextDatum(answer->token);
+	nulls[2] = answer->position < 0;
+	values[2] = Int64GetDatum(answer->position);
+	nulls[3] = answer->eta < 0;
+	if (!nulls[3])
+		values[3] = interval_datum(answer->eta);
+	nulls[4] = answer->poll_after < 0;
+	if (!nulls[4])
+		values[4] = interval_datum(answer->poll_after);
+	return HeapTupleGetDatum(heap_form_tuple(entry->tupDesc, values, nulls));
+}
+
+/* ---- tokens ---- */
+
+typedef struct Token
+{
+	int64		room_id;
+	int64		number;
+	uint8		secret[16];
+} Token;
+
+static char *
+make_token(int64 room_id, int64 number, const uint8 *secret)
+{
+	char	   *token = palloc(80);
+	int			at = snprintf(token, 80, "%lld.%lld.", (long long) room_id, (long long) number);
+
+	hex_encode((const char *) secret, 16, token + at);
+	token[at + 32] = '\0';
+	return token;
+}
+
+static bool
+parse_number(const char **at, const char *end, int64 *number)
+{
+	const char *start = *at;
+
+	*number = 0;
+	while (*at < end && **at >= '0' && **at <= '9' && *at - start < 18)
+		*number = *number * 10 + (*(*at)++ - '0');
+	return *at > start && *at < end && *(*at)++ == '.' && *number > 0;
+}
+
+static int
+hex_digit(char c)
+{
+	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* ERROR unless it has the form of a token. */
+static void
+get_token(FunctionCallInfo fcinfo, Token *token)
+{
+	text	   *value;
+	const char *at;
+	const char *end;
+	bool		good;
+
+	coupon_require_argument(fcinfo, 0, "token");
+	value = PG_GETARG_TEXT_PP(0);
+	at = VARDATA_ANY(value);
+	end = at + VARSIZE_ANY_EXHDR(value);
+	good = parse_number(&at, end, &token->room_id) && parse_number(&at, end, &token->number) &&
+		end - at == 32;
+	for (int i = 0; i < 32 && good; i++)
+	{
+		int			digit = hex_digit(at[i]);
+
+		good = digit >= 0;
+		token->secret[i / 2] = i % 2 == 0 ? digit << 4 : token->secret[i / 2] | digit;
+	}
+	if (!good)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid token"),
+				 errdetail("The value has %d bytes and not the form of a token.", (int) VARSIZE_ANY_EXHDR(value)),
+				 errhint("Pass the token that coupon_queue_join() returned, as it is.")));
+}
+
+/* Compares all bytes, so that the time says nothing of how many are right. */
+static bool
+same_secret(const uint8 *a, const uint8 *b)
+{
+	uint8		difference = 0;
+
+	for (int i = 0; i < 16; i++)
+		difference |= a[i] ^ b[i];
+	return difference == 0;
+}
+
+/* The live ticket of a token, its line locked; NULL: none, nothing is locked. */
+static CouponTicket *
+find_ticket(const Token *token, TimestampTz now, CouponLine **line)
+{
+	CouponTicket *ticket;
+
+	*line = coupon_room_lock(token->room_id, LW_SHARED, false);
+	if (*line == NULL)
+		return NULL;
+	ticket = coupon_line_ticket(*line, token->number);
+	if (ticket != NULL && same_secret(ticket->secret, token->secret) &&
+		coupon_ticket_is_alive(*line, ticket, now))
+		return ticket;
+	LWLockRelease((*line)->lock);
+	return NULL;
+}
+
+/* ---- asking ---- */
+
+/*
+ * coupon_queue_position(token)
+ */
+Datum
+coupon_queue_position(PG_FUNCTION_ARGS)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	Answer		answer = gone;
+	CouponTicket *ticket;
+	CouponLine *line;
+	Token		token;
+
+	get_token(fcinfo, &token);
+	PreventCommandDuringRecovery("coupon_queue_position()");
+	ticket = find_ticket(&token, now, &line);
+	if (ticket != NULL)
+	{
+		ticket->seen = coupon_line_clock(now);
+		answer = answer_for(line, ticket, token.number, now);
+		LWLockRelease(line->lock);
+	}
+	return form_answer(fcinfo, &answer);
+}
+
+/* ---- rooms ---- */
+
+/* The id of a room; ERROR if there is none of that name. */
+static int64
+find_room(text *name)
+{
+	const CouponCatalog *catalog = coupon_catalog();
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	int64		room_id = 0;
+	ScanKeyData key;
+	CouponScan	scan;
+
+	coupon_key_text(&key, 1, PointerGetDatum(name));
+	coupon_scan_begin(&scan, catalog->room, catalog->room_name_key, snapshot, &key, 1, false);
+	if (coupon_scan_next(&scan, ForwardScanDirection))
+	{
+		bool		isnull;
+
+		room_id = DatumGetInt64(slot_getattr(scan.slot, Room_id, &isnull));
+	}
+	coupon_scan_end_unlock(&scan);
+	UnregisterSnapshot(snapshot);
+	if (room_id == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_COUPON_UNKNOWN_ROOM),
+				 errmsg("unknown room"),
+				 errdetail("There is no room \"%s\".", text_to_cstring(name)),
+				 errhint("Make it with coupon_room_create(); coupon.room_status lists them.")));
+	return room_id;
+}
+
+/* ---- showing ---- */
+
+/*
+ * coupon_queue_require(token, room, user_id): ERROR unless it is of a session,
+ * in that room and of that user if they are given
+ */
+Datum
+coupon_queue_require(PG_FUNCTION_ARGS)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	const char *is = "is not a live one";
+	bool		elsewhere = false;
+	CouponTicket *ticket;
+	CouponLine *line;
+	Token		token;
+
+	get_token(fcinfo, &token);
+	if (!PG_ARGISNULL(2))
+		coupon_check_text(fcinfo, 2, "user_id", 1, COUPON_MAX_NAME);
+	PreventCommandDuringRecovery("coupon_queue_require()");
+	if (!PG_ARGISNULL(1))
+	{
+		coupon_check_text(fcinfo, 1, "room", 1, COUPON_MAX_NAME);
+		elsewhere = find_room(PG_GETARG_TEXT_PP(1)) != token.room_id;
+	}
+	ticket = elsewhere ? NULL : find_ticket(&token, now, &line);
+	if (elsewhere)
+		is = "is of another room";
+	if (ticket != NULL)
+	{
+		if (!(ticket->flags & TICKET_ADMITTED))
+			is = "is still waiting";
+		else if (!PG_ARGISNULL(2) &&
+				 !coupon_room_is_session_of(line, token.number, PG_GETARG_TEXT_PP(2)))
+			is = "is another user's";
+		else
+			is = NULL;
+		ticket->seen = coupon_line_clock(now);
+		LWLockRelease(line->lock);
+	}
+	if (is != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_COUPON_NOT_ADMITTED),
+				 errmsg("not admitted"),
+				 errdetail("Ticket %lld of room %lld %s.", (long long) token.number, (long long) token.room_id, is),
+				 errhint("Join the room with coupon_queue_join(), and ask coupon_queue_position() until the position is 0.")));
+	PG_RETURN_VOID();
+}
+
+/* ---- joining ---- */
+
+static void
+set_joiner_lock(LOCKTAG *tag, int64 room_id, text *user_id)
+{
+	uint64		hash = hash_bytes_extended((const unsigned char *) VARDATA_ANY(user_id),
+										   VARSIZE_ANY_EXHDR(user_id), room_id);
+
+	memset(tag, 0, sizeof(*tag));
+	tag->locktag_field1 = MyDatabaseId;
+	tag->locktag_field2 = (uint32) (hash >> 32);
+	tag->locktag_field3 = (uint32) hash;
+	tag->locktag_field4 = COUPON_LOCK_JOINER;
+	tag->locktag_type = LOCKTAG_USERLOCK;
+	tag->locktag_lockmethodid = USER_LOCKMETHOD;
+}
+
+/* The user's ticket that has not ended; *undecided: a transaction to wait for. */
+static bool
+find_own(int64 room_id, text *user_id, CouponTicketRow *found, TransactionId *undecided)
+{
+	const CouponCatalog *catalog = coupon_catalog();
+	bool		any = false;
+	SnapshotData dirty;
+	ScanKeyData keys[2];
+
+	*undecided = InvalidTransactionId;
+	InitDirtySnapshot(dirty);
+	coupon_key_int64(&keys[0], 1, BTEqualStrategyNumber, room_id);
+	coupon_key_text(&keys[1], 2, PointerGetDatum(user_id));
+	for (uint32 child = 0; child < COUPON_QUEUE_CHILDREN && !any; child++)
+	{
+		CouponScan	scan;
+
+		coupon_scan_begin(&scan, catalog->tickets[child], catalog->ticket_user_keys[child],
+						  &dirty, keys, 2, false);
+		while (!any && coupon_scan_next(&scan, ForwardScanDirection))
+		{
+			TransactionId inserter = dirty.xmin;
+
+			if (!slot_attisnull(scan.slot, Ticket_ended_at))
+				continue;
+			if (TransactionIdIsValid(inserter))
+				*undecided = inserter;
+			else
+			{
+				any = true;
+				coupon_ticket_read(scan.slot, child, found);
+				*undecided = InvalidTransactionId;
+			}
+		}
+		coupon_scan_end_unlock(&scan);
+	}
+	return any;
+}
+
+/*
+ * Ends a ticket in this transaction; false if it has ended.  Waits for a
+ * transaction that is at it.
+ */
+static bool
+end_ticket(CouponTicketRow *row, const char *reason)
+{
+	CouponQueueTable *rows = coupon_queue_table_open(coupon_catalog()->tickets[row->child], Ticket_natts);
+	bool		found = true;
+	CouponLine *line;
+
+	/* rows of this transaction are changed by a later command only */
+	CommandCounterIncrement();
+	while (found && row->ended_at == 0)
+	{
+		row->ended_at = GetCurrentTimestamp();
+		row->reason = cstring_to_text(reason);
+		if (coupon_ticket_update(rows, row, true) == COUPON_ROW_UPDATED)
+		{
+			coupon_pending_reserve(1);
+			line = coupon_line_lock(&coupon_tickets, row->room_id, LW_EXCLUSIVE, true);
+			coupon_pending_push(coupon_apply_end, line, row->number, row->child,
+								coupon_room_hash_user(row->user_id));
+			LWLockRelease(line->lock);
+			coupon_queue_table_close(rows);
+			return true;
+		}
+		CHECK_FOR_INTERRUPTS();
+		found = coupon_ticket_find(row->room_id, row->number, row->child, row);
+	}
+	coupon_queue_table_close(rows);
+	return false;
+}
+
+/* Is the ticket, whose row says that it lives, alive by the clock?  Renews it. */
+static bool
+renew(const CouponTicketRow *row, Answer *answer)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	CouponLine *line = coupon_room_lock(row->room_id, LW_SHARED, true);
+	CouponTicket *ticket;
+	bool		alive;
+
+	if (line == NULL)
+		return false;
+	ticket = coupon_line_ticket(line, row->number);
+	alive = ticket != NULL && coupon_ticket_is_alive(line, ticket, now);
+	if (alive)
+	{
+		ticket->seen = coupon_line_clock(now);
+		*answer = answer_for(line, ticket, row->number, now);
+	}
+	LWLockRelease(line->lock);
+	if (alive)
+		answer->token = make_token(row->room_id, row->number, row->secret.data);
+	return alive;
+}
+
+static void
+make_secret(pg_uuid_t *secret)
+{
+	static uint8 pool[1024];
+	static int	used = sizeof(pool);
+
+	if (used == sizeof(pool))
+	{
+		if (!pg_strong_random(pool, sizeof(pool)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR),
+					 errmsg("could not generate random values")));
+		used = 0;
+	}
+	memcpy(secret->data, pool + used, UUID_LEN);
+	memset(pool + used, 0, UUID_LEN);
+	used += UUID_LEN;
+	/* version 4, as the column's type wants to be read */
+	secret->data[6] = (secret->data[6] & 0x0f) | 0x40;
+	secret->data[8] = (secret->data[8] & 0x3f) | 0x80;
+}
+
+/* A place in the line, and the row that says so. */
+static void
+enter_room(int64 room_id, text *user_id, Answer *answer)
+{
+	CouponQueue *queue = coupon_queue(&coupon_tickets);
+	TimestampTz now = GetCurrentTimestamp();
+	CouponTicketRow row = {0};
+	CouponQueueTable *rows;
+	CouponLine *line;
+	CouponTicket *ticket;
+	bool		admit;
+	bool		fits;
+
+	rows = coupon_queue_table_open_current(queue, coupon_catalog()->tickets, Ticket_natts, &row.child);
+	row.room_id = room_id;
+	row.user_id = user_id;
+	row.joined_at = now;
+	make_secret(&row.secret);
+	coupon_pending_reserve(1);
+
+	line = coupon_room_lock(room_id, LW_EXCLUSIVE, true);
+	if (line == NULL || line->room.method == COUPON_ROOM_REJECT)
+	{
+		if (line != NULL)
+			LWLockRelease(line->lock);
+		coupon_queue_table_close(rows);
+		*answer = gone;
+		answer->status = "REJECTED";
+		return;
+	}
+	admit = line->room.method == COUPON_ROOM_PASSTHROUGH;
+	fits = (!admit || coupon_room_reserve(line, 1)) && coupon_line_enter(line, true, &row.number);
+	if (fits)
+	{
+		pg_atomic_fetch_add_u32(&queue->open[row.child], 1);
+		coupon_pending_push(admit ? coupon_apply_join_admitted : coupon_apply_join,
+							line, row.number, row.child, coupon_room_hash_user(user_id));
+		ticket = coupon_line_ticket(line, row.number);
+		memset(ticket, 0, sizeof(*ticket));
+		memcpy(ticket->secret, row.secret.data, UUID_LEN);
+		ticket->seen = coupon_line_clock(now);
+		ticket->child = row.child;
+		ticket->flags = TICKET_USED;
+		*answer = answer_for(line, ticket, row.number, now);
+		if (admit)
+		{
+			ticket->admitted = ticket->seen;
+			coupon_line_clear(line, row.number);
+			*answer = gone;
+			answer->status = "ADMITTED";
+			answer->position = 0;
+			answer->eta = 0;
+			answer->poll_after = line->room.idle_ttl / 3;
+		}
+	}
+	LWLockRelease(line->lock);
+	if (!fits)
+		coupon_line_out_of_memory();
+
+	row.admitted_at = admit ? now : 0;
+	coupon_ticket_fill(coupon_queue_table_slot(rows), &row);
+	coupon_queue_table_insert(rows);
+	coupon_queue_table_close(rows);
+	answer->token = make_token(room_id, row.number, row.secret.data);
+}
+
+/*
+ * coupon_queue_join(room, user_id)
+ */
+Datum
+coupon_queue_join(PG_FUNCTION_ARGS)
+{
+	Answer		answer = gone;
+	text	   *user_id;
+	int64		room_id;
+	LOCKTAG		tag;
+
+	coupon_check_text(fcinfo, 0, "room", 1, COUPON_MAX_NAME);
+	coupon_check_text(fcinfo, 1, "user_id", 1, COUPON_MAX_NAME);
+	user_id = PG_GETARG_TEXT_PP(1);
+	PreventCommandDuringRecovery("coupon_queue_join()");
+	PreventCommandIfReadOnly("coupon_queue_join()");
+	(void) coupon_queue(&coupon_tickets);
+	room_id = find_room(PG_GETARG_TEXT_PP(0));
+
+	set_joiner_lock(&tag, room_id, user_id);
+	for (;;)
+	{
+		CouponTicketRow row;
+		TransactionId undecided;
+
+		(void) LockAcquire(&tag, ExclusiveLock, false, false);
+		if (find_own(room_id, user_id, &row, &undecided))
+		{
+			/* over by the clock, but nobody has noted it yet */
+			if (!renew(&row, &answer))
+			{
+				LockRelease(&tag, ExclusiveLock, false);
+				(void) end_ticket(&row, "expired");
+				continue;
+			}
+			break;
+		}
+		if (!TransactionIdIsValid(undecided))
+		{
+			enter_room(room_id, user_id, &answer);
+			break;
+		}
+		/* not with the lock: its owner may want it */
+		LockRelease(&tag, ExclusiveLock, false);
+		XactLockTableWait(undecided, NULL, NULL, XLTW_None);
+	}
+	LockRelease(&tag, ExclusiveLock, false);
+	return form_answer(fcinfo, &answer);
+}
+
+/* ---- leaving ---- */
+
+/*
+ * coupon_queue_leave(token, reason): true if this call ended the ticket
+ */
+Datum
+coupon_queue_leave(PG_FUNCTION_ARGS)
+{
+	const char *reason;
+	CouponTicketRow row;
+	Token		token;
+	bool		found = false;
+
+	get_token(fcinfo, &token);
+	reason = coupon_get_text(fcinfo, 1, "reason", 1, COUPON_MAX_NAME);
+	PreventCommandDuringRecovery("coupon_queue_leave()");
+	PreventCommandIfReadOnly("coupon_queue_leave()");
+	(void) coupon_queue(&coupon_tickets);
+
+	/* rows of this transaction are seen by a later command only */
+	CommandCounterIncrement();
+	for (uint32 child = 0; child < COUPON_QUEUE_CHILDREN && !found; child++)
+		found = coupon_ticket_find(token.room_id, token.number, child, &row);
+	PG_RETURN_BOOL(found && same_secret(row.secret.data, token.secret) &&
+				   end_ticket(&row, reason));
+}
+
+/* ---- status ---- */
+
+/*
+ * coupon_room_counts(room_id): what shared memory knows of a room
+ */
+Datum
+coupon_room_counts(PG_FUNCTION_ARGS)
+{
+	TupleDesc	desc;
+	Datum		values[5] = {0};
+	bool		nulls[5] = {0};
+	CouponLine *line;
+
+	coupon_require_argument(fcinfo, 0, "room_id");
+	PreventCommandDuringRecovery("coupon_room_counts()");
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE || desc->natts != 5)
+		elog(ERROR, "coupon_room_counts has an unexpected shape");
+	line = coupon_room_lock(PG_GETARG_INT64(0), LW_SHARED, true);
+	if (line == NULL)
+		PG_RETURN_NULL();
+	values[0] = Int64GetDatum(line->live);
+	values[1] = Int64GetDatum(line->room.nadmitted);
+	values[2] = Int64GetDatum(line->next - 1);
+	values[3] = Int64GetDatum(line->served);
+	values[4] = Float8GetDatum(line->rate);
+	nulls[4] = line->rate == 0;
+	LWLockRelease(line->lock);
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
+}

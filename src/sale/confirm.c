@@ -1,0 +1,276 @@
+/*
+ * confirm.c
+ *	  The end of a hold: confirmed by a payment, or released.
+ *
+ * The row decides, not the clock of whoever asks: a hold that has run out is
+ * confirmed all the same while nobody else has the unit.  What runs at the
+ * same time (another payment, the sweeper, another user's hold, a release, a
+ * revocation) changes the row first or second; who is second looks again and
+ * is answered by what is there then.
+ *
+ * A payment that came too late is an answer, and an event for whoever gives
+ * the money back.
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "base/arguments.h"
+#include "outbox/outbox.h"
+#include "outbox/payload.h"
+#include "sale/hold.h"
+
+PG_FUNCTION_INFO_V1(coupon_confirm);
+PG_FUNCTION_INFO_V1(coupon_release);
+
+/* ---- confirming ---- */
+
+/* refused: why, for coupon.confirm_refused. */
+static void
+append_event(CouponHold *hold, CouponWish *wish, const char *refused)
+{
+	const CouponDefinition *def = hold->def;
+	char	   *user_id = TextDatumGetCString(hold->user_id);
+	text	   *label = coupon_hold_label(def, wish->serial, refused == NULL);
+	StringInfoData payload;
+
+	wish->issuance.code = label;
+	initStringInfo(&payload);
+	coupon_payload_begin(&payload);
+	coupon_payload_int64(&payload, "campaign_id", def->campaign_id);
+	coupon_payload_text(&payload, "user_id", user_id);
+	coupon_payload_int64(&payload, "serial", wish->serial);
+	coupon_payload_text(&payload, "label", label == NULL ? NULL : text_to_cstring(label));
+	coupon_payload_text(&payload, "ref", text_to_cstring(hold->confirm_ref));
+	if (refused == NULL)
+	{
+		coupon_payload_json(&payload, "policy", hold->policy);
+		coupon_payload_time(&payload, "issued_at", wish->issuance.issued_at);
+		coupon_payload_time(&payload, "expires_at", wish->issuance.expires_at);
+	}
+	else
+	{
+		coupon_payload_text(&payload, "reason", refused);
+		coupon_payload_time(&payload, "at", GetCurrentTimestamp());
+	}
+	coupon_payload_end(&payload);
+	coupon_outbox_append(COUPON_DEFINITION_TOPIC(def), user_id,
+						 refused == NULL ? COUPON_EVENT_CONFIRMED : COUPON_EVENT_CONFIRM_REFUSED,
+						 payload.data);
+	pfree(payload.data);
+	pfree(user_id);
+}
+
+/* The unit is the user's own: a hold, or paid for already. */
+static bool
+confirm_own(CouponHold *hold, CouponWish *wish)
+{
+	CouponIssuanceRow *seats = &hold->seats;
+	Jsonb	   *policy;
+
+	wish->issuance = seats->issuance;
+	if (seats->state == COUPON_UNIT_ISSUED)
+	{
+		wish->status = seats->confirm_ref != NULL &&
+			coupon_same_text(seats->confirm_ref, hold->confirm_ref) ?
+			COUPON_HOLD_ALREADY_CONFIRMED : COUPON_HOLD_OTHER_REF;
+		return true;
+	}
+	PreventCommandIfReadOnly("coupon_confirm()");
+	if (!coupon_issuance_row_confirm(seats, GetCurrentTimestamp(), hold->confirm_ref))
+		return false;
+	policy = coupon_issuance_row_policy(seats);
+	hold->policy = JsonbToCString(NULL, &policy->root, VARSIZE(policy));
+	wish->issuance = seats->issuance;
+	wish->status = COUPON_HOLD_CONFIRMED;
+	return true;
+}
+
+/*
+ * The user held the unit once, and it is free, or its hold by another has run
+ * out: takes it again.  False if somebody is at it.
+ */
+static bool
+confirm_again(CouponHold *hold, CouponWish *wish, TimestampTz now)
+{
+	PreventCommandIfReadOnly("coupon_confirm()");
+	wish->status = COUPON_HOLD_PENDING;
+	wish->taken = wish->lapsed = wish->inserted = false;
+	if (hold->seats.state == COUPON_UNIT_LAPSED)
+	{
+		if (!coupon_hold_inherit(hold, wish, now))
+			return false;
+	}
+	else
+	{
+		wish->taken = coupon_stock_take_serial(hold->campaign, hold->stock, wish->serial,
+											   &wish->unit);
+		if (!wish->taken)
+		{
+			coupon_stock_heal(hold->campaign, hold->stock, &wish->unit);
+			return false;
+		}
+	}
+	hold->policy = COUPON_DEFINITION_POLICY_JSON(hold->def);
+	if (coupon_hold_insert(hold))
+		wish->status = COUPON_HOLD_CONFIRMED;
+	return wish->status != COUPON_HOLD_BUSY;
+}
+
+/* One look at the unit.  True if that decides; otherwise somebody is at it. */
+static bool
+try_confirm(CouponHold *hold, CouponWish *wish)
+{
+	CouponIssuanceRow *seats = &hold->seats;
+	text	   *user_id = (text *) DatumGetPointer(hold->user_id);
+
+	for (;;)
+	{
+		TimestampTz now = GetCurrentTimestamp();
+		CouponUnitState state = coupon_issuance_row_find(seats, wish->serial, now);
+		bool		mine = state != COUPON_UNIT_FREE && coupon_same_text(seats->user_id, user_id);
+
+		CHECK_FOR_INTERRUPTS();
+		if (state == COUPON_UNIT_UNDECIDED)
+		{
+			coupon_issuance_row_wait(seats);
+			continue;
+		}
+		hold->memory = coupon_lapse_recall(seats, wish->serial, user_id, hold->confirm_ref);
+		if (mine && (state == COUPON_UNIT_ISSUED || hold->memory != COUPON_MEMORY_REFUSED))
+		{
+			if (confirm_own(hold, wish))
+				return true;
+			continue;
+		}
+		if (hold->memory == COUPON_MEMORY_LAPSED &&
+			(state == COUPON_UNIT_FREE || state == COUPON_UNIT_LAPSED))
+			return confirm_again(hold, wish, now);
+		wish->status = hold->memory == COUPON_MEMORY_NONE ?
+			COUPON_HOLD_NOT_HELD : COUPON_HOLD_LOST;
+		return true;
+	}
+}
+
+/* The payment is to be given back: said once. */
+static void
+refuse(CouponHold *hold, CouponWish *wish, const char *reason)
+{
+	if (hold->memory == COUPON_MEMORY_REFUSED)
+		return;
+	PreventCommandIfReadOnly("coupon_confirm()");
+	append_event(hold, wish, reason);
+	coupon_lapse_refuse(&hold->seats, wish->serial, (text *) DatumGetPointer(hold->user_id),
+						hold->confirm_ref);
+}
+
+/*
+ * coupon_confirm(campaign_id bigint, serial bigint, user_id text, ref text)
+ */
+Datum
+coupon_confirm(PG_FUNCTION_ARGS)
+{
+	CouponHold	hold;
+	CouponWish	wish = {0};
+	text	   *user_id;
+	Datum		result;
+
+	coupon_require_argument(fcinfo, 0, "campaign_id");
+	coupon_require_argument(fcinfo, 1, "serial");
+	coupon_check_text(fcinfo, 2, "user_id", 1, COUPON_MAX_NAME);
+	coupon_check_text(fcinfo, 3, "ref", 1, COUPON_MAX_TEXT);
+	user_id = PG_GETARG_TEXT_PP(2);
+	PreventCommandDuringRecovery("coupon_confirm()");
+
+	coupon_hold_begin(&hold, PG_GETARG_INT64(0), PointerGetDatum(user_id));
+	coupon_hold_check_serial(hold.def, PG_GETARG_INT64(1));
+	wish.serial = PG_GETARG_INT64(1);
+	hold.confirm_ref = PG_GETARG_TEXT_PP(3);
+	hold.wishes = &wish;
+	hold.nwishes = 1;
+
+	while (!try_confirm(&hold, &wish))
+	{
+		wish.status = COUPON_HOLD_BUSY;
+		if (!coupon_hold_wait(&hold))
+			break;
+	}
+	switch (wish.status)
+	{
+		case COUPON_HOLD_CONFIRMED:
+			append_event(&hold, &wish, NULL);
+			/* an old payment must not find it again after a revocation */
+			if (hold.memory == COUPON_MEMORY_LAPSED)
+				coupon_lapse_forget(&hold.seats, wish.serial, user_id);
+			break;
+		case COUPON_HOLD_LOST:
+			refuse(&hold, &wish, "lost");
+			break;
+		case COUPON_HOLD_OTHER_REF:
+			refuse(&hold, &wish, "other_ref");
+			break;
+		case COUPON_HOLD_LIMIT_REACHED:
+			refuse(&hold, &wish, "limit_reached");
+			break;
+		default:
+			break;
+	}
+	result = coupon_hold_result(fcinfo, &hold, &wish);
+	coupon_hold_end(&hold);
+	return result;
+}
+
+/* ---- releasing ---- */
+
+/*
+ * coupon_release(campaign_id bigint, serial bigint, user_id text)
+ */
+Datum
+coupon_release(PG_FUNCTION_ARGS)
+{
+	CouponHold	hold;
+	CouponIssuanceRow *seats = &hold.seats;
+	text	   *user_id;
+	int64		serial;
+	bool		released = false;
+
+	coupon_require_argument(fcinfo, 0, "campaign_id");
+	coupon_require_argument(fcinfo, 1, "serial");
+	coupon_check_text(fcinfo, 2, "user_id", 1, COUPON_MAX_NAME);
+	serial = PG_GETARG_INT64(1);
+	user_id = PG_GETARG_TEXT_PP(2);
+	PreventCommandDuringRecovery("coupon_release()");
+
+	coupon_hold_begin(&hold, PG_GETARG_INT64(0), PointerGetDatum(user_id));
+	coupon_hold_check_serial(hold.def, serial);
+	for (;;)
+	{
+		TimestampTz now = GetCurrentTimestamp();
+		CouponUnitState state = coupon_issuance_row_find(seats, serial, now);
+
+		CHECK_FOR_INTERRUPTS();
+		/* whatever becomes of another's row, this user has no hold */
+		if (state == COUPON_UNIT_FREE || !coupon_same_text(seats->user_id, user_id))
+			break;
+		if (state == COUPON_UNIT_UNDECIDED)
+		{
+			coupon_issuance_row_wait(seats);
+			continue;
+		}
+		if (state != COUPON_UNIT_HELD)
+			break;				/* paid for, or run out: not his to give back */
+		PreventCommandIfReadOnly("coupon_release()");
+		if (!coupon_issuance_row_remove(seats, COUPON_WAIT))
+			continue;
+		coupon_stock_return(hold.campaign, hold.stock, serial);
+		coupon_lapse_append_event(seats, COUPON_EVENT_HOLD_RELEASED, now);
+		coupon_lapse_forget(seats, serial, user_id);
+		released = true;
+		break;
+	}
+	coupon_hold_end(&hold);
+	PG_RETURN_BOOL(released);
+}

@@ -1,0 +1,843 @@
+/*
+ * hold.c
+ *	  Holding units: one that is named, several or none, any one.
+ *
+ * A hold is an issuance with an end: a row of coupon.issuance in state held,
+ * under the same unique indexes, so that a unit cannot be held twice nor held
+ * and issued, and a user holds no more than he may have.  The order of steps
+ * is that of issue.c: who has the unit is told so first, then the room is
+ * asked, then the window, then the stock map, then the row, then the event.
+ *
+ * Nothing is waited for while a unit is taken.  The bits of all units are
+ * tried first, in the order of serials, and given back if one is not to be
+ * had; only then rows are written.  So sets that overlap cannot wait for each
+ * other, and of two that collide the one that is ahead goes on.  Who collided
+ * with a running transaction tries again for coupon.sold_out_wait, with empty
+ * hands.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_type_d.h"
+#include "common/int.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "storage/shmem.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/typcache.h"
+
+#include "base/arguments.h"
+#include "base/compat.h"
+#include "base/errors.h"
+#include "base/guc.h"
+#include "outbox/outbox.h"
+#include "outbox/payload.h"
+#include "sale/hold.h"
+#include "sale/issue.h"
+#include "sale/user_filter.h"
+
+#define MAX_TTL			(7 * USECS_PER_DAY)
+#define MIN_TTL			INT64CONST(1000)
+#define FIRST_SLICE_MS	1		/* of waiting, doubled until ... */
+#define LAST_SLICE_MS	8
+
+PG_FUNCTION_INFO_V1(coupon_hold);
+PG_FUNCTION_INFO_V1(coupon_hold_bigint);
+PG_FUNCTION_INFO_V1(coupon_hold_many);
+PG_FUNCTION_INFO_V1(coupon_hold_any);
+PG_FUNCTION_INFO_V1(coupon_hold_any_bigint);
+
+static const char *const status_names[] = {
+	[COUPON_HOLD_HELD] = "held",
+	[COUPON_HOLD_ALREADY_HELD] = "already_held",
+	[COUPON_HOLD_ALREADY_ISSUED] = "already_issued",
+	[COUPON_HOLD_TAKEN] = "taken",
+	[COUPON_HOLD_BUSY] = "busy",
+	[COUPON_HOLD_LIMIT_REACHED] = "limit_reached",
+	[COUPON_HOLD_NOT_OPEN] = "not_open",
+	[COUPON_HOLD_CLOSED] = "closed",
+	[COUPON_HOLD_PAUSED] = "paused",
+	[COUPON_HOLD_NOT_ADMITTED] = "not_admitted",
+	[COUPON_HOLD_SOLD_OUT] = "sold_out",
+	[COUPON_HOLD_NOT_HELD] = "not_held",
+	[COUPON_HOLD_CONFIRMED] = "confirmed",
+	[COUPON_HOLD_ALREADY_CONFIRMED] = "already_confirmed",
+	[COUPON_HOLD_OTHER_REF] = "other_ref",
+	[COUPON_HOLD_LOST] = "lost"
+};
+
+/* ---- a call ---- */
+
+void
+coupon_hold_begin(CouponHold *hold, int64 campaign_id, Datum user_id)
+{
+	memset(hold, 0, sizeof(*hold));
+	hold->user_id = user_id;
+	hold->campaign = coupon_campaign_enter(campaign_id, &hold->def);
+	hold->stock = coupon_stock_open(hold->campaign, hold->def);
+	hold->store = coupon_issuance_open();
+	coupon_lookup_begin(&hold->lookup, hold->def, hold->store);
+	coupon_issuance_row_begin(&hold->seats, hold->def, hold->store);
+}
+
+void
+coupon_hold_end(CouponHold *hold)
+{
+	coupon_issuance_row_end(&hold->seats);
+	coupon_lookup_end(&hold->lookup);
+	coupon_issuance_close(hold->store);
+	coupon_campaign_leave(hold->campaign);
+}
+
+void
+coupon_hold_check_serial(const CouponDefinition *def, int64 serial)
+{
+	if (serial < 1 || serial > def->stock)
+		ereport(ERROR,
+				(errcode(ERRCODE_COUPON_UNKNOWN_UNIT),
+				 errmsg("unknown unit"),
+				 errdetail("Campaign %lld has the serials 1 to %lld, not %lld.",
+						   (long long) def->campaign_id, (long long) def->stock, (long long) serial),
+				 errhint("coupon_units() lists the units of a campaign.")));
+}
+
+static uint32
+wait_event(void)
+{
+	static uint32 event = 0;
+
+	if (event == 0)
+		event = coupon_wait_event("CouponUnitBusy");
+	return event;
+}
+
+bool
+coupon_hold_wait(CouponHold *hold)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz start;
+	long		waited_ms;
+	long		left_ms;
+
+	if (coupon_stock_has_mine(hold->campaign))
+		return false;
+	if (hold->deadline == 0)
+		hold->deadline = TimestampTzPlusMilliseconds(now, coupon_sold_out_wait);
+	start = TimestampTzPlusMilliseconds(hold->deadline, -coupon_sold_out_wait);
+	waited_ms = TimestampDifferenceMilliseconds(start, now);
+	left_ms = TimestampDifferenceMilliseconds(now, hold->deadline);
+	if (left_ms <= 0)
+		return false;
+
+	coupon_lookup_pause(&hold->lookup);
+	coupon_issuance_row_pause(&hold->seats);
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 Min(left_ms, Min(Max(waited_ms, FIRST_SLICE_MS), LAST_SLICE_MS)),
+					 wait_event());
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+	return true;
+}
+
+/* What refuses everything, whoever has what; COUPON_HOLD_PENDING: nothing. */
+static CouponHoldStatus
+refusal_of(const CouponHold *hold)
+{
+	CouponStatus window = coupon_issue_window(hold->def, GetCurrentTimestamp());
+
+	if (window == COUPON_NOT_OPEN)
+		return COUPON_HOLD_NOT_OPEN;
+	if (!coupon_campaign_admits(hold->def, hold->user_id))
+		return COUPON_HOLD_NOT_ADMITTED;
+	return window == COUPON_CLOSED ? COUPON_HOLD_CLOSED :
+		window == COUPON_PAUSED ? COUPON_HOLD_PAUSED : COUPON_HOLD_PENDING;
+}
+
+/* Was the unit the user's before?  Then it stands in no way of the others. */
+static bool
+is_owned(const CouponWish *wish)
+{
+	return wish->status == COUPON_HOLD_ALREADY_HELD || wish->status == COUPON_HOLD_ALREADY_ISSUED;
+}
+
+/* ---- looking and taking ---- */
+
+/*
+ * What the index says of a wish whose unit is not free.  It stays pending if
+ * a hold on the unit has run out.
+ */
+static void
+look(CouponHold *hold, CouponWish *wish, CouponHoldStatus refusal)
+{
+	CouponIssuanceRow *seats = &hold->seats;
+	CouponUnitState state = coupon_issuance_row_find(seats, wish->serial, GetCurrentTimestamp());
+	CouponHoldStatus status = COUPON_HOLD_TAKEN;
+	bool		mine;
+
+	if (state == COUPON_UNIT_FREE || state == COUPON_UNIT_UNDECIDED)
+		status = COUPON_HOLD_BUSY;
+	else
+	{
+		mine = coupon_same_text(seats->user_id, (text *) DatumGetPointer(hold->user_id));
+		if (mine && state != COUPON_UNIT_LAPSED)
+		{
+			wish->issuance = seats->issuance;
+			wish->status = state == COUPON_UNIT_HELD ?
+				COUPON_HOLD_ALREADY_HELD : COUPON_HOLD_ALREADY_ISSUED;
+			return;
+		}
+		if (state == COUPON_UNIT_LAPSED)
+		{
+			status = COUPON_HOLD_PENDING;
+			wish->lapsed = true;
+		}
+	}
+	wish->status = refusal != COUPON_HOLD_PENDING ? refusal : status;
+}
+
+/* Takes the units of the wishes, or finds out why not. */
+static void
+take_units(CouponHold *hold, CouponHoldStatus refusal)
+{
+	for (int i = 0; i < hold->nwishes; i++)
+	{
+		CouponWish *wish = &hold->wishes[i];
+
+		CHECK_FOR_INTERRUPTS();
+		wish->status = COUPON_HOLD_PENDING;
+		wish->taken = wish->lapsed = wish->inserted = false;
+		if (refusal == COUPON_HOLD_PENDING)
+			wish->taken = coupon_stock_take_serial(hold->campaign, hold->stock, wish->serial,
+												   &wish->unit);
+		if (wish->taken)
+			continue;
+		look(hold, wish, refusal);
+		if (wish->status == COUPON_HOLD_BUSY && hold->seats.state == COUPON_UNIT_FREE)
+		{
+			coupon_stock_heal(hold->campaign, hold->stock, &wish->unit);
+			wish->taken = coupon_stock_take_serial(hold->campaign, hold->stock, wish->serial,
+												   &wish->unit);
+			if (wish->taken)
+				wish->status = COUPON_HOLD_PENDING;
+		}
+	}
+}
+
+/*
+ * Gives all units back; what was inserted is withdrawn.  The pending wishes
+ * get the status.
+ */
+static void
+give_up(CouponHold *hold, CouponHoldStatus status)
+{
+	for (int i = 0; i < hold->nwishes; i++)
+	{
+		CouponWish *wish = &hold->wishes[i];
+
+		if (wish->inserted)
+		{
+			/* nobody else can have touched it */
+			if (coupon_issuance_row_find(&hold->seats, wish->serial, DT_NOBEGIN) == COUPON_UNIT_FREE ||
+				!coupon_issuance_row_remove(&hold->seats, COUPON_NO_WAIT))
+				elog(ERROR, "could not withdraw serial %lld", (long long) wish->serial);
+			wish->inserted = false;
+			coupon_stock_give_back(hold->campaign, &wish->unit);
+		}
+		else if (wish->taken && wish->lapsed)
+			coupon_stock_give_back(hold->campaign, &wish->unit);
+		else if (wish->taken)
+			coupon_stock_put_back(hold->campaign, &wish->unit);
+		wish->taken = false;
+		if (wish->status == COUPON_HOLD_PENDING)
+			wish->status = status;
+	}
+}
+
+bool
+coupon_hold_inherit(CouponHold *hold, CouponWish *wish, TimestampTz now)
+{
+	if (!coupon_issuance_row_remove(&hold->seats, COUPON_NO_WAIT))
+		return false;
+	coupon_stock_inherit(hold->campaign, hold->stock, COUPON_TO_HOLD, wish->serial, &wish->unit);
+	wish->taken = wish->lapsed = true;
+	coupon_lapse_record(&hold->seats, now);
+	return true;
+}
+
+/* Takes away the holds that have run out on wished units; false if one stays. */
+static bool
+inherit_units(CouponHold *hold)
+{
+	for (int i = 0; i < hold->nwishes; i++)
+	{
+		CouponWish *wish = &hold->wishes[i];
+		TimestampTz now = GetCurrentTimestamp();
+
+		if (wish->status != COUPON_HOLD_PENDING || wish->taken)
+			continue;
+		if (coupon_issuance_row_find(&hold->seats, wish->serial, now) != COUPON_UNIT_LAPSED ||
+			!coupon_hold_inherit(hold, wish, now))
+		{
+			wish->status = COUPON_HOLD_BUSY;
+			return false;
+		}
+	}
+	return true;
+}
+
+/* ---- inserting ---- */
+
+/*
+ * Locks the user and finds numbers for the pending wishes.  False if he has
+ * too few left: then he is not locked.
+ */
+static bool
+lock_and_number(CouponHold *hold, int npending, int32 *nths, CouponHoldStatus *why)
+{
+	for (;;)
+	{
+		bool		undecided;
+		int64		lapsed;
+		int			found;
+
+		coupon_issuance_lock_user(hold->def, hold->user_id);
+		found = coupon_lookup_numbers(&hold->lookup, hold->user_id, npending, nths,
+									  &undecided, &lapsed);
+		coupon_lookup_pause(&hold->lookup);
+		if (found == npending)
+			return true;
+		coupon_issuance_unlock_user(hold->def, hold->user_id);
+
+		/* what has run out is none of his any more */
+		if (lapsed != 0 &&
+			coupon_lapse_serial(hold->campaign, hold->def, hold->store, lapsed))
+			continue;
+		*why = undecided || lapsed != 0 ? COUPON_HOLD_BUSY : COUPON_HOLD_LIMIT_REACHED;
+		return false;
+	}
+}
+
+/* Inserts one row; false, with a status, if an index refuses it. */
+static bool
+insert_wish(CouponHold *hold, CouponWish *wish, int32 nth, TimestampTz now)
+{
+	const CouponDefinition *def = hold->def;
+	CouponIssuance *issuance = &wish->issuance;
+
+	issuance->serial = wish->unit.serial;
+	issuance->shard = wish->unit.shard_number;
+	issuance->nth = nth;
+	issuance->issued_at = now;
+	issuance->held_until = hold->ttl == 0 ? 0 : now + hold->ttl;
+	/* what is held cannot be used yet: its usage period has not begun */
+	issuance->expires_at = hold->ttl != 0 || def->usage_period_days == 0 ? DT_NOEND :
+		now + def->usage_period_days * USECS_PER_DAY;
+	issuance->code = NULL;
+
+	coupon_filter_add(hold->campaign, hold->user_id);
+	switch (coupon_issuance_insert(hold->store, def, hold->user_id, issuance, hold->confirm_ref))
+	{
+		case COUPON_INSERTED:
+			wish->inserted = true;
+			return true;
+		case COUPON_USER_TAKEN:
+			wish->status = COUPON_HOLD_BUSY;
+			coupon_stock_give_back(hold->campaign, &wish->unit);
+			break;
+		case COUPON_SERIAL_TAKEN:
+			wish->status = COUPON_HOLD_BUSY;
+			coupon_stock_disown(hold->campaign, &wish->unit);
+			break;
+	}
+	wish->taken = false;
+	return false;
+}
+
+bool
+coupon_hold_insert(CouponHold *hold)
+{
+	int			npending = 0;
+	int			used = 0;
+	int32		one_nth;
+	int32	   *nths = &one_nth;
+	CouponHoldStatus why;
+	TimestampTz now;
+	bool		done = true;
+
+	for (int i = 0; i < hold->nwishes; i++)
+		npending += hold->wishes[i].status == COUPON_HOLD_PENDING;
+	if (npending > hold->def->per_user_limit)
+	{
+		give_up(hold, COUPON_HOLD_LIMIT_REACHED);
+		return false;
+	}
+	if (npending > 1)
+		nths = palloc(npending * sizeof(int32));
+	if (!lock_and_number(hold, npending, nths, &why))
+	{
+		give_up(hold, why);
+		return false;
+	}
+
+	now = GetCurrentTimestamp();
+	for (int i = 0; i < hold->nwishes && done; i++)
+	{
+		if (hold->wishes[i].status == COUPON_HOLD_PENDING)
+			done = insert_wish(hold, &hold->wishes[i], nths[used++], now);
+	}
+	coupon_issuance_unlock_user(hold->def, hold->user_id);
+	if (!done)
+		give_up(hold, COUPON_HOLD_NOT_HELD);
+	else if (hold->ttl != 0)
+		coupon_stock_note_hold(hold->stock, now + hold->ttl);
+	return done;
+}
+
+/* ---- holding ---- */
+
+static void
+append_events(CouponHold *hold)
+{
+	char	   *user_id = TextDatumGetCString(hold->user_id);
+	CouponOutbox *outbox = coupon_outbox_begin(hold->nwishes > 1);
+	StringInfoData payload;
+
+	initStringInfo(&payload);
+	for (int i = 0; i < hold->nwishes; i++)
+	{
+		CouponWish *wish = &hold->wishes[i];
+
+		if (wish->status != COUPON_HOLD_HELD)
+			continue;
+		wish->issuance.code = coupon_hold_label(hold->def, wish->serial, false);
+		coupon_hold_payload(&payload, hold->def, user_id, wish->serial, wish->issuance.code,
+							wish->issuance.held_until, wish->issuance.issued_at);
+		coupon_outbox_add(outbox, COUPON_DEFINITION_TOPIC(hold->def), user_id,
+						  COUPON_EVENT_HELD, payload.data);
+	}
+	coupon_outbox_finish(outbox);
+	pfree(payload.data);
+	pfree(user_id);
+}
+
+/* Holds the pending wishes, whose units are taken or can be inherited. */
+static bool
+hold_units(CouponHold *hold)
+{
+	if (!inherit_units(hold))
+	{
+		give_up(hold, COUPON_HOLD_NOT_HELD);
+		return false;
+	}
+	if (!coupon_hold_insert(hold))
+		return false;
+	for (int i = 0; i < hold->nwishes; i++)
+	{
+		if (hold->wishes[i].inserted)
+			hold->wishes[i].status = COUPON_HOLD_HELD;
+	}
+	append_events(hold);
+	return true;
+}
+
+/* One try.  True if another one may come to another end. */
+static bool
+try_set(CouponHold *hold)
+{
+	CouponHoldStatus refusal = refusal_of(hold);
+	int			npending = 0;
+	bool		busy = false;
+	bool		refused = false;
+
+	if (refusal == COUPON_HOLD_PENDING)
+		PreventCommandIfReadOnly("coupon_hold()");
+	take_units(hold, refusal);
+	for (int pass = 0; pass < 2; pass++)
+	{
+		npending = 0;
+		busy = refused = false;
+		for (int i = 0; i < hold->nwishes; i++)
+		{
+			CouponWish *wish = &hold->wishes[i];
+
+			if (wish->status == COUPON_HOLD_PENDING)
+				npending++;
+			else if (wish->status == COUPON_HOLD_BUSY)
+				busy = true;
+			else if (!is_owned(wish) && wish->status != COUPON_HOLD_HELD &&
+					 wish->status != COUPON_HOLD_NOT_HELD)
+				refused = true;
+		}
+		if (busy || refused)
+			give_up(hold, COUPON_HOLD_NOT_HELD);
+		else if (npending > 0 && !hold_units(hold))
+			continue;			/* see why not */
+		break;
+	}
+	return busy && !refused;
+}
+
+static void
+hold_set(CouponHold *hold)
+{
+	while (try_set(hold) && coupon_hold_wait(hold))
+		;
+}
+
+/*
+ * One try to hold any unit.  True if another one may come to another end.
+ */
+static bool
+try_any(CouponHold *hold, CouponWish *wish)
+{
+	CouponHoldStatus refusal = refusal_of(hold);
+	CouponUserState state;
+	CouponIssuance found;
+	CouponShortage why;
+	int			room;
+	int			taken;
+
+	wish->status = refusal;
+	wish->taken = wish->lapsed = wish->inserted = false;
+	if (refusal == COUPON_HOLD_NOT_OPEN)
+		return false;
+	if (refusal == COUPON_HOLD_PENDING && coupon_stock_sold_out(hold->campaign, hold->def) &&
+		!coupon_stock_may_lapse(hold->campaign, GetCurrentTimestamp()))
+	{
+		wish->status = refusal = COUPON_HOLD_SOLD_OUT;
+		if (coupon_filter_excludes(hold->campaign, hold->user_id))
+			return false;
+	}
+
+	state = coupon_lookup_user(&hold->lookup, hold->user_id, COUPON_NO_WAIT, &found, &room);
+	coupon_lookup_pause(&hold->lookup);
+	if (state == COUPON_USER_HAS)
+	{
+		wish->issuance = hold->lookup.hold.serial != 0 ? hold->lookup.hold : found;
+		wish->serial = wish->issuance.serial;
+		wish->status = wish->issuance.held_until != 0 ?
+			COUPON_HOLD_ALREADY_HELD : COUPON_HOLD_ALREADY_ISSUED;
+		return false;
+	}
+	if (refusal != COUPON_HOLD_PENDING)
+		return false;
+	if (state == COUPON_USER_LOCKED)
+	{
+		wish->status = COUPON_HOLD_BUSY;
+		return true;
+	}
+
+	PreventCommandIfReadOnly("coupon_hold_any()");
+	taken = coupon_stock_take(hold->campaign, hold->stock, COUPON_TO_HOLD, 1,
+							  coupon_stock_has_mine(hold->campaign) ? 0 : coupon_sold_out_wait,
+							  &wish->unit, &why);
+	if (taken == 0 && coupon_stock_may_lapse(hold->campaign, GetCurrentTimestamp()))
+	{
+		taken = coupon_lapse_take(hold->campaign, hold->def, hold->store, COUPON_TO_HOLD, 1,
+								  &wish->unit);
+		wish->lapsed = taken > 0;
+	}
+	if (taken == 0)
+	{
+		wish->status = why == COUPON_SHORT_BUSY ? COUPON_HOLD_BUSY : COUPON_HOLD_SOLD_OUT;
+		return false;
+	}
+	wish->taken = true;
+	wish->serial = wish->unit.serial;
+	/* a limit that has been reached meanwhile is better told by what he has */
+	return !hold_units(hold) &&
+		(wish->status == COUPON_HOLD_BUSY || wish->status == COUPON_HOLD_LIMIT_REACHED);
+}
+
+/* ---- SQL functions ---- */
+
+text *
+coupon_hold_label(const CouponDefinition *def, int64 serial, bool owned)
+{
+	return def->coded && (owned || def->labels_public) ?
+		coupon_issuance_label(def->campaign_id, serial) : NULL;
+}
+
+#define RESULT_NATTS	5
+
+static HeapTuple
+form_result(TupleDesc desc, CouponHold *hold, const CouponWish *wish)
+{
+	Datum		values[RESULT_NATTS] = {0};
+	bool		nulls[RESULT_NATTS] = {false, false, true, true, true};
+	text	   *label = NULL;
+
+	values[0] = hold->user_id;
+	values[1] = CStringGetTextDatum(status_names[wish->status]);
+	values[2] = Int64GetDatum(wish->serial);
+	nulls[2] = wish->serial == 0;
+	switch (wish->status)
+	{
+		case COUPON_HOLD_HELD:
+		case COUPON_HOLD_ALREADY_HELD:
+			label = wish->issuance.code != NULL ? wish->issuance.code :
+				coupon_hold_label(hold->def, wish->serial, false);
+			values[4] = TimestampTzGetDatum(wish->issuance.held_until);
+			nulls[4] = false;
+			break;
+		case COUPON_HOLD_ALREADY_ISSUED:
+		case COUPON_HOLD_CONFIRMED:
+		case COUPON_HOLD_ALREADY_CONFIRMED:
+		case COUPON_HOLD_OTHER_REF:
+			label = wish->issuance.code != NULL ? wish->issuance.code :
+				coupon_hold_label(hold->def, wish->serial, true);
+			break;
+		default:
+			break;
+	}
+	values[3] = PointerGetDatum(label);
+	nulls[3] = label == NULL;
+	return heap_form_tuple(desc, values, nulls);
+}
+
+Datum
+coupon_hold_result(FunctionCallInfo fcinfo, CouponHold *hold, const CouponWish *wish)
+{
+	Oid			type = get_func_rettype(fcinfo->flinfo->fn_oid);
+	TypeCacheEntry *entry = lookup_type_cache(type, TYPECACHE_TUPDESC);
+
+	if (entry->tupDesc == NULL || entry->tupDesc->natts != RESULT_NATTS)
+		elog(ERROR, "coupon.hold_result has an unexpected shape");
+	return HeapTupleGetDatum(form_result(entry->tupDesc, hold, wish));
+}
+
+/* A user of type text, or of type bigint, as text. */
+static Datum
+get_user(FunctionCallInfo fcinfo, int argument, bool number)
+{
+	char		digits[MAXINT8LEN + 1];
+
+	if (!number)
+	{
+		coupon_check_text(fcinfo, argument, "user_id", 1, COUPON_MAX_NAME);
+		return PointerGetDatum(PG_GETARG_TEXT_PP(argument));
+	}
+	coupon_require_argument(fcinfo, argument, "user_id");
+	pg_lltoa(PG_GETARG_INT64(argument), digits);
+	return CStringGetTextDatum(digits);
+}
+
+static int64
+get_ttl(FunctionCallInfo fcinfo, int argument)
+{
+	Interval   *ttl;
+	int64		days;
+	int64		us;
+
+	coupon_require_argument(fcinfo, argument, "ttl");
+	ttl = PG_GETARG_INTERVAL_P(argument);
+	days = (int64) ttl->month * DAYS_PER_MONTH + ttl->day;
+	if (pg_mul_s64_overflow(days, USECS_PER_DAY, &us) ||
+		pg_add_s64_overflow(us, ttl->time, &us) ||
+		us < MIN_TTL || us > MAX_TTL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("ttl is out of range"),
+				 errdetail("The value is %s.",
+						   DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(ttl)))),
+				 errhint("Use 1 millisecond to 7 days.")));
+	return us;
+}
+
+static Datum
+hold_one(FunctionCallInfo fcinfo, bool number)
+{
+	CouponHold	hold;
+	CouponWish	wish = {0};
+	Datum		user_id;
+	int64		ttl;
+	Datum		result;
+
+	coupon_require_argument(fcinfo, 0, "campaign_id");
+	coupon_require_argument(fcinfo, 1, "serial");
+	user_id = get_user(fcinfo, 2, number);
+	ttl = get_ttl(fcinfo, 3);
+	PreventCommandDuringRecovery("coupon_hold()");
+
+	coupon_hold_begin(&hold, PG_GETARG_INT64(0), user_id);
+	coupon_hold_check_serial(hold.def, PG_GETARG_INT64(1));
+	wish.serial = PG_GETARG_INT64(1);
+	hold.ttl = ttl;
+	hold.wishes = &wish;
+	hold.nwishes = 1;
+	hold_set(&hold);
+	result = coupon_hold_result(fcinfo, &hold, &wish);
+	coupon_hold_end(&hold);
+	return result;
+}
+
+/*
+ * coupon_hold(campaign_id bigint, serial bigint, user_id text, ttl interval)
+ */
+Datum
+coupon_hold(PG_FUNCTION_ARGS)
+{
+	return hold_one(fcinfo, false);
+}
+
+/*
+ * coupon_hold(campaign_id bigint, serial bigint, user_id bigint, ttl interval)
+ */
+Datum
+coupon_hold_bigint(PG_FUNCTION_ARGS)
+{
+	return hold_one(fcinfo, true);
+}
+
+static int
+compare_serials(const void *a, const void *b)
+{
+	int64		x = ((const CouponWish *) a)->serial;
+	int64		y = ((const CouponWish *) b)->serial;
+
+	return x < y ? -1 : x > y;
+}
+
+static int
+compare_places(const void *a, const void *b)
+{
+	return ((const CouponWish *) a)->place - ((const CouponWish *) b)->place;
+}
+
+/* The array's serials as wishes, in order. */
+static CouponWish *
+get_wishes(FunctionCallInfo fcinfo, int argument, int *count)
+{
+	ArrayType  *array;
+	Datum	   *values;
+	bool	   *nulls;
+	CouponWish *wishes;
+
+	coupon_require_argument(fcinfo, argument, "serials");
+	array = PG_GETARG_ARRAYTYPE_P(argument);
+	if (ARR_NDIM(array) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("serials must be a one-dimensional array"),
+				 errdetail("It has %d dimensions.", ARR_NDIM(array)),
+				 errhint("Flatten it, for example with array_agg() over unnest().")));
+	deconstruct_array(array, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
+					  &values, &nulls, count);
+	if (*count > COUPON_MAX_HELD_TOGETHER)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("too many serials"),
+				 errdetail("The array has %d.", *count),
+				 errhint("Nobody can have more than %d units.", COUPON_MAX_HELD_TOGETHER)));
+
+	wishes = palloc0(Max(*count, 1) * sizeof(CouponWish));
+	for (int i = 0; i < *count; i++)
+	{
+		if (nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("serials must not contain nulls"),
+					 errdetail("Element %d is null.", i + 1),
+					 errhint("Remove it, for example with array_remove(serials, NULL).")));
+		wishes[i].serial = DatumGetInt64(values[i]);
+		wishes[i].place = i;
+	}
+	qsort(wishes, *count, sizeof(CouponWish), compare_serials);
+	for (int i = 1; i < *count; i++)
+	{
+		if (wishes[i].serial == wishes[i - 1].serial)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("serials must differ"),
+					 errdetail("Serial %lld is in the array more than once.",
+							   (long long) wishes[i].serial),
+					 errhint("Pass each serial once.")));
+	}
+	return wishes;
+}
+
+/*
+ * coupon_hold_many(campaign_id bigint, serials bigint[], user_id text, ttl interval)
+ */
+Datum
+coupon_hold_many(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	CouponHold	hold;
+	CouponWish *wishes;
+	int			nwishes;
+	Datum		user_id;
+	int64		ttl;
+
+	coupon_require_argument(fcinfo, 0, "campaign_id");
+	wishes = get_wishes(fcinfo, 1, &nwishes);
+	user_id = get_user(fcinfo, 2, false);
+	ttl = get_ttl(fcinfo, 3);
+	PreventCommandDuringRecovery("coupon_hold_many()");
+	InitMaterializedSRF(fcinfo, 0);
+
+	coupon_hold_begin(&hold, PG_GETARG_INT64(0), user_id);
+	for (int i = 0; i < nwishes; i++)
+		coupon_hold_check_serial(hold.def, wishes[i].serial);
+	hold.ttl = ttl;
+	hold.wishes = wishes;
+	hold.nwishes = nwishes;
+	hold_set(&hold);
+
+	qsort(wishes, nwishes, sizeof(CouponWish), compare_places);
+	for (int i = 0; i < nwishes; i++)
+		tuplestore_puttuple(rsinfo->setResult, form_result(rsinfo->setDesc, &hold, &wishes[i]));
+	coupon_hold_end(&hold);
+	return (Datum) 0;
+}
+
+static Datum
+hold_any(FunctionCallInfo fcinfo, bool number)
+{
+	CouponHold	hold;
+	CouponWish	wish = {0};
+	Datum		user_id;
+	int64		ttl;
+	Datum		result;
+
+	coupon_require_argument(fcinfo, 0, "campaign_id");
+	user_id = get_user(fcinfo, 1, number);
+	ttl = get_ttl(fcinfo, 2);
+	PreventCommandDuringRecovery("coupon_hold_any()");
+
+	coupon_hold_begin(&hold, PG_GETARG_INT64(0), user_id);
+	hold.ttl = ttl;
+	hold.wishes = &wish;
+	hold.nwishes = 1;
+	while (try_any(&hold, &wish) && coupon_hold_wait(&hold))
+		;
+	if (wish.status != COUPON_HOLD_HELD && !is_owned(&wish))
+		wish.serial = 0;		/* whichever was tried, it is not his */
+	result = coupon_hold_result(fcinfo, &hold, &wish);
+	coupon_hold_end(&hold);
+	return result;
+}
+
+/*
+ * coupon_hold_any(campaign_id bigint, user_id text, ttl interval)
+ */
+Datum
+coupon_hold_any(PG_FUNCTION_ARGS)
+{
+	return hold_any(fcinfo, false);
+}
+
+/*
+ * coupon_hold_any(campaign_id bigint, user_id bigint, ttl interval)
+ */
+Datum
+coupon_hold_any_bigint(PG_FUNCTION_ARGS)
+{
+	return hold_any(fcinfo, true);
+}

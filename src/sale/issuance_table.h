@@ -1,0 +1,172 @@
+/*
+ * issuance_table.h
+ *	  The rows of coupon.issuance: found, and inserted under their constraints.
+ */
+#ifndef COUPON_ISSUANCE_TABLE_H
+#define COUPON_ISSUANCE_TABLE_H
+
+#include "base/catalog.h"
+#include "sale/campaign.h"
+#include "sale/stock.h"
+
+/* What is known of one issuance. */
+typedef struct CouponIssuance
+{
+	int64		serial;
+	int32		shard;
+	int32		nth;
+	TimestampTz issued_at;		/* of a hold: when it began */
+	TimestampTz expires_at;		/* DT_NOEND: never */
+	TimestampTz held_until;		/* 0: it is not a hold */
+	text	   *code;			/* NULL: the campaign has no codes */
+} CouponIssuance;
+
+/* May a session wait for other transactions? */
+typedef enum CouponWait
+{
+	COUPON_WAIT,
+	COUPON_NO_WAIT
+} CouponWait;
+
+/* What the user index says of a user. */
+typedef enum CouponUserState
+{
+	COUPON_USER_MAY_HAVE,		/* found->nth is free */
+	COUPON_USER_HAS,			/* *found is the newest issuance, or hold if there is none */
+	COUPON_USER_LAPSED,			/* one of his holds, *found, has run out but is still there */
+	COUPON_USER_LOCKED			/* an undecided row, and COUPON_NO_WAIT */
+} CouponUserState;
+
+/* What became of an insertion. */
+typedef enum CouponInsertion
+{
+	COUPON_INSERTED,
+	COUPON_USER_TAKEN,			/* the user got a unit elsewhere meanwhile */
+	COUPON_SERIAL_TAKEN			/* the index knows the serial, the map did not */
+} CouponInsertion;
+
+/* The table opened for insertions; nothing is locked against other sessions. */
+typedef struct CouponIssuanceTable CouponIssuanceTable;
+
+extern CouponIssuanceTable *coupon_issuance_open(void);
+extern void coupon_issuance_close(CouponIssuanceTable *store);
+
+/*
+ * Inserts an issuance for a user who was looked up, a hold if it says so;
+ * confirm_ref: the payment that it begins with, or NULL.  Of one that
+ * conflicts nothing is left, but that others cannot know before the
+ * transaction ends.
+ */
+extern CouponInsertion coupon_issuance_insert(CouponIssuanceTable *store, const CouponDefinition *def,
+										   Datum user_id, const CouponIssuance *issuance,
+										   text *confirm_ref);
+
+/*
+ * While a user of a campaign is locked no other session inserts a row for
+ * him.  Not to be held while waiting for anything.
+ */
+extern void coupon_issuance_lock_user(const CouponDefinition *def, Datum user_id);
+extern void coupon_issuance_unlock_user(const CouponDefinition *def, Datum user_id);
+
+extern bool coupon_same_text(const text *a, const text *b);
+
+/* Look-ups of users: the index is opened once for all of a call. */
+typedef struct CouponLookup
+{
+	const CouponDefinition *def;
+	CouponIssuanceTable *store;			/* whose relations are used, or NULL */
+	Relation	heap;
+	Relation	index;
+	IndexScanDesc scan;
+	TupleTableSlot *slot;
+	ScanKeyData keys[2];
+	SnapshotData dirty;
+	TimestampTz now;			/* holds are judged by it; of the last look-up */
+	CouponIssuance hold;		/* serial 0: no live hold was seen; may not be the only one */
+} CouponLookup;
+
+extern void coupon_lookup_begin(CouponLookup *lookup, const CouponDefinition *def,
+								CouponIssuanceTable *store);
+extern void coupon_lookup_end(CouponLookup *lookup);
+
+/* Keeps no page pinned until the next look-up. */
+extern void coupon_lookup_pause(CouponLookup *lookup);
+
+/*
+ * Looks a user up, waiting for undecided rows if allowed.  For one who may
+ * have a unit, *room is how many numbers are free from found->nth on.
+ */
+extern CouponUserState coupon_lookup_user(CouponLookup *lookup, Datum user_id,
+										  CouponWait wait, CouponIssuance *found, int *room);
+
+/*
+ * Which numbers the user can have more units under: up to wanted of them go to
+ * nths.  Never waits; undecided: more may come free with other transactions.
+ * *lapsed is the serial of a hold of his that has run out, 0 if there is none.
+ */
+extern int	coupon_lookup_numbers(CouponLookup *lookup, Datum user_id, int wanted, int32 *nths,
+								  bool *undecided, int64 *lapsed);
+
+/* What the index says of a serial. */
+typedef enum CouponUnitState
+{
+	COUPON_UNIT_FREE,			/* there is no row */
+	COUPON_UNIT_UNDECIDED,		/* a running transaction inserts, changes or deletes it */
+	COUPON_UNIT_HELD,
+	COUPON_UNIT_LAPSED,			/* a hold that has run out */
+	COUPON_UNIT_ISSUED
+} CouponUnitState;
+
+/*
+ * Look-ups of serials, and what is done to the row found last, which stays
+ * pinned until the next look-up.
+ */
+typedef struct CouponIssuanceRow
+{
+	const CouponDefinition *def;
+	CouponIssuanceTable *store;
+	Relation	index;
+	IndexScanDesc scan;
+	TupleTableSlot *slot;
+	ScanKeyData keys[2];
+	SnapshotData dirty;
+
+	/* of the row found last; not those of a free serial */
+	CouponUnitState state;
+	CouponIssuance issuance;	/* without its code */
+	text	   *user_id;
+	text	   *confirm_ref;	/* may be NULL */
+	TransactionId xid;			/* whose end an undecided row waits for */
+	uint32		token;			/* of a speculative insertion */
+} CouponIssuanceRow;
+
+/* ERROR where foreign triggers would have to fire. */
+extern void coupon_issuance_row_begin(CouponIssuanceRow *seats, const CouponDefinition *def, CouponIssuanceTable *store);
+extern void coupon_issuance_row_end(CouponIssuanceRow *seats);
+
+/* Keeps no page pinned until the next look-up. */
+extern void coupon_issuance_row_pause(CouponIssuanceRow *seats);
+extern CouponUnitState coupon_issuance_row_find(CouponIssuanceRow *seats, int64 serial, TimestampTz now);
+
+/* Waits for the transaction that an undecided row depends on. */
+extern void coupon_issuance_row_wait(CouponIssuanceRow *seats);
+
+/*
+ * Deletes the row found last.  False if another transaction has changed or
+ * locked it meanwhile: look again.  Without wait, also if one may yet.
+ */
+extern bool coupon_issuance_row_remove(CouponIssuanceRow *seats, CouponWait wait);
+
+/* The policy of the row found last: what was promised when it was held. */
+extern Jsonb *coupon_issuance_row_policy(CouponIssuanceRow *seats);
+
+/*
+ * Makes the hold found last an issuance; sets what changes in *seats.  Waits
+ * for whoever has locked it; false if it was changed: look again.
+ */
+extern bool coupon_issuance_row_confirm(CouponIssuanceRow *seats, TimestampTz now, text *confirm_ref);
+
+/* The label of a serial, NULL if it has none. */
+extern text *coupon_issuance_label(int64 campaign_id, int64 serial);
+
+#endif							/* COUPON_ISSUANCE_TABLE_H */

@@ -1,0 +1,605 @@
+/*
+ * issue.c
+ *	  Issuing: the one core that all ways in share, and the SQL functions on it.
+ *
+ * The order of steps is the product's promise:
+ *	- who has a unit is told so first, so a retry always finds its coupon,
+ *	  after sell-out, pause and close, too, and a duplicate burns no stock;
+ *	- then the room, if the campaign requires one, so that nobody walks around it;
+ *	- then the window, then the stock map, then the row under its constraints,
+ *	  then the event; all of it in the caller's transaction.
+ *
+ * A batch is worked off in rounds.  Units are dealt out in the order of items,
+ * so that first come is first served.  Users are looked up and rows inserted
+ * in the order of user ids, and a batch waits for another transaction's user
+ * only while all users that it has inserted itself are smaller; so two batches
+ * cannot wait for each other.  A round leaves over the wishes of a user that
+ * depend on his others, and whatever follows a lost race; the next round
+ * takes these.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/shmem.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/tuplestore.h"
+#include "utils/typcache.h"
+
+#include "base/arguments.h"
+#include "base/compat.h"
+#include "base/guc.h"
+#include "outbox/outbox.h"
+#include "outbox/payload.h"
+#include "sale/issue.h"
+#include "sale/lapse.h"
+#include "sale/user_filter.h"
+
+#define palloc_huge_array(type, n) \
+	((type *) MemoryContextAllocHuge(CurrentMemoryContext, mul_size(sizeof(type), n)))
+
+PG_FUNCTION_INFO_V1(coupon_issue);
+PG_FUNCTION_INFO_V1(coupon_issue_bigint);
+PG_FUNCTION_INFO_V1(coupon_issue_many);
+
+/* A batch at work. */
+typedef struct Batch
+{
+	CouponCampaign *campaign;
+	const CouponDefinition *def;
+	CouponLookup lookup;
+	CouponIssuanceTable *store;			/* NULL: there is nothing to issue */
+	CouponOutbox *outbox;		/* begun with the first event */
+	StringInfoData payload;
+	TimestampTz now;
+	CouponWait	wait;
+	CouponItem *items;
+	int			nitems;
+	int		   *by_user;		/* numbers of valid items in the order of user ids */
+	int			nvalid;
+	bool	   *pending;		/* item has no outcome yet */
+	bool	   *candidate;		/* item wants a unit in this round */
+	int			highest;		/* item of the greatest user inserted, or -1 */
+	CouponUnit *units;			/* by item */
+	CouponUnit *dealt;			/* as taken, before they are dealt out */
+	int			nspare;			/* the first ones of dealt: for the next round */
+	bool		was_short;		/* the last round had too few units */
+} Batch;
+
+static const char *const status_names[] = {
+	[COUPON_ISSUED] = "issued",
+	[COUPON_ALREADY_ISSUED] = "already_issued",
+	[COUPON_SOLD_OUT] = "sold_out",
+	[COUPON_BUSY] = "busy",
+	[COUPON_NOT_OPEN] = "not_open",
+	[COUPON_CLOSED] = "closed",
+	[COUPON_PAUSED] = "paused",
+	[COUPON_NOT_ADMITTED] = "not_admitted",
+	[COUPON_HELD] = "held",
+	[COUPON_INVALID] = "invalid"
+};
+
+const char *
+coupon_status_name(CouponStatus status)
+{
+	return status_names[status];
+}
+
+CouponStatus
+coupon_issue_window(const CouponDefinition *def, TimestampTz now)
+{
+	if (def->closed || now >= def->closes_at)
+		return COUPON_CLOSED;
+	if (def->paused)
+		return COUPON_PAUSED;
+	if (now < def->opens_at)
+		return COUPON_NOT_OPEN;
+	return COUPON_ISSUED;
+}
+
+/* Gives an item its outcome.  COUPON_ISSUED is counted when it commits. */
+static void
+decide(Batch *batch, int item, CouponStatus status)
+{
+	batch->items[item].status = status;
+	batch->pending[item] = false;
+	if (status != COUPON_ISSUED && status < COUPON_COUNTED_STATUSES)
+		pg_atomic_fetch_add_u64(&batch->campaign->answers[status], 1);
+}
+
+static int
+compare_users(const CouponItem *items, int a, int b)
+{
+	text	   *x = (text *) DatumGetPointer(items[a].user_id);
+	text	   *y = (text *) DatumGetPointer(items[b].user_id);
+	int			xlen = VARSIZE_ANY_EXHDR(x);
+	int			ylen = VARSIZE_ANY_EXHDR(y);
+	int			order = memcmp(VARDATA_ANY(x), VARDATA_ANY(y), Min(xlen, ylen));
+
+	return order != 0 ? order : xlen - ylen;
+}
+
+/* For sorting: by user, a user's items in their own order. */
+static int
+compare_items(const void *a, const void *b, void *items)
+{
+	int			x = *(const int *) a;
+	int			y = *(const int *) b;
+	int			order = compare_users(items, x, y);
+
+	return order != 0 ? order : x - y;
+}
+
+/*
+ * Looks a user up; holds of his that have run out are taken away first, if
+ * they stand in the way and anything may be issued.
+ */
+static CouponUserState
+look_up_user(Batch *batch, Datum user_id, CouponWait wait, CouponIssuance *found, int *room)
+{
+	for (;;)
+	{
+		CouponUserState state = coupon_lookup_user(&batch->lookup, user_id, wait, found, room);
+
+		if (state != COUPON_USER_LAPSED)
+			return state;
+		if (batch->store == NULL)
+			return COUPON_USER_MAY_HAVE;
+		PreventCommandIfReadOnly("coupon_issue()");
+		if (!coupon_lapse_serial(batch->campaign, batch->def, batch->store, found->serial))
+			return COUPON_USER_LOCKED;
+	}
+}
+
+/*
+ * Looks a user up whose items are by_user[begin] to by_user[end - 1]; those
+ * that may have a unit become candidates, what nothing more can come of gets
+ * its outcome, and what depends on the candidates waits for the next round.
+ */
+static int
+find_user_candidates(Batch *batch, int begin, int end)
+{
+	int			first = batch->by_user[begin];
+	CouponWait	wait = batch->wait;
+	CouponIssuance found;
+	CouponUserState state;
+	int			room;
+	int			nwishes = 0;
+	int			ncandidates = 0;
+
+	for (int i = begin; i < end; i++)
+	{
+		batch->candidate[batch->by_user[i]] = false;
+		nwishes += batch->pending[batch->by_user[i]];
+	}
+	if (nwishes == 0)
+		return 0;
+
+	if (batch->highest >= 0 && compare_users(batch->items, first, batch->highest) <= 0)
+		wait = COUPON_NO_WAIT;
+	state = look_up_user(batch, batch->items[first].user_id, wait, &found, &room);
+
+	for (int i = begin; i < end; i++)
+	{
+		int			item = batch->by_user[i];
+
+		if (!batch->pending[item])
+			continue;
+		if (state == COUPON_USER_HAS)
+		{
+			batch->items[item].issuance = found;
+			decide(batch, item, found.held_until == 0 ? COUPON_ALREADY_ISSUED : COUPON_HELD);
+		}
+		else if (state == COUPON_USER_LOCKED)
+			decide(batch, item, COUPON_BUSY);
+		else if (batch->store != NULL && !batch->items[item].admitted &&
+				 !coupon_campaign_admits(batch->def, batch->items[item].user_id))
+			decide(batch, item, COUPON_NOT_ADMITTED);
+		else if (ncandidates < room)
+		{
+			batch->items[item].admitted = true;	/* once is enough */
+			batch->candidate[item] = true;
+			batch->items[item].issuance.nth = found.nth + ncandidates++;
+		}
+	}
+	return ncandidates;
+}
+
+/* Looks up who has pending items; returns how many items want a unit. */
+static int
+find_candidates(Batch *batch)
+{
+	int			ncandidates = 0;
+	int			end;
+
+	for (int begin = 0; begin < batch->nvalid; begin = end)
+	{
+		for (end = begin + 1; end < batch->nvalid; end++)
+		{
+			if (compare_users(batch->items, batch->by_user[begin], batch->by_user[end]) != 0)
+				break;
+		}
+		ncandidates += find_user_candidates(batch, begin, end);
+	}
+	coupon_lookup_pause(&batch->lookup);
+	return ncandidates;
+}
+
+/*
+ * Takes units and deals them out to the candidates in the order of items.
+ * Who gets none is looked up once more before that is said: while this
+ * session waited for the last unit, it may have become the user's own.
+ */
+static void
+deal_units(Batch *batch, int ncandidates)
+{
+	CouponStock *stock = coupon_stock_open(batch->campaign, batch->def);
+	CouponShortage why = COUPON_NO_SHORTAGE;
+	bool		is_short = false;
+	int			wait_ms = batch->wait == COUPON_WAIT && !batch->was_short ? coupon_sold_out_wait : 0;
+	int			ndealt = batch->nspare;
+	int			next = 0;
+
+	if (ndealt < ncandidates)
+		ndealt += coupon_stock_take(batch->campaign, stock, COUPON_TO_ISSUE, ncandidates - ndealt,
+									wait_ms, batch->dealt + ndealt, &why);
+	if (ndealt < ncandidates && coupon_stock_may_lapse(batch->campaign, GetCurrentTimestamp()))
+		ndealt += coupon_lapse_take(batch->campaign, batch->def, batch->store, COUPON_TO_ISSUE,
+									ncandidates - ndealt, batch->dealt + ndealt);
+	for (int item = 0; item < batch->nitems; item++)
+	{
+		if (!batch->pending[item] || !batch->candidate[item])
+			continue;
+		if (next < ndealt)
+		{
+			batch->units[item] = batch->dealt[next++];
+			continue;
+		}
+		batch->candidate[item] = false;
+		if (batch->was_short)
+			decide(batch, item, why == COUPON_SHORT_BUSY ? COUPON_BUSY : COUPON_SOLD_OUT);
+		else
+			is_short = true;
+	}
+	batch->was_short = is_short;
+	batch->nspare = ndealt - next;
+	memmove(batch->dealt, batch->dealt + next, batch->nspare * sizeof(CouponUnit));
+}
+
+static void
+append_event(Batch *batch, CouponItem *item)
+{
+	CouponIssuance *issuance = &item->issuance;
+	char	   *user_id = TextDatumGetCString(item->user_id);
+	char	   *code = issuance->code == NULL ? NULL : text_to_cstring(issuance->code);
+	StringInfo	payload = &batch->payload;
+
+	if (batch->outbox == NULL)
+	{
+		batch->outbox = coupon_outbox_begin(batch->nitems > 1);
+		initStringInfo(payload);
+	}
+
+	coupon_payload_begin(payload);
+	coupon_payload_int64(payload, "campaign_id", batch->def->campaign_id);
+	coupon_payload_text(payload, "user_id", user_id);
+	coupon_payload_int64(payload, "serial", issuance->serial);
+	coupon_payload_text(payload, "code", code);
+	coupon_payload_json(payload, "policy", COUPON_DEFINITION_POLICY_JSON(batch->def));
+	coupon_payload_time(payload, "issued_at", issuance->issued_at);
+	coupon_payload_time(payload, "expires_at", issuance->expires_at);
+	coupon_payload_end(payload);
+
+	coupon_outbox_add(batch->outbox, COUPON_DEFINITION_TOPIC(batch->def), user_id,
+					  COUPON_EVENT_ISSUED, payload->data);
+	pfree(user_id);
+	if (code != NULL)
+		pfree(code);
+}
+
+/*
+ * Writes the candidates' rows and events, in the order of user ids, up to the
+ * first that is refused: others wait for it as for one inserted, so greater
+ * users are not to follow before its outcome is known.
+ */
+static void
+insert_candidates(Batch *batch)
+{
+	const CouponDefinition *def = batch->def;
+	bool		lost = false;
+
+	for (int i = 0; i < batch->nvalid; i++)
+	{
+		int			number = batch->by_user[i];
+		CouponItem *item = &batch->items[number];
+		CouponUnit *unit = &batch->units[number];
+
+		if (!batch->pending[number] || !batch->candidate[number])
+			continue;
+		CHECK_FOR_INTERRUPTS();
+		if (lost)
+		{
+			batch->dealt[batch->nspare++] = *unit;
+			continue;
+		}
+
+		item->issuance.serial = unit->serial;
+		item->issuance.shard = unit->shard_number;
+		item->issuance.issued_at = batch->now;
+		item->issuance.expires_at = def->usage_period_days == 0 ? DT_NOEND :
+			batch->now + def->usage_period_days * USECS_PER_DAY;
+		item->issuance.code = def->coded ?
+			coupon_issuance_label(def->campaign_id, unit->serial) : NULL;
+
+		coupon_filter_add(batch->campaign, item->user_id);
+		item->issuance.held_until = 0;
+		switch (coupon_issuance_insert(batch->store, def, item->user_id, &item->issuance, NULL))
+		{
+			case COUPON_INSERTED:
+				append_event(batch, item);
+				decide(batch, number, COUPON_ISSUED);
+				if (batch->highest < 0 ||
+					compare_users(batch->items, number, batch->highest) > 0)
+					batch->highest = number;
+				break;
+			case COUPON_USER_TAKEN:
+				/* no other session can have the unit before this one ends */
+				batch->dealt[batch->nspare++] = *unit;
+				lost = true;
+				break;
+			case COUPON_SERIAL_TAKEN:
+				coupon_stock_disown(batch->campaign, unit);
+				lost = true;
+				break;
+		}
+	}
+}
+
+/* Rounds until every item has its outcome; refusal: of all who have no unit. */
+static void
+work_off(Batch *batch, CouponStatus refusal)
+{
+	for (;;)
+	{
+		int			ncandidates = find_candidates(batch);
+
+		if (ncandidates == 0)
+			break;
+		if (batch->store == NULL)
+		{
+			for (int item = 0; item < batch->nitems; item++)
+			{
+				if (batch->pending[item] && batch->candidate[item])
+					decide(batch, item, refusal);
+			}
+			continue;
+		}
+		PreventCommandIfReadOnly("coupon_issue()");
+		deal_units(batch, ncandidates);
+		insert_candidates(batch);
+	}
+	for (int i = 0; i < batch->nspare; i++)
+		coupon_stock_give_back(batch->campaign, &batch->dealt[i]);
+	if (batch->outbox != NULL)
+	{
+		coupon_outbox_finish(batch->outbox);
+		pfree(batch->payload.data);
+	}
+}
+
+/* A batch; with refusals_only nothing is done, and false, if units may be issued. */
+static bool
+issue_batch(int64 campaign_id, CouponItem *items, int nitems, CouponWait wait,
+			bool refusals_only)
+{
+	Batch		batch = {0};
+	CouponStatus window;
+	bool		one_bool[2];
+	CouponUnit	one_unit[2];
+	int			one_int = 0;
+
+	PreventCommandDuringRecovery("coupon_issue()");
+
+	batch.campaign = coupon_campaign_enter(campaign_id, &batch.def);
+	batch.now = GetCurrentTimestamp();
+	batch.wait = wait;
+	batch.items = items;
+	batch.nitems = nitems;
+	batch.highest = -1;
+	window = coupon_issue_window(batch.def, batch.now);
+	if (window == COUPON_ISSUED && coupon_stock_sold_out(batch.campaign, batch.def) &&
+		!coupon_stock_may_lapse(batch.campaign, batch.now))
+	{
+		window = COUPON_SOLD_OUT;
+		coupon_filter_consider(batch.campaign, batch.def);
+	}
+	if (window == COUPON_ISSUED && refusals_only)
+	{
+		coupon_campaign_leave(batch.campaign);
+		return false;
+	}
+
+	if (nitems == 1)
+	{
+		batch.by_user = &one_int;
+		batch.pending = &one_bool[0];
+		batch.candidate = &one_bool[1];
+		batch.units = &one_unit[0];
+		batch.dealt = &one_unit[1];
+	}
+	else
+	{
+		batch.by_user = palloc_huge_array(int, nitems);
+		batch.pending = palloc_huge_array(bool, nitems);
+		batch.candidate = palloc_huge_array(bool, nitems);
+		batch.units = palloc_huge_array(CouponUnit, nitems);
+		batch.dealt = palloc_huge_array(CouponUnit, nitems);
+	}
+
+	for (int i = 0; i < nitems; i++)
+	{
+		batch.pending[i] = false;
+		if (items[i].user_id == (Datum) 0)
+			items[i].status = COUPON_INVALID;
+		else if (window == COUPON_NOT_OPEN ||	/* nobody can have one yet */
+				 (window != COUPON_ISSUED &&
+				  coupon_filter_excludes(batch.campaign, items[i].user_id)))
+			decide(&batch, i, window);
+		else
+		{
+			batch.pending[i] = true;
+			batch.by_user[batch.nvalid++] = i;
+		}
+	}
+
+	if (batch.nvalid > 0)
+	{
+		if (batch.nvalid > 1)
+			qsort_arg(batch.by_user, batch.nvalid, sizeof(int), compare_items, items);
+		if (window == COUPON_ISSUED)
+			batch.store = coupon_issuance_open();
+		coupon_lookup_begin(&batch.lookup, batch.def, batch.store);
+		work_off(&batch, window);
+		coupon_lookup_end(&batch.lookup);
+		if (batch.store != NULL)
+			coupon_issuance_close(batch.store);
+	}
+	coupon_campaign_leave(batch.campaign);
+	return true;
+}
+
+void
+coupon_issue_batch(int64 campaign_id, CouponItem *items, int nitems, CouponWait wait)
+{
+	(void) issue_batch(campaign_id, items, nitems, wait, false);
+}
+
+bool
+coupon_issue_refuse(int64 campaign_id, CouponItem *item)
+{
+	return issue_batch(campaign_id, item, 1, COUPON_NO_WAIT, true);
+}
+
+/* ---- SQL functions ---- */
+
+#define RESULT_NATTS	6
+
+HeapTuple
+coupon_issue_form_result(TupleDesc desc, Datum user_id, const CouponItem *item)
+{
+	const CouponIssuance *issuance = &item->issuance;
+	Datum		values[RESULT_NATTS] = {0};
+	bool		nulls[RESULT_NATTS];
+
+	memset(nulls, true, sizeof(nulls));
+	values[0] = user_id;
+	nulls[0] = user_id == (Datum) 0;
+	values[1] = CStringGetTextDatum(coupon_status_name(item->status));
+	nulls[1] = false;
+	if (item->status == COUPON_ISSUED || item->status == COUPON_ALREADY_ISSUED)
+	{
+		values[2] = Int64GetDatum(issuance->serial);
+		nulls[2] = false;
+		values[3] = PointerGetDatum(issuance->code);
+		nulls[3] = issuance->code == NULL;
+		values[4] = TimestampTzGetDatum(issuance->issued_at);
+		nulls[4] = false;
+		values[5] = TimestampTzGetDatum(issuance->expires_at);
+		nulls[5] = issuance->expires_at == DT_NOEND;
+	}
+	return heap_form_tuple(desc, values, nulls);
+}
+
+/* The result type's description, without a copy: a call is most often alone. */
+static TupleDesc
+result_desc(FunctionCallInfo fcinfo)
+{
+	Oid			type = get_func_rettype(fcinfo->flinfo->fn_oid);
+	TypeCacheEntry *entry = lookup_type_cache(type, TYPECACHE_TUPDESC);
+
+	if (entry->tupDesc == NULL || entry->tupDesc->natts != RESULT_NATTS)
+		elog(ERROR, "coupon.issue_result has an unexpected shape");
+	return entry->tupDesc;
+}
+
+Datum
+coupon_issue_result(FunctionCallInfo fcinfo, Datum user_id, const CouponItem *item)
+{
+	return HeapTupleGetDatum(coupon_issue_form_result(result_desc(fcinfo), user_id, item));
+}
+
+static Datum
+issue_coupon(FunctionCallInfo fcinfo, Datum user_id)
+{
+	CouponItem	item = {0};
+
+	coupon_require_argument(fcinfo, 0, "campaign_id");
+	item.user_id = user_id;
+	coupon_issue_batch(PG_GETARG_INT64(0), &item, 1, COUPON_WAIT);
+	return coupon_issue_result(fcinfo, user_id, &item);
+}
+
+/*
+ * coupon_issue(campaign_id bigint, user_id text)
+ */
+Datum
+coupon_issue(PG_FUNCTION_ARGS)
+{
+	coupon_check_text(fcinfo, 1, "user_id", 1, COUPON_MAX_NAME);
+	return issue_coupon(fcinfo, PointerGetDatum(PG_GETARG_TEXT_PP(1)));
+}
+
+/*
+ * coupon_issue(campaign_id bigint, user_id bigint)
+ */
+Datum
+coupon_issue_bigint(PG_FUNCTION_ARGS)
+{
+	char		digits[MAXINT8LEN + 1];
+
+	coupon_require_argument(fcinfo, 1, "user_id");
+	pg_lltoa(PG_GETARG_INT64(1), digits);
+	return issue_coupon(fcinfo, CStringGetTextDatum(digits));
+}
+
+/*
+ * coupon_issue_many(campaign_id bigint, user_ids text[])
+ */
+Datum
+coupon_issue_many(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	int			nitems;
+	text	  **users;
+	CouponItem *items;
+
+	coupon_require_argument(fcinfo, 0, "campaign_id");
+	users = coupon_get_text_array(fcinfo, 1, "user_ids", &nitems);
+	InitMaterializedSRF(fcinfo, 0);
+
+	items = palloc_huge_array(CouponItem, Max(nitems, 1));
+	memset(items, 0, nitems * sizeof(CouponItem));
+	for (int i = 0; i < nitems; i++)
+	{
+		if (users[i] != NULL && VARSIZE_ANY_EXHDR(users[i]) >= 1 &&
+			VARSIZE_ANY_EXHDR(users[i]) <= COUPON_MAX_NAME)
+			items[i].user_id = PointerGetDatum(users[i]);
+	}
+
+	coupon_issue_batch(PG_GETARG_INT64(0), items, nitems, COUPON_WAIT);
+
+	for (int i = 0; i < nitems; i++)
+	{
+		HeapTuple	tuple = coupon_issue_form_result(rsinfo->setDesc, PointerGetDatum(users[i]), &items[i]);
+
+		tuplestore_puttuple(rsinfo->setResult, tuple);
+		heap_freetuple(tuple);
+	}
+	return (Datum) 0;
+}

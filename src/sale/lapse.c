@@ -1,0 +1,447 @@
+/*
+ * lapse.c
+ *	  Holds that have run out: taken away, and remembered for late payments.
+ *
+ * Whether a hold has run out is judged by the clock wherever it is met, so a
+ * sweeper that is late or dead blocks nothing: whoever wants the unit takes
+ * the row away himself.  Whichever way it goes, the row is deleted, one event
+ * is appended and one row of coupon.lapsed_hold written, in one transaction.
+ *
+ * That memory is what makes the answer to a late payment true: who held a
+ * unit gets it if it is still free, and is told that it is lost if it is not;
+ * who never held it gets nothing.  A payment that was refused is remembered
+ * in its place: it will be given back, so it must never confirm anything.
+ */
+#include "postgres.h"
+
+#include "access/relscan.h"
+#include "access/stratnum.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_type_d.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/arguments.h"
+#include "base/catalog.h"
+#include "base/guc.h"
+#include "base/spi.h"
+#include "outbox/outbox.h"
+#include "outbox/payload.h"
+#include "queue/queue_table.h"
+#include "sale/lapse.h"
+
+/* A row can come into the index a little after its hold has run out. */
+#define LATE_COMER_US		(10 * USECS_PER_SEC)
+
+/* A sweep from the first hold on, dead ones included, in place of the last one. */
+#define COMPLETE_SWEEP_MS	60000
+
+PG_FUNCTION_INFO_V1(coupon_hold_expire);
+
+/* ---- recording ---- */
+
+void
+coupon_hold_payload(StringInfo payload, const CouponDefinition *def, const char *user_id,
+					int64 serial, text *label, TimestampTz held_until, TimestampTz at)
+{
+	coupon_payload_begin(payload);
+	coupon_payload_int64(payload, "campaign_id", def->campaign_id);
+	coupon_payload_text(payload, "user_id", user_id);
+	coupon_payload_int64(payload, "serial", serial);
+	coupon_payload_text(payload, "label", label == NULL ? NULL : text_to_cstring(label));
+	coupon_payload_time(payload, "held_until", held_until);
+	coupon_payload_time(payload, "at", at);
+	coupon_payload_end(payload);
+}
+
+void
+coupon_lapse_append_event(const CouponIssuanceRow *seats, const char *type, TimestampTz now)
+{
+	const CouponDefinition *def = seats->def;
+	char	   *user_id = text_to_cstring(seats->user_id);
+	text	   *label = def->labels_public ?
+		coupon_issuance_label(def->campaign_id, seats->issuance.serial) : NULL;
+	StringInfoData payload;
+
+	initStringInfo(&payload);
+	coupon_hold_payload(&payload, def, user_id, seats->issuance.serial, label,
+						seats->issuance.held_until, now);
+	coupon_outbox_append(COUPON_DEFINITION_TOPIC(def), user_id, type, payload.data);
+	pfree(payload.data);
+	pfree(user_id);
+}
+
+static void
+insert_memory(int64 campaign_id, int64 serial, TimestampTz held_until, text *user_id,
+			  text *refused_ref)
+{
+	CouponQueueTable *rows = coupon_queue_table_open(coupon_catalog()->lapsed_hold, Lapsed_natts);
+	TupleTableSlot *slot = coupon_queue_table_slot(rows);
+
+	memset(slot->tts_isnull, false, Lapsed_natts);
+	slot->tts_values[Lapsed_campaign_id - 1] = Int64GetDatum(campaign_id);
+	slot->tts_values[Lapsed_serial - 1] = Int64GetDatum(serial);
+	slot->tts_values[Lapsed_held_until - 1] = TimestampTzGetDatum(held_until);
+	slot->tts_values[Lapsed_user_id - 1] = PointerGetDatum(user_id);
+	slot->tts_values[Lapsed_refused_ref - 1] = PointerGetDatum(refused_ref);
+	slot->tts_isnull[Lapsed_refused_ref - 1] = refused_ref == NULL;
+	coupon_queue_table_insert(rows);
+	coupon_queue_table_close(rows);
+}
+
+void
+coupon_lapse_record(const CouponIssuanceRow *seats, TimestampTz now)
+{
+	insert_memory(seats->def->campaign_id, seats->issuance.serial, seats->issuance.held_until,
+				  seats->user_id, NULL);
+	coupon_lapse_append_event(seats, COUPON_EVENT_HOLD_EXPIRED, now);
+}
+
+/* Removes the row found last if it is a hold that has run out and free to be. */
+static bool
+remove_lapsed(CouponIssuanceRow *seats, int64 serial, TimestampTz now)
+{
+	if (coupon_issuance_row_find(seats, serial, now) != COUPON_UNIT_LAPSED ||
+		!coupon_issuance_row_remove(seats, COUPON_NO_WAIT))
+		return false;
+	coupon_lapse_record(seats, now);
+	return true;
+}
+
+/* ---- taking away ---- */
+
+bool
+coupon_lapse_serial(CouponCampaign *campaign, const CouponDefinition *def, CouponIssuanceTable *store,
+					int64 serial)
+{
+	CouponStock *stock = coupon_stock_open(campaign, def);
+	CouponIssuanceRow seats;
+	bool		removed;
+
+	coupon_issuance_row_begin(&seats, def, store);
+	removed = remove_lapsed(&seats, serial, GetCurrentTimestamp());
+	coupon_issuance_row_end(&seats);
+	if (removed)
+		coupon_stock_return(campaign, stock, serial);
+	return removed;
+}
+
+int
+coupon_lapse_take(CouponCampaign *campaign, const CouponDefinition *def, CouponIssuanceTable *store,
+				  CouponPurpose purpose, int n, CouponUnit *units)
+{
+	CouponStock *stock = coupon_stock_open(campaign, def);
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz next = DT_NOEND;
+	int64	   *serials = MemoryContextAllocHuge(CurrentMemoryContext, mul_size(n, sizeof(int64)));
+	int			nserials = 0;
+	int			taken = 0;
+	SnapshotData dirty;
+	ScanKeyData key;
+	CouponScan	scan;
+	CouponIssuanceRow seats;
+
+	coupon_stock_begin_lapse(stock);
+	InitDirtySnapshot(dirty);
+	coupon_key_int64(&key, 1, BTEqualStrategyNumber, def->campaign_id);
+	coupon_scan_begin(&scan, coupon_catalog()->issuance, coupon_catalog()->issuance_held_idx,
+					  &dirty, &key, 1, false);
+	while (coupon_scan_next(&scan, ForwardScanDirection))
+	{
+		bool		isnull;
+		TimestampTz held_until = DatumGetTimestampTz(slot_getattr(scan.slot, Issuance_held_until, &isnull));
+
+		if (held_until > now || nserials == n)
+		{
+			next = held_until;
+			break;
+		}
+		/* what somebody is at is there again if he gives up */
+		if (TransactionIdIsValid(dirty.xmin) || TransactionIdIsValid(dirty.xmax))
+			next = Min(next, held_until);
+		else
+			serials[nserials++] = DatumGetInt64(slot_getattr(scan.slot, Issuance_serial, &isnull));
+	}
+	coupon_scan_end(&scan);
+
+	coupon_issuance_row_begin(&seats, def, store);
+	for (int i = 0; i < nserials; i++)
+	{
+		if (remove_lapsed(&seats, serials[i], now))
+			coupon_stock_inherit(campaign, stock, purpose, serials[i], &units[taken++]);
+		else
+			next = Min(next, now);
+	}
+	coupon_issuance_row_end(&seats);
+	/* and if this transaction is rolled back, they are there again, too */
+	coupon_stock_note_hold(stock, taken > 0 ? Min(next, now) : next);
+	pfree(serials);
+	return taken;
+}
+
+/* ---- remembering ---- */
+
+static void
+begin_memories(CouponScan *scan, const CouponIssuanceRow *seats, int64 serial, text *user_id,
+			   Snapshot snapshot)
+{
+	ScanKeyData keys[3];
+
+	coupon_key_int64(&keys[0], 1, BTEqualStrategyNumber, seats->def->campaign_id);
+	coupon_key_int64(&keys[1], 2, BTEqualStrategyNumber, serial);
+	coupon_key_text(&keys[2], 3, PointerGetDatum(user_id));
+	coupon_scan_begin(scan, coupon_catalog()->lapsed_hold, coupon_catalog()->lapsed_hold_idx,
+					  snapshot, keys, 3, false);
+}
+
+CouponMemory
+coupon_lapse_recall(const CouponIssuanceRow *seats, int64 serial, text *user_id, text *ref)
+{
+	Snapshot	snapshot;
+	CouponMemory memory = COUPON_MEMORY_NONE;
+	CouponScan	scan;
+
+	CommandCounterIncrement();	/* what this transaction has written, too */
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	begin_memories(&scan, seats, serial, user_id, snapshot);
+	while (memory != COUPON_MEMORY_REFUSED && coupon_scan_next(&scan, ForwardScanDirection))
+	{
+		bool		isnull;
+		Datum		refused = slot_getattr(scan.slot, Lapsed_refused_ref, &isnull);
+
+		if (isnull)
+			memory = COUPON_MEMORY_LAPSED;
+		else if (coupon_same_text(DatumGetTextPP(refused), ref))
+			memory = COUPON_MEMORY_REFUSED;
+		else if (memory == COUPON_MEMORY_NONE)
+			memory = COUPON_MEMORY_LOST;
+	}
+	coupon_scan_end(&scan);
+	UnregisterSnapshot(snapshot);
+	return memory;
+}
+
+void
+coupon_lapse_forget(const CouponIssuanceRow *seats, int64 serial, text *user_id)
+{
+	Snapshot	snapshot;
+	CouponScan	scan;
+
+	CommandCounterIncrement();
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	LockRelationOid(coupon_catalog()->lapsed_hold, RowExclusiveLock);
+	begin_memories(&scan, seats, serial, user_id, snapshot);
+	while (coupon_scan_next(&scan, ForwardScanDirection))
+	{
+		TM_FailureData failure;
+		bool		isnull;
+
+		(void) slot_getattr(scan.slot, Lapsed_refused_ref, &isnull);
+		/* whoever else is at it deletes it, too */
+		if (isnull)
+			(void) table_tuple_delete(scan.heap, &scan.slot->tts_tid, GetCurrentCommandId(true),
+									  InvalidSnapshot, InvalidSnapshot, false, &failure, false);
+	}
+	coupon_scan_end(&scan);
+	UnregisterSnapshot(snapshot);
+}
+
+void
+coupon_lapse_refuse(const CouponIssuanceRow *seats, int64 serial, text *user_id, text *ref)
+{
+	coupon_lapse_forget(seats, serial, user_id);
+	insert_memory(seats->def->campaign_id, serial, GetCurrentTimestamp(), user_id, ref);
+}
+
+/* ---- sweeping ---- */
+
+/* A hold that seems to have run out. */
+typedef struct Due
+{
+	int64		campaign_id;
+	int64		serial;
+} Due;
+
+static int
+compare_due(const void *a, const void *b)
+{
+	const Due  *x = a;
+	const Due  *y = b;
+
+	if (x->campaign_id != y->campaign_id)
+		return x->campaign_id < y->campaign_id ? -1 : 1;
+	return x->serial < y->serial ? -1 : x->serial > y->serial;
+}
+
+/*
+ * Collects holds that have run out.  All before *from are done with, and with
+ * a snapshot held open for long their dead rows are many: they are not walked
+ * over again.  What somebody is at stays on this side of *from.
+ */
+static int
+collect_due(Due *due, int max_rows, TimestampTz now, TimestampTz *from, TimestampTz *next)
+{
+	SnapshotData dirty;
+	ScanKeyData key;
+	CouponScan	scan;
+	int			n = 0;
+	TimestampTz undone = DT_NOEND;
+
+	*next = DT_NOEND;
+	InitDirtySnapshot(dirty);
+	coupon_key_time(&key, 1, BTGreaterEqualStrategyNumber, *from);
+	coupon_scan_begin(&scan, coupon_catalog()->issuance, coupon_catalog()->issuance_lapse_idx,
+					  &dirty, &key, 1, false);
+	while (coupon_scan_next(&scan, ForwardScanDirection))
+	{
+		bool		isnull;
+		TimestampTz held_until = DatumGetTimestampTz(slot_getattr(scan.slot, Issuance_held_until, &isnull));
+
+		if (held_until > now || n == max_rows)
+		{
+			*next = held_until;
+			break;
+		}
+		undone = Min(undone, held_until);
+		if (TransactionIdIsValid(dirty.xmin) || TransactionIdIsValid(dirty.xmax))
+			continue;
+		due[n].campaign_id = DatumGetInt64(slot_getattr(scan.slot, Issuance_campaign_id, &isnull));
+		due[n++].serial = DatumGetInt64(slot_getattr(scan.slot, Issuance_serial, &isnull));
+	}
+	coupon_scan_end(&scan);
+	*from = Min(undone, Min(*next, now - LATE_COMER_US));
+	return n;
+}
+
+/* Takes away those of one campaign; returns how many. */
+static int
+sweep_campaign(const Due *due, int n, TimestampTz now)
+{
+	const CouponDefinition *def;
+	CouponCampaign *campaign = coupon_campaign_enter(due->campaign_id, &def);
+	CouponStock *stock = coupon_stock_open(campaign, def);
+	CouponIssuanceTable *store = coupon_issuance_open();
+	CouponIssuanceRow seats;
+	int			removed = 0;
+
+	coupon_issuance_row_begin(&seats, def, store);
+	for (int i = 0; i < n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!remove_lapsed(&seats, due[i].serial, now))
+			continue;
+		coupon_stock_return(campaign, stock, due[i].serial);
+		removed++;
+	}
+	coupon_issuance_row_end(&seats);
+	coupon_issuance_close(store);
+	coupon_campaign_leave(campaign);
+	return removed;
+}
+
+/*
+ * Sweeps from *from on; moves it.
+ */
+static int64
+sweep(int32 max_rows, TimestampTz *from, TimestampTz *next)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	Due		   *due = palloc(max_rows * sizeof(Due));
+	int			n = collect_due(due, max_rows, now, from, next);
+	int64		removed = 0;
+	int			end;
+
+	qsort(due, n, sizeof(Due), compare_due);
+	for (int begin = 0; begin < n; begin = end)
+	{
+		for (end = begin + 1; end < n && due[end].campaign_id == due[begin].campaign_id;)
+			end++;
+		removed += sweep_campaign(&due[begin], end - begin, now);
+	}
+	pfree(due);
+	return removed;
+}
+
+int64
+coupon_lapse_sweep(int32 max_rows, TimestampTz *next)
+{
+	static TimestampTz from = DT_NOBEGIN;
+	static TimestampTz complete_at = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	/* now and then from the beginning: clocks can be set back */
+	if (now < complete_at || TimestampDifferenceExceeds(complete_at, now, COMPLETE_SWEEP_MS))
+	{
+		from = DT_NOBEGIN;
+		complete_at = now;
+	}
+	return sweep(max_rows, &from, next);
+}
+
+int64
+coupon_lapse_clean(int32 max_rows)
+{
+	static CouponStatement delete = {
+		"DELETE FROM coupon.lapsed_hold WHERE ctid = ANY (ARRAY("
+		"  SELECT l.ctid FROM coupon.lapsed_hold l WHERE l.held_until < $2"
+		"   ORDER BY l.held_until LIMIT $1))",
+		2, {INT4OID, TIMESTAMPTZOID}
+	};
+	Datum		values[2];
+	uint64		count;
+
+	values[0] = Int32GetDatum(max_rows);
+	values[1] = TimestampTzGetDatum(GetCurrentTimestamp() - coupon_hold_keep * USECS_PER_SEC);
+	coupon_spi_connect();
+	count = coupon_spi_execute(&delete, SPI_OK_DELETE, values, NULL);
+	coupon_spi_finish();
+	return count;
+}
+
+/*
+ * coupon_hold_expire(max_rows)
+ */
+Datum
+coupon_hold_expire(PG_FUNCTION_ARGS)
+{
+	int32		max_rows = coupon_get_int32(fcinfo, 0, "max_rows", 1, 1000000);
+	TimestampTz from = DT_NOBEGIN;
+	TimestampTz next;
+
+	coupon_shmem_attach();
+	PreventCommandDuringRecovery("coupon_hold_expire()");
+	PreventCommandIfReadOnly("coupon_hold_expire()");
+	PG_RETURN_INT64(sweep(max_rows, &from, &next));
+}
+
+/* ---- counting ---- */
+
+void
+coupon_lapse_count(const CouponDefinition *def, int64 *live, int64 *lapsed)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ScanKeyData key;
+	CouponScan	scan;
+
+	*live = *lapsed = 0;
+	coupon_key_int64(&key, 1, BTEqualStrategyNumber, def->campaign_id);
+	coupon_scan_begin(&scan, coupon_catalog()->issuance, coupon_catalog()->issuance_held_idx,
+					  snapshot, &key, 1, false);
+	while (coupon_scan_next(&scan, ForwardScanDirection))
+	{
+		bool		isnull;
+
+		if (DatumGetTimestampTz(slot_getattr(scan.slot, Issuance_held_until, &isnull)) > now)
+			++*live;
+		else
+			++*lapsed;
+	}
+	coupon_scan_end_unlock(&scan);
+	UnregisterSnapshot(snapshot);
+}

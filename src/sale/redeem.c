@@ -1,0 +1,566 @@
+/*
+ * redeem.c
+ *	  The life of an issuance after it was issued: redeemed, its redemption
+ *	  cancelled, revoked, expired.
+ *
+ * Each step locks the user's rows in the order of nth, decides, changes one
+ * row and appends one event under that lock, so the events of a row have the
+ * order of its changes.  Doing a step twice changes nothing and says so.
+ *
+ * Revoking deletes the row: what is in coupon.issuance is what is issued, and
+ * the history is in the events.  The unit goes back into stock when the
+ * deletion commits, by the trigger on the table, whoever deletes.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_type_d.h"
+#include "commands/trigger.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "utils/builtins.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+
+#include "base/arguments.h"
+#include "base/catalog.h"
+#include "base/errors.h"
+#include "base/spi.h"
+#include "outbox/outbox.h"
+#include "outbox/payload.h"
+#include "sale/campaign.h"
+#include "sale/redeem.h"
+#include "sale/stock.h"
+#include "sale/user_filter.h"
+
+PG_FUNCTION_INFO_V1(coupon_redeem);
+PG_FUNCTION_INFO_V1(coupon_redeem_cancel);
+PG_FUNCTION_INFO_V1(coupon_revoke);
+PG_FUNCTION_INFO_V1(coupon_expire);
+PG_FUNCTION_INFO_V1(coupon_issuance_arrived);
+PG_FUNCTION_INFO_V1(coupon_issuance_returned);
+
+/* A user's issuance, as this file needs it. */
+typedef struct Holding
+{
+	int64		campaign_id;
+	char	   *user_id;
+	char	   *topic;
+	int64		serial;
+	char	   *state;
+	char	   *code;			/* may be NULL */
+	char	   *policy;			/* JSON */
+	TimestampTz issued_at;
+	TimestampTz expires_at;		/* DT_NOEND: never */
+	char	   *order_ref;		/* may be NULL */
+	TimestampTz redeemed_at;	/* DT_NOEND: not redeemed */
+	TimestampTz held_until;		/* DT_NOEND: confirmed */
+} Holding;
+
+/* The columns of a Holding, for SELECT and RETURNING. */
+#define HOLDING_COLUMNS \
+	"i.campaign_id, i.user_id, c.topic, i.serial, i.state, u.label, i.policy::text," \
+	" i.issued_at, i.expires_at, i.order_ref, i.redeemed_at, i.held_until"
+
+static TimestampTz
+get_time(uint64 row, int column)
+{
+	bool		isnull;
+	Datum		value = coupon_spi_value(row, column, &isnull);
+
+	return isnull ? DT_NOEND : DatumGetTimestampTz(value);
+}
+
+static void
+get_holding(uint64 row, Holding *holding)
+{
+	holding->campaign_id = DatumGetInt64(coupon_spi_value(row, 1, NULL));
+	holding->user_id = coupon_spi_text(row, 2);
+	holding->topic = coupon_spi_text(row, 3);
+	holding->serial = DatumGetInt64(coupon_spi_value(row, 4, NULL));
+	holding->state = coupon_spi_text(row, 5);
+	holding->code = coupon_spi_text(row, 6);
+	holding->policy = coupon_spi_text(row, 7);
+	holding->issued_at = get_time(row, 8);
+	holding->expires_at = get_time(row, 9);
+	holding->order_ref = coupon_spi_text(row, 10);
+	holding->redeemed_at = get_time(row, 11);
+	holding->held_until = get_time(row, 12);
+
+	/* a row that was not written by coupon may lack it */
+	if (holding->order_ref == NULL && strcmp(holding->state, "redeemed") == 0)
+		holding->order_ref = pstrdup("");
+}
+
+/*
+ * Locks and reads a user's issuances of a campaign, or the one with a given
+ * serial (0: all), in the order of nth.  ERROR for an unknown campaign.
+ */
+static Holding *
+lock_holdings(int64 campaign_id, char *user_id, int64 serial, int *count)
+{
+	static CouponStatement campaign = {
+		"SELECT FROM coupon.campaign WHERE campaign_id = $1",
+		1, {INT8OID}
+	};
+	static CouponStatement select = {
+		"SELECT " HOLDING_COLUMNS
+		"  FROM coupon.issuance i"
+		"  JOIN coupon.campaign c ON c.campaign_id = i.campaign_id"
+		"  LEFT JOIN coupon.unit u ON u.campaign_id = i.campaign_id AND u.serial = i.serial"
+		" WHERE i.campaign_id = $1 AND i.user_id = $2 AND ($3 = 0 OR i.serial = $3)"
+		" ORDER BY i.nth FOR UPDATE OF i",
+		3, {INT8OID, TEXTOID, INT8OID}
+	};
+	Datum		values[3];
+	Holding    *holdings;
+
+	values[0] = Int64GetDatum(campaign_id);
+	values[1] = CStringGetTextDatum(user_id);
+	values[2] = Int64GetDatum(serial);
+	*count = coupon_spi_execute(&select, SPI_OK_SELECT, values, NULL);
+	holdings = palloc(Max(*count, 1) * sizeof(Holding));
+	for (int i = 0; i < *count; i++)
+		get_holding(i, &holdings[i]);
+
+	if (*count == 0 && coupon_spi_execute(&campaign, SPI_OK_SELECT, values, NULL) == 0)
+		coupon_campaign_unknown(campaign_id);
+	return holdings;
+}
+
+static void
+append_event(const Holding *holding, const char *type, const char *reason, TimestampTz now)
+{
+	StringInfoData payload;
+
+	initStringInfo(&payload);
+	coupon_payload_begin(&payload);
+	coupon_payload_int64(&payload, "campaign_id", holding->campaign_id);
+	coupon_payload_text(&payload, "user_id", holding->user_id);
+	coupon_payload_int64(&payload, "serial", holding->serial);
+	coupon_payload_text(&payload, "code", holding->code);
+	coupon_payload_json(&payload, "policy", holding->policy);
+	coupon_payload_time(&payload, "issued_at", holding->issued_at);
+	coupon_payload_time(&payload, "expires_at", holding->expires_at);
+	coupon_payload_text(&payload, "order_ref", holding->order_ref);
+	coupon_payload_time(&payload, "redeemed_at", holding->redeemed_at);
+	coupon_payload_text(&payload, "reason", reason);
+	coupon_payload_time(&payload, "at", now);
+	coupon_payload_end(&payload);
+	coupon_outbox_append(holding->topic, holding->user_id, type, payload.data);
+	pfree(payload.data);
+}
+
+static bool
+in_state(const Holding *holding, const char *state)
+{
+	return strcmp(holding->state, state) == 0;
+}
+
+/* Is the usage period over?  Judged now, whether or not the sweeper came by. */
+static bool
+is_expired(const Holding *holding, TimestampTz now)
+{
+	return in_state(holding, "expired") || holding->expires_at <= now;
+}
+
+/* ---- redeeming ---- */
+
+#define REDEEM_NATTS	6
+
+static Datum
+redeem_result(FunctionCallInfo fcinfo, const char *user_id, const char *status,
+			  const Holding *holding)
+{
+	TupleDesc	desc;
+	Datum		values[REDEEM_NATTS] = {0};
+	bool		nulls[REDEEM_NATTS] = {false, false, true, true, true, true};
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE ||
+		desc->natts != REDEEM_NATTS)
+		elog(ERROR, "coupon.redeem_result has an unexpected shape");
+
+	values[0] = CStringGetTextDatum(user_id);
+	values[1] = CStringGetTextDatum(status);
+	if (holding != NULL)
+	{
+		values[2] = Int64GetDatum(holding->serial);
+		nulls[2] = false;
+		/* a code is not shown before it is paid for */
+		nulls[3] = holding->code == NULL || in_state(holding, "held");
+		if (!nulls[3])
+			values[3] = CStringGetTextDatum(holding->code);
+		if (holding->order_ref != NULL)
+			values[4] = CStringGetTextDatum(holding->order_ref);
+		nulls[4] = holding->order_ref == NULL;
+		values[5] = TimestampTzGetDatum(holding->redeemed_at);
+		nulls[5] = holding->redeemed_at == DT_NOEND;
+	}
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
+}
+
+/* The arguments that redeem and redeem_cancel share. */
+typedef struct RedeemCall
+{
+	int64		campaign_id;
+	char	   *user_id;
+	char	   *order_ref;
+	int64		serial;			/* 0: not given */
+} RedeemCall;
+
+static void
+get_redeem_call(FunctionCallInfo fcinfo, RedeemCall *call)
+{
+	coupon_require_argument(fcinfo, 0, "campaign_id");
+	call->campaign_id = PG_GETARG_INT64(0);
+	call->user_id = coupon_get_text(fcinfo, 1, "user_id", 1, COUPON_MAX_NAME);
+	call->order_ref = coupon_get_text(fcinfo, 2, "order_ref", 1, COUPON_MAX_TEXT);
+	call->serial = PG_ARGISNULL(3) ? 0 :
+		coupon_get_int64(fcinfo, 3, "serial", 1, COUPON_MAX_STOCK);
+	coupon_shmem_attach();
+}
+
+static void
+set_redemption(Holding *holding, const char *state, char *order_ref, TimestampTz redeemed_at)
+{
+	static CouponStatement update = {
+		"UPDATE coupon.issuance SET state = $3, order_ref = $4, redeemed_at = $5"
+		" WHERE campaign_id = $1 AND serial = $2",
+		5, {INT8OID, INT8OID, TEXTOID, TEXTOID, TIMESTAMPTZOID}
+	};
+	Datum		values[5] = {0};
+	char		nulls[5] = {' ', ' ', ' ', 'n', 'n'};
+
+	values[0] = Int64GetDatum(holding->campaign_id);
+	values[1] = Int64GetDatum(holding->serial);
+	values[2] = CStringGetTextDatum(state);
+	if (order_ref != NULL)
+	{
+		values[3] = CStringGetTextDatum(order_ref);
+		values[4] = TimestampTzGetDatum(redeemed_at);
+		nulls[3] = nulls[4] = ' ';
+	}
+	coupon_spi_execute(&update, SPI_OK_UPDATE, values, nulls);
+}
+
+/*
+ * Which of a user's issuances a redemption is about, and what is to be said.
+ * *status is NULL if the holding is to be redeemed now.
+ */
+static Holding *
+choose_redeemable(Holding *holdings, int count, const char *order_ref, TimestampTz now,
+				  const char **status)
+{
+	Holding    *usable = NULL;
+	Holding    *redeemed = NULL;
+	Holding    *expired = NULL;
+	Holding    *held = NULL;
+
+	for (int i = 0; i < count; i++)
+	{
+		Holding    *holding = &holdings[i];
+
+		if (in_state(holding, "redeemed"))
+		{
+			if (strcmp(holding->order_ref, order_ref) == 0)
+			{
+				*status = "already_redeemed";
+				return holding;
+			}
+			redeemed = redeemed ? redeemed : holding;
+		}
+		else if (in_state(holding, "held"))
+		{
+			/* not paid for; and what has run out is not his any more */
+			if (holding->held_until > now)
+				held = held ? held : holding;
+		}
+		else if (is_expired(holding, now))
+			expired = expired ? expired : holding;
+		else
+			usable = usable ? usable : holding;
+	}
+
+	*status = usable ? NULL : redeemed ? "already_redeemed" : expired ? "expired" :
+		held ? "held" : "not_issued";
+	return usable ? usable : redeemed ? redeemed : expired ? expired : held;
+}
+
+/*
+ * coupon_redeem(campaign_id, user_id, order_ref, serial)
+ */
+Datum
+coupon_redeem(PG_FUNCTION_ARGS)
+{
+	TimestampTz now;
+	RedeemCall	call;
+	Holding    *holdings;
+	Holding    *chosen;
+	const char *status;
+	int			count;
+	Datum		result;
+	MemoryContext caller = CurrentMemoryContext;
+
+	get_redeem_call(fcinfo, &call);
+
+	coupon_spi_connect();
+	holdings = lock_holdings(call.campaign_id, call.user_id, call.serial, &count);
+	now = GetCurrentTimestamp();	/* the lock may have taken its time */
+	chosen = choose_redeemable(holdings, count, call.order_ref, now, &status);
+	if (status == NULL)
+	{
+		set_redemption(chosen, "redeemed", call.order_ref, now);
+		chosen->order_ref = call.order_ref;
+		chosen->redeemed_at = now;
+		append_event(chosen, COUPON_EVENT_REDEEMED, NULL, now);
+		status = "redeemed";
+	}
+	MemoryContextSwitchTo(caller);
+	result = redeem_result(fcinfo, call.user_id, status, chosen);
+	coupon_spi_finish();
+	return result;
+}
+
+/*
+ * coupon_redeem_cancel(campaign_id, user_id, order_ref, serial)
+ */
+Datum
+coupon_redeem_cancel(PG_FUNCTION_ARGS)
+{
+	TimestampTz now;
+	RedeemCall	call;
+	Holding    *holdings;
+	Holding    *chosen = NULL;
+	const char *status;
+	int			count;
+	Datum		result;
+	MemoryContext caller = CurrentMemoryContext;
+
+	get_redeem_call(fcinfo, &call);
+
+	coupon_spi_connect();
+	holdings = lock_holdings(call.campaign_id, call.user_id, call.serial, &count);
+	now = GetCurrentTimestamp();	/* the lock may have taken its time */
+	status = count > 0 ? "not_redeemed" : "not_issued";
+	for (int i = 0; i < count; i++)
+	{
+		if (!in_state(&holdings[i], "redeemed"))
+			continue;
+		chosen = &holdings[i];
+		status = strcmp(chosen->order_ref, call.order_ref) == 0 ? "cancelled" : "other_order";
+		if (strcmp(status, "cancelled") == 0)
+			break;
+	}
+	if (strcmp(status, "cancelled") == 0)
+	{
+		set_redemption(chosen, "issued", NULL, 0);
+		append_event(chosen, COUPON_EVENT_REDEEM_CANCELLED, NULL, now);
+	}
+	MemoryContextSwitchTo(caller);
+	result = redeem_result(fcinfo, call.user_id, status, chosen);
+	coupon_spi_finish();
+	return result;
+}
+
+/* ---- revoking ---- */
+
+/*
+ * coupon_revoke(campaign_id, user_id, reason, serial)
+ */
+Datum
+coupon_revoke(PG_FUNCTION_ARGS)
+{
+	static CouponStatement delete = {
+		"DELETE FROM coupon.issuance WHERE campaign_id = $1 AND serial = $2",
+		2, {INT8OID, INT8OID}
+	};
+	static CouponStatement forget = {
+		"DELETE FROM coupon.lapsed_hold WHERE campaign_id = $1 AND serial = $2 AND user_id = $3"
+		"   AND refused_ref IS NULL",
+		3, {INT8OID, INT8OID, TEXTOID}
+	};
+	TimestampTz now;
+	int64		campaign_id;
+	char	   *user_id;
+	char	   *reason;
+	int64		serial;
+	Holding    *holdings;
+	Holding    *chosen = NULL;
+	Holding    *held = NULL;
+	Holding    *redeemed = NULL;
+	int			count;
+	Datum		values[3];
+
+	coupon_require_argument(fcinfo, 0, "campaign_id");
+	campaign_id = PG_GETARG_INT64(0);
+	user_id = coupon_get_text(fcinfo, 1, "user_id", 1, COUPON_MAX_NAME);
+	reason = coupon_get_text(fcinfo, 2, "reason", 1, COUPON_MAX_TEXT);
+	serial = PG_ARGISNULL(3) ? 0 : coupon_get_int64(fcinfo, 3, "serial", 1, COUPON_MAX_STOCK);
+	coupon_shmem_attach();
+
+	coupon_spi_connect();
+	holdings = lock_holdings(campaign_id, user_id, serial, &count);
+	now = GetCurrentTimestamp();
+	for (int i = 0; i < count; i++)
+	{
+		Holding    *holding = &holdings[i];
+
+		if (in_state(holding, "redeemed"))
+			redeemed = holding;
+		else if (!in_state(holding, "held"))
+			chosen = holding;
+		else if (holding->held_until > now)
+			held = holding;
+	}
+	if (chosen == NULL)
+		chosen = held;
+	if (chosen == NULL && redeemed != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_COUPON_REDEEMED),
+				 errmsg("cannot revoke a redeemed unit"),
+				 errdetail("Campaign %lld, user \"%s\", serial %lld was redeemed by order \"%s\".",
+						   (long long) campaign_id, user_id,
+						   (long long) redeemed->serial, redeemed->order_ref),
+				 errhint("Cancel the redemption first with coupon_redeem_cancel().")));
+	if (chosen != NULL)
+	{
+		values[0] = Int64GetDatum(campaign_id);
+		values[1] = Int64GetDatum(chosen->serial);
+		values[2] = CStringGetTextDatum(user_id);
+		coupon_spi_execute(&delete, SPI_OK_DELETE, values, NULL);
+		coupon_spi_execute(&forget, SPI_OK_DELETE, values, NULL);
+		append_event(chosen, COUPON_EVENT_REVOKED, reason, now);
+	}
+	coupon_spi_finish();
+	PG_RETURN_BOOL(chosen != NULL);
+}
+
+/*
+ * coupon_issuance_arrived() - row trigger on coupon.issuance
+ *
+ * Somebody else than coupon gave a unit to a user: he is not to be told that
+ * he has none.
+ */
+Datum
+coupon_issuance_arrived(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	HeapTuple	tuple;
+	TupleDesc	desc;
+	bool		isnull;
+	CouponCampaign *campaign;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("coupon.issuance_arrived() must be called as a trigger")));
+	if (!coupon_shmem_available())
+		return PointerGetDatum(NULL);
+
+	tuple = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ?
+		trigger->tg_newtuple : trigger->tg_trigtuple;
+	desc = RelationGetDescr(trigger->tg_relation);
+	campaign = coupon_campaign_enter_known(DatumGetInt64(heap_getattr(tuple, Issuance_campaign_id,
+																	  desc, &isnull)));
+	if (campaign != NULL)
+	{
+		if (DsaPointerIsValid(campaign->stock))
+		{
+			Datum		user_id = heap_getattr(tuple, Issuance_user_id, desc, &isnull);
+
+			Datum		held_until = heap_getattr(tuple, Issuance_held_until, desc, &isnull);
+
+			if (!isnull)
+				coupon_stock_note_hold(coupon_stock_known(campaign), DatumGetTimestampTz(held_until));
+			coupon_filter_add(campaign, PointerGetDatum(PG_DETOAST_DATUM_PACKED(user_id)));
+		}
+		coupon_campaign_leave(campaign);
+	}
+	return PointerGetDatum(NULL);
+}
+
+/*
+ * coupon_issuance_returned() - row trigger on coupon.issuance
+ *
+ * A row is gone, or has another serial: its unit is free when this commits.
+ */
+Datum
+coupon_issuance_returned(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	TupleDesc	desc;
+	bool		isnull;
+	int64		campaign_id;
+	int64		serial;
+	CouponCampaign *campaign;
+	const CouponDefinition *def;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("coupon.issuance_returned() must be called as a trigger")));
+
+	/* without shared memory there is no map that could be wrong */
+	if (!coupon_shmem_available())
+		return PointerGetDatum(NULL);
+
+	desc = RelationGetDescr(trigger->tg_relation);
+	campaign_id = DatumGetInt64(heap_getattr(trigger->tg_trigtuple, Issuance_campaign_id,
+											 desc, &isnull));
+	serial = DatumGetInt64(heap_getattr(trigger->tg_trigtuple, Issuance_serial, desc, &isnull));
+
+	campaign = coupon_campaign_enter(campaign_id, &def);
+	coupon_stock_return(campaign, coupon_stock_open(campaign, def), serial);
+	coupon_campaign_leave(campaign);
+	return PointerGetDatum(NULL);
+}
+
+/* ---- expiring ---- */
+
+int64
+coupon_redeem_expire(int32 max_rows)
+{
+	static CouponStatement update = {
+		"WITH due AS ("
+		"  SELECT d.campaign_id, d.serial FROM coupon.issuance d"
+		"   WHERE d.state = 'issued' AND d.expires_at <= $2"
+		"   ORDER BY d.expires_at LIMIT $1 FOR UPDATE SKIP LOCKED)"
+		" UPDATE coupon.issuance i SET state = 'expired'"
+		"   FROM due"
+		"   JOIN coupon.campaign c ON c.campaign_id = due.campaign_id"
+		"   LEFT JOIN coupon.unit u ON u.campaign_id = due.campaign_id AND u.serial = due.serial"
+		"  WHERE i.campaign_id = due.campaign_id AND i.serial = due.serial"
+		" RETURNING " HOLDING_COLUMNS,
+		2, {INT4OID, TIMESTAMPTZOID}
+	};
+	TimestampTz now = GetCurrentTimestamp();
+	Datum		values[2];
+	uint64		count;
+
+	values[0] = Int32GetDatum(max_rows);
+	values[1] = TimestampTzGetDatum(now);
+
+	coupon_spi_connect();
+	count = coupon_spi_execute(&update, SPI_OK_UPDATE_RETURNING, values, NULL);
+	for (uint64 row = 0; row < count; row++)
+	{
+		Holding		holding;
+
+		get_holding(row, &holding);
+		append_event(&holding, COUPON_EVENT_EXPIRED, NULL, now);
+	}
+	coupon_spi_finish();
+	return count;
+}
+
+/*
+ * coupon_expire(max_rows)
+ */
+Datum
+coupon_expire(PG_FUNCTION_ARGS)
+{
+	int32		max_rows = coupon_get_int32(fcinfo, 0, "max_rows", 1, 1000000);
+
+	coupon_shmem_attach();
+	PG_RETURN_INT64(coupon_redeem_expire(max_rows));
+}

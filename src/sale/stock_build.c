@@ -1,0 +1,392 @@
+/*
+ * stock_build.c
+ *	  Making stock maps: from coupon.shard the ranges, from the index the bits.
+ *
+ * A shard is read from the index with a dirty snapshot: rows of running
+ * transactions count as taken.  Nobody takes from a shard that is being built,
+ * so all that can change meanwhile is that a deleted row's unit returns; that
+ * marks the shard stale, and the builder reads again.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/relscan.h"
+#include "access/stratnum.h"
+#include "access/tableam.h"
+#include "access/visibilitymap.h"
+#include "executor/tuptable.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/shmem.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "base/catalog.h"
+#include "base/intent.h"
+#include "sale/stock_map.h"
+
+/* ---- intents ---- */
+
+/* A shard being built: somebody else may. */
+static void
+resolve_build(CouponIntent *intent, bool committed)
+{
+	pg_atomic_write_u32(&intent->shard->state, 0);
+	wake_waiters(stock_of(intent->campaign));
+}
+
+/* A shard being compared with the index. */
+static void
+resolve_check(CouponIntent *intent, bool committed)
+{
+	pg_atomic_fetch_and_u32(&intent->shard->state, ~SHARD_CHECKING);
+}
+
+static void
+free_bits(CouponShard *shard)
+{
+	if (DsaPointerIsValid(shard->bits))
+		dsa_free(coupon_area, shard->bits);
+	shard->bits = InvalidDsaPointer;
+}
+
+/* Shards that nobody else knows of yet: gone with the transaction's shards. */
+static void
+resolve_growth(CouponIntent *intent, bool committed)
+{
+	if (!committed)
+	{
+		CouponStock *stock = stock_of(intent->campaign);
+		uint32		nshards = count_shards(stock);
+
+		pg_atomic_write_u32(&stock->nshards, intent->number);
+		for (uint32 i = intent->number; i < nshards; i++)
+			free_bits(get_shard(stock, i));
+	}
+	coupon_slot_unpin(intent->campaign);
+}
+
+/* ---- making and growing a map ---- */
+
+typedef struct ShardRow
+{
+	int64		first_serial;
+	int64		last_serial;
+} ShardRow;
+
+/* Reads the rows of shards first..last - 1. */
+static ShardRow *
+read_shard_rows(int64 campaign_id, uint32 first, uint32 last)
+{
+	const CouponCatalog *catalog = coupon_catalog();
+	ShardRow   *rows = palloc((last - first) * sizeof(ShardRow));
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	uint32		nread = 0;
+	ScanKeyData keys[2];
+	CouponScan	scan;
+	bool		isnull;
+
+	coupon_key_int64(&keys[0], 1, BTEqualStrategyNumber, campaign_id);
+	coupon_key_int32(&keys[1], 2, BTGreaterEqualStrategyNumber, first);
+	coupon_scan_begin(&scan, catalog->shard, catalog->shard_pkey, snapshot, keys, 2, false);
+	while (first + nread < last && coupon_scan_next(&scan, ForwardScanDirection))
+	{
+		ShardRow   *row = &rows[nread];
+
+		row->first_serial = DatumGetInt64(slot_getattr(scan.slot, Shard_first_serial, &isnull));
+		row->last_serial = DatumGetInt64(slot_getattr(scan.slot, Shard_last_serial, &isnull));
+		if (DatumGetInt32(slot_getattr(scan.slot, Shard_number, &isnull)) != (int32) (first + nread) ||
+			row->last_serial < row->first_serial ||
+			row->last_serial - row->first_serial >= COUPON_MAX_STOCK)
+			break;
+		nread++;
+	}
+	coupon_scan_end(&scan);
+	UnregisterSnapshot(snapshot);
+
+	if (first + nread < last)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("shards of campaign %lld are damaged", (long long) campaign_id),
+				 errdetail("Expected %u shards without gaps, found %u.", last, first + nread),
+				 errhint("Compare with SELECT * FROM coupon_verify(%lld).", (long long) campaign_id)));
+	return rows;
+}
+
+static dsa_pointer
+make_stock(uint32 base)
+{
+	dsa_pointer pointer = coupon_area_allocate(sizeof(CouponStock));
+	CouponStock *stock = dsa_get_address(coupon_area, pointer);
+
+	pg_atomic_init_u64(&stock->supply, 0);
+	pg_atomic_init_u64(&stock->sold_out_at, NEVER_SOLD_OUT);
+	pg_atomic_init_u64(&stock->lapse_at, (uint64) DT_NOBEGIN);
+	pg_atomic_init_u32(&stock->nshards, 0);
+	pg_atomic_init_u32(&stock->built, 0);
+	pg_atomic_init_u32(&stock->filter_state, 0);
+	ConditionVariableInit(&stock->changed);
+	stock->base = Max(base, 1);
+	return pointer;
+}
+
+/* Installs a pointer if nobody has yet; frees it otherwise. */
+static void
+install(CouponCampaign *campaign, dsa_pointer *place, dsa_pointer pointer)
+{
+	LWLock	   *lock = campaign->partition;
+
+	LWLockAcquire(lock, LW_EXCLUSIVE);
+	if (!DsaPointerIsValid(*place))
+	{
+		*place = pointer;
+		pointer = InvalidDsaPointer;
+	}
+	LWLockRelease(lock);
+	if (DsaPointerIsValid(pointer))
+		dsa_free(coupon_area, pointer);
+}
+
+/* Makes the map know the shards that the definition knows. */
+static void
+grow_stock(CouponCampaign *campaign, CouponStock *stock, const CouponDefinition *def)
+{
+	uint32		first = count_shards(stock);
+	uint32		last = def->nshards;
+	ShardRow   *rows = read_shard_rows(def->campaign_id, first, last);
+	LWLock	   *lock = campaign->partition;
+
+	for (int segment = 0; segment < MAX_SEGMENTS; segment++)
+	{
+		uint32		start = segment == 0 ? 0 : stock->base << (segment - 1);
+		uint32		room = segment == 0 ? stock->base : start;
+
+		if (start >= last)
+			break;
+		if (!DsaPointerIsValid(stock->segments[segment]))
+			install(campaign, &stock->segments[segment],
+					coupon_area_allocate(mul_size(room, SHARD_STRIDE)));
+	}
+
+	/* what only this transaction knows must go when it aborts */
+	coupon_intent_reserve(1);
+
+	LWLockAcquire(lock, LW_EXCLUSIVE);
+	if (count_shards(stock) == first)
+	{
+		for (uint32 i = first; i < last; i++)
+		{
+			CouponShard *shard = get_shard(stock, i);
+
+			shard->first_serial = rows[i - first].first_serial;
+			shard->units = rows[i - first].last_serial - rows[i - first].first_serial + 1;
+			shard->number = i;
+			pg_atomic_init_u32(&shard->state, 0);
+			pg_atomic_init_u32(&shard->free, 0);
+			pg_atomic_init_u32(&shard->in_flight, 0);
+			pg_atomic_init_u32(&shard->cursor, 0);
+			pg_atomic_init_u32(&shard->unchecked, 1);
+		}
+		pg_write_barrier();
+		pg_atomic_write_u32(&stock->nshards, last);
+		pg_atomic_fetch_add_u64(&stock->supply, 1);
+		if (def->created)
+		{
+			pg_atomic_fetch_add_u32(&campaign->pins, 1);
+			coupon_intent_push(resolve_growth, campaign, NULL, first);
+		}
+	}
+	LWLockRelease(lock);
+	pfree(rows);
+}
+
+CouponStock *
+coupon_stock_open(CouponCampaign *campaign, const CouponDefinition *def)
+{
+	CouponStock *stock;
+
+	if (!DsaPointerIsValid(campaign->stock))
+		install(campaign, &campaign->stock, make_stock(def->nshards));
+	stock = stock_of(campaign);
+	while (count_shards(stock) < (uint32) def->nshards)
+		grow_stock(campaign, stock, def);
+	return stock;
+}
+
+void
+coupon_stock_free(dsa_pointer pointer)
+{
+	CouponStock *stock = dsa_get_address(coupon_area, pointer);
+	uint32		nshards = count_shards(stock);
+
+	for (uint32 i = 0; i < nshards; i++)
+		free_bits(get_shard(stock, i));
+	for (int segment = 0; segment < MAX_SEGMENTS; segment++)
+	{
+		if (DsaPointerIsValid(stock->segments[segment]))
+			dsa_free(coupon_area, stock->segments[segment]);
+	}
+	if (DsaPointerIsValid(stock->filter))
+		dsa_free(coupon_area, stock->filter);
+	dsa_free(coupon_area, pointer);
+}
+
+/* ---- reading the index ---- */
+
+/*
+ * Sets the bits of the serials of a shard that have a live or undecided row;
+ * returns the number of serials with nothing but a row that a running
+ * transaction has inserted.  (A row being updated has an older version that
+ * is decided, and one being deleted is in flight in the map.)  Pages that the visibility map calls all-visible are not looked at.
+ */
+static int
+read_index(int64 campaign_id, CouponShard *shard, uint64 *bits)
+{
+	const CouponCatalog *catalog = coupon_catalog();
+	SnapshotData dirty;
+	ScanKeyData keys[3];
+	CouponScan	scan;
+	ItemPointer tid;
+	Buffer		vmbuffer = InvalidBuffer;
+	int64		last_serial = 0;
+	bool		last_undecided = false;
+	int			undecided = 0;
+
+	memset(bits, 0, count_words(shard) * sizeof(uint64));
+
+	InitDirtySnapshot(dirty);
+	coupon_key_int64(&keys[0], 1, BTEqualStrategyNumber, campaign_id);
+	coupon_key_int64(&keys[1], 2, BTGreaterEqualStrategyNumber, shard->first_serial);
+	coupon_key_int64(&keys[2], 2, BTLessEqualStrategyNumber,
+					 shard->first_serial + shard->units - 1);
+	coupon_scan_begin(&scan, catalog->issuance, catalog->issuance_serial_key,
+					  &dirty, keys, 3, true);
+
+	while ((tid = index_getnext_tid(scan.scan, ForwardScanDirection)) != NULL)
+	{
+		bool		isnull;
+		bool		is_undecided = false;
+		int64		serial;
+		int64		bit;
+
+		CHECK_FOR_INTERRUPTS();
+
+		if (!VM_ALL_VISIBLE(scan.heap, ItemPointerGetBlockNumber(tid), &vmbuffer))
+		{
+			if (!index_fetch_heap(scan.scan, scan.slot))
+				continue;
+			ExecClearTuple(scan.slot);
+			is_undecided = TransactionIdIsValid(dirty.xmin);
+		}
+		serial = DatumGetInt64(index_getattr(scan.scan->xs_itup, 2,
+											 scan.scan->xs_itupdesc, &isnull));
+		bit = serial - shard->first_serial;
+		bits[bit / 64] |= UINT64CONST(1) << (bit % 64);
+
+		/* versions of one serial are neighbours */
+		if (serial != last_serial)
+			undecided += is_undecided;
+		else if (last_undecided && !is_undecided)
+			undecided--;
+		last_undecided = is_undecided && (serial != last_serial || last_undecided);
+		last_serial = serial;
+	}
+
+	if (BufferIsValid(vmbuffer))
+		ReleaseBuffer(vmbuffer);
+	coupon_scan_end(&scan);
+
+	/* what lies beyond the last unit is never free */
+	if (shard->units % 64 != 0)
+		bits[count_words(shard) - 1] |= PG_UINT64_MAX << (shard->units % 64);
+	return undecided;
+}
+
+void
+coupon_stock_build_shard(CouponCampaign *campaign, CouponStock *stock, CouponShard *shard)
+{
+	int			nwords = count_words(shard);
+	uint64	   *bits = palloc(nwords * sizeof(uint64));
+	uint32		state = 0;
+	uint32		free;
+
+	coupon_intent_reserve(1);
+	if (!pg_atomic_compare_exchange_u32(&shard->state, &state, SHARD_BUILDING))
+	{
+		pfree(bits);
+		return;
+	}
+	coupon_intent_push(resolve_build, campaign, shard, 0);
+
+	if (!DsaPointerIsValid(shard->bits))
+		shard->bits = coupon_area_allocate(nwords * sizeof(uint64));
+
+	do
+	{
+		pg_atomic_write_u32(&shard->state, SHARD_BUILDING);
+		(void) read_index(campaign->key.campaign_id, shard, bits);
+
+		free = nwords * 64;
+		for (int i = 0; i < nwords; i++)
+		{
+			pg_atomic_init_u64(&get_words(shard)[i], bits[i]);
+			free -= pg_popcount64(bits[i]);
+		}
+		pg_atomic_write_u32(&shard->free, free);
+		pg_atomic_write_u32(&shard->unchecked, 1);
+		state = SHARD_BUILDING;
+	} while (!pg_atomic_compare_exchange_u32(&shard->state, &state, SHARD_READY));
+
+	coupon_intent_forget(coupon_intent_find(resolve_build, campaign, shard, 0));
+	pg_atomic_write_u32(&stock->built, shard->number);
+	pg_atomic_fetch_add_u64(&stock->supply, 1);
+	wake_waiters(stock);
+	pfree(bits);
+}
+
+int
+coupon_stock_recheck_shard(CouponCampaign *campaign, CouponStock *stock, CouponShard *shard)
+{
+	int			nwords = count_words(shard);
+	uint64	   *bits = palloc(nwords * sizeof(uint64));
+	uint64		supply = pg_atomic_read_u64(&stock->supply);
+	uint32		state = SHARD_READY;
+	int			undecided;
+
+	coupon_intent_reserve(1);
+	if (!pg_atomic_compare_exchange_u32(&shard->state, &state, SHARD_READY | SHARD_CHECKING))
+	{
+		pfree(bits);
+		return 1;				/* another session is at it: not settled yet */
+	}
+	coupon_intent_push(resolve_check, campaign, shard, 0);
+
+	undecided = read_index(campaign->key.campaign_id, shard, bits);
+
+	/* a unit that came back meanwhile makes the comparison void */
+	if (pg_atomic_read_u64(&stock->supply) == supply &&
+		pg_atomic_read_u32(&shard->in_flight) == 0)
+	{
+		if (undecided == 0)
+			pg_atomic_write_u32(&shard->unchecked, 0);
+		for (int i = 0; i < nwords; i++)
+		{
+			uint64		wrong = pg_atomic_read_u64(&get_words(shard)[i]) & ~bits[i];
+
+			while (wrong != 0)
+			{
+				int			bit = pg_rightmost_one_pos64(wrong);
+
+				wrong &= wrong - 1;
+				clear_bit(stock, shard, i * 64 + bit);
+			}
+		}
+	}
+
+	coupon_intent_finish(coupon_intent_find(resolve_check, campaign, shard, 0), true);
+	if (pg_atomic_read_u64(&stock->supply) != supply)
+		wake_waiters(stock);
+	pfree(bits);
+	return undecided;
+}
+

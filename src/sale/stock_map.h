@@ -1,0 +1,159 @@
+/*
+ * stock_map.h
+ *	  How a stock map lies in memory: for stock.c, stock_build.c and user_filter.c.
+ */
+#ifndef COUPON_STOCK_MAP_H
+#define COUPON_STOCK_MAP_H
+
+#include "port/pg_bitutils.h"
+#include "storage/condition_variable.h"
+#include "storage/proclist.h"
+
+#include "base/shmem.h"
+#include "sale/stock.h"
+
+/* states of a shard, bits */
+#define SHARD_BUILDING	1		/* a session reads the index for it */
+#define SHARD_STALE		2		/* a unit returned meanwhile: read again */
+#define SHARD_READY		4		/* its bits can be used */
+#define SHARD_CHECKING	8		/* ready; a session compares it with the index */
+
+struct CouponShard
+{
+	int64		first_serial;	/* constant */
+	int32		units;			/* constant */
+	int32		number;			/* constant */
+	dsa_pointer bits;			/* written by the builder, constant when ready */
+	pg_atomic_uint32 state;
+	pg_atomic_uint32 free;
+	pg_atomic_uint32 in_flight; /* units taken or being returned, undecided */
+	pg_atomic_uint32 cursor;	/* word in which a free unit was last found */
+	pg_atomic_uint32 unchecked; /* 1: not compared with the index since it mattered */
+};
+
+#define CACHE_LINE	64
+#define SHARD_STRIDE	TYPEALIGN(CACHE_LINE, sizeof(CouponShard))
+
+/*
+ * Shards are never moved, since sessions keep pointers to them: the first
+ * segment holds those that were there at first, each further one as many as
+ * all before it together.
+ */
+#define MAX_SEGMENTS	24
+
+struct CouponStock
+{
+	pg_atomic_uint64 supply;	/* raised whenever units become free */
+	pg_atomic_uint64 sold_out_at;	/* supply at which all was gone */
+	pg_atomic_uint64 lapse_at;	/* a time; no hold runs out before */
+	pg_atomic_uint32 nshards;
+	pg_atomic_uint32 built;		/* the shard built last */
+	ConditionVariable changed;
+	uint32		base;			/* shards in the first segment, constant */
+	pg_atomic_uint32 filter_state;	/* user_filter.c */
+	uint32		filter_words;	/* partition lock; constant once set */
+	dsa_pointer filter;			/* partition lock; constant once set */
+	dsa_pointer segments[MAX_SEGMENTS]; /* partition lock; constant once set */
+};
+
+#define NEVER_SOLD_OUT	PG_UINT64_MAX
+
+static inline CouponShard *
+get_shard(CouponStock *stock, uint32 number)
+{
+	uint32		segment = 0;
+	uint32		start = 0;
+
+	if (number >= stock->base)
+	{
+		segment = pg_leftmost_one_pos32(number / stock->base) + 1;
+		start = stock->base << (segment - 1);
+	}
+	return (CouponShard *)
+		((char *) dsa_get_address(coupon_area, stock->segments[segment]) +
+		 (number - start) * SHARD_STRIDE);
+}
+
+static inline pg_atomic_uint64 *
+get_words(CouponShard *shard)
+{
+	return dsa_get_address(coupon_area, shard->bits);
+}
+
+static inline int
+count_words(CouponShard *shard)
+{
+	return (shard->units + 63) / 64;
+}
+
+static inline uint32
+count_shards(CouponStock *stock)
+{
+	uint32		nshards = pg_atomic_read_u32(&stock->nshards);
+
+	pg_read_barrier();			/* pairs with grow_stock */
+	return nshards;
+}
+
+static inline bool
+is_ready(CouponShard *shard)
+{
+	bool		ready = (pg_atomic_read_u32(&shard->state) & SHARD_READY) != 0;
+
+	pg_read_barrier();			/* the bits are read after the state */
+	return ready;
+}
+
+static inline CouponStock *
+stock_of(CouponCampaign *campaign)
+{
+	return dsa_get_address(coupon_area, campaign->stock);
+}
+
+/* An unlocked look: who goes to sleep looks at the stock again after joining. */
+static inline bool
+has_waiters(CouponStock *stock)
+{
+	pg_memory_barrier();
+	return !proclist_is_empty(&stock->changed.wakeup);
+}
+
+static inline void
+wake_waiters(CouponStock *stock)
+{
+	if (has_waiters(stock))
+		ConditionVariableBroadcast(&stock->changed);
+}
+
+/* Makes a unit free.  Tolerates that it is free already. */
+static inline void
+clear_bit(CouponStock *stock, CouponShard *shard, uint32 bit)
+{
+	uint64		mask = UINT64CONST(1) << (bit % 64);
+	uint64		old = pg_atomic_fetch_and_u64(&get_words(shard)[bit / 64], ~mask);
+
+	if (old & mask)
+		pg_atomic_fetch_add_u32(&shard->free, 1);
+	pg_atomic_fetch_add_u64(&stock->supply, 1);
+}
+
+/* ---- stock.c ---- */
+
+/* Sold out, and nothing in flight: no row can be on its way. */
+extern bool coupon_stock_settled(CouponCampaign *campaign, CouponStock *stock);
+
+/* ---- stock_build.c ---- */
+
+/* Builds a shard from the index, unless another session is at it. */
+extern void coupon_stock_build_shard(CouponCampaign *campaign, CouponStock *stock,
+									 CouponShard *shard);
+
+/*
+ * Compares a shard in which nothing is free or in flight with the index, and
+ * frees the units that have no row.  Returns the number of undecided rows:
+ * those of transactions that did not come through this map.
+ */
+extern int	coupon_stock_recheck_shard(CouponCampaign *campaign, CouponStock *stock,
+									   CouponShard *shard);
+
+#endif							/* COUPON_STOCK_MAP_H */

@@ -1,0 +1,182 @@
+/*
+ * user_filter.c
+ *	  Who can have no unit of a campaign: a Bloom filter of its users.
+ *
+ * After sell-out most callers have nothing, and to tell them so from the index
+ * costs more than all else in the answer.  So the users who have a unit are
+ * entered into a filter once the campaign is sold out; whom it excludes needs
+ * no look-up, whom it does not is looked up as before.  A filter is a hint
+ * that may only err on one side: it must know everybody who has a row.
+ *
+ * Concurrency.  A session adds its user after it has taken a unit and before
+ * it inserts the row, if it finds a filter there, complete or not.  Who builds
+ * one announces it first and then makes sure that the campaign is sold out
+ * and nothing is in flight: so all earlier takers are done, and the index
+ * shows their rows, and all later ones see the announcement.  Users are never
+ * removed; an abort or a revocation costs a look-up.
+ */
+#include "postgres.h"
+
+#include "access/stratnum.h"
+#include "common/hashfn.h"
+#include "executor/tuptable.h"
+#include "miscadmin.h"
+#include "utils/snapmgr.h"
+
+#include "base/catalog.h"
+#include "base/guc.h"
+#include "base/intent.h"
+#include "sale/stock_map.h"
+#include "sale/user_filter.h"
+
+#define BITS_PER_UNIT	16			/* with two bits a user: 1.4 % found in vain */
+#define WORTH_A_BUILD	8			/* rows to be read for each refusal so far */
+#define MAX_SHARE		8			/* of coupon.stock_map_memory, as its inverse */
+
+/* states */
+#define FILTER_NONE		0
+#define FILTER_BUILDING	1
+#define FILTER_COMPLETE	2
+
+/* The two bits of a user, as masks of words. */
+typedef struct FilterBits
+{
+	uint32		word[2];
+	uint64		mask[2];
+} FilterBits;
+
+static FilterBits
+find_bits(CouponStock *stock, int64 campaign_id, Datum user_id)
+{
+	text	   *user = (text *) DatumGetPointer(user_id);
+	uint64		hash = hash_bytes_extended((const unsigned char *) VARDATA_ANY(user),
+										   VARSIZE_ANY_EXHDR(user), campaign_id);
+	FilterBits	bits;
+
+	for (int i = 0; i < 2; i++)
+	{
+		uint32		half = i == 0 ? (uint32) hash : (uint32) (hash >> 32);
+
+		bits.word[i] = (half >> 6) % stock->filter_words;
+		bits.mask[i] = UINT64CONST(1) << (half & 63);
+	}
+	return bits;
+}
+
+static inline pg_atomic_uint64 *
+filter_words(CouponStock *stock)
+{
+	return dsa_get_address(coupon_area, stock->filter);
+}
+
+static void
+add_user(CouponStock *stock, int64 campaign_id, Datum user_id)
+{
+	FilterBits	bits = find_bits(stock, campaign_id, user_id);
+	pg_atomic_uint64 *words = filter_words(stock);
+
+	for (int i = 0; i < 2; i++)
+	{
+		if (!(pg_atomic_read_u64(&words[bits.word[i]]) & bits.mask[i]))
+			pg_atomic_fetch_or_u64(&words[bits.word[i]], bits.mask[i]);
+	}
+}
+
+bool
+coupon_filter_excludes(CouponCampaign *campaign, Datum user_id)
+{
+	CouponStock *stock;
+	FilterBits	bits;
+	pg_atomic_uint64 *words;
+
+	if (!DsaPointerIsValid(campaign->stock))
+		return false;
+	stock = stock_of(campaign);
+	if (pg_atomic_read_u32(&stock->filter_state) != FILTER_COMPLETE)
+		return false;
+	pg_read_barrier();
+	bits = find_bits(stock, campaign->key.campaign_id, user_id);
+	words = filter_words(stock);
+	return (pg_atomic_read_u64(&words[bits.word[0]]) & bits.mask[0]) == 0 ||
+		(pg_atomic_read_u64(&words[bits.word[1]]) & bits.mask[1]) == 0;
+}
+
+void
+coupon_filter_add(CouponCampaign *campaign, Datum user_id)
+{
+	CouponStock *stock = stock_of(campaign);
+
+	pg_memory_barrier();		/* the unit was taken before this look */
+	if (pg_atomic_read_u32(&stock->filter_state) != FILTER_NONE)
+		add_user(stock, campaign->key.campaign_id, user_id);
+}
+
+/* The intent of a builder: somebody else may try again. */
+static void
+resolve_filter(CouponIntent *intent, bool committed)
+{
+	pg_atomic_write_u32(&stock_of(intent->campaign)->filter_state, FILTER_NONE);
+}
+
+/* Enters everybody whom the index shows, also those of running transactions. */
+static void
+add_all_users(CouponStock *stock, int64 campaign_id)
+{
+	const CouponCatalog *catalog = coupon_catalog();
+	SnapshotData dirty;
+	ScanKeyData key;
+	CouponScan	scan;
+	bool		isnull;
+
+	InitDirtySnapshot(dirty);
+	coupon_key_int64(&key, 1, BTEqualStrategyNumber, campaign_id);
+	coupon_scan_begin(&scan, catalog->issuance, catalog->issuance_user_key, &dirty, &key, 1, false);
+	while (coupon_scan_next(&scan, ForwardScanDirection))
+		add_user(stock, campaign_id, slot_getattr(scan.slot, Issuance_user_id, &isnull));
+	coupon_scan_end(&scan);
+}
+
+void
+coupon_filter_consider(CouponCampaign *campaign, const CouponDefinition *def)
+{
+	CouponStock *stock = stock_of(campaign);
+	Size		size = TYPEALIGN(64, def->stock * BITS_PER_UNIT) / 8;
+	uint32		state = FILTER_NONE;
+
+	if (pg_atomic_read_u32(&stock->filter_state) != FILTER_NONE || def->created ||
+		pg_atomic_read_u64(&campaign->answers[COUPON_SOLD_OUT]) * WORTH_A_BUILD < (uint64) def->stock ||
+		size == 0 || size > (Size) coupon_stock_map_memory * 1024 / MAX_SHARE)
+		return;
+
+	/* memory first: it stays with the map, whatever becomes of the attempt */
+	if (!DsaPointerIsValid(stock->filter))
+	{
+		dsa_pointer memory = coupon_area_allocate(size);
+
+		LWLockAcquire(campaign->partition, LW_EXCLUSIVE);
+		if (!DsaPointerIsValid(stock->filter))
+		{
+			stock->filter_words = size / sizeof(uint64);
+			stock->filter = memory;
+			memory = InvalidDsaPointer;
+		}
+		LWLockRelease(campaign->partition);
+		if (DsaPointerIsValid(memory))
+			dsa_free(coupon_area, memory);
+	}
+
+	coupon_intent_reserve(1);
+	if (!pg_atomic_compare_exchange_u32(&stock->filter_state, &state, FILTER_BUILDING))
+		return;
+	coupon_intent_push(resolve_filter, campaign, NULL, 0);
+
+	if (coupon_stock_settled(campaign, stock))
+	{
+		add_all_users(stock, campaign->key.campaign_id);
+		coupon_intent_forget(coupon_intent_find(resolve_filter, campaign, NULL, 0));
+		pg_write_barrier();
+		pg_atomic_write_u32(&stock->filter_state, FILTER_COMPLETE);
+	}
+	else
+		coupon_intent_finish(coupon_intent_find(resolve_filter, campaign, NULL, 0), false);
+}
