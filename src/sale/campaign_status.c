@@ -15,7 +15,7 @@
 
 #include "base/arguments.h"
 #include "sale/campaign.h"
-#include "sale/lapse.h"
+#include "sale/sweep.h"
 #include "sale/stock.h"
 
 #define STATUS_NATTS	(5 + COUPON_COUNTED_STATUSES)
@@ -47,7 +47,7 @@ coupon_status(PG_FUNCTION_ARGS)
 	campaign = coupon_campaign_enter(PG_GETARG_INT64(0), &def);
 	coupon_stock_sum(campaign, coupon_stock_open(campaign, def), &sum);
 
-	coupon_lapse_count(def, &held, &lapsed);
+	coupon_sweep_count(def, &held, &lapsed);
 
 	/* what is in flight may be counted as held, too */
 	gone = sum.units - sum.free - sum.in_flight;

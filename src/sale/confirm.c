@@ -139,7 +139,7 @@ try_confirm(CouponHold *hold, CouponWish *wish)
 			coupon_issuance_row_wait(seats);
 			continue;
 		}
-		hold->memory = coupon_lapse_recall(seats, wish->serial, user_id, hold->confirm_ref);
+		hold->memory = coupon_late_payment_recall(seats, wish->serial, user_id, hold->confirm_ref);
 		if (mine && (state == COUPON_UNIT_ISSUED || hold->memory != COUPON_MEMORY_REFUSED))
 		{
 			if (confirm_own(hold, wish))
@@ -163,7 +163,7 @@ refuse(CouponHold *hold, CouponWish *wish, const char *reason)
 		return;
 	PreventCommandIfReadOnly("coupon_confirm()");
 	append_event(hold, wish, reason);
-	coupon_lapse_refuse(&hold->seats, wish->serial, (text *) DatumGetPointer(hold->user_id),
+	coupon_late_payment_refuse(&hold->seats, wish->serial, (text *) DatumGetPointer(hold->user_id),
 						hold->confirm_ref);
 }
 
@@ -204,7 +204,7 @@ coupon_confirm(PG_FUNCTION_ARGS)
 			append_event(&hold, &wish, NULL);
 			/* an old payment must not find it again after a revocation */
 			if (hold.memory == COUPON_MEMORY_LAPSED)
-				coupon_lapse_forget(&hold.seats, wish.serial, user_id);
+				coupon_late_payment_forget(&hold.seats, wish.serial, user_id);
 			break;
 		case COUPON_HOLD_LOST:
 			refuse(&hold, &wish, "lost");
@@ -266,8 +266,8 @@ coupon_release(PG_FUNCTION_ARGS)
 		if (!coupon_issuance_row_remove(seats, COUPON_WAIT))
 			continue;
 		coupon_stock_return(hold.campaign, hold.stock, serial);
-		coupon_lapse_append_event(seats, COUPON_EVENT_HOLD_RELEASED, now);
-		coupon_lapse_forget(seats, serial, user_id);
+		coupon_sweep_append_event(seats, COUPON_EVENT_HOLD_RELEASED, now);
+		coupon_late_payment_forget(seats, serial, user_id);
 		released = true;
 		break;
 	}

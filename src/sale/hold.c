@@ -266,7 +266,7 @@ coupon_hold_inherit(CouponHold *hold, CouponWish *wish, TimestampTz now)
 		return false;
 	coupon_stock_inherit(hold->campaign, hold->stock, COUPON_TO_HOLD, wish->serial, &wish->unit);
 	wish->taken = wish->lapsed = true;
-	coupon_lapse_record(&hold->seats, now);
+	coupon_sweep_record(&hold->seats, now);
 	return true;
 }
 
@@ -316,7 +316,7 @@ lock_and_number(CouponHold *hold, int npending, int32 *nths, CouponHoldStatus *w
 
 		/* what has run out is none of his any more */
 		if (lapsed != 0 &&
-			coupon_lapse_serial(hold->campaign, hold->def, hold->store, lapsed))
+			coupon_sweep_serial(hold->campaign, hold->def, hold->store, lapsed))
 			continue;
 		*why = undecided || lapsed != 0 ? COUPON_HOLD_BUSY : COUPON_HOLD_LIMIT_REACHED;
 		return false;
@@ -539,7 +539,7 @@ try_any(CouponHold *hold, CouponWish *wish)
 							  &wish->unit, &why);
 	if (taken == 0 && coupon_stock_may_lapse(hold->campaign, GetCurrentTimestamp()))
 	{
-		taken = coupon_lapse_take(hold->campaign, hold->def, hold->store, COUPON_TO_HOLD, 1,
+		taken = coupon_sweep_take(hold->campaign, hold->def, hold->store, COUPON_TO_HOLD, 1,
 								  &wish->unit);
 		wish->lapsed = taken > 0;
 	}

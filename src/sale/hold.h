@@ -8,7 +8,8 @@
 #include "access/htup.h"
 #include "fmgr.h"
 
-#include "sale/lapse.h"
+#include "sale/late_payment.h"
+#include "sale/sweep.h"
 
 #define COUPON_MAX_HELD_TOGETHER	COUPON_MAX_PER_USER_LIMIT
 

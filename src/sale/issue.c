@@ -38,7 +38,7 @@
 #include "outbox/outbox.h"
 #include "outbox/payload.h"
 #include "sale/issue.h"
-#include "sale/lapse.h"
+#include "sale/sweep.h"
 #include "sale/user_filter.h"
 
 #define palloc_huge_array(type, n) \
@@ -152,7 +152,7 @@ look_up_user(Batch *batch, Datum user_id, CouponWait wait, CouponIssuance *found
 		if (batch->store == NULL)
 			return COUPON_USER_MAY_HAVE;
 		PreventCommandIfReadOnly("coupon_issue()");
-		if (!coupon_lapse_serial(batch->campaign, batch->def, batch->store, found->serial))
+		if (!coupon_sweep_serial(batch->campaign, batch->def, batch->store, found->serial))
 			return COUPON_USER_LOCKED;
 	}
 }
@@ -250,7 +250,7 @@ deal_units(Batch *batch, int ncandidates)
 		ndealt += coupon_stock_take(batch->campaign, stock, COUPON_TO_ISSUE, ncandidates - ndealt,
 									wait_ms, batch->dealt + ndealt, &why);
 	if (ndealt < ncandidates && coupon_stock_may_lapse(batch->campaign, GetCurrentTimestamp()))
-		ndealt += coupon_lapse_take(batch->campaign, batch->def, batch->store, COUPON_TO_ISSUE,
+		ndealt += coupon_sweep_take(batch->campaign, batch->def, batch->store, COUPON_TO_ISSUE,
 									ncandidates - ndealt, batch->dealt + ndealt);
 	for (int item = 0; item < batch->nitems; item++)
 	{

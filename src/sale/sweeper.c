@@ -11,8 +11,9 @@
 
 #include "base/guc.h"
 #include "base/worker.h"
-#include "sale/lapse.h"
+#include "sale/late_payment.h"
 #include "sale/redeem.h"
+#include "sale/sweep.h"
 
 #define SWEEP_ROWS		1000
 #define CLEAN_MS		60000	/* between two looks for what may be forgotten */
@@ -28,12 +29,12 @@ sweep(void)
 	int64		lapsed;
 	int64		expired;
 
-	lapsed = coupon_lapse_sweep(SWEEP_ROWS, &next_lapse);
+	lapsed = coupon_sweep_holds(SWEEP_ROWS, &next_lapse);
 	expired = coupon_redeem_expire(SWEEP_ROWS);
 	if (now < cleaned_at || TimestampDifferenceExceeds(cleaned_at, now, CLEAN_MS))
 	{
 		/* as long as there is more of it, with every cycle */
-		if (coupon_lapse_clean(SWEEP_ROWS) < SWEEP_ROWS)
+		if (coupon_late_payment_clean(SWEEP_ROWS) < SWEEP_ROWS)
 			cleaned_at = now;
 	}
 	return expired == SWEEP_ROWS || (lapsed > 0 && next_lapse <= now);

@@ -1,39 +1,28 @@
 /*
- * lapse.c
- *	  Holds that have run out: taken away, and remembered for late payments.
+ * sweep.c
+ *	  Holds that have run out: taken away, by whoever needs the unit or by the sweeper.
  *
  * Whether a hold has run out is judged by the clock wherever it is met, so a
  * sweeper that is late or dead blocks nothing: whoever wants the unit takes
  * the row away himself.  Whichever way it goes, the row is deleted, one event
  * is appended and one row of coupon.lapsed_hold written, in one transaction.
- *
- * That memory is what makes the answer to a late payment true: who held a
- * unit gets it if it is still free, and is told that it is lost if it is not;
- * who never held it gets nothing.  A payment that was refused is remembered
- * in its place: it will be given back, so it must never confirm anything.
  */
 #include "postgres.h"
 
 #include "access/relscan.h"
 #include "access/stratnum.h"
-#include "access/tableam.h"
-#include "access/xact.h"
-#include "catalog/pg_type_d.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/arguments.h"
 #include "base/catalog.h"
-#include "base/guc.h"
-#include "base/spi.h"
 #include "outbox/outbox.h"
 #include "outbox/payload.h"
-#include "queue/queue_table.h"
-#include "sale/lapse.h"
+#include "sale/late_payment.h"
+#include "sale/sweep.h"
 
 /* A row can come into the index a little after its hold has run out. */
 #define LATE_COMER_US		(10 * USECS_PER_SEC)
@@ -60,7 +49,7 @@ coupon_hold_payload(StringInfo payload, const CouponDefinition *def, const char 
 }
 
 void
-coupon_lapse_append_event(const CouponIssuanceRow *seats, const char *type, TimestampTz now)
+coupon_sweep_append_event(const CouponIssuanceRow *seats, const char *type, TimestampTz now)
 {
 	const CouponDefinition *def = seats->def;
 	char	   *user_id = text_to_cstring(seats->user_id);
@@ -76,30 +65,11 @@ coupon_lapse_append_event(const CouponIssuanceRow *seats, const char *type, Time
 	pfree(user_id);
 }
 
-static void
-insert_memory(int64 campaign_id, int64 serial, TimestampTz held_until, text *user_id,
-			  text *refused_ref)
-{
-	CouponQueueTable *rows = coupon_queue_table_open(coupon_catalog()->lapsed_hold, Lapsed_natts);
-	TupleTableSlot *slot = coupon_queue_table_slot(rows);
-
-	memset(slot->tts_isnull, false, Lapsed_natts);
-	slot->tts_values[Lapsed_campaign_id - 1] = Int64GetDatum(campaign_id);
-	slot->tts_values[Lapsed_serial - 1] = Int64GetDatum(serial);
-	slot->tts_values[Lapsed_held_until - 1] = TimestampTzGetDatum(held_until);
-	slot->tts_values[Lapsed_user_id - 1] = PointerGetDatum(user_id);
-	slot->tts_values[Lapsed_refused_ref - 1] = PointerGetDatum(refused_ref);
-	slot->tts_isnull[Lapsed_refused_ref - 1] = refused_ref == NULL;
-	coupon_queue_table_insert(rows);
-	coupon_queue_table_close(rows);
-}
-
 void
-coupon_lapse_record(const CouponIssuanceRow *seats, TimestampTz now)
+coupon_sweep_record(const CouponIssuanceRow *seats, TimestampTz now)
 {
-	insert_memory(seats->def->campaign_id, seats->issuance.serial, seats->issuance.held_until,
-				  seats->user_id, NULL);
-	coupon_lapse_append_event(seats, COUPON_EVENT_HOLD_EXPIRED, now);
+	coupon_late_payment_remember(seats);
+	coupon_sweep_append_event(seats, COUPON_EVENT_HOLD_EXPIRED, now);
 }
 
 /* Removes the row found last if it is a hold that has run out and free to be. */
@@ -109,14 +79,14 @@ remove_lapsed(CouponIssuanceRow *seats, int64 serial, TimestampTz now)
 	if (coupon_issuance_row_find(seats, serial, now) != COUPON_UNIT_LAPSED ||
 		!coupon_issuance_row_remove(seats, COUPON_NO_WAIT))
 		return false;
-	coupon_lapse_record(seats, now);
+	coupon_sweep_record(seats, now);
 	return true;
 }
 
 /* ---- taking away ---- */
 
 bool
-coupon_lapse_serial(CouponCampaign *campaign, const CouponDefinition *def, CouponIssuanceTable *store,
+coupon_sweep_serial(CouponCampaign *campaign, const CouponDefinition *def, CouponIssuanceTable *store,
 					int64 serial)
 {
 	CouponStock *stock = coupon_stock_open(campaign, def);
@@ -132,7 +102,7 @@ coupon_lapse_serial(CouponCampaign *campaign, const CouponDefinition *def, Coupo
 }
 
 int
-coupon_lapse_take(CouponCampaign *campaign, const CouponDefinition *def, CouponIssuanceTable *store,
+coupon_sweep_take(CouponCampaign *campaign, const CouponDefinition *def, CouponIssuanceTable *store,
 				  CouponPurpose purpose, int n, CouponUnit *units)
 {
 	CouponStock *stock = coupon_stock_open(campaign, def);
@@ -182,80 +152,6 @@ coupon_lapse_take(CouponCampaign *campaign, const CouponDefinition *def, CouponI
 	coupon_stock_note_hold(stock, taken > 0 ? Min(next, now) : next);
 	pfree(serials);
 	return taken;
-}
-
-/* ---- remembering ---- */
-
-static void
-begin_memories(CouponScan *scan, const CouponIssuanceRow *seats, int64 serial, text *user_id,
-			   Snapshot snapshot)
-{
-	ScanKeyData keys[3];
-
-	coupon_key_int64(&keys[0], 1, BTEqualStrategyNumber, seats->def->campaign_id);
-	coupon_key_int64(&keys[1], 2, BTEqualStrategyNumber, serial);
-	coupon_key_text(&keys[2], 3, PointerGetDatum(user_id));
-	coupon_scan_begin(scan, coupon_catalog()->lapsed_hold, coupon_catalog()->lapsed_hold_idx,
-					  snapshot, keys, 3, false);
-}
-
-CouponMemory
-coupon_lapse_recall(const CouponIssuanceRow *seats, int64 serial, text *user_id, text *ref)
-{
-	Snapshot	snapshot;
-	CouponMemory memory = COUPON_MEMORY_NONE;
-	CouponScan	scan;
-
-	CommandCounterIncrement();	/* what this transaction has written, too */
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	begin_memories(&scan, seats, serial, user_id, snapshot);
-	while (memory != COUPON_MEMORY_REFUSED && coupon_scan_next(&scan, ForwardScanDirection))
-	{
-		bool		isnull;
-		Datum		refused = slot_getattr(scan.slot, Lapsed_refused_ref, &isnull);
-
-		if (isnull)
-			memory = COUPON_MEMORY_LAPSED;
-		else if (coupon_same_text(DatumGetTextPP(refused), ref))
-			memory = COUPON_MEMORY_REFUSED;
-		else if (memory == COUPON_MEMORY_NONE)
-			memory = COUPON_MEMORY_LOST;
-	}
-	coupon_scan_end(&scan);
-	UnregisterSnapshot(snapshot);
-	return memory;
-}
-
-void
-coupon_lapse_forget(const CouponIssuanceRow *seats, int64 serial, text *user_id)
-{
-	Snapshot	snapshot;
-	CouponScan	scan;
-
-	CommandCounterIncrement();
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	LockRelationOid(coupon_catalog()->lapsed_hold, RowExclusiveLock);
-	begin_memories(&scan, seats, serial, user_id, snapshot);
-	while (coupon_scan_next(&scan, ForwardScanDirection))
-	{
-		TM_FailureData failure;
-		bool		isnull;
-
-		(void) slot_getattr(scan.slot, Lapsed_refused_ref, &isnull);
-		/* whoever else is at it deletes it, too */
-		if (isnull)
-			(void) table_tuple_delete(scan.heap, &scan.slot->tts_tid, GetCurrentCommandId(true),
-									  InvalidSnapshot, InvalidSnapshot, false, &failure, false);
-	}
-	coupon_scan_end(&scan);
-	UnregisterSnapshot(snapshot);
-}
-
-void
-coupon_lapse_refuse(const CouponIssuanceRow *seats, int64 serial, text *user_id, text *ref)
-{
-	coupon_lapse_forget(seats, serial, user_id);
-	insert_memory(seats->def->campaign_id, serial, GetCurrentTimestamp(), user_id, ref);
 }
 
 /* ---- sweeping ---- */
@@ -368,7 +264,7 @@ sweep(int32 max_rows, TimestampTz *from, TimestampTz *next)
 }
 
 int64
-coupon_lapse_sweep(int32 max_rows, TimestampTz *next)
+coupon_sweep_holds(int32 max_rows, TimestampTz *next)
 {
 	static TimestampTz from = DT_NOBEGIN;
 	static TimestampTz complete_at = 0;
@@ -381,26 +277,6 @@ coupon_lapse_sweep(int32 max_rows, TimestampTz *next)
 		complete_at = now;
 	}
 	return sweep(max_rows, &from, next);
-}
-
-int64
-coupon_lapse_clean(int32 max_rows)
-{
-	static CouponStatement delete = {
-		"DELETE FROM coupon.lapsed_hold WHERE ctid = ANY (ARRAY("
-		"  SELECT l.ctid FROM coupon.lapsed_hold l WHERE l.held_until < $2"
-		"   ORDER BY l.held_until LIMIT $1))",
-		2, {INT4OID, TIMESTAMPTZOID}
-	};
-	Datum		values[2];
-	uint64		count;
-
-	values[0] = Int32GetDatum(max_rows);
-	values[1] = TimestampTzGetDatum(GetCurrentTimestamp() - coupon_hold_keep * USECS_PER_SEC);
-	coupon_spi_connect();
-	count = coupon_spi_execute(&delete, SPI_OK_DELETE, values, NULL);
-	coupon_spi_finish();
-	return count;
 }
 
 /*
@@ -422,7 +298,7 @@ coupon_hold_expire(PG_FUNCTION_ARGS)
 /* ---- counting ---- */
 
 void
-coupon_lapse_count(const CouponDefinition *def, int64 *live, int64 *lapsed)
+coupon_sweep_count(const CouponDefinition *def, int64 *live, int64 *lapsed)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());

@@ -1,0 +1,142 @@
+/*
+ * late_payment.c
+ *	  What is remembered of holds that have run out, for payments that come late.
+ *
+ * That memory is what makes the answer to a late payment true: who held a
+ * unit gets it if it is still free, and is told that it is lost if it is not;
+ * who never held it gets nothing.  A payment that was refused is remembered
+ * in its place: it will be given back, so it must never confirm anything.
+ */
+#include "postgres.h"
+
+#include "access/relscan.h"
+#include "access/stratnum.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_type_d.h"
+#include "storage/lmgr.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/catalog.h"
+#include "base/guc.h"
+#include "base/spi.h"
+#include "queue/queue_table.h"
+#include "sale/late_payment.h"
+
+static void
+insert_memory(int64 campaign_id, int64 serial, TimestampTz held_until, text *user_id,
+			  text *refused_ref)
+{
+	CouponQueueTable *rows = coupon_queue_table_open(coupon_catalog()->lapsed_hold, Lapsed_natts);
+	TupleTableSlot *slot = coupon_queue_table_slot(rows);
+
+	memset(slot->tts_isnull, false, Lapsed_natts);
+	slot->tts_values[Lapsed_campaign_id - 1] = Int64GetDatum(campaign_id);
+	slot->tts_values[Lapsed_serial - 1] = Int64GetDatum(serial);
+	slot->tts_values[Lapsed_held_until - 1] = TimestampTzGetDatum(held_until);
+	slot->tts_values[Lapsed_user_id - 1] = PointerGetDatum(user_id);
+	slot->tts_values[Lapsed_refused_ref - 1] = PointerGetDatum(refused_ref);
+	slot->tts_isnull[Lapsed_refused_ref - 1] = refused_ref == NULL;
+	coupon_queue_table_insert(rows);
+	coupon_queue_table_close(rows);
+}
+
+void
+coupon_late_payment_remember(const CouponIssuanceRow *seats)
+{
+	insert_memory(seats->def->campaign_id, seats->issuance.serial, seats->issuance.held_until,
+				  seats->user_id, NULL);
+}
+
+static void
+begin_memories(CouponScan *scan, const CouponIssuanceRow *seats, int64 serial, text *user_id,
+			   Snapshot snapshot)
+{
+	ScanKeyData keys[3];
+
+	coupon_key_int64(&keys[0], 1, BTEqualStrategyNumber, seats->def->campaign_id);
+	coupon_key_int64(&keys[1], 2, BTEqualStrategyNumber, serial);
+	coupon_key_text(&keys[2], 3, PointerGetDatum(user_id));
+	coupon_scan_begin(scan, coupon_catalog()->lapsed_hold, coupon_catalog()->lapsed_hold_idx,
+					  snapshot, keys, 3, false);
+}
+
+CouponMemory
+coupon_late_payment_recall(const CouponIssuanceRow *seats, int64 serial, text *user_id, text *ref)
+{
+	Snapshot	snapshot;
+	CouponMemory memory = COUPON_MEMORY_NONE;
+	CouponScan	scan;
+
+	CommandCounterIncrement();	/* what this transaction has written, too */
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	begin_memories(&scan, seats, serial, user_id, snapshot);
+	while (memory != COUPON_MEMORY_REFUSED && coupon_scan_next(&scan, ForwardScanDirection))
+	{
+		bool		isnull;
+		Datum		refused = slot_getattr(scan.slot, Lapsed_refused_ref, &isnull);
+
+		if (isnull)
+			memory = COUPON_MEMORY_LAPSED;
+		else if (coupon_same_text(DatumGetTextPP(refused), ref))
+			memory = COUPON_MEMORY_REFUSED;
+		else if (memory == COUPON_MEMORY_NONE)
+			memory = COUPON_MEMORY_LOST;
+	}
+	coupon_scan_end(&scan);
+	UnregisterSnapshot(snapshot);
+	return memory;
+}
+
+void
+coupon_late_payment_forget(const CouponIssuanceRow *seats, int64 serial, text *user_id)
+{
+	Snapshot	snapshot;
+	CouponScan	scan;
+
+	CommandCounterIncrement();
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	LockRelationOid(coupon_catalog()->lapsed_hold, RowExclusiveLock);
+	begin_memories(&scan, seats, serial, user_id, snapshot);
+	while (coupon_scan_next(&scan, ForwardScanDirection))
+	{
+		TM_FailureData failure;
+		bool		isnull;
+
+		(void) slot_getattr(scan.slot, Lapsed_refused_ref, &isnull);
+		/* whoever else is at it deletes it, too */
+		if (isnull)
+			(void) table_tuple_delete(scan.heap, &scan.slot->tts_tid, GetCurrentCommandId(true),
+									  InvalidSnapshot, InvalidSnapshot, false, &failure, false);
+	}
+	coupon_scan_end(&scan);
+	UnregisterSnapshot(snapshot);
+}
+
+void
+coupon_late_payment_refuse(const CouponIssuanceRow *seats, int64 serial, text *user_id, text *ref)
+{
+	coupon_late_payment_forget(seats, serial, user_id);
+	insert_memory(seats->def->campaign_id, serial, GetCurrentTimestamp(), user_id, ref);
+}
+
+int64
+coupon_late_payment_clean(int32 max_rows)
+{
+	static CouponStatement delete = {
+		"DELETE FROM coupon.lapsed_hold WHERE ctid = ANY (ARRAY("
+		"  SELECT l.ctid FROM coupon.lapsed_hold l WHERE l.held_until < $2"
+		"   ORDER BY l.held_until LIMIT $1))",
+		2, {INT4OID, TIMESTAMPTZOID}
+	};
+	Datum		values[2];
+	uint64		count;
+
+	values[0] = Int32GetDatum(max_rows);
+	values[1] = TimestampTzGetDatum(GetCurrentTimestamp() - coupon_hold_keep * USECS_PER_SEC);
+	coupon_spi_connect();
+	count = coupon_spi_execute(&delete, SPI_OK_DELETE, values, NULL);
+	coupon_spi_finish();
+	return count;
+}
