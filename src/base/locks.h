@@ -1,20 +1,41 @@
 /*
  * locks.h
- *	  Heavyweight locks of our own: user locks, with these in the last field.
+ *	  Heavyweight locks of our own.
  *
- * Advisory locks use the same lock method with other tags, so an application's
- * never meet ours.
+ * They are user locks with the kind in the last field.  Advisory locks use the
+ * same lock method with other tags, so an application's never meet ours.
  */
 #ifndef COUPON_LOCKS_H
 #define COUPON_LOCKS_H
 
-#define COUPON_LOCK_WORKER	1	/* field 2: kind; one worker a database */
-#define COUPON_LOCK_USER	2	/* fields 2, 3: hash of campaign and user */
-#define COUPON_LOCK_REQUESTS	3	/* field 2: table; who builds its lines */
-#define COUPON_LOCK_TICKETS	4	/* the same */
-#define COUPON_LOCK_DECIDING	5	/* fields 2, 3: campaign whose requests are decided */
-#define COUPON_LOCK_REQUESTER	6	/* fields 2, 3: hash of campaign and user */
-#define COUPON_LOCK_JOINER	7	/* fields 2, 3: hash of room and user */
-#define COUPON_LOCK_ADMITTING	8	/* fields 2, 3: room whose tickets are served */
+#include "storage/lock.h"
+
+typedef enum CouponLockKind
+{
+	COUPON_LOCK_WORKER = 1,		/* key: kind and number; one such worker a database */
+	COUPON_LOCK_USER,			/* key: hash of campaign and user */
+	COUPON_LOCK_REQUESTS,		/* key: table; who builds its lines */
+	COUPON_LOCK_TICKETS,		/* the same */
+	COUPON_LOCK_DECIDING,		/* key: campaign whose requests are decided */
+	COUPON_LOCK_REQUESTER,		/* key: hash of campaign and user */
+	COUPON_LOCK_JOINER,			/* key: hash of room and user */
+	COUPON_LOCK_ADMITTING		/* key: room whose tickets are served */
+} CouponLockKind;
+
+/* Exclusive, until coupon_unlock or the end of the transaction. */
+extern void coupon_lock(CouponLockKind kind, uint64 key);
+extern void coupon_unlock(CouponLockKind kind, uint64 key);
+
+/* Without waiting; tells whether it is new, was held already or is another's. */
+extern LockAcquireResult coupon_lock_try(CouponLockKind kind, uint64 key);
+
+/* Without waiting, until the session ends; false: it is another's. */
+extern bool coupon_lock_session(CouponLockKind kind, uint64 key);
+
+/*
+ * The hash of a user id, a text; salt: what the hash is for, as the campaign.
+ * The id may be compressed.
+ */
+extern uint64 coupon_user_hash(Datum user_id, uint64 salt);
 
 #endif							/* COUPON_LOCKS_H */

@@ -331,15 +331,7 @@ coupon_launcher_main(Datum arg)
 static bool
 claim_database(int kind, int instance)
 {
-	LOCKTAG		tag = {0};
-
-	tag.locktag_field1 = MyDatabaseId;
-	tag.locktag_field2 = kind;
-	tag.locktag_field3 = instance;
-	tag.locktag_field4 = COUPON_LOCK_WORKER;
-	tag.locktag_type = LOCKTAG_USERLOCK;
-	tag.locktag_lockmethodid = USER_LOCKMETHOD;
-	return LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
+	return coupon_lock_session(COUPON_LOCK_WORKER, (uint64) kind << 32 | instance);
 }
 
 /*

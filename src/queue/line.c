@@ -20,8 +20,6 @@
 #include "miscadmin.h"
 #include "port/pg_bitutils.h"
 #include "storage/ipc.h"
-#include "storage/lmgr.h"
-#include "storage/lock.h"
 #include "storage/shmem.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
@@ -736,7 +734,6 @@ coupon_queue(const CouponQueueKind *kind)
 	static CouponQueue *last[2] = {NULL, NULL};
 	CouponQueue **mine = &last[kind->has_tickets];
 	Oid			table;
-	LOCKTAG		tag = {0};
 
 	attach();
 	table = kind->table();
@@ -750,12 +747,7 @@ coupon_queue(const CouponQueueKind *kind)
 			return queue;
 
 		/* one session builds, the others wait; ERROR after a failure of its own only */
-		tag.locktag_field1 = MyDatabaseId;
-		tag.locktag_field2 = table;
-		tag.locktag_field4 = kind->lock;
-		tag.locktag_type = LOCKTAG_USERLOCK;
-		tag.locktag_lockmethodid = USER_LOCKMETHOD;
-		(void) LockAcquire(&tag, ExclusiveLock, false, false);
+		coupon_lock(kind->lock, table);
 		if (queue->table == table && queue->database == MyDatabaseId &&
 			!pg_atomic_read_u32(&queue->built))
 		{
@@ -778,7 +770,7 @@ coupon_queue(const CouponQueueKind *kind)
 			pg_write_barrier();
 			pg_atomic_write_u32(&queue->built, 1);
 		}
-		LockRelease(&tag, ExclusiveLock, false);
+		coupon_unlock(kind->lock, table);
 	}
 }
 
@@ -880,7 +872,6 @@ coupon_line_lock(const CouponQueueKind *kind, int64 id, LWLockMode mode, bool ma
 		CouponQueue *queue = coupon_queue(kind);
 		CouponLine *line = *mine;
 		Oid			table = queue->table;
-		LOCKTAG		tag = {0};
 
 		if (line == NULL || line->queue != queue || line->id != id)
 			line = find_line(queue, id);
@@ -901,19 +892,14 @@ coupon_line_lock(const CouponQueueKind *kind, int64 id, LWLockMode mode, bool ma
 			return NULL;
 
 		/* one at a time, so that no number is given twice */
-		tag.locktag_field1 = MyDatabaseId;
-		tag.locktag_field2 = table;
-		tag.locktag_field4 = kind->lock;
-		tag.locktag_type = LOCKTAG_USERLOCK;
-		tag.locktag_lockmethodid = USER_LOCKMETHOD;
-		(void) LockAcquire(&tag, ExclusiveLock, false, false);
+		coupon_lock(kind->lock, table);
 		if (table == kind->table() && find_line(queue, id) == NULL)
 		{
 			line = make_line(queue, table, id, kind->last_number(id) + 1);
 			if (line == NULL && queue->table == table && !forget_gone())
 				complain_of_slots();
 		}
-		LockRelease(&tag, ExclusiveLock, false);
+		coupon_unlock(kind->lock, table);
 	}
 }
 

@@ -24,6 +24,7 @@
 
 #include "base/catalog.h"
 #include "base/compat.h"
+#include "base/locks.h"
 
 typedef struct CouponQueue
 {
@@ -98,7 +99,7 @@ typedef struct CouponQueueKind
 	void		(*build) (CouponQueue *queue);	/* restores every entry that is not final */
 	int64		(*last_number) (int64 id);	/* the highest number in the tables, 0: none */
 	bool		has_tickets;	/* entries have a CouponTicket */
-	int			lock;			/* of locks.h: who builds */
+	CouponLockKind lock;		/* of who builds */
 } CouponQueueKind;
 
 /* What is remembered of a ticket. */

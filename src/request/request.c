@@ -27,11 +27,9 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "common/hashfn.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
-#include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -440,21 +438,6 @@ apply_accepted(CouponPending *change, bool committed)
 	return false;
 }
 
-static void
-set_requester_lock(LOCKTAG *tag, int64 campaign_id, text *user_id)
-{
-	uint64		hash = hash_bytes_extended((const unsigned char *) VARDATA_ANY(user_id),
-										   VARSIZE_ANY_EXHDR(user_id), campaign_id);
-
-	memset(tag, 0, sizeof(*tag));
-	tag->locktag_field1 = MyDatabaseId;
-	tag->locktag_field2 = (uint32) (hash >> 32);
-	tag->locktag_field3 = (uint32) hash;
-	tag->locktag_field4 = COUPON_LOCK_REQUESTER;
-	tag->locktag_type = LOCKTAG_USERLOCK;
-	tag->locktag_lockmethodid = USER_LOCKMETHOD;
-}
-
 /*
  * The user's request that answers this call, too: the one with the same key,
  * or without a key one that waits.  A row of a transaction that has yet to
@@ -602,23 +585,21 @@ accept_request(int64 campaign_id, text *user_id, text *key, CouponRequestResult 
 	TransactionId undecided;
 	int			nwaiting;
 	uint32		child;
-	LOCKTAG		tag;
+	uint64		requester = coupon_user_hash(PointerGetDatum(user_id), campaign_id);
 
-	set_requester_lock(&tag, campaign_id, user_id);
 	for (;;)
 	{
-		if (!RecoveryInProgress())
-			(void) LockAcquire(&tag, ExclusiveLock, false, false);
+		coupon_lock(COUPON_LOCK_REQUESTER, requester);
 		if (find_own(campaign_id, user_id, key, &request, &undecided, &nwaiting))
 		{
-			LockRelease(&tag, ExclusiveLock, false);
+			coupon_unlock(COUPON_LOCK_REQUESTER, requester);
 			coupon_request_describe(&request, result);
 			return;
 		}
 		if (!TransactionIdIsValid(undecided))
 			break;
 		/* not with the lock: its owner may want it */
-		LockRelease(&tag, ExclusiveLock, false);
+		coupon_unlock(COUPON_LOCK_REQUESTER, requester);
 		XactLockTableWait(undecided, NULL, NULL, XLTW_None);
 	}
 
@@ -652,7 +633,7 @@ accept_request(int64 campaign_id, text *user_id, text *key, CouponRequestResult 
 	else
 		result->status = COUPON_REQUEST_REFUSED;
 	coupon_campaign_leave(campaign);
-	LockRelease(&tag, ExclusiveLock, false);
+	coupon_unlock(COUPON_LOCK_REQUESTER, requester);
 }
 
 /*

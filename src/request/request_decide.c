@@ -22,7 +22,6 @@
 #include "access/xlog.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
-#include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
@@ -94,15 +93,7 @@ apply_read(CouponPending *change, bool committed)
 static bool
 claim(int64 campaign_id)
 {
-	LOCKTAG		tag = {0};
-
-	tag.locktag_field1 = MyDatabaseId;
-	tag.locktag_field2 = (uint32) (campaign_id >> 32);
-	tag.locktag_field3 = (uint32) campaign_id;
-	tag.locktag_field4 = COUPON_LOCK_DECIDING;
-	tag.locktag_type = LOCKTAG_USERLOCK;
-	tag.locktag_lockmethodid = USER_LOCKMETHOD;
-	return LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
+	return coupon_lock_try(COUPON_LOCK_DECIDING, campaign_id) != LOCKACQUIRE_NOT_AVAIL;
 }
 
 /*

@@ -24,7 +24,6 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "commands/trigger.h"
-#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -150,8 +149,7 @@ sessions_of(CouponLine *line)
 uint64
 coupon_room_hash_user(text *user_id)
 {
-	return hash_bytes_extended((const unsigned char *) VARDATA_ANY(user_id),
-							   VARSIZE_ANY_EXHDR(user_id), coupon_line_seed());
+	return coupon_user_hash(PointerGetDatum(user_id), coupon_line_seed());
 }
 
 static void

@@ -14,7 +14,6 @@
 #include "access/xlog.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
-#include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -57,15 +56,7 @@ typedef struct Round
 static bool
 claim(int64 room_id)
 {
-	LOCKTAG		tag = {0};
-
-	tag.locktag_field1 = MyDatabaseId;
-	tag.locktag_field2 = (uint32) (room_id >> 32);
-	tag.locktag_field3 = (uint32) room_id;
-	tag.locktag_field4 = COUPON_LOCK_ADMITTING;
-	tag.locktag_type = LOCKTAG_USERLOCK;
-	tag.locktag_lockmethodid = USER_LOCKMETHOD;
-	return LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_OK;
+	return coupon_lock_try(COUPON_LOCK_ADMITTING, room_id) == LOCKACQUIRE_OK;
 }
 
 static void

@@ -16,11 +16,9 @@
 #include "access/stratnum.h"
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "common/hashfn.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
-#include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -346,21 +344,6 @@ coupon_queue_require(PG_FUNCTION_ARGS)
 
 /* ---- joining ---- */
 
-static void
-set_joiner_lock(LOCKTAG *tag, int64 room_id, text *user_id)
-{
-	uint64		hash = hash_bytes_extended((const unsigned char *) VARDATA_ANY(user_id),
-										   VARSIZE_ANY_EXHDR(user_id), room_id);
-
-	memset(tag, 0, sizeof(*tag));
-	tag->locktag_field1 = MyDatabaseId;
-	tag->locktag_field2 = (uint32) (hash >> 32);
-	tag->locktag_field3 = (uint32) hash;
-	tag->locktag_field4 = COUPON_LOCK_JOINER;
-	tag->locktag_type = LOCKTAG_USERLOCK;
-	tag->locktag_lockmethodid = USER_LOCKMETHOD;
-}
-
 /* The user's ticket that has not ended; *undecided: a transaction to wait for. */
 static bool
 find_own(int64 room_id, text *user_id, CouponTicketRow *found, TransactionId *undecided)
@@ -555,7 +538,7 @@ coupon_queue_join(PG_FUNCTION_ARGS)
 	Answer		answer = gone;
 	text	   *user_id;
 	int64		room_id;
-	LOCKTAG		tag;
+	uint64		joiner;
 
 	coupon_check_text(fcinfo, 0, "room", 1, COUPON_MAX_NAME);
 	coupon_check_text(fcinfo, 1, "user_id", 1, COUPON_MAX_NAME);
@@ -565,19 +548,19 @@ coupon_queue_join(PG_FUNCTION_ARGS)
 	(void) coupon_queue(&coupon_tickets);
 	room_id = find_room(PG_GETARG_TEXT_PP(0));
 
-	set_joiner_lock(&tag, room_id, user_id);
+	joiner = coupon_user_hash(PointerGetDatum(user_id), room_id);
 	for (;;)
 	{
 		CouponTicketRow row;
 		TransactionId undecided;
 
-		(void) LockAcquire(&tag, ExclusiveLock, false, false);
+		coupon_lock(COUPON_LOCK_JOINER, joiner);
 		if (find_own(room_id, user_id, &row, &undecided))
 		{
 			/* over by the clock, but nobody has noted it yet */
 			if (!renew(&row, &answer))
 			{
-				LockRelease(&tag, ExclusiveLock, false);
+				coupon_unlock(COUPON_LOCK_JOINER, joiner);
 				(void) end_ticket(&row, "expired");
 				continue;
 			}
@@ -589,10 +572,10 @@ coupon_queue_join(PG_FUNCTION_ARGS)
 			break;
 		}
 		/* not with the lock: its owner may want it */
-		LockRelease(&tag, ExclusiveLock, false);
+		coupon_unlock(COUPON_LOCK_JOINER, joiner);
 		XactLockTableWait(undecided, NULL, NULL, XLTW_None);
 	}
-	LockRelease(&tag, ExclusiveLock, false);
+	coupon_unlock(COUPON_LOCK_JOINER, joiner);
 	return form_answer(fcinfo, &answer);
 }
 

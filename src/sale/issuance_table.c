@@ -27,11 +27,9 @@
 #include "catalog/pg_am_d.h"
 #include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
-#include "common/hashfn.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
-#include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -557,40 +555,16 @@ fill_slot(CouponIssuanceTable *store, const CouponDefinition *def, Datum user_id
 	ExecStoreVirtualTuple(slot);
 }
 
-/* The lock on a user of a campaign; users with the same hash share it. */
-static void
-set_user_lock(LOCKTAG *tag, const CouponDefinition *def, Datum user_id)
-{
-	text	   *user = (text *) DatumGetPointer(user_id);
-	uint64		hash;
-
-	hash = hash_bytes_extended((const unsigned char *) VARDATA_ANY(user),
-							   VARSIZE_ANY_EXHDR(user), def->campaign_id);
-	memset(tag, 0, sizeof(*tag));
-	tag->locktag_field1 = MyDatabaseId;
-	tag->locktag_field2 = (uint32) (hash >> 32);
-	tag->locktag_field3 = (uint32) hash;
-	tag->locktag_field4 = COUPON_LOCK_USER;
-	tag->locktag_type = LOCKTAG_USERLOCK;
-	tag->locktag_lockmethodid = USER_LOCKMETHOD;
-}
-
 void
 coupon_issuance_lock_user(const CouponDefinition *def, Datum user_id)
 {
-	LOCKTAG		tag;
-
-	set_user_lock(&tag, def, user_id);
-	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	coupon_lock(COUPON_LOCK_USER, coupon_user_hash(user_id, def->campaign_id));
 }
 
 void
 coupon_issuance_unlock_user(const CouponDefinition *def, Datum user_id)
 {
-	LOCKTAG		tag;
-
-	set_user_lock(&tag, def, user_id);
-	LockRelease(&tag, ExclusiveLock, false);
+	coupon_unlock(COUPON_LOCK_USER, coupon_user_hash(user_id, def->campaign_id));
 }
 
 /*

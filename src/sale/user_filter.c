@@ -18,7 +18,6 @@
 #include "postgres.h"
 
 #include "access/stratnum.h"
-#include "common/hashfn.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "utils/snapmgr.h"
@@ -26,6 +25,7 @@
 #include "base/catalog.h"
 #include "base/guc.h"
 #include "base/intent.h"
+#include "base/locks.h"
 #include "sale/stock_map.h"
 #include "sale/user_filter.h"
 
@@ -48,9 +48,7 @@ typedef struct FilterBits
 static FilterBits
 find_bits(CouponStock *stock, int64 campaign_id, Datum user_id)
 {
-	text	   *user = (text *) DatumGetPointer(user_id);
-	uint64		hash = hash_bytes_extended((const unsigned char *) VARDATA_ANY(user),
-										   VARSIZE_ANY_EXHDR(user), campaign_id);
+	uint64		hash = coupon_user_hash(user_id, campaign_id);
 	FilterBits	bits;
 
 	for (int i = 0; i < 2; i++)
