@@ -11,6 +11,7 @@
 #                 thresholds with pass or FAIL (25 minutes; BENCH_SCALE=0.1: 4)
 #   make kafka    a real Kafka to try it with, until Ctrl-C; needs Java and Maven
 #   make check-layers                                     who includes whom
+#   make check-sql        is coupon--1.0.sql what the pieces in sql/ make
 #
 # test, demo and bench install what they need with apt-get when it is
 # missing, and touch no PostgreSQL installation or cluster of yours.
@@ -39,7 +40,7 @@ ISOLATION_OPTS = --inputdir=test --outputdir=.
 # Debian: librdkafka-dev
 SHLIB_LINK = -lrdkafka -lpthread
 
-EXTRA_CLEAN = tmp_install tmp_kafka tmp_bench
+EXTRA_CLEAN = coupon--1.0.sql.new tmp_install tmp_kafka tmp_bench
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
@@ -47,6 +48,12 @@ PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 ifneq ($(wildcard $(PGXS)),)
 
 include $(PGXS)
+
+# The script is made of the pieces in sql/, and kept in the repository.
+all install: coupon--1.0.sql
+coupon--1.0.sql: $(wildcard sql/*)
+	@sql/build >$@.new
+	@if cmp -s $@.new $@; then rm $@.new; touch $@; else echo 'sql/build >$@'; mv $@.new $@; fi
 
 # Says what to install where the headers of librdkafka are missing.
 src/sink_kafka.o src/sink_kafka.bc: | check-librdkafka
@@ -78,7 +85,7 @@ tmp_install: all
 	@$(MAKE) --no-print-directory -s install DESTDIR='$(CURDIR)/tmp_install'
 
 TESTS = $(sort $(wildcard test/t/*.pl))
-test-run: check-layers tmp_install
+test-run: check-layers check-sql tmp_install
 	@test/bin/run_tests $(TESTS)
 
 demo-run: tmp_install kafka-programs
@@ -140,4 +147,7 @@ tmp_bench/%: bench/peers/%.c
 check-layers:
 	@test/bin/check_layers
 
-.PHONY: check-librdkafka tmp_install test test-run demo demo-run bench bench-run bench-figures bench-figures-run bench-scenarios bench-scenarios-run kafka-programs kafka bench-programs check-layers
+check-sql:
+	@test/bin/check_sql
+
+.PHONY: check-librdkafka tmp_install test test-run demo demo-run bench bench-run bench-figures bench-figures-run bench-scenarios bench-scenarios-run kafka-programs kafka bench-programs check-layers check-sql

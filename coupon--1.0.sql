@@ -1,18 +1,15 @@
 -- coupon 1.0: first-come-first-served sales inside PostgreSQL
 --
+-- Made by sql/build from the pieces in sql/: change those, then run make.
 -- Functions go to the extension's target schema (public unless you say
 -- otherwise); tables, types and views to schema coupon, made here.
--- Order: roles, types, tables, guards, functions, views, privileges.
 
 \echo Use "CREATE EXTENSION coupon" to load this file. \quit
 
 CREATE SCHEMA coupon;
 COMMENT ON SCHEMA coupon IS 'tables, types and views of the coupon extension';
 
--- ---------------------------------------------------------------------------
--- Roles. They belong to the cluster, so a second database finds them there.
--- ---------------------------------------------------------------------------
-
+-- Roles belong to the cluster, so a second database finds them there.
 DO $$
 DECLARE
 	role_name pg_catalog.text;
@@ -28,45 +25,7 @@ BEGIN
 END
 $$;
 
--- ---------------------------------------------------------------------------
--- Types
--- ---------------------------------------------------------------------------
-
-CREATE TYPE coupon.issue_result AS (
-	user_id    text,
-	status     text,
-	serial     bigint,
-	code       text,
-	issued_at  timestamptz,
-	expires_at timestamptz
-);
-COMMENT ON TYPE coupon.issue_result IS
-	'answer of an issue call; status: issued | already_issued | sold_out | busy | not_open | closed | paused | not_admitted | held (coupon_issue_many also: invalid)';
-
-CREATE TYPE coupon.redeem_result AS (
-	user_id     text,
-	status      text,
-	serial      bigint,
-	code        text,
-	order_ref   text,
-	redeemed_at timestamptz
-);
-COMMENT ON TYPE coupon.redeem_result IS
-	'answer of a redeem call; status: redeemed | already_redeemed | expired | held | not_issued, of a cancellation: cancelled | not_redeemed | other_order | not_issued';
-
-CREATE TYPE coupon.hold_result AS (
-	user_id    text,
-	status     text,
-	serial     bigint,
-	label      text,
-	held_until timestamptz
-);
-COMMENT ON TYPE coupon.hold_result IS
-	'answer of a hold call; status: held | already_held | already_issued | taken | busy | limit_reached | not_open | closed | paused | not_admitted (coupon_hold_any also: sold_out, coupon_hold_many: not_held), of coupon_confirm: confirmed | already_confirmed | other_ref | lost | limit_reached | not_held | busy';
-
--- ---------------------------------------------------------------------------
--- Tables
--- ---------------------------------------------------------------------------
+-- Campaigns: what is offered, and the ranges of serials that are its stock.
 
 CREATE TABLE coupon.campaign (
 	campaign_id    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -115,6 +74,109 @@ COMMENT ON COLUMN coupon.shard.shard IS 'number of the range, 0, 1, 2, ... witho
 COMMENT ON COLUMN coupon.shard.first_serial IS 'first serial of the range; the serial after the previous range''s last';
 COMMENT ON COLUMN coupon.shard.last_serial IS 'last serial of the range';
 
+-- A dump keeps the sale; events are left out, a copy must not publish them again.
+SELECT pg_catalog.pg_extension_config_dump('coupon.campaign', '');
+SELECT pg_catalog.pg_extension_config_dump('coupon.campaign_campaign_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('coupon.shard', '');
+
+-- Guards: what the C core keeps by construction, kept for every other writer
+-- (a restore, a superuser's own DML) by triggers.
+
+CREATE FUNCTION coupon.campaign_changed() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_campaign_changed';
+COMMENT ON FUNCTION coupon.campaign_changed() IS 'drops the cached definition when a change commits';
+
+CREATE FUNCTION coupon.shard_guard() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF TG_OP = 'DELETE' THEN
+		PERFORM 1 FROM coupon.campaign c
+		 WHERE c.campaign_id = OLD.campaign_id AND c.closed_at IS NULL;
+		IF NOT FOUND THEN
+			RETURN OLD;
+		END IF;
+	END IF;
+	RAISE feature_not_supported USING
+		MESSAGE = 'units of a campaign cannot be taken away',
+		DETAIL = format('Campaign %s, shard %s; sessions may be issuing from it.', OLD.campaign_id, OLD.shard),
+		HINT = 'Close the campaign with coupon_campaign_close(); then its rows can be deleted.';
+END
+$$;
+COMMENT ON FUNCTION coupon.shard_guard() IS 'keeps the shards of a campaign that is not closed';
+
+CREATE FUNCTION coupon.refuse_truncate() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RAISE feature_not_supported USING
+		MESSAGE = format('cannot truncate table coupon.%I', TG_TABLE_NAME),
+		HINT = 'Sessions hold this table''s contents in shared memory. Use coupon_revoke(), or DELETE.';
+END
+$$;
+COMMENT ON FUNCTION coupon.refuse_truncate() IS 'a truncation would leave the stock map behind';
+
+CREATE TRIGGER campaign_changed AFTER INSERT OR UPDATE OR DELETE ON coupon.campaign
+	FOR EACH ROW EXECUTE FUNCTION coupon.campaign_changed();
+CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON coupon.campaign
+	FOR EACH STATEMENT EXECUTE FUNCTION coupon.refuse_truncate();
+-- What keeps shared memory right must fire for replicated changes, too.
+ALTER TABLE coupon.campaign ENABLE ALWAYS TRIGGER campaign_changed;
+ALTER TABLE coupon.campaign ENABLE ALWAYS TRIGGER refuse_truncate;
+
+CREATE TRIGGER shard_guard BEFORE UPDATE OR DELETE ON coupon.shard
+	FOR EACH ROW EXECUTE FUNCTION coupon.shard_guard();
+CREATE TRIGGER shard_changed AFTER INSERT OR UPDATE OR DELETE ON coupon.shard
+	FOR EACH ROW EXECUTE FUNCTION coupon.campaign_changed();
+CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON coupon.shard
+	FOR EACH STATEMENT EXECUTE FUNCTION coupon.refuse_truncate();
+ALTER TABLE coupon.shard ENABLE ALWAYS TRIGGER shard_changed;
+ALTER TABLE coupon.shard ENABLE ALWAYS TRIGGER refuse_truncate;
+
+CREATE FUNCTION coupon_campaign_create(
+	name           text,
+	stock          bigint,
+	per_user_limit integer DEFAULT 1,
+	opens_at       timestamptz DEFAULT NULL,
+	closes_at      timestamptz DEFAULT NULL,
+	policy         jsonb DEFAULT '{}',
+	topic          text DEFAULT 'coupon-issued')
+RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_campaign_create(text, bigint, integer, timestamptz, timestamptz, jsonb, text) IS
+	'creates a campaign with units 1..stock and returns its id; stock 0 for a campaign whose units come from codes';
+
+CREATE FUNCTION coupon_campaign_add_stock(campaign_id bigint, units bigint)
+RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_campaign_add_stock(bigint, bigint) IS
+	'adds units to a campaign, on sale when the transaction commits; returns the new total';
+
+CREATE FUNCTION coupon_campaign_pause(campaign_id bigint)
+RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_campaign_pause(bigint) IS
+	'issuing answers paused from the commit on; true if this call changed it';
+
+CREATE FUNCTION coupon_campaign_resume(campaign_id bigint)
+RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_campaign_resume(bigint) IS
+	'ends a pause; true if this call changed it';
+
+CREATE FUNCTION coupon_campaign_close(campaign_id bigint)
+RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_campaign_close(bigint) IS
+	'ends the sale for good; what was issued stays valid; true if this call changed it';
+
+-- Units that carry a label: coupon codes, seats.
+
 CREATE TABLE coupon.unit (
 	campaign_id bigint NOT NULL REFERENCES coupon.campaign,
 	serial      bigint NOT NULL CHECK (serial >= 1),
@@ -126,6 +188,54 @@ COMMENT ON TABLE coupon.unit IS 'labels of serials: coupon codes, seat numbers; 
 COMMENT ON COLUMN coupon.unit.campaign_id IS 'the campaign';
 COMMENT ON COLUMN coupon.unit.serial IS 'the serial that the label belongs to';
 COMMENT ON COLUMN coupon.unit.label IS 'the code or seat number, unique in its campaign';
+
+SELECT pg_catalog.pg_extension_config_dump('coupon.unit', '');
+
+CREATE FUNCTION coupon_codes_import(campaign_id bigint, codes text[])
+RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_codes_import(bigint, text[]) IS
+	'makes each new code one unit of the campaign; duplicates are skipped and reported in a NOTICE; returns the number imported';
+
+CREATE FUNCTION coupon_codes_generate(campaign_id bigint, pattern text, units bigint)
+RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_codes_generate(bigint, text, bigint) IS
+	'makes random codes, one unit each; each # of the pattern becomes one of 32 characters (5 bits), null pattern: 16 of them; returns the number made';
+
+CREATE FUNCTION coupon_units_import(campaign_id bigint, labels text[])
+RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_units_import(bigint, text[]) IS
+	'makes each label (a seat number) one unit of the campaign, with consecutive serials in the order of the array; all or nothing, a duplicate is an ERROR; unlike codes, labels are shown to everybody; returns the number imported';
+
+CREATE FUNCTION coupon_units(
+	campaign_id bigint,
+	OUT serial bigint,
+	OUT label text,
+	OUT status text,
+	OUT held_until timestamptz)
+RETURNS SETOF record
+LANGUAGE c STABLE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_units(bigint) IS
+	'every unit of the campaign in the order of serials; status: FREE | HELD | ISSUED; a hold that has run out is FREE; labels that are codes are not shown';
+
+-- Issuances: who has which unit.
+
+CREATE TYPE coupon.issue_result AS (
+	user_id    text,
+	status     text,
+	serial     bigint,
+	code       text,
+	issued_at  timestamptz,
+	expires_at timestamptz
+);
+COMMENT ON TYPE coupon.issue_result IS
+	'answer of an issue call; status: issued | already_issued | sold_out | busy | not_open | closed | paused | not_admitted | held (coupon_issue_many also: invalid)';
 
 -- Column order packs the fixed-width columns without padding.  The C core
 -- writes this table (src/sale/issuance_table.c) and knows the columns by position.
@@ -168,79 +278,7 @@ COMMENT ON COLUMN coupon.issuance.order_ref IS 'the order that redeemed it';
 COMMENT ON COLUMN coupon.issuance.held_until IS 'of a hold: first instant at which anybody may have the unit, null: it is not a hold';
 COMMENT ON COLUMN coupon.issuance.confirm_ref IS 'the payment that confirmed the hold, null: there was none';
 
--- Written below the executor (src/sale/lapse.c), by position.
-CREATE TABLE coupon.lapsed_hold (
-	campaign_id bigint NOT NULL,
-	serial      bigint NOT NULL,
-	held_until  timestamptz NOT NULL,
-	user_id     text COLLATE "C" NOT NULL,
-	refused_ref text COLLATE "C"
-);
-CREATE INDEX lapsed_hold_idx ON coupon.lapsed_hold (campaign_id, serial, user_id);
-CREATE INDEX lapsed_hold_until_idx ON coupon.lapsed_hold (held_until);
-COMMENT ON TABLE coupon.lapsed_hold IS 'who held a unit that he did not pay for in time, for coupon.hold_keep: coupon_confirm asks here when a payment is late';
-COMMENT ON COLUMN coupon.lapsed_hold.campaign_id IS 'the campaign';
-COMMENT ON COLUMN coupon.lapsed_hold.serial IS 'the unit';
-COMMENT ON COLUMN coupon.lapsed_hold.held_until IS 'when the hold ran out, or the payment was refused';
-COMMENT ON COLUMN coupon.lapsed_hold.user_id IS 'who held it';
-COMMENT ON COLUMN coupon.lapsed_hold.refused_ref IS 'a payment that was refused and is to be given back: it cannot confirm anything any more; null: none was';
-
--- No index: rows are appended to one child; the publisher reads them in order
--- and removes what is delivered; a child without rows is truncated in rotation.
-CREATE TABLE coupon.outbox (
-	id      uuid NOT NULL,
-	topic   text NOT NULL,
-	key     text NOT NULL,
-	type    text NOT NULL,
-	payload json NOT NULL,
-	CONSTRAINT outbox_children_only CHECK (false) NO INHERIT
-);
-CREATE TABLE coupon.outbox_0 () INHERITS (coupon.outbox) USING heap;
-CREATE TABLE coupon.outbox_1 () INHERITS (coupon.outbox) USING heap;
-CREATE TABLE coupon.outbox_2 () INHERITS (coupon.outbox) USING heap;
-COMMENT ON TABLE coupon.outbox IS 'events, each committed with the change it tells of; the rows are in its children';
-COMMENT ON TABLE coupon.outbox_0 IS 'events, first of three tables used in rotation';
-COMMENT ON TABLE coupon.outbox_1 IS 'events, second of three tables used in rotation';
-COMMENT ON TABLE coupon.outbox_2 IS 'events, third of three tables used in rotation';
-COMMENT ON COLUMN coupon.outbox.id IS 'UUID version 7, strictly increasing in append order; consumers drop duplicates by it';
-COMMENT ON COLUMN coupon.outbox.topic IS 'Kafka topic';
-COMMENT ON COLUMN coupon.outbox.key IS 'Kafka key: the user, or the campaign for a campaign''s own events';
-COMMENT ON COLUMN coupon.outbox.type IS 'what happened; types that begin with coupon. are the engine''s own';
-COMMENT ON COLUMN coupon.outbox.payload IS 'the event, as it is published';
-
-CREATE TABLE coupon.dead_letter (
-	id       uuid PRIMARY KEY,
-	topic    text NOT NULL,
-	key      text NOT NULL,
-	type     text NOT NULL,
-	payload  json NOT NULL,
-	reason   text NOT NULL,
-	attempts integer NOT NULL,
-	dead_at  timestamptz NOT NULL
-);
-COMMENT ON TABLE coupon.dead_letter IS 'events that the broker will not accept; coupon_dead_letter_replay puts them back into the outbox';
-COMMENT ON COLUMN coupon.dead_letter.id IS 'the event''s id';
-COMMENT ON COLUMN coupon.dead_letter.topic IS 'the topic that it was for';
-COMMENT ON COLUMN coupon.dead_letter.key IS 'its key';
-COMMENT ON COLUMN coupon.dead_letter.type IS 'its type';
-COMMENT ON COLUMN coupon.dead_letter.payload IS 'the event';
-COMMENT ON COLUMN coupon.dead_letter.reason IS 'why it was not accepted';
-COMMENT ON COLUMN coupon.dead_letter.attempts IS 'how often it was tried';
-COMMENT ON COLUMN coupon.dead_letter.dead_at IS 'when it was given up';
-
--- A dump keeps the sale; events are left out, a copy must not publish them again.
-SELECT pg_catalog.pg_extension_config_dump('coupon.campaign', '');
-SELECT pg_catalog.pg_extension_config_dump('coupon.campaign_campaign_id_seq', '');
-SELECT pg_catalog.pg_extension_config_dump('coupon.shard', '');
-SELECT pg_catalog.pg_extension_config_dump('coupon.unit', '');
 SELECT pg_catalog.pg_extension_config_dump('coupon.issuance', '');
-SELECT pg_catalog.pg_extension_config_dump('coupon.lapsed_hold', '');
-SELECT pg_catalog.pg_extension_config_dump('coupon.dead_letter', '');
-
--- ---------------------------------------------------------------------------
--- Guards: what the C core keeps by construction, kept for every other writer
--- (a restore, a superuser's own DML) by triggers.
--- ---------------------------------------------------------------------------
 
 CREATE FUNCTION coupon.issuance_guard() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -298,153 +336,23 @@ CREATE FUNCTION coupon.issuance_returned() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_issuance_returned';
 COMMENT ON FUNCTION coupon.issuance_returned() IS 'gives a deleted issuance''s unit back to the stock map when the deletion commits';
 
-CREATE FUNCTION coupon.campaign_changed() RETURNS trigger
-LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_campaign_changed';
-COMMENT ON FUNCTION coupon.campaign_changed() IS 'drops the cached definition when a change commits';
-
-CREATE FUNCTION coupon.shard_guard() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-	IF TG_OP = 'DELETE' THEN
-		PERFORM 1 FROM coupon.campaign c
-		 WHERE c.campaign_id = OLD.campaign_id AND c.closed_at IS NULL;
-		IF NOT FOUND THEN
-			RETURN OLD;
-		END IF;
-	END IF;
-	RAISE feature_not_supported USING
-		MESSAGE = 'units of a campaign cannot be taken away',
-		DETAIL = format('Campaign %s, shard %s; sessions may be issuing from it.', OLD.campaign_id, OLD.shard),
-		HINT = 'Close the campaign with coupon_campaign_close(); then its rows can be deleted.';
-END
-$$;
-COMMENT ON FUNCTION coupon.shard_guard() IS 'keeps the shards of a campaign that is not closed';
-
-CREATE FUNCTION coupon.refuse_truncate() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-	RAISE feature_not_supported USING
-		MESSAGE = format('cannot truncate table coupon.%I', TG_TABLE_NAME),
-		HINT = 'Sessions hold this table''s contents in shared memory. Use coupon_revoke(), or DELETE.';
-END
-$$;
-COMMENT ON FUNCTION coupon.refuse_truncate() IS 'a truncation would leave the stock map behind';
-
 CREATE TRIGGER issuance_guard BEFORE INSERT OR UPDATE OF campaign_id, serial, shard, nth, state, order_ref, redeemed_at,
 	held_until, confirm_ref, expires_at
 	ON coupon.issuance
 	FOR EACH ROW EXECUTE FUNCTION coupon.issuance_guard();
-CREATE TRIGGER shard_guard BEFORE UPDATE OR DELETE ON coupon.shard
-	FOR EACH ROW EXECUTE FUNCTION coupon.shard_guard();
 CREATE TRIGGER issuance_arrived AFTER INSERT OR UPDATE OF campaign_id, user_id, held_until ON coupon.issuance
 	FOR EACH ROW EXECUTE FUNCTION coupon.issuance_arrived();
 CREATE TRIGGER issuance_returned AFTER DELETE OR UPDATE OF campaign_id, serial ON coupon.issuance
 	FOR EACH ROW EXECUTE FUNCTION coupon.issuance_returned();
-CREATE TRIGGER campaign_changed AFTER INSERT OR UPDATE OR DELETE ON coupon.campaign
-	FOR EACH ROW EXECUTE FUNCTION coupon.campaign_changed();
-CREATE TRIGGER shard_changed AFTER INSERT OR UPDATE OR DELETE ON coupon.shard
-	FOR EACH ROW EXECUTE FUNCTION coupon.campaign_changed();
-CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON coupon.campaign
-	FOR EACH STATEMENT EXECUTE FUNCTION coupon.refuse_truncate();
-CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON coupon.shard
-	FOR EACH STATEMENT EXECUTE FUNCTION coupon.refuse_truncate();
 CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON coupon.issuance
 	FOR EACH STATEMENT EXECUTE FUNCTION coupon.refuse_truncate();
-
 -- What keeps shared memory right must fire for replicated changes, too.
 ALTER TABLE coupon.issuance ENABLE ALWAYS TRIGGER issuance_arrived;
 ALTER TABLE coupon.issuance ENABLE ALWAYS TRIGGER issuance_returned;
 ALTER TABLE coupon.issuance ENABLE ALWAYS TRIGGER refuse_truncate;
-ALTER TABLE coupon.campaign ENABLE ALWAYS TRIGGER campaign_changed;
-ALTER TABLE coupon.campaign ENABLE ALWAYS TRIGGER refuse_truncate;
-ALTER TABLE coupon.shard ENABLE ALWAYS TRIGGER shard_changed;
-ALTER TABLE coupon.shard ENABLE ALWAYS TRIGGER refuse_truncate;
 
--- ---------------------------------------------------------------------------
--- Campaigns
--- ---------------------------------------------------------------------------
-
-CREATE FUNCTION coupon_campaign_create(
-	name           text,
-	stock          bigint,
-	per_user_limit integer DEFAULT 1,
-	opens_at       timestamptz DEFAULT NULL,
-	closes_at      timestamptz DEFAULT NULL,
-	policy         jsonb DEFAULT '{}',
-	topic          text DEFAULT 'coupon-issued')
-RETURNS bigint
-LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_campaign_create(text, bigint, integer, timestamptz, timestamptz, jsonb, text) IS
-	'creates a campaign with units 1..stock and returns its id; stock 0 for a campaign whose units come from codes';
-
-CREATE FUNCTION coupon_campaign_add_stock(campaign_id bigint, units bigint)
-RETURNS bigint
-LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_campaign_add_stock(bigint, bigint) IS
-	'adds units to a campaign, on sale when the transaction commits; returns the new total';
-
-CREATE FUNCTION coupon_campaign_pause(campaign_id bigint)
-RETURNS boolean
-LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_campaign_pause(bigint) IS
-	'issuing answers paused from the commit on; true if this call changed it';
-
-CREATE FUNCTION coupon_campaign_resume(campaign_id bigint)
-RETURNS boolean
-LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_campaign_resume(bigint) IS
-	'ends a pause; true if this call changed it';
-
-CREATE FUNCTION coupon_campaign_close(campaign_id bigint)
-RETURNS boolean
-LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_campaign_close(bigint) IS
-	'ends the sale for good; what was issued stays valid; true if this call changed it';
-
-CREATE FUNCTION coupon_codes_import(campaign_id bigint, codes text[])
-RETURNS bigint
-LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_codes_import(bigint, text[]) IS
-	'makes each new code one unit of the campaign; duplicates are skipped and reported in a NOTICE; returns the number imported';
-
-CREATE FUNCTION coupon_codes_generate(campaign_id bigint, pattern text, units bigint)
-RETURNS bigint
-LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_codes_generate(bigint, text, bigint) IS
-	'makes random codes, one unit each; each # of the pattern becomes one of 32 characters (5 bits), null pattern: 16 of them; returns the number made';
-
-CREATE FUNCTION coupon_units_import(campaign_id bigint, labels text[])
-RETURNS bigint
-LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_units_import(bigint, text[]) IS
-	'makes each label (a seat number) one unit of the campaign, with consecutive serials in the order of the array; all or nothing, a duplicate is an ERROR; unlike codes, labels are shown to everybody; returns the number imported';
-
-CREATE FUNCTION coupon_units(
-	campaign_id bigint,
-	OUT serial bigint,
-	OUT label text,
-	OUT status text,
-	OUT held_until timestamptz)
-RETURNS SETOF record
-LANGUAGE c STABLE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_units(bigint) IS
-	'every unit of the campaign in the order of serials; status: FREE | HELD | ISSUED; a hold that has run out is FREE; labels that are codes are not shown';
-
--- ---------------------------------------------------------------------------
 -- Issuing. Not SECURITY DEFINER: the C core reads and writes the tables
 -- itself, so EXECUTE on the function is the whole privilege.
--- ---------------------------------------------------------------------------
 
 CREATE FUNCTION coupon_issue(campaign_id bigint, user_id text)
 RETURNS coupon.issue_result
@@ -460,6 +368,15 @@ AS 'MODULE_PATHNAME', 'coupon_issue_bigint';
 COMMENT ON FUNCTION coupon_issue(bigint, bigint) IS
 	'coupon_issue(bigint, text) for numeric users';
 
+CREATE FUNCTION coupon_issue_many(campaign_id bigint, user_ids text[])
+RETURNS SETOF coupon.issue_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_issue_many(bigint, text[]) IS
+	'issues one unit to each user in the caller''s transaction; one answer per user, in the array''s order; numeric users: pass ids::text[]';
+
+-- Grouped issuing: one commit for all calls that wait at that moment.
+
 CREATE FUNCTION coupon_issue_grouped(campaign_id bigint, user_id text)
 RETURNS coupon.issue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
@@ -474,16 +391,50 @@ AS 'MODULE_PATHNAME', 'coupon_issue_grouped_bigint';
 COMMENT ON FUNCTION coupon_issue_grouped(bigint, bigint) IS
 	'coupon_issue_grouped(bigint, text) for numeric users';
 
-CREATE FUNCTION coupon_issue_many(campaign_id bigint, user_ids text[])
-RETURNS SETOF coupon.issue_result
+CREATE FUNCTION coupon_group_status(
+	OUT workers integer,
+	OUT batches bigint,
+	OUT calls bigint,
+	OUT mean_batch double precision,
+	OUT largest_batch bigint,
+	OUT commit_ms double precision,
+	OUT repeated_batches bigint)
+RETURNS record
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_issue_many(bigint, text[]) IS
-	'issues one unit to each user in the caller''s transaction; one answer per user, in the array''s order; numeric users: pass ids::text[]';
+COMMENT ON FUNCTION coupon_group_status() IS
+	'grouped issuing in this database since the server started: workers now, transactions, calls in them, time that their commits took, transactions repeated after an error';
 
--- ---------------------------------------------------------------------------
 -- Holding: a unit is the user's for a while, and for good once it is paid for.
--- ---------------------------------------------------------------------------
+
+CREATE TYPE coupon.hold_result AS (
+	user_id    text,
+	status     text,
+	serial     bigint,
+	label      text,
+	held_until timestamptz
+);
+COMMENT ON TYPE coupon.hold_result IS
+	'answer of a hold call; status: held | already_held | already_issued | taken | busy | limit_reached | not_open | closed | paused | not_admitted (coupon_hold_any also: sold_out, coupon_hold_many: not_held), of coupon_confirm: confirmed | already_confirmed | other_ref | lost | limit_reached | not_held | busy';
+
+-- Written below the executor (src/sale/lapse.c), by position.
+CREATE TABLE coupon.lapsed_hold (
+	campaign_id bigint NOT NULL,
+	serial      bigint NOT NULL,
+	held_until  timestamptz NOT NULL,
+	user_id     text COLLATE "C" NOT NULL,
+	refused_ref text COLLATE "C"
+);
+CREATE INDEX lapsed_hold_idx ON coupon.lapsed_hold (campaign_id, serial, user_id);
+CREATE INDEX lapsed_hold_until_idx ON coupon.lapsed_hold (held_until);
+COMMENT ON TABLE coupon.lapsed_hold IS 'who held a unit that he did not pay for in time, for coupon.hold_keep: coupon_confirm asks here when a payment is late';
+COMMENT ON COLUMN coupon.lapsed_hold.campaign_id IS 'the campaign';
+COMMENT ON COLUMN coupon.lapsed_hold.serial IS 'the unit';
+COMMENT ON COLUMN coupon.lapsed_hold.held_until IS 'when the hold ran out, or the payment was refused';
+COMMENT ON COLUMN coupon.lapsed_hold.user_id IS 'who held it';
+COMMENT ON COLUMN coupon.lapsed_hold.refused_ref IS 'a payment that was refused and is to be given back: it cannot confirm anything any more; null: none was';
+
+SELECT pg_catalog.pg_extension_config_dump('coupon.lapsed_hold', '');
 
 CREATE FUNCTION coupon_hold(campaign_id bigint, serial bigint, user_id text, ttl interval DEFAULT '5 min')
 RETURNS coupon.hold_result
@@ -564,9 +515,18 @@ AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION coupon_hold_expire(integer) IS
 	'returns up to max_rows holds that have run out to stock, one event each; the sweeper worker does it all the time';
 
--- ---------------------------------------------------------------------------
--- After issuing
--- ---------------------------------------------------------------------------
+-- After issuing: redeem, cancel, revoke, expire.
+
+CREATE TYPE coupon.redeem_result AS (
+	user_id     text,
+	status      text,
+	serial      bigint,
+	code        text,
+	order_ref   text,
+	redeemed_at timestamptz
+);
+COMMENT ON TYPE coupon.redeem_result IS
+	'answer of a redeem call; status: redeemed | already_redeemed | expired | held | not_issued, of a cancellation: cancelled | not_redeemed | other_order | not_issued';
 
 CREATE FUNCTION coupon_redeem(campaign_id bigint, user_id text, order_ref text, serial bigint DEFAULT NULL)
 RETURNS coupon.redeem_result
@@ -617,9 +577,52 @@ AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION coupon_expire(integer) IS
 	'marks up to max_rows issuances whose usage period is over as expired, one event each; the sweeper worker calls it every second';
 
--- ---------------------------------------------------------------------------
--- Events
--- ---------------------------------------------------------------------------
+-- Events: the outbox, and what the broker did not accept.
+
+-- No index: rows are appended to one child; the publisher reads them in order
+-- and removes what is delivered; a child without rows is truncated in rotation.
+CREATE TABLE coupon.outbox (
+	id      uuid NOT NULL,
+	topic   text NOT NULL,
+	key     text NOT NULL,
+	type    text NOT NULL,
+	payload json NOT NULL,
+	CONSTRAINT outbox_children_only CHECK (false) NO INHERIT
+);
+CREATE TABLE coupon.outbox_0 () INHERITS (coupon.outbox) USING heap;
+CREATE TABLE coupon.outbox_1 () INHERITS (coupon.outbox) USING heap;
+CREATE TABLE coupon.outbox_2 () INHERITS (coupon.outbox) USING heap;
+COMMENT ON TABLE coupon.outbox IS 'events, each committed with the change it tells of; the rows are in its children';
+COMMENT ON TABLE coupon.outbox_0 IS 'events, first of three tables used in rotation';
+COMMENT ON TABLE coupon.outbox_1 IS 'events, second of three tables used in rotation';
+COMMENT ON TABLE coupon.outbox_2 IS 'events, third of three tables used in rotation';
+COMMENT ON COLUMN coupon.outbox.id IS 'UUID version 7, strictly increasing in append order; consumers drop duplicates by it';
+COMMENT ON COLUMN coupon.outbox.topic IS 'Kafka topic';
+COMMENT ON COLUMN coupon.outbox.key IS 'Kafka key: the user, or the campaign for a campaign''s own events';
+COMMENT ON COLUMN coupon.outbox.type IS 'what happened; types that begin with coupon. are the engine''s own';
+COMMENT ON COLUMN coupon.outbox.payload IS 'the event, as it is published';
+
+CREATE TABLE coupon.dead_letter (
+	id       uuid PRIMARY KEY,
+	topic    text NOT NULL,
+	key      text NOT NULL,
+	type     text NOT NULL,
+	payload  json NOT NULL,
+	reason   text NOT NULL,
+	attempts integer NOT NULL,
+	dead_at  timestamptz NOT NULL
+);
+COMMENT ON TABLE coupon.dead_letter IS 'events that the broker will not accept; coupon_dead_letter_replay puts them back into the outbox';
+COMMENT ON COLUMN coupon.dead_letter.id IS 'the event''s id';
+COMMENT ON COLUMN coupon.dead_letter.topic IS 'the topic that it was for';
+COMMENT ON COLUMN coupon.dead_letter.key IS 'its key';
+COMMENT ON COLUMN coupon.dead_letter.type IS 'its type';
+COMMENT ON COLUMN coupon.dead_letter.payload IS 'the event';
+COMMENT ON COLUMN coupon.dead_letter.reason IS 'why it was not accepted';
+COMMENT ON COLUMN coupon.dead_letter.attempts IS 'how often it was tried';
+COMMENT ON COLUMN coupon.dead_letter.dead_at IS 'when it was given up';
+
+SELECT pg_catalog.pg_extension_config_dump('coupon.dead_letter', '');
 
 CREATE FUNCTION coupon_emit(topic text, key text, type text, payload jsonb)
 RETURNS uuid
@@ -648,10 +651,6 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION coupon_dead_letter_discard(uuid, text) IS
 	'deletes dead letters for good: one, those of a topic, or all; returns how many';
-
--- ---------------------------------------------------------------------------
--- Status
--- ---------------------------------------------------------------------------
 
 CREATE FUNCTION coupon.publisher_state(
 	OUT unpublished bigint, OUT oldest_at timestamptz, OUT in_flight bigint,
@@ -687,258 +686,10 @@ END;
 COMMENT ON FUNCTION coupon_outbox_status() IS
 	'the outbox and its publisher: what is yet to be published and since when, what became of the rest since the server started, the broker and the last error, the oldest open transaction that uses the outbox';
 
-CREATE FUNCTION coupon_status(
-	campaign_id bigint,
-	OUT stock bigint,
-	OUT issued bigint,
-	OUT held bigint,
-	OUT in_flight bigint,
-	OUT remaining bigint,
-	OUT answered_issued bigint,
-	OUT answered_already_issued bigint,
-	OUT answered_sold_out bigint,
-	OUT answered_busy bigint,
-	OUT answered_not_open bigint,
-	OUT answered_closed bigint,
-	OUT answered_paused bigint,
-	OUT answered_not_admitted bigint,
-	OUT answered_held bigint)
-RETURNS record
-LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100
-AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_status(bigint) IS
-	'stock = issued + held + in_flight + remaining, now; answered_*: answers of issue calls given since the server started';
-
-CREATE FUNCTION coupon_group_status(
-	OUT workers integer,
-	OUT batches bigint,
-	OUT calls bigint,
-	OUT mean_batch double precision,
-	OUT largest_batch bigint,
-	OUT commit_ms double precision,
-	OUT repeated_batches bigint)
-RETURNS record
-LANGUAGE c VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_group_status() IS
-	'grouped issuing in this database since the server started: workers now, transactions, calls in them, time that their commits took, transactions repeated after an error';
-
-CREATE VIEW coupon.campaign_status AS
-SELECT c.campaign_id, c.name,
-       CASE WHEN c.closed_at IS NOT NULL OR c.closes_at <= pg_catalog.clock_timestamp() THEN 'closed'
-            WHEN c.paused THEN 'paused'
-            WHEN c.opens_at > pg_catalog.clock_timestamp() THEN 'not_open'
-            ELSE 'open' END AS state,
-       s.*
-  FROM coupon.campaign c, LATERAL @extschema@.coupon_status(c.campaign_id) s;
-COMMENT ON VIEW coupon.campaign_status IS 'coupon_status() of every campaign';
-
--- Sequential scans only: a damaged index must not hide what it should refuse.
-CREATE FUNCTION coupon_verify(
-	campaign_id bigint DEFAULT NULL,
-	OUT campaign bigint,
-	OUT law text,
-	OUT serial bigint,
-	OUT user_id text,
-	OUT detail text)
-RETURNS SETOF record
-LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-SET enable_indexscan = off SET enable_indexonlyscan = off SET enable_bitmapscan = off
-AS $$
-	SELECT i.campaign_id, 'oversold: serial issued twice', i.serial, min(i.user_id), format('%s issuances', count(*))
-	  FROM coupon.issuance i
-	 WHERE $1 IS NULL OR i.campaign_id = $1
-	 GROUP BY i.campaign_id, i.serial HAVING count(*) > 1
-	UNION ALL
-	SELECT i.campaign_id, 'oversold: serial outside the shards', i.serial, i.user_id, format('shard %s', i.shard)
-	  FROM coupon.issuance i
-	  LEFT JOIN coupon.shard s ON s.campaign_id = i.campaign_id AND s.shard = i.shard
-	       AND i.serial BETWEEN s.first_serial AND s.last_serial
-	 WHERE ($1 IS NULL OR i.campaign_id = $1) AND s.shard IS NULL
-	UNION ALL
-	SELECT i.campaign_id, 'per-user limit exceeded', NULL, i.user_id,
-	       format('%s issuances, limit %s', count(*), c.per_user_limit)
-	  FROM coupon.issuance i JOIN coupon.campaign c ON c.campaign_id = i.campaign_id
-	 WHERE $1 IS NULL OR i.campaign_id = $1
-	 GROUP BY i.campaign_id, i.user_id, c.per_user_limit
-	HAVING count(*) > c.per_user_limit OR max(i.nth) > c.per_user_limit OR count(DISTINCT i.nth) < count(*)
-	UNION ALL
-	SELECT s.campaign_id, 'shards overlap or leave a gap', s.first_serial, NULL, format('shard %s', s.shard)
-	  FROM (SELECT h.*, lag(h.last_serial, 1, 0::bigint) OVER w AS previous_last, row_number() OVER w - 1 AS position
-	          FROM coupon.shard h WHERE $1 IS NULL OR h.campaign_id = $1
-	        WINDOW w AS (PARTITION BY h.campaign_id ORDER BY h.shard)) s
-	 WHERE s.first_serial <> s.previous_last + 1 OR s.shard <> s.position
-	UNION ALL
-	SELECT i.campaign_id, 'issued without its code', i.serial, i.user_id, NULL
-	  FROM coupon.issuance i JOIN coupon.campaign c ON c.campaign_id = i.campaign_id AND c.coded
-	  LEFT JOIN coupon.unit u ON u.campaign_id = i.campaign_id AND u.serial = i.serial
-	 WHERE ($1 IS NULL OR i.campaign_id = $1) AND u.serial IS NULL
-	UNION ALL
-	SELECT i.campaign_id, 'redemption without its order, or the reverse', i.serial, i.user_id, i.state
-	  FROM coupon.issuance i
-	 WHERE ($1 IS NULL OR i.campaign_id = $1)
-	   AND ((i.state = 'redeemed') <> (i.order_ref IS NOT NULL) OR (i.state = 'redeemed') <> (i.redeemed_at IS NOT NULL))
-	UNION ALL
-	SELECT i.campaign_id, 'hold without its end, or the reverse', i.serial, i.user_id, i.state
-	  FROM coupon.issuance i
-	 WHERE ($1 IS NULL OR i.campaign_id = $1)
-	   AND ((i.state = 'held') <> (i.held_until IS NOT NULL)
-	        OR i.state = 'held' AND (i.confirm_ref IS NOT NULL OR i.expires_at IS NOT NULL))
-	UNION ALL
-	SELECT o.campaign_id, 'event of an issuance that is not there', o.serial, o.user_id, o.id::text
-	  FROM (SELECT e.id, e.type, e.key AS user_id, (e.payload->>'campaign_id')::bigint AS campaign_id,
-	               (e.payload->>'serial')::bigint AS serial,
-	               row_number() OVER (PARTITION BY e.payload->>'campaign_id', e.payload->>'serial'
-	                                  ORDER BY e.id DESC) AS newest
-	          FROM coupon.outbox e
-	         WHERE e.type IN ('coupon.issued', 'coupon.redeemed', 'coupon.redeem_cancelled', 'coupon.expired', 'coupon.revoked',
-	                          'coupon.held', 'coupon.confirmed', 'coupon.hold_released', 'coupon.hold_expired')
-	           AND ($1 IS NULL OR e.payload->>'campaign_id' = $1::text)) o
-	  LEFT JOIN coupon.issuance i ON i.campaign_id = o.campaign_id AND i.serial = o.serial AND i.user_id = o.user_id
-	 WHERE o.newest = 1
-	   AND ((i.serial IS NULL) <> (o.type IN ('coupon.revoked', 'coupon.hold_released', 'coupon.hold_expired'))
-	        OR o.type = 'coupon.held' AND i.state <> 'held' OR o.type <> 'coupon.held' AND i.state = 'held')
-	UNION ALL
-	SELECT r.campaign_id, 'request with two rows', NULL, min(r.user_id), r.request_id::text
-	  FROM coupon.request r
-	 WHERE $1 IS NULL OR r.campaign_id = $1
-	 GROUP BY r.campaign_id, r.request_id HAVING count(*) > 1
-	UNION ALL
-	SELECT r.campaign_id, 'request decided without an outcome, or the reverse', r.serial, r.user_id, r.request_id::text
-	  FROM coupon.request r
-	 WHERE ($1 IS NULL OR r.campaign_id = $1)
-	   AND ((r.decided_at IS NULL) <> (r.outcome IS NULL)
-	        OR (r.serial IS NULL) = (r.outcome IN ('issued', 'already_issued')))
-	UNION ALL
-	SELECT NULL, 'ticket number given twice', NULL, min(t.user_id), format('room %s, ticket %s', t.room_id, t.number)
-	  FROM coupon.ticket t
-	 WHERE $1 IS NULL
-	 GROUP BY t.room_id, t.number HAVING count(*) > 1
-	UNION ALL
-	SELECT NULL, 'two live tickets of one user', NULL, t.user_id, format('room %s', t.room_id)
-	  FROM coupon.ticket t
-	 WHERE $1 IS NULL AND t.ended_at IS NULL
-	 GROUP BY t.room_id, t.user_id HAVING count(*) > 1
-	UNION ALL
-	SELECT NULL, 'ticket ended without a reason, or the reverse', NULL, t.user_id, format('room %s, ticket %s', t.room_id, t.number)
-	  FROM coupon.ticket t
-	 WHERE $1 IS NULL AND (t.ended_at IS NULL) <> (t.reason IS NULL)
-$$;
-COMMENT ON FUNCTION coupon_verify(bigint) IS
-	'rows that violate a law, judged from the tables alone, none when all is well; without a campaign: all of them';
-
--- ---------------------------------------------------------------------------
--- Privileges: nothing for PUBLIC; each role gets what its work needs.
--- ---------------------------------------------------------------------------
-
-REVOKE ALL ON FUNCTION coupon.issuance_guard() FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.issuance_arrived() FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.issuance_returned() FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.campaign_changed() FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.shard_guard() FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.refuse_truncate() FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_campaign_create(text, bigint, integer, timestamptz, timestamptz, jsonb, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_campaign_add_stock(bigint, bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_campaign_pause(bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_campaign_resume(bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_campaign_close(bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_codes_import(bigint, text[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_codes_generate(bigint, text, bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_units_import(bigint, text[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_units(bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_hold(bigint, bigint, text, interval) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_hold(bigint, bigint, bigint, interval) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_hold_many(bigint, bigint[], text, interval) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_hold_many(bigint, bigint[], bigint, interval) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_hold_any(bigint, text, interval) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_hold_any(bigint, bigint, interval) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_confirm(bigint, bigint, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_confirm(bigint, bigint, bigint, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_release(bigint, bigint, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_release(bigint, bigint, bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_hold_expire(integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_issue(bigint, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_issue(bigint, bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_issue_grouped(bigint, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_issue_grouped(bigint, bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_issue_many(bigint, text[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_redeem(bigint, text, text, bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_redeem(bigint, bigint, text, bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_redeem_cancel(bigint, text, text, bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_redeem_cancel(bigint, bigint, text, bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_revoke(bigint, text, text, bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_revoke(bigint, bigint, text, bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_expire(integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_emit(text, text, text, jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_dead_letter_replay(uuid, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_dead_letter_discard(uuid, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.publisher_state() FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_outbox_status() FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_status(bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_group_status() FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_verify(bigint) FROM PUBLIC;
-REVOKE ALL ON TYPE coupon.issue_result FROM PUBLIC;
-REVOKE ALL ON TYPE coupon.redeem_result FROM PUBLIC;
-REVOKE ALL ON TYPE coupon.hold_result FROM PUBLIC;
-
-GRANT USAGE ON SCHEMA coupon TO coupon_admin, coupon_service, coupon_reader;
-GRANT USAGE ON TYPE coupon.issue_result, coupon.redeem_result, coupon.hold_result TO coupon_admin, coupon_service, coupon_reader;
-
--- coupon_admin prepares and repairs a sale
-GRANT EXECUTE ON FUNCTION coupon_campaign_create(text, bigint, integer, timestamptz, timestamptz, jsonb, text) TO coupon_admin;
-GRANT EXECUTE ON FUNCTION coupon_campaign_add_stock(bigint, bigint) TO coupon_admin;
-GRANT EXECUTE ON FUNCTION coupon_campaign_pause(bigint) TO coupon_admin;
-GRANT EXECUTE ON FUNCTION coupon_campaign_resume(bigint) TO coupon_admin;
-GRANT EXECUTE ON FUNCTION coupon_campaign_close(bigint) TO coupon_admin;
-GRANT EXECUTE ON FUNCTION coupon_codes_import(bigint, text[]) TO coupon_admin;
-GRANT EXECUTE ON FUNCTION coupon_codes_generate(bigint, text, bigint) TO coupon_admin;
-GRANT EXECUTE ON FUNCTION coupon_units_import(bigint, text[]) TO coupon_admin;
-GRANT EXECUTE ON FUNCTION coupon_hold_expire(integer) TO coupon_admin;
-GRANT EXECUTE ON FUNCTION coupon_revoke(bigint, text, text, bigint) TO coupon_admin;
-GRANT EXECUTE ON FUNCTION coupon_revoke(bigint, bigint, text, bigint) TO coupon_admin;
-GRANT EXECUTE ON FUNCTION coupon_expire(integer) TO coupon_admin;
-GRANT EXECUTE ON FUNCTION coupon_dead_letter_replay(uuid, text) TO coupon_admin;
-GRANT EXECUTE ON FUNCTION coupon_dead_letter_discard(uuid, text) TO coupon_admin;
-
--- coupon_service runs it
-GRANT EXECUTE ON FUNCTION coupon_issue(bigint, text) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_issue(bigint, bigint) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_issue_grouped(bigint, text) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_issue_grouped(bigint, bigint) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_issue_many(bigint, text[]) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_hold(bigint, bigint, text, interval) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_hold(bigint, bigint, bigint, interval) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_hold_many(bigint, bigint[], text, interval) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_hold_many(bigint, bigint[], bigint, interval) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_hold_any(bigint, text, interval) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_hold_any(bigint, bigint, interval) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_confirm(bigint, bigint, text, text) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_confirm(bigint, bigint, bigint, text) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_release(bigint, bigint, text) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_release(bigint, bigint, bigint) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_redeem(bigint, text, text, bigint) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_redeem(bigint, bigint, text, bigint) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_redeem_cancel(bigint, text, text, bigint) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_redeem_cancel(bigint, bigint, text, bigint) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_emit(text, text, text, jsonb) TO coupon_admin, coupon_service;
-
--- everyone of the three may look; codes and payloads are for the admin alone
-GRANT EXECUTE ON FUNCTION coupon_status(bigint) TO coupon_admin, coupon_service, coupon_reader;
-GRANT EXECUTE ON FUNCTION coupon_units(bigint) TO coupon_admin, coupon_service, coupon_reader;
-GRANT EXECUTE ON FUNCTION coupon_group_status() TO coupon_admin, coupon_service, coupon_reader;
-GRANT EXECUTE ON FUNCTION coupon_outbox_status() TO coupon_admin, coupon_service, coupon_reader;
-GRANT EXECUTE ON FUNCTION coupon_verify(bigint) TO coupon_admin, coupon_reader;
-GRANT SELECT ON coupon.campaign, coupon.shard, coupon.campaign_status TO coupon_admin, coupon_service, coupon_reader;
-GRANT SELECT ON coupon.issuance, coupon.lapsed_hold TO coupon_admin, coupon_reader;
-GRANT SELECT ON coupon.unit, coupon.outbox, coupon.outbox_0, coupon.outbox_1, coupon.outbox_2, coupon.dead_letter TO coupon_admin;
-
--- ---------------------------------------------------------------------------
 -- Queues: asynchronous requests. Rows are inserted once, changed once, and
 -- go by TRUNCATE: two tables take turns. The C core writes them (src/queue/queue_table.c,
 -- src/request/request.c) and knows the columns by position; half of each page is left
 -- free for the change.
--- ---------------------------------------------------------------------------
 
 CREATE TABLE coupon.request (
 	request_id   uuid NOT NULL,
@@ -1049,28 +800,7 @@ AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION coupon_request_decide(integer) IS
 	'decides up to max_rows requests of one campaign, in order; the issuer worker does it all the time';
 
-REVOKE ALL ON FUNCTION coupon.queue_guard() FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_request(bigint, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_request(bigint, bigint, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_request_status(uuid) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_request_status_of(bigint, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_request_wait(uuid, interval) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_request_queue(bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_request_decide(integer) FROM PUBLIC;
-REVOKE ALL ON TYPE coupon.request_result FROM PUBLIC;
-GRANT USAGE ON TYPE coupon.request_result TO coupon_admin, coupon_service, coupon_reader;
-GRANT EXECUTE ON FUNCTION coupon_request(bigint, text, text) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_request(bigint, bigint, text) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_request_status(uuid) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_request_status_of(bigint, text) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_request_wait(uuid, interval) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_request_queue(bigint) TO coupon_admin, coupon_service, coupon_reader;
-GRANT EXECUTE ON FUNCTION coupon_request_decide(integer) TO coupon_admin;
-GRANT SELECT ON coupon.request, coupon.request_0, coupon.request_1 TO coupon_admin;
-
--- ---------------------------------------------------------------------------
 -- Queues: waiting rooms. Tickets as requests above.
--- ---------------------------------------------------------------------------
 
 CREATE TABLE coupon.room (
 	room_id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -1399,44 +1129,140 @@ SELECT r.room_id, r.name, r.method,
   FROM coupon.room r, LATERAL @extschema@.coupon_room_counts(r.room_id) c;
 COMMENT ON VIEW coupon.room_status IS 'every room with who waits and who is admitted';
 
-REVOKE ALL ON FUNCTION coupon.room_changed() FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.room_check(text, integer, numeric, interval, interval, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.room_id(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_room_create(text, integer, numeric, interval, interval, text, timestamptz) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_room_alter(text, integer, numeric, interval, interval, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_room_pause(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_room_resume(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_room_draw(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_campaign_require_room(bigint, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_queue_join(text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_queue_position(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_queue_require(text, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_queue_leave(text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_queue_serve() FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_room_counts(bigint) FROM PUBLIC;
-REVOKE ALL ON TYPE coupon.queue_result FROM PUBLIC;
-GRANT USAGE ON TYPE coupon.queue_result TO coupon_admin, coupon_service, coupon_reader;
-GRANT EXECUTE ON FUNCTION coupon_room_create(text, integer, numeric, interval, interval, text, timestamptz) TO coupon_admin;
-GRANT EXECUTE ON FUNCTION coupon_room_alter(text, integer, numeric, interval, interval, text) TO coupon_admin;
-GRANT EXECUTE ON FUNCTION coupon_room_pause(text) TO coupon_admin;
-GRANT EXECUTE ON FUNCTION coupon_room_resume(text) TO coupon_admin;
-GRANT EXECUTE ON FUNCTION coupon_room_draw(text) TO coupon_admin, coupon_service, coupon_reader;
-GRANT EXECUTE ON FUNCTION coupon_campaign_require_room(bigint, text) TO coupon_admin;
-GRANT EXECUTE ON FUNCTION coupon_queue_join(text, text) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_queue_position(text) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_queue_require(text, text, text) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_queue_leave(text, text) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_queue_serve() TO coupon_admin;
-GRANT EXECUTE ON FUNCTION coupon_room_counts(bigint) TO coupon_admin, coupon_service, coupon_reader;
-GRANT SELECT ON coupon.room_status TO coupon_admin, coupon_service, coupon_reader;
+-- Status, and the laws judged from the tables.
 
--- ---------------------------------------------------------------------------
+CREATE FUNCTION coupon_status(
+	campaign_id bigint,
+	OUT stock bigint,
+	OUT issued bigint,
+	OUT held bigint,
+	OUT in_flight bigint,
+	OUT remaining bigint,
+	OUT answered_issued bigint,
+	OUT answered_already_issued bigint,
+	OUT answered_sold_out bigint,
+	OUT answered_busy bigint,
+	OUT answered_not_open bigint,
+	OUT answered_closed bigint,
+	OUT answered_paused bigint,
+	OUT answered_not_admitted bigint,
+	OUT answered_held bigint)
+RETURNS record
+LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_status(bigint) IS
+	'stock = issued + held + in_flight + remaining, now; answered_*: answers of issue calls given since the server started';
+
+CREATE VIEW coupon.campaign_status AS
+SELECT c.campaign_id, c.name,
+       CASE WHEN c.closed_at IS NOT NULL OR c.closes_at <= pg_catalog.clock_timestamp() THEN 'closed'
+            WHEN c.paused THEN 'paused'
+            WHEN c.opens_at > pg_catalog.clock_timestamp() THEN 'not_open'
+            ELSE 'open' END AS state,
+       s.*
+  FROM coupon.campaign c, LATERAL @extschema@.coupon_status(c.campaign_id) s;
+COMMENT ON VIEW coupon.campaign_status IS 'coupon_status() of every campaign';
+
+-- Sequential scans only: a damaged index must not hide what it should refuse.
+CREATE FUNCTION coupon_verify(
+	campaign_id bigint DEFAULT NULL,
+	OUT campaign bigint,
+	OUT law text,
+	OUT serial bigint,
+	OUT user_id text,
+	OUT detail text)
+RETURNS SETOF record
+LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET enable_indexscan = off SET enable_indexonlyscan = off SET enable_bitmapscan = off
+AS $$
+	SELECT i.campaign_id, 'oversold: serial issued twice', i.serial, min(i.user_id), format('%s issuances', count(*))
+	  FROM coupon.issuance i
+	 WHERE $1 IS NULL OR i.campaign_id = $1
+	 GROUP BY i.campaign_id, i.serial HAVING count(*) > 1
+	UNION ALL
+	SELECT i.campaign_id, 'oversold: serial outside the shards', i.serial, i.user_id, format('shard %s', i.shard)
+	  FROM coupon.issuance i
+	  LEFT JOIN coupon.shard s ON s.campaign_id = i.campaign_id AND s.shard = i.shard
+	       AND i.serial BETWEEN s.first_serial AND s.last_serial
+	 WHERE ($1 IS NULL OR i.campaign_id = $1) AND s.shard IS NULL
+	UNION ALL
+	SELECT i.campaign_id, 'per-user limit exceeded', NULL, i.user_id,
+	       format('%s issuances, limit %s', count(*), c.per_user_limit)
+	  FROM coupon.issuance i JOIN coupon.campaign c ON c.campaign_id = i.campaign_id
+	 WHERE $1 IS NULL OR i.campaign_id = $1
+	 GROUP BY i.campaign_id, i.user_id, c.per_user_limit
+	HAVING count(*) > c.per_user_limit OR max(i.nth) > c.per_user_limit OR count(DISTINCT i.nth) < count(*)
+	UNION ALL
+	SELECT s.campaign_id, 'shards overlap or leave a gap', s.first_serial, NULL, format('shard %s', s.shard)
+	  FROM (SELECT h.*, lag(h.last_serial, 1, 0::bigint) OVER w AS previous_last, row_number() OVER w - 1 AS position
+	          FROM coupon.shard h WHERE $1 IS NULL OR h.campaign_id = $1
+	        WINDOW w AS (PARTITION BY h.campaign_id ORDER BY h.shard)) s
+	 WHERE s.first_serial <> s.previous_last + 1 OR s.shard <> s.position
+	UNION ALL
+	SELECT i.campaign_id, 'issued without its code', i.serial, i.user_id, NULL
+	  FROM coupon.issuance i JOIN coupon.campaign c ON c.campaign_id = i.campaign_id AND c.coded
+	  LEFT JOIN coupon.unit u ON u.campaign_id = i.campaign_id AND u.serial = i.serial
+	 WHERE ($1 IS NULL OR i.campaign_id = $1) AND u.serial IS NULL
+	UNION ALL
+	SELECT i.campaign_id, 'redemption without its order, or the reverse', i.serial, i.user_id, i.state
+	  FROM coupon.issuance i
+	 WHERE ($1 IS NULL OR i.campaign_id = $1)
+	   AND ((i.state = 'redeemed') <> (i.order_ref IS NOT NULL) OR (i.state = 'redeemed') <> (i.redeemed_at IS NOT NULL))
+	UNION ALL
+	SELECT i.campaign_id, 'hold without its end, or the reverse', i.serial, i.user_id, i.state
+	  FROM coupon.issuance i
+	 WHERE ($1 IS NULL OR i.campaign_id = $1)
+	   AND ((i.state = 'held') <> (i.held_until IS NOT NULL)
+	        OR i.state = 'held' AND (i.confirm_ref IS NOT NULL OR i.expires_at IS NOT NULL))
+	UNION ALL
+	SELECT o.campaign_id, 'event of an issuance that is not there', o.serial, o.user_id, o.id::text
+	  FROM (SELECT e.id, e.type, e.key AS user_id, (e.payload->>'campaign_id')::bigint AS campaign_id,
+	               (e.payload->>'serial')::bigint AS serial,
+	               row_number() OVER (PARTITION BY e.payload->>'campaign_id', e.payload->>'serial'
+	                                  ORDER BY e.id DESC) AS newest
+	          FROM coupon.outbox e
+	         WHERE e.type IN ('coupon.issued', 'coupon.redeemed', 'coupon.redeem_cancelled', 'coupon.expired', 'coupon.revoked',
+	                          'coupon.held', 'coupon.confirmed', 'coupon.hold_released', 'coupon.hold_expired')
+	           AND ($1 IS NULL OR e.payload->>'campaign_id' = $1::text)) o
+	  LEFT JOIN coupon.issuance i ON i.campaign_id = o.campaign_id AND i.serial = o.serial AND i.user_id = o.user_id
+	 WHERE o.newest = 1
+	   AND ((i.serial IS NULL) <> (o.type IN ('coupon.revoked', 'coupon.hold_released', 'coupon.hold_expired'))
+	        OR o.type = 'coupon.held' AND i.state <> 'held' OR o.type <> 'coupon.held' AND i.state = 'held')
+	UNION ALL
+	SELECT r.campaign_id, 'request with two rows', NULL, min(r.user_id), r.request_id::text
+	  FROM coupon.request r
+	 WHERE $1 IS NULL OR r.campaign_id = $1
+	 GROUP BY r.campaign_id, r.request_id HAVING count(*) > 1
+	UNION ALL
+	SELECT r.campaign_id, 'request decided without an outcome, or the reverse', r.serial, r.user_id, r.request_id::text
+	  FROM coupon.request r
+	 WHERE ($1 IS NULL OR r.campaign_id = $1)
+	   AND ((r.decided_at IS NULL) <> (r.outcome IS NULL)
+	        OR (r.serial IS NULL) = (r.outcome IN ('issued', 'already_issued')))
+	UNION ALL
+	SELECT NULL, 'ticket number given twice', NULL, min(t.user_id), format('room %s, ticket %s', t.room_id, t.number)
+	  FROM coupon.ticket t
+	 WHERE $1 IS NULL
+	 GROUP BY t.room_id, t.number HAVING count(*) > 1
+	UNION ALL
+	SELECT NULL, 'two live tickets of one user', NULL, t.user_id, format('room %s', t.room_id)
+	  FROM coupon.ticket t
+	 WHERE $1 IS NULL AND t.ended_at IS NULL
+	 GROUP BY t.room_id, t.user_id HAVING count(*) > 1
+	UNION ALL
+	SELECT NULL, 'ticket ended without a reason, or the reverse', NULL, t.user_id, format('room %s, ticket %s', t.room_id, t.number)
+	  FROM coupon.ticket t
+	 WHERE $1 IS NULL AND (t.ended_at IS NULL) <> (t.reason IS NULL)
+$$;
+COMMENT ON FUNCTION coupon_verify(bigint) IS
+	'rows that violate a law, judged from the tables alone, none when all is well; without a campaign: all of them';
+
 -- HTTP: what PostgREST exposes. A route of schema coupon_api answers JSON and
 -- sets response.status and response.headers; the api_ functions that routes
 -- share are in schema coupon, which is not exposed. Bodies arrive as jsonb,
 -- so that a wrong type is seen; parts of a path or a query as text. What can
 -- be reached by GET is STABLE, for PostgREST runs it in READ ONLY.
--- ---------------------------------------------------------------------------
 
 CREATE SCHEMA coupon_api;
 COMMENT ON SCHEMA coupon_api IS 'the HTTP routes of the coupon extension, for PostgREST';
@@ -1965,66 +1791,221 @@ $$;
 COMMENT ON FUNCTION coupon_api.queue_order() IS
 	'GET /queues/order - the place in the line of the ticket in X-Access-Token, 0: admitted';
 
-REVOKE ALL ON FUNCTION coupon.api_issue_grouped(bigint, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.api_issue(bigint, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.api_request(bigint, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.api_request_status(uuid) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.api_request_status_of(bigint, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.api_campaign_create(text, bigint, jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.api_queue_join(text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.api_queue_position(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.api_counts(bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.api_answer(integer, jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.api_error(integer, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.api_headers(jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.api_refuse(text, text, jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.api_text(jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.api_header(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.api_target(text, text, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.api_issuance(bigint, coupon.issue_result) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.api_issue_now(text, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_api.issue_sync(text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_api.issue_optimistic(text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_api.issue_async(text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_api.issue_status(text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_api.issue_result(text, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_api.issue(jsonb, jsonb, jsonb, jsonb, jsonb, jsonb, jsonb, jsonb, jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_api.issue_fcfs(text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_api.admin_coupon_policies(jsonb, jsonb, jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_api.admin_coupon_status(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_api.admin_queue_status(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.api_order(coupon.queue_result) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_api.queue_enqueue(jsonb, jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_api.queue_order() FROM PUBLIC;
+-- Privileges: nothing for PUBLIC; each role gets what its work needs.
+
+GRANT USAGE ON SCHEMA coupon TO coupon_admin, coupon_service, coupon_reader;
+GRANT SELECT ON TABLE coupon.campaign TO coupon_admin, coupon_service, coupon_reader;
+GRANT SELECT ON TABLE coupon.shard TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON FUNCTION coupon.campaign_changed() FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.shard_guard() FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.refuse_truncate() FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_campaign_create(text, bigint, integer, timestamp with time zone, timestamp with time zone, jsonb, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_campaign_create(text, bigint, integer, timestamp with time zone, timestamp with time zone, jsonb, text) TO coupon_admin;
+REVOKE ALL ON FUNCTION coupon_campaign_add_stock(bigint, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_campaign_add_stock(bigint, bigint) TO coupon_admin;
+REVOKE ALL ON FUNCTION coupon_campaign_pause(bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_campaign_pause(bigint) TO coupon_admin;
+REVOKE ALL ON FUNCTION coupon_campaign_resume(bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_campaign_resume(bigint) TO coupon_admin;
+REVOKE ALL ON FUNCTION coupon_campaign_close(bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_campaign_close(bigint) TO coupon_admin;
+GRANT SELECT ON TABLE coupon.unit TO coupon_admin;
+REVOKE ALL ON FUNCTION coupon_codes_import(bigint, text[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_codes_import(bigint, text[]) TO coupon_admin;
+REVOKE ALL ON FUNCTION coupon_codes_generate(bigint, text, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_codes_generate(bigint, text, bigint) TO coupon_admin;
+REVOKE ALL ON FUNCTION coupon_units_import(bigint, text[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_units_import(bigint, text[]) TO coupon_admin;
+REVOKE ALL ON FUNCTION coupon_units(bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_units(bigint) TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON TYPE coupon.issue_result FROM PUBLIC;
+GRANT USAGE ON TYPE coupon.issue_result TO coupon_admin, coupon_service, coupon_reader;
+GRANT SELECT ON TABLE coupon.issuance TO coupon_admin, coupon_reader;
+REVOKE ALL ON FUNCTION coupon.issuance_guard() FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.issuance_returned() FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.issuance_arrived() FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_issue(bigint, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_issue(bigint, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_issue(bigint, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_issue(bigint, bigint) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_issue_many(bigint, text[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_issue_many(bigint, text[]) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_issue_grouped(bigint, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_issue_grouped(bigint, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_issue_grouped(bigint, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_issue_grouped(bigint, bigint) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_group_status() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_group_status() TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON TYPE coupon.hold_result FROM PUBLIC;
+GRANT USAGE ON TYPE coupon.hold_result TO coupon_admin, coupon_service, coupon_reader;
+GRANT SELECT ON TABLE coupon.lapsed_hold TO coupon_admin, coupon_reader;
+REVOKE ALL ON FUNCTION coupon_hold(bigint, bigint, text, interval) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_hold(bigint, bigint, text, interval) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_hold(bigint, bigint, bigint, interval) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_hold(bigint, bigint, bigint, interval) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_hold_many(bigint, bigint[], text, interval) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_hold_many(bigint, bigint[], text, interval) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_hold_many(bigint, bigint[], bigint, interval) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_hold_many(bigint, bigint[], bigint, interval) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_hold_any(bigint, text, interval) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_hold_any(bigint, text, interval) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_hold_any(bigint, bigint, interval) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_hold_any(bigint, bigint, interval) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_confirm(bigint, bigint, text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_confirm(bigint, bigint, text, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_confirm(bigint, bigint, bigint, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_confirm(bigint, bigint, bigint, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_release(bigint, bigint, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_release(bigint, bigint, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_release(bigint, bigint, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_release(bigint, bigint, bigint) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_hold_expire(integer) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_hold_expire(integer) TO coupon_admin;
+REVOKE ALL ON TYPE coupon.redeem_result FROM PUBLIC;
+GRANT USAGE ON TYPE coupon.redeem_result TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON FUNCTION coupon_revoke(bigint, text, text, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_revoke(bigint, text, text, bigint) TO coupon_admin;
+REVOKE ALL ON FUNCTION coupon_revoke(bigint, bigint, text, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_revoke(bigint, bigint, text, bigint) TO coupon_admin;
+REVOKE ALL ON FUNCTION coupon_expire(integer) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_expire(integer) TO coupon_admin;
+REVOKE ALL ON FUNCTION coupon_redeem(bigint, text, text, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_redeem(bigint, text, text, bigint) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_redeem(bigint, bigint, text, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_redeem(bigint, bigint, text, bigint) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_redeem_cancel(bigint, text, text, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_redeem_cancel(bigint, text, text, bigint) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_redeem_cancel(bigint, bigint, text, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_redeem_cancel(bigint, bigint, text, bigint) TO coupon_admin, coupon_service;
+GRANT SELECT ON TABLE coupon.outbox TO coupon_admin;
+GRANT SELECT ON TABLE coupon.outbox_0 TO coupon_admin;
+GRANT SELECT ON TABLE coupon.outbox_1 TO coupon_admin;
+GRANT SELECT ON TABLE coupon.outbox_2 TO coupon_admin;
+GRANT SELECT ON TABLE coupon.dead_letter TO coupon_admin;
+REVOKE ALL ON FUNCTION coupon_emit(text, text, text, jsonb) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_emit(text, text, text, jsonb) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_dead_letter_replay(uuid, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_dead_letter_replay(uuid, text) TO coupon_admin;
+REVOKE ALL ON FUNCTION coupon_dead_letter_discard(uuid, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_dead_letter_discard(uuid, text) TO coupon_admin;
+REVOKE ALL ON FUNCTION coupon.publisher_state() FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_outbox_status() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_outbox_status() TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON TYPE coupon.request_result FROM PUBLIC;
+GRANT USAGE ON TYPE coupon.request_result TO coupon_admin, coupon_service, coupon_reader;
+GRANT SELECT ON TABLE coupon.request TO coupon_admin;
+GRANT SELECT ON TABLE coupon.request_0 TO coupon_admin;
+GRANT SELECT ON TABLE coupon.request_1 TO coupon_admin;
+REVOKE ALL ON FUNCTION coupon.queue_guard() FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_request(bigint, text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_request(bigint, text, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_request(bigint, bigint, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_request(bigint, bigint, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_request_status(uuid) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_request_status(uuid) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_request_status_of(bigint, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_request_status_of(bigint, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_request_wait(uuid, interval) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_request_wait(uuid, interval) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_request_queue(bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_request_queue(bigint) TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON FUNCTION coupon_request_decide(integer) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_request_decide(integer) TO coupon_admin;
+REVOKE ALL ON TYPE coupon.queue_result FROM PUBLIC;
+GRANT USAGE ON TYPE coupon.queue_result TO coupon_admin, coupon_service, coupon_reader;
+GRANT SELECT ON TABLE coupon.room_status TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON FUNCTION coupon.room_changed() FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.room_check(text, integer, numeric, interval, interval, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.room_id(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon_room_create(text, integer, numeric, interval, interval, text, timestamp with time zone) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_room_create(text, integer, numeric, interval, interval, text, timestamp with time zone) TO coupon_admin;
+REVOKE ALL ON FUNCTION coupon_room_alter(text, integer, numeric, interval, interval, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_room_alter(text, integer, numeric, interval, interval, text) TO coupon_admin;
+REVOKE ALL ON FUNCTION coupon_room_pause(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_room_pause(text) TO coupon_admin;
+REVOKE ALL ON FUNCTION coupon_room_resume(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_room_resume(text) TO coupon_admin;
+REVOKE ALL ON FUNCTION coupon_room_draw(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_room_draw(text) TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON FUNCTION coupon_room_counts(bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_room_counts(bigint) TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON FUNCTION coupon_campaign_require_room(bigint, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_campaign_require_room(bigint, text) TO coupon_admin;
+REVOKE ALL ON FUNCTION coupon_queue_join(text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_queue_join(text, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_queue_position(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_queue_position(text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_queue_require(text, text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_queue_require(text, text, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_queue_leave(text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_queue_leave(text, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_queue_serve() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_queue_serve() TO coupon_admin;
+GRANT SELECT ON TABLE coupon.campaign_status TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON FUNCTION coupon_status(bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_status(bigint) TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON FUNCTION coupon_verify(bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_verify(bigint) TO coupon_admin, coupon_reader;
 GRANT USAGE ON SCHEMA coupon_api TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon.api_issue_grouped(bigint, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.api_issue_grouped(bigint, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon.api_issue(bigint, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.api_issue(bigint, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon.api_request(bigint, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.api_request(bigint, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon.api_request_status(uuid) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.api_request_status(uuid) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon.api_request_status_of(bigint, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.api_request_status_of(bigint, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon.api_campaign_create(text, bigint, jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.api_campaign_create(text, bigint, jsonb) TO coupon_admin;
+REVOKE ALL ON FUNCTION coupon.api_queue_join(text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.api_queue_join(text, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon.api_queue_position(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.api_queue_position(text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon.api_counts(bigint) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.api_counts(bigint) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon.api_answer(integer, jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.api_answer(integer, jsonb) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon.api_error(integer, text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.api_error(integer, text, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon.api_headers(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.api_headers(jsonb) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon.api_refuse(text, text, jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.api_refuse(text, text, jsonb) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon.api_text(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.api_text(jsonb) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon.api_header(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.api_header(text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon.api_target(text, text, text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.api_target(text, text, text, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon.api_issuance(bigint, coupon.issue_result) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.api_issuance(bigint, coupon.issue_result) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon.api_issue_now(text, text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.api_issue_now(text, text, text) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_api.issue_sync(text, text) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_api.issue_optimistic(text, text) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_api.issue_async(text, text) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_api.issue_status(text, text) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_api.issue_result(text, text, text) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_api.issue(jsonb, jsonb, jsonb, jsonb, jsonb, jsonb, jsonb, jsonb, jsonb) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_api.issue_fcfs(text, text) TO coupon_admin, coupon_service;
-GRANT EXECUTE ON FUNCTION coupon_api.admin_coupon_policies(jsonb, jsonb, jsonb) TO coupon_admin;
-GRANT EXECUTE ON FUNCTION coupon_api.admin_coupon_status(text) TO coupon_admin;
-GRANT EXECUTE ON FUNCTION coupon_api.admin_queue_status(text) TO coupon_admin;
+REVOKE ALL ON FUNCTION coupon.api_order(coupon.queue_result) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.api_order(coupon.queue_result) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_api.issue_sync(text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_api.issue_sync(text, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_api.issue_optimistic(text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_api.issue_optimistic(text, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_api.issue_async(text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_api.issue_async(text, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_api.issue_status(text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_api.issue_status(text, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_api.issue_result(text, text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_api.issue_result(text, text, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_api.issue(jsonb, jsonb, jsonb, jsonb, jsonb, jsonb, jsonb, jsonb, jsonb) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_api.issue(jsonb, jsonb, jsonb, jsonb, jsonb, jsonb, jsonb, jsonb, jsonb) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_api.issue_fcfs(text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_api.issue_fcfs(text, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_api.admin_coupon_policies(jsonb, jsonb, jsonb) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_api.admin_coupon_policies(jsonb, jsonb, jsonb) TO coupon_admin;
+REVOKE ALL ON FUNCTION coupon_api.admin_coupon_status(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_api.admin_coupon_status(text) TO coupon_admin;
+REVOKE ALL ON FUNCTION coupon_api.admin_queue_status(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon_api.admin_queue_status(text) TO coupon_admin;
+REVOKE ALL ON FUNCTION coupon_api.queue_enqueue(jsonb, jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon_api.queue_enqueue(jsonb, jsonb) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon_api.queue_order() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon_api.queue_order() TO coupon_admin, coupon_service;

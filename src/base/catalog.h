@@ -45,7 +45,7 @@ typedef struct CouponCatalog
 	Oid			ticket_user_keys[COUPON_QUEUE_CHILDREN];
 } CouponCatalog;
 
-/* The columns, by position in coupon--1.0.sql. */
+/* The columns, by position in sql/. */
 enum
 {
 	Campaign_id = 1, Campaign_name, Campaign_per_user_limit, Campaign_opens_at,

@@ -1,0 +1,20 @@
+\echo Use "CREATE EXTENSION coupon" to load this file. \quit
+
+CREATE SCHEMA coupon;
+COMMENT ON SCHEMA coupon IS 'tables, types and views of the coupon extension';
+
+-- Roles belong to the cluster, so a second database finds them there.
+DO $$
+DECLARE
+	role_name pg_catalog.text;
+BEGIN
+	FOREACH role_name IN ARRAY ARRAY['coupon_admin', 'coupon_service', 'coupon_reader']
+	LOOP
+		BEGIN
+			EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', role_name);
+		EXCEPTION
+			WHEN duplicate_object OR unique_violation THEN NULL;
+		END;
+	END LOOP;
+END
+$$;

@@ -1,0 +1,149 @@
+-- Campaigns: what is offered, and the ranges of serials that are its stock.
+
+CREATE TABLE coupon.campaign (
+	campaign_id    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	name           text NOT NULL,
+	per_user_limit integer NOT NULL CHECK (per_user_limit >= 1),
+	opens_at       timestamptz,
+	closes_at      timestamptz,
+	paused         boolean NOT NULL DEFAULT false,
+	closed_at      timestamptz,
+	coded          boolean NOT NULL DEFAULT false,
+	policy         jsonb NOT NULL,
+	topic          text NOT NULL,
+	created_at     timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	room_id        bigint,
+	labels_public  boolean NOT NULL DEFAULT false,
+	CHECK (closes_at > opens_at),
+	CHECK (coded OR NOT labels_public)
+);
+COMMENT ON TABLE coupon.campaign IS 'what is offered; its stock is the sum of its shards';
+COMMENT ON COLUMN coupon.campaign.campaign_id IS 'identifier, assigned by coupon_campaign_create';
+COMMENT ON COLUMN coupon.campaign.name IS 'for people, and the code of HTTP routes; need not be unique';
+COMMENT ON COLUMN coupon.campaign.per_user_limit IS 'how many units one user may have';
+COMMENT ON COLUMN coupon.campaign.opens_at IS 'first instant of the sale, null: at once';
+COMMENT ON COLUMN coupon.campaign.closes_at IS 'first instant after the sale, null: never';
+COMMENT ON COLUMN coupon.campaign.paused IS 'true: issuing answers paused until coupon_campaign_resume';
+COMMENT ON COLUMN coupon.campaign.closed_at IS 'set by coupon_campaign_close, final';
+COMMENT ON COLUMN coupon.campaign.coded IS 'true: every unit carries a label (a code, a seat)';
+COMMENT ON COLUMN coupon.campaign.policy IS 'discount rules, validated at creation, copied into each issuance';
+COMMENT ON COLUMN coupon.campaign.topic IS 'Kafka topic of the campaign''s events';
+COMMENT ON COLUMN coupon.campaign.created_at IS 'when the campaign was created';
+COMMENT ON COLUMN coupon.campaign.room_id IS 'the waiting room that must have admitted a user before he is issued anything, null: none';
+COMMENT ON COLUMN coupon.campaign.labels_public IS 'true: the labels are no secret (seat numbers, not codes); coupon_units shows them';
+
+CREATE TABLE coupon.shard (
+	campaign_id  bigint NOT NULL REFERENCES coupon.campaign,
+	shard        integer NOT NULL CHECK (shard >= 0),
+	first_serial bigint NOT NULL CHECK (first_serial >= 1),
+	last_serial  bigint NOT NULL,
+	PRIMARY KEY (campaign_id, shard),
+	UNIQUE (campaign_id, first_serial),
+	CHECK (last_serial >= first_serial)
+);
+COMMENT ON TABLE coupon.shard IS 'ranges of serials: the units that exist; sessions spread over them so that they do not meet';
+COMMENT ON COLUMN coupon.shard.campaign_id IS 'the campaign';
+COMMENT ON COLUMN coupon.shard.shard IS 'number of the range, 0, 1, 2, ... without gaps';
+COMMENT ON COLUMN coupon.shard.first_serial IS 'first serial of the range; the serial after the previous range''s last';
+COMMENT ON COLUMN coupon.shard.last_serial IS 'last serial of the range';
+
+-- A dump keeps the sale; events are left out, a copy must not publish them again.
+SELECT pg_catalog.pg_extension_config_dump('coupon.campaign', '');
+SELECT pg_catalog.pg_extension_config_dump('coupon.campaign_campaign_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('coupon.shard', '');
+
+-- Guards: what the C core keeps by construction, kept for every other writer
+-- (a restore, a superuser's own DML) by triggers.
+
+CREATE FUNCTION coupon.campaign_changed() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_campaign_changed';
+COMMENT ON FUNCTION coupon.campaign_changed() IS 'drops the cached definition when a change commits';
+
+CREATE FUNCTION coupon.shard_guard() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF TG_OP = 'DELETE' THEN
+		PERFORM 1 FROM coupon.campaign c
+		 WHERE c.campaign_id = OLD.campaign_id AND c.closed_at IS NULL;
+		IF NOT FOUND THEN
+			RETURN OLD;
+		END IF;
+	END IF;
+	RAISE feature_not_supported USING
+		MESSAGE = 'units of a campaign cannot be taken away',
+		DETAIL = format('Campaign %s, shard %s; sessions may be issuing from it.', OLD.campaign_id, OLD.shard),
+		HINT = 'Close the campaign with coupon_campaign_close(); then its rows can be deleted.';
+END
+$$;
+COMMENT ON FUNCTION coupon.shard_guard() IS 'keeps the shards of a campaign that is not closed';
+
+CREATE FUNCTION coupon.refuse_truncate() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RAISE feature_not_supported USING
+		MESSAGE = format('cannot truncate table coupon.%I', TG_TABLE_NAME),
+		HINT = 'Sessions hold this table''s contents in shared memory. Use coupon_revoke(), or DELETE.';
+END
+$$;
+COMMENT ON FUNCTION coupon.refuse_truncate() IS 'a truncation would leave the stock map behind';
+
+CREATE TRIGGER campaign_changed AFTER INSERT OR UPDATE OR DELETE ON coupon.campaign
+	FOR EACH ROW EXECUTE FUNCTION coupon.campaign_changed();
+CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON coupon.campaign
+	FOR EACH STATEMENT EXECUTE FUNCTION coupon.refuse_truncate();
+-- What keeps shared memory right must fire for replicated changes, too.
+ALTER TABLE coupon.campaign ENABLE ALWAYS TRIGGER campaign_changed;
+ALTER TABLE coupon.campaign ENABLE ALWAYS TRIGGER refuse_truncate;
+
+CREATE TRIGGER shard_guard BEFORE UPDATE OR DELETE ON coupon.shard
+	FOR EACH ROW EXECUTE FUNCTION coupon.shard_guard();
+CREATE TRIGGER shard_changed AFTER INSERT OR UPDATE OR DELETE ON coupon.shard
+	FOR EACH ROW EXECUTE FUNCTION coupon.campaign_changed();
+CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON coupon.shard
+	FOR EACH STATEMENT EXECUTE FUNCTION coupon.refuse_truncate();
+ALTER TABLE coupon.shard ENABLE ALWAYS TRIGGER shard_changed;
+ALTER TABLE coupon.shard ENABLE ALWAYS TRIGGER refuse_truncate;
+
+CREATE FUNCTION coupon_campaign_create(
+	name           text,
+	stock          bigint,
+	per_user_limit integer DEFAULT 1,
+	opens_at       timestamptz DEFAULT NULL,
+	closes_at      timestamptz DEFAULT NULL,
+	policy         jsonb DEFAULT '{}',
+	topic          text DEFAULT 'coupon-issued')
+RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_campaign_create(text, bigint, integer, timestamptz, timestamptz, jsonb, text) IS
+	'creates a campaign with units 1..stock and returns its id; stock 0 for a campaign whose units come from codes';
+
+CREATE FUNCTION coupon_campaign_add_stock(campaign_id bigint, units bigint)
+RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_campaign_add_stock(bigint, bigint) IS
+	'adds units to a campaign, on sale when the transaction commits; returns the new total';
+
+CREATE FUNCTION coupon_campaign_pause(campaign_id bigint)
+RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_campaign_pause(bigint) IS
+	'issuing answers paused from the commit on; true if this call changed it';
+
+CREATE FUNCTION coupon_campaign_resume(campaign_id bigint)
+RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_campaign_resume(bigint) IS
+	'ends a pause; true if this call changed it';
+
+CREATE FUNCTION coupon_campaign_close(campaign_id bigint)
+RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_campaign_close(bigint) IS
+	'ends the sale for good; what was issued stays valid; true if this call changed it';

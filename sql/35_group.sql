@@ -1,0 +1,29 @@
+-- Grouped issuing: one commit for all calls that wait at that moment.
+
+CREATE FUNCTION coupon_issue_grouped(campaign_id bigint, user_id text)
+RETURNS coupon.issue_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_issue_grouped(bigint, text) IS
+	'issues one unit to the user in a transaction of its own, committed together with all calls that wait at that moment';
+
+CREATE FUNCTION coupon_issue_grouped(campaign_id bigint, user_id bigint)
+RETURNS coupon.issue_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'coupon_issue_grouped_bigint';
+COMMENT ON FUNCTION coupon_issue_grouped(bigint, bigint) IS
+	'coupon_issue_grouped(bigint, text) for numeric users';
+
+CREATE FUNCTION coupon_group_status(
+	OUT workers integer,
+	OUT batches bigint,
+	OUT calls bigint,
+	OUT mean_batch double precision,
+	OUT largest_batch bigint,
+	OUT commit_ms double precision,
+	OUT repeated_batches bigint)
+RETURNS record
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_group_status() IS
+	'grouped issuing in this database since the server started: workers now, transactions, calls in them, time that their commits took, transactions repeated after an error';

@@ -1,0 +1,128 @@
+-- Status, and the laws judged from the tables.
+
+CREATE FUNCTION coupon_status(
+	campaign_id bigint,
+	OUT stock bigint,
+	OUT issued bigint,
+	OUT held bigint,
+	OUT in_flight bigint,
+	OUT remaining bigint,
+	OUT answered_issued bigint,
+	OUT answered_already_issued bigint,
+	OUT answered_sold_out bigint,
+	OUT answered_busy bigint,
+	OUT answered_not_open bigint,
+	OUT answered_closed bigint,
+	OUT answered_paused bigint,
+	OUT answered_not_admitted bigint,
+	OUT answered_held bigint)
+RETURNS record
+LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION coupon_status(bigint) IS
+	'stock = issued + held + in_flight + remaining, now; answered_*: answers of issue calls given since the server started';
+
+CREATE VIEW coupon.campaign_status AS
+SELECT c.campaign_id, c.name,
+       CASE WHEN c.closed_at IS NOT NULL OR c.closes_at <= pg_catalog.clock_timestamp() THEN 'closed'
+            WHEN c.paused THEN 'paused'
+            WHEN c.opens_at > pg_catalog.clock_timestamp() THEN 'not_open'
+            ELSE 'open' END AS state,
+       s.*
+  FROM coupon.campaign c, LATERAL @extschema@.coupon_status(c.campaign_id) s;
+COMMENT ON VIEW coupon.campaign_status IS 'coupon_status() of every campaign';
+
+-- Sequential scans only: a damaged index must not hide what it should refuse.
+CREATE FUNCTION coupon_verify(
+	campaign_id bigint DEFAULT NULL,
+	OUT campaign bigint,
+	OUT law text,
+	OUT serial bigint,
+	OUT user_id text,
+	OUT detail text)
+RETURNS SETOF record
+LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET enable_indexscan = off SET enable_indexonlyscan = off SET enable_bitmapscan = off
+AS $$
+	SELECT i.campaign_id, 'oversold: serial issued twice', i.serial, min(i.user_id), format('%s issuances', count(*))
+	  FROM coupon.issuance i
+	 WHERE $1 IS NULL OR i.campaign_id = $1
+	 GROUP BY i.campaign_id, i.serial HAVING count(*) > 1
+	UNION ALL
+	SELECT i.campaign_id, 'oversold: serial outside the shards', i.serial, i.user_id, format('shard %s', i.shard)
+	  FROM coupon.issuance i
+	  LEFT JOIN coupon.shard s ON s.campaign_id = i.campaign_id AND s.shard = i.shard
+	       AND i.serial BETWEEN s.first_serial AND s.last_serial
+	 WHERE ($1 IS NULL OR i.campaign_id = $1) AND s.shard IS NULL
+	UNION ALL
+	SELECT i.campaign_id, 'per-user limit exceeded', NULL, i.user_id,
+	       format('%s issuances, limit %s', count(*), c.per_user_limit)
+	  FROM coupon.issuance i JOIN coupon.campaign c ON c.campaign_id = i.campaign_id
+	 WHERE $1 IS NULL OR i.campaign_id = $1
+	 GROUP BY i.campaign_id, i.user_id, c.per_user_limit
+	HAVING count(*) > c.per_user_limit OR max(i.nth) > c.per_user_limit OR count(DISTINCT i.nth) < count(*)
+	UNION ALL
+	SELECT s.campaign_id, 'shards overlap or leave a gap', s.first_serial, NULL, format('shard %s', s.shard)
+	  FROM (SELECT h.*, lag(h.last_serial, 1, 0::bigint) OVER w AS previous_last, row_number() OVER w - 1 AS position
+	          FROM coupon.shard h WHERE $1 IS NULL OR h.campaign_id = $1
+	        WINDOW w AS (PARTITION BY h.campaign_id ORDER BY h.shard)) s
+	 WHERE s.first_serial <> s.previous_last + 1 OR s.shard <> s.position
+	UNION ALL
+	SELECT i.campaign_id, 'issued without its code', i.serial, i.user_id, NULL
+	  FROM coupon.issuance i JOIN coupon.campaign c ON c.campaign_id = i.campaign_id AND c.coded
+	  LEFT JOIN coupon.unit u ON u.campaign_id = i.campaign_id AND u.serial = i.serial
+	 WHERE ($1 IS NULL OR i.campaign_id = $1) AND u.serial IS NULL
+	UNION ALL
+	SELECT i.campaign_id, 'redemption without its order, or the reverse', i.serial, i.user_id, i.state
+	  FROM coupon.issuance i
+	 WHERE ($1 IS NULL OR i.campaign_id = $1)
+	   AND ((i.state = 'redeemed') <> (i.order_ref IS NOT NULL) OR (i.state = 'redeemed') <> (i.redeemed_at IS NOT NULL))
+	UNION ALL
+	SELECT i.campaign_id, 'hold without its end, or the reverse', i.serial, i.user_id, i.state
+	  FROM coupon.issuance i
+	 WHERE ($1 IS NULL OR i.campaign_id = $1)
+	   AND ((i.state = 'held') <> (i.held_until IS NOT NULL)
+	        OR i.state = 'held' AND (i.confirm_ref IS NOT NULL OR i.expires_at IS NOT NULL))
+	UNION ALL
+	SELECT o.campaign_id, 'event of an issuance that is not there', o.serial, o.user_id, o.id::text
+	  FROM (SELECT e.id, e.type, e.key AS user_id, (e.payload->>'campaign_id')::bigint AS campaign_id,
+	               (e.payload->>'serial')::bigint AS serial,
+	               row_number() OVER (PARTITION BY e.payload->>'campaign_id', e.payload->>'serial'
+	                                  ORDER BY e.id DESC) AS newest
+	          FROM coupon.outbox e
+	         WHERE e.type IN ('coupon.issued', 'coupon.redeemed', 'coupon.redeem_cancelled', 'coupon.expired', 'coupon.revoked',
+	                          'coupon.held', 'coupon.confirmed', 'coupon.hold_released', 'coupon.hold_expired')
+	           AND ($1 IS NULL OR e.payload->>'campaign_id' = $1::text)) o
+	  LEFT JOIN coupon.issuance i ON i.campaign_id = o.campaign_id AND i.serial = o.serial AND i.user_id = o.user_id
+	 WHERE o.newest = 1
+	   AND ((i.serial IS NULL) <> (o.type IN ('coupon.revoked', 'coupon.hold_released', 'coupon.hold_expired'))
+	        OR o.type = 'coupon.held' AND i.state <> 'held' OR o.type <> 'coupon.held' AND i.state = 'held')
+	UNION ALL
+	SELECT r.campaign_id, 'request with two rows', NULL, min(r.user_id), r.request_id::text
+	  FROM coupon.request r
+	 WHERE $1 IS NULL OR r.campaign_id = $1
+	 GROUP BY r.campaign_id, r.request_id HAVING count(*) > 1
+	UNION ALL
+	SELECT r.campaign_id, 'request decided without an outcome, or the reverse', r.serial, r.user_id, r.request_id::text
+	  FROM coupon.request r
+	 WHERE ($1 IS NULL OR r.campaign_id = $1)
+	   AND ((r.decided_at IS NULL) <> (r.outcome IS NULL)
+	        OR (r.serial IS NULL) = (r.outcome IN ('issued', 'already_issued')))
+	UNION ALL
+	SELECT NULL, 'ticket number given twice', NULL, min(t.user_id), format('room %s, ticket %s', t.room_id, t.number)
+	  FROM coupon.ticket t
+	 WHERE $1 IS NULL
+	 GROUP BY t.room_id, t.number HAVING count(*) > 1
+	UNION ALL
+	SELECT NULL, 'two live tickets of one user', NULL, t.user_id, format('room %s', t.room_id)
+	  FROM coupon.ticket t
+	 WHERE $1 IS NULL AND t.ended_at IS NULL
+	 GROUP BY t.room_id, t.user_id HAVING count(*) > 1
+	UNION ALL
+	SELECT NULL, 'ticket ended without a reason, or the reverse', NULL, t.user_id, format('room %s, ticket %s', t.room_id, t.number)
+	  FROM coupon.ticket t
+	 WHERE $1 IS NULL AND (t.ended_at IS NULL) <> (t.reason IS NULL)
+$$;
+COMMENT ON FUNCTION coupon_verify(bigint) IS
+	'rows that violate a law, judged from the tables alone, none when all is well; without a campaign: all of them';
