@@ -1,6 +1,6 @@
 /*
  * coupon.c
- *	  The library's entry point: settings, shared memory, workers.
+ *	  The library's entry point: settings, and the lists of modules and workers.
  */
 #include "postgres.h"
 
@@ -8,14 +8,44 @@
 #include "miscadmin.h"
 
 #include "base/compat.h"
+#include "base/database.h"
 #include "base/guc.h"
 #include "base/shmem.h"
 #include "base/worker.h"
+#include "group/group.h"
+#include "kafka/publish.h"
+#include "kafka/publisher_status.h"
+#include "outbox/outbox.h"
 #include "queue/line.h"
+#include "request/request.h"
+#include "room/room.h"
+#include "sale/campaign_slot.h"
+#include "sale/stock_map.h"
+#include "sale/sweep.h"
 
 PG_MODULE_MAGIC;
 
 void		_PG_init(void);
+
+/* Those that have shared memory, from the ground up. */
+static const CouponModule *const modules[] = {
+	&coupon_database_module,
+	&coupon_outbox_module,
+	&coupon_publisher_module,
+	&coupon_line_module,
+	&coupon_stock_map_module,
+	&coupon_campaign_slot_module,
+	&coupon_group_module,
+	NULL
+};
+
+static const CouponWorkerKind *const workers[COUPON_WORKER_IDS] = {
+	[COUPON_SWEEPER] = &coupon_sweeper,
+	[COUPON_ISSUER] = &coupon_issuer,
+	[COUPON_ROOM_WORKER] = &coupon_room_worker,
+	[COUPON_GROUP] = &coupon_group_worker,
+	[COUPON_PUBLISHER] = &coupon_publisher,
+};
 
 void
 _PG_init(void)
@@ -28,7 +58,6 @@ _PG_init(void)
 
 	coupon_guc_define_postmaster();
 	MarkGUCPrefixReserved("coupon");
-	coupon_shmem_request();
-	coupon_line_shmem_request();
-	coupon_worker_register();
+	coupon_shmem_register(modules);
+	coupon_worker_register(workers);
 }

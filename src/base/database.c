@@ -1,7 +1,6 @@
 /*
  * database.c
- *	  What the sessions and the workers of one database share, and how a
- *	  session wakes a worker.
+ *	  The databases that have workers, and how a session wakes a worker.
  *
  * Waking: the first who has work sets woken and the latch; until the worker
  * has cleared woken, which it does before it looks for work, nobody else need
@@ -17,16 +16,54 @@
 #include "base/database.h"
 #include "base/shmem.h"
 
+typedef struct Shared
+{
+	LWLock	   *lock;			/* guards who has which place */
+	CouponDatabase databases[COUPON_MAX_DATABASES];
+} Shared;
+
+static Shared *shared = NULL;
 static CouponDatabase *mine = NULL;
 static uint32 wake_mask = 0;	/* kinds to wake at commit */
+
+static void
+request(void)
+{
+	RequestAddinShmemSpace(sizeof(Shared));
+	RequestNamedLWLockTranche("coupon_databases", 1);
+}
+
+static void
+startup(void)
+{
+	bool		found;
+
+	shared = coupon_shmem_struct("coupon databases", sizeof(Shared), &found);
+	if (found)
+		return;
+	shared->lock = &GetNamedLWLockTranche("coupon_databases")->lock;
+	for (int i = 0; i < COUPON_MAX_DATABASES; i++)
+	{
+		for (int id = 0; id < COUPON_WORKER_IDS; id++)
+		{
+			for (int w = 0; w < COUPON_MAX_INSTANCES; w++)
+				pg_atomic_init_u32(&shared->databases[i].workers[id][w].woken, 0);
+		}
+	}
+}
+
+const CouponModule coupon_database_module = {
+	.request = request,
+	.startup = startup
+};
 
 static CouponDatabase *
 find(Oid oid)
 {
 	for (int i = 0; i < COUPON_MAX_DATABASES; i++)
 	{
-		if (coupon_shared->databases[i].oid == oid)
-			return &coupon_shared->databases[i];
+		if (shared->databases[i].oid == oid)
+			return &shared->databases[i];
 	}
 	return NULL;
 }
@@ -37,6 +74,25 @@ coupon_database(void)
 	if (mine == NULL || mine->oid != MyDatabaseId)
 		mine = find(MyDatabaseId);
 	return mine;
+}
+
+int
+coupon_database_place(void)
+{
+	CouponDatabase *database = coupon_database();
+
+	return database == NULL ? -1 : database - shared->databases;
+}
+
+int
+coupon_count_workers(CouponWorkerId id)
+{
+	CouponDatabase *database = coupon_database();
+	int			count = 0;
+
+	for (int i = 0; database != NULL && i < COUPON_MAX_INSTANCES; i++)
+		count += database->workers[id][i].latch != NULL;
+	return count;
 }
 
 static bool
@@ -56,33 +112,29 @@ has_workers(CouponDatabase *database)
 CouponWorkerSlot *
 coupon_database_claim(CouponWorkerId id, int instance)
 {
-	LWLock	   *lock = coupon_databases_lock();
 	CouponDatabase *database;
 
-	LWLockAcquire(lock, LW_EXCLUSIVE);
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	database = find(MyDatabaseId);
 	if (database == NULL)
 		database = find(InvalidOid);
 	for (int i = 0; database == NULL && i < COUPON_MAX_DATABASES; i++)
 	{
-		if (!has_workers(&coupon_shared->databases[i]))
-			database = &coupon_shared->databases[i];
+		if (!has_workers(&shared->databases[i]))
+			database = &shared->databases[i];
 	}
 	if (database != NULL && database->oid != MyDatabaseId)
 	{
-		pg_atomic_write_u32(&database->outbox_child, 0);
-		pg_atomic_write_u64(&database->group.batches, 0);
-		pg_atomic_write_u64(&database->group.calls, 0);
-		pg_atomic_write_u64(&database->group.largest, 0);
-		pg_atomic_write_u64(&database->group.commit_us, 0);
-		pg_atomic_write_u64(&database->group.repeated, 0);
-		memset(&database->publisher, 0, sizeof(CouponPublisherStatus));
-		SpinLockInit(&database->publisher.mutex);
+		for (const CouponModule *const *module = coupon_modules; *module; module++)
+		{
+			if ((*module)->new_database)
+				(*module)->new_database(database - shared->databases);
+		}
 		database->oid = MyDatabaseId;
 	}
 	if (database != NULL)
 		database->workers[id][instance].latch = MyLatch;
-	LWLockRelease(lock);
+	LWLockRelease(shared->lock);
 
 	if (database == NULL)
 		ereport(ERROR,

@@ -1,6 +1,6 @@
 /*
  * database.h
- *	  What the sessions and the workers of one database share.
+ *	  The databases that have workers, and waking these.
  */
 #ifndef COUPON_DATABASE_H
 #define COUPON_DATABASE_H
@@ -8,12 +8,12 @@
 #include "port/atomics.h"
 #include "storage/latch.h"
 
-#include "kafka/publisher_status.h"
+#include "base/shmem.h"
 
 #define COUPON_MAX_DATABASES	64	/* with workers at the same time */
 #define COUPON_MAX_INSTANCES	8	/* of one kind of worker in a database */
 
-/* The kinds of workers; worker.c has a CouponWorkerKind for each. */
+/* The kinds of workers: who has work for one need not know who does it. */
 typedef enum CouponWorkerId
 {
 	COUPON_SWEEPER,
@@ -31,27 +31,10 @@ typedef struct CouponWorkerSlot
 	pg_atomic_uint32 woken;		/* 1: latch was set, the worker has not looked yet */
 } CouponWorkerSlot;
 
-/* Grouped calls that wait for a worker, see group.c. */
-typedef struct CouponGroup
-{
-	pg_atomic_uint32 newest;	/* the call that came last: number + 1, 0: none */
-	pg_atomic_uint32 asleep;	/* a bit for each worker that is to be woken */
-
-	/* statistics, since the server started */
-	pg_atomic_uint64 batches;
-	pg_atomic_uint64 calls;
-	pg_atomic_uint64 largest;	/* most calls of a batch */
-	pg_atomic_uint64 commit_us; /* that all commits together took */
-	pg_atomic_uint64 repeated;	/* batches that an ERROR took apart */
-} CouponGroup;
-
 typedef struct CouponDatabase
 {
 	Oid			oid;			/* databases_lock to write; InvalidOid: free */
-	pg_atomic_uint32 outbox_child;	/* set by the publisher, see outbox.c */
 	CouponWorkerSlot workers[COUPON_WORKER_IDS][COUPON_MAX_INSTANCES];
-	CouponGroup group;
-	CouponPublisherStatus publisher;
 } CouponDatabase;
 
 /*
@@ -59,6 +42,15 @@ typedef struct CouponDatabase
  * The entry of a database without workers may pass to another one.
  */
 extern CouponDatabase *coupon_database(void);
+
+/*
+ * The number of that entry, under COUPON_MAX_DATABASES, for what a module
+ * keeps for each database; -1 if there is none.  Never throws.
+ */
+extern int	coupon_database_place(void);
+
+/* How many workers of that kind run here.  Never throws. */
+extern int	coupon_count_workers(CouponWorkerId id);
 
 /*
  * For a worker: its place in the entry, which is made if there is none, with
@@ -69,5 +61,7 @@ extern CouponWorkerSlot *coupon_database_claim(CouponWorkerId id, int instance);
 /* Wakes a worker of that kind, now or when this transaction commits. */
 extern void coupon_wake(CouponWorkerId id);
 extern void coupon_wake_at_commit(CouponWorkerId id);
+
+extern const CouponModule coupon_database_module;
 
 #endif							/* COUPON_DATABASE_H */

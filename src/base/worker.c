@@ -57,13 +57,7 @@
 #define LOCKED_MS				50		/* while DDL has the extension's tables, in the end */
 #define HOUSEKEEPING_MS			500 /* longest time without a look around */
 
-static const CouponWorkerKind *const kinds[COUPON_WORKER_IDS] = {
-	[COUPON_SWEEPER] = &coupon_sweeper,
-	[COUPON_ISSUER] = &coupon_issuer,
-	[COUPON_ROOM_WORKER] = &coupon_room_worker,
-	[COUPON_GROUP] = &coupon_group,
-	[COUPON_PUBLISHER] = &coupon_publisher,
-};
+static const CouponWorkerKind *const *kinds = NULL;
 
 extern PGDLLEXPORT void coupon_launcher_main(Datum arg);
 extern PGDLLEXPORT void coupon_worker_main(Datum arg);
@@ -133,10 +127,11 @@ typedef struct Started
 static List *started = NIL;
 
 void
-coupon_worker_register(void)
+coupon_worker_register(const CouponWorkerKind *const *all)
 {
 	BackgroundWorker worker = {0};
 
+	kinds = all;
 	if (IsBinaryUpgrade)
 		return;
 
@@ -281,7 +276,7 @@ launch(void)
 		const char *database = lfirst(cell);
 		Oid			oid = find_database(database);
 
-		for (size_t kind = 0; kind < lengthof(kinds); kind++)
+		for (int kind = 0; kind < COUPON_WORKER_IDS; kind++)
 		{
 			int			instances = kinds[kind]->instances ? kinds[kind]->instances() : 1;
 

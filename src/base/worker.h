@@ -77,14 +77,8 @@ typedef struct CouponWorkerKind
 	void		(*finish) (void);
 } CouponWorkerKind;
 
-extern const CouponWorkerKind coupon_sweeper;	/* sweeper.c */
-extern const CouponWorkerKind coupon_issuer;	/* issuer_worker.c */
-extern const CouponWorkerKind coupon_room_worker;	/* room_worker.c */
-extern const CouponWorkerKind coupon_group; /* group_worker.c */
-extern const CouponWorkerKind coupon_publisher; /* publisher_worker.c */
-
-/* Registers the launcher, while preloading. */
-extern void coupon_worker_register(void);
+/* Registers the launcher, while preloading, for kinds by CouponWorkerId. */
+extern void coupon_worker_register(const CouponWorkerKind *const *all);
 
 /* For a worker's own waiting: the number of this instance, from 0. */
 extern int	coupon_worker_instance(void);

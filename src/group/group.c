@@ -38,6 +38,7 @@
 #include "utils/builtins.h"
 
 #include "base/compat.h"
+#include "base/database.h"
 #include "base/errors.h"
 #include "base/guc.h"
 #include "base/shmem.h"
@@ -61,6 +62,7 @@ typedef struct CallPool
 	slock_t		mutex;
 	uint32		first;			/* mutex; free calls: number + 1, linked by next */
 	int			ncalls;			/* constant */
+	CouponGroup groups[COUPON_MAX_DATABASES];
 } CallPool;
 
 static CallPool *pool = NULL;
@@ -96,23 +98,47 @@ calls_wanted(void)
 	return CALLS_PER_SESSION * (MaxConnections + max_worker_processes);
 }
 
-Size
-coupon_group_shmem_size(void)
+static Size
+pool_size(void)
 {
 	return add_size(CACHELINEALIGN(sizeof(CallPool)) + PG_CACHE_LINE_SIZE,
 					mul_size(calls_wanted(), call_stride()));
 }
 
-void
-coupon_group_shmem_init(void)
+static void
+request(void)
+{
+	RequestAddinShmemSpace(pool_size());
+}
+
+static void
+new_database(int place)
+{
+	CouponGroup *group = &pool->groups[place];
+
+	pg_atomic_write_u64(&group->batches, 0);
+	pg_atomic_write_u64(&group->calls, 0);
+	pg_atomic_write_u64(&group->largest, 0);
+	pg_atomic_write_u64(&group->commit_us, 0);
+	pg_atomic_write_u64(&group->repeated, 0);
+}
+
+static void
+startup(void)
 {
 	bool		found;
 
-	pool = ShmemInitStruct("coupon grouped calls", coupon_group_shmem_size(), &found);
+	pool = coupon_shmem_struct("coupon grouped calls", pool_size(), &found);
 	call_memory = (char *) CACHELINEALIGN((char *) pool + sizeof(CallPool));
 	if (found)
 		return;
 
+	for (int i = 0; i < COUPON_MAX_DATABASES; i++)
+	{
+		pg_atomic_init_u32(&pool->groups[i].newest, 0);
+		pg_atomic_init_u32(&pool->groups[i].asleep, 0);
+		new_database(i);
+	}
 	SpinLockInit(&pool->mutex);
 	pool->ncalls = calls_wanted();
 	pool->first = 0;
@@ -120,11 +146,24 @@ coupon_group_shmem_init(void)
 	{
 		CouponCall *call = get_call(i);
 
-		memset(call, 0, sizeof(CouponCall));
 		pg_atomic_init_u32(&call->state, COUPON_CALL_IDLE);
 		call->next = pool->first;
 		pool->first = i + 1;
 	}
+}
+
+const CouponModule coupon_group_module = {
+	.request = request,
+	.startup = startup,
+	.new_database = new_database
+};
+
+CouponGroup *
+coupon_group(void)
+{
+	int			place = coupon_database_place();
+
+	return place < 0 ? NULL : &pool->groups[place];
 }
 
 int
@@ -235,16 +274,16 @@ push_call(CouponGroup *group, CouponCall *call)
 }
 
 bool
-coupon_group_has_calls(CouponDatabase *database)
+coupon_group_has_calls(CouponGroup *group)
 {
-	return pg_atomic_read_u32(&database->group.newest) != 0;
+	return pg_atomic_read_u32(&group->newest) != 0;
 }
 
 int
-coupon_group_take(CouponDatabase *database, CouponCall **calls)
+coupon_group_take(CouponGroup *group, CouponCall **calls)
 {
-	uint32		at = pg_atomic_read_u32(&database->group.newest) == 0 ? 0 :
-		pg_atomic_exchange_u32(&database->group.newest, 0);
+	uint32		at = pg_atomic_read_u32(&group->newest) == 0 ? 0 :
+		pg_atomic_exchange_u32(&group->newest, 0);
 	int			n = 0;
 
 	while (at != 0)
@@ -276,7 +315,7 @@ coupon_group_take(CouponDatabase *database, CouponCall **calls)
 }
 
 void
-coupon_group_hand_back(CouponDatabase *database, CouponCall **calls, int ncalls)
+coupon_group_hand_back(CouponGroup *group, CouponCall **calls, int ncalls)
 {
 	for (int i = 0; i < ncalls; i++)
 	{
@@ -284,7 +323,7 @@ coupon_group_hand_back(CouponDatabase *database, CouponCall **calls, int ncalls)
 
 		/* one that leaves from now on is found in the list */
 		if (pg_atomic_compare_exchange_u32(&calls[i]->state, &state, COUPON_CALL_WAITING))
-			(void) push_call(&database->group, calls[i]);
+			(void) push_call(group, calls[i]);
 		else
 			release_call(calls[i]);
 	}
@@ -327,10 +366,10 @@ coupon_group_answer(CouponCall **calls, int ncalls)
 }
 
 void
-coupon_group_turn_away(CouponDatabase *database, int sqlstate, const char *message,
+coupon_group_turn_away(CouponGroup *group, int sqlstate, const char *message,
 					   const char *detail, const char *hint)
 {
-	uint32		at = pg_atomic_exchange_u32(&database->group.newest, 0);
+	uint32		at = pg_atomic_exchange_u32(&group->newest, 0);
 
 	while (at != 0)
 	{
@@ -351,29 +390,24 @@ coupon_group_turn_away(CouponDatabase *database, int sqlstate, const char *messa
 /* ---- workers, as callers see them ---- */
 
 bool
-coupon_group_has_worker(CouponDatabase *database)
+coupon_group_has_worker(void)
 {
 	pg_memory_barrier();
-	for (int i = 0; i < COUPON_MAX_INSTANCES; i++)
-	{
-		if (database->workers[COUPON_GROUP][i].latch != NULL)
-			return true;
-	}
-	return false;
+	return coupon_count_workers(COUPON_GROUP) > 0;
 }
 
 void
-coupon_group_wake_worker(CouponDatabase *database)
+coupon_group_wake_worker(CouponGroup *group)
 {
-	uint32		asleep = pg_atomic_read_u32(&database->group.asleep);
+	uint32		asleep = pg_atomic_read_u32(&group->asleep);
 
 	while (asleep != 0)
 	{
 		int			instance = pg_rightmost_one_pos32(asleep);
 		uint32		bit = 1U << instance;
-		Latch	   *latch = database->workers[COUPON_GROUP][instance].latch;
+		Latch	   *latch = coupon_database()->workers[COUPON_GROUP][instance].latch;
 
-		asleep = pg_atomic_fetch_and_u32(&database->group.asleep, ~bit);
+		asleep = pg_atomic_fetch_and_u32(&group->asleep, ~bit);
 		if ((asleep & bit) && latch != NULL)
 		{
 			SetLatch(latch);
@@ -492,7 +526,7 @@ wait_event(void)
 }
 
 static void
-wait_for_answer(CouponDatabase *database, CouponCall *call)
+wait_for_answer(CouponCall *call)
 {
 	for (;;)
 	{
@@ -500,7 +534,7 @@ wait_for_answer(CouponDatabase *database, CouponCall *call)
 
 		if (state == COUPON_CALL_ANSWERED)
 			break;
-		if (state == COUPON_CALL_WAITING && !coupon_group_has_worker(database) &&
+		if (state == COUPON_CALL_WAITING && !coupon_group_has_worker() &&
 			leave_call_in(call, COUPON_CALL_WAITING))
 			complain_no_worker();
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
@@ -515,10 +549,10 @@ wait_for_answer(CouponDatabase *database, CouponCall *call)
 static void
 issue_by_worker(int64 campaign_id, text *user_id, CouponItem *item)
 {
-	CouponDatabase *database = coupon_database();
+	CouponGroup *group = coupon_group();
 	CouponCall *call;
 
-	if (database == NULL || !coupon_group_has_worker(database))
+	if (group == NULL || !coupon_group_has_worker())
 		complain_no_worker();
 
 	call = claim_call();
@@ -531,9 +565,9 @@ issue_by_worker(int64 campaign_id, text *user_id, CouponItem *item)
 	PG_TRY();
 	{
 		pg_atomic_write_u32(&call->state, COUPON_CALL_WAITING);
-		if (push_call(&database->group, call))
-			coupon_group_wake_worker(database);
-		wait_for_answer(database, call);
+		if (push_call(group, call))
+			coupon_group_wake_worker(group);
+		wait_for_answer(call);
 	}
 	PG_CATCH();
 	{
@@ -623,7 +657,7 @@ coupon_issue_grouped_bigint(PG_FUNCTION_ARGS)
 Datum
 coupon_group_status(PG_FUNCTION_ARGS)
 {
-	CouponDatabase *database;
+	CouponGroup *group;
 	TupleDesc	desc;
 	Datum		values[GROUP_STATUS_NATTS];
 	bool		nulls[GROUP_STATUS_NATTS] = {0};
@@ -639,13 +673,10 @@ coupon_group_status(PG_FUNCTION_ARGS)
 		elog(ERROR, "coupon_group_status has an unexpected shape");
 
 	coupon_shmem_attach();
-	database = coupon_database();
-	if (database != NULL)
+	group = coupon_group();
+	if (group != NULL)
 	{
-		CouponGroup *group = &database->group;
-
-		for (int i = 0; i < COUPON_MAX_INSTANCES; i++)
-			workers += database->workers[COUPON_GROUP][i].latch != NULL;
+		workers = coupon_count_workers(COUPON_GROUP);
 		batches = pg_atomic_read_u64(&group->batches);
 		calls = pg_atomic_read_u64(&group->calls);
 		largest = pg_atomic_read_u64(&group->largest);

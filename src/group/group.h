@@ -11,7 +11,7 @@
 #include "storage/latch.h"
 
 #include "base/arguments.h"
-#include "base/database.h"
+#include "base/shmem.h"
 #include "sale/issue.h"
 
 #define COUPON_CALL_MESSAGE	256		/* bytes of an error's text, cut off */
@@ -77,34 +77,52 @@ typedef struct CouponCall
 	}			u;
 } CouponCall;
 
-/* For shmem.c. */
-extern Size coupon_group_shmem_size(void);
-extern void coupon_group_shmem_init(void);
+/* Grouped calls of one database that wait for a worker. */
+typedef struct CouponGroup
+{
+	pg_atomic_uint32 newest;	/* the call that came last: number + 1, 0: none */
+	pg_atomic_uint32 asleep;	/* a bit for each worker that is to be woken */
+
+	/* statistics, since the server started */
+	pg_atomic_uint64 batches;
+	pg_atomic_uint64 calls;
+	pg_atomic_uint64 largest;	/* most calls of a batch */
+	pg_atomic_uint64 commit_us; /* that all commits together took */
+	pg_atomic_uint64 repeated;	/* batches that an ERROR took apart */
+} CouponGroup;
+
+/* Those of this database; NULL if it never had a worker. */
+extern CouponGroup *coupon_group(void);
 
 /* How many calls there can be. */
 extern int	coupon_group_max_calls(void);
 
 /* Is there anything to take? */
-extern bool coupon_group_has_calls(CouponDatabase *database);
+extern bool coupon_group_has_calls(CouponGroup *group);
 
 /* Answers all waiting calls with an ERROR.  Never throws. */
-extern void coupon_group_turn_away(CouponDatabase *database, int sqlstate, const char *message,
+extern void coupon_group_turn_away(CouponGroup *group, int sqlstate, const char *message,
 								   const char *detail, const char *hint);
 
 /* Takes all waiting calls, in the order in which they came; their number. */
-extern int	coupon_group_take(CouponDatabase *database, CouponCall **calls);
+extern int	coupon_group_take(CouponGroup *group, CouponCall **calls);
 
 /* Answers taken calls whose answers are written, and wakes the callers. */
 extern void coupon_group_answer(CouponCall **calls, int ncalls);
 
 /* Lets taken calls wait for another worker. */
-extern void coupon_group_hand_back(CouponDatabase *database, CouponCall **calls, int ncalls);
+extern void coupon_group_hand_back(CouponGroup *group, CouponCall **calls, int ncalls);
 
 /* Wakes a worker that sleeps, if there is one. */
-extern void coupon_group_wake_worker(CouponDatabase *database);
+extern void coupon_group_wake_worker(CouponGroup *group);
 
 /* Has the database a worker for grouped calls? */
-extern bool coupon_group_has_worker(CouponDatabase *database);
+extern bool coupon_group_has_worker(void);
+
+extern const CouponModule coupon_group_module;
+
+/* group_worker.c */
+extern const struct CouponWorkerKind coupon_group_worker;
 
 /* Write a taken call's answer.  A text may be NULL. */
 extern void coupon_call_set_item(CouponCall *call, const CouponItem *item);

@@ -220,13 +220,13 @@ choose_durability(void)
 static bool
 carry_out(void)
 {
-	CouponDatabase *database = coupon_database();
+	CouponGroup *group = coupon_group();
 	MemoryContext context = CurrentMemoryContext;
 	volatile bool failed = false;
 
 	barred_since = 0;
 	repeated = false;
-	ntaken = coupon_group_take(database, taken);
+	ntaken = coupon_group_take(group, taken);
 	if (ntaken == 0)
 		return false;
 
@@ -248,7 +248,7 @@ carry_out(void)
 		issue_one_by_one();
 	}
 	INSTR_TIME_SET_CURRENT(worked_at);
-	return coupon_group_has_calls(database);
+	return coupon_group_has_calls(group);
 }
 
 static void
@@ -288,7 +288,7 @@ answer(void)
 								  "What it issued is committed here, and might not be on the standby.",
 								  "Ask again: who has a unit is told so.");
 	}
-	count_batch(&coupon_database()->group);
+	count_batch(coupon_group());
 	coupon_group_answer(taken, ntaken);
 	ntaken = 0;
 }
@@ -301,7 +301,7 @@ static void
 give_up(const char *message)
 {
 	if (ntaken == 0)
-		coupon_group_turn_away(coupon_database(), ERRCODE_COUPON_GROUP_UNAVAILABLE,
+		coupon_group_turn_away(coupon_group(), ERRCODE_COUPON_GROUP_UNAVAILABLE,
 							   "the coupon group worker cannot begin a transaction", message,
 							   "Nothing was issued: try again. There may be more in the server's log.");
 	for (int i = 0; i < ntaken; i++)
@@ -317,16 +317,16 @@ give_up(const char *message)
 static bool
 wait_for_calls(long ms)
 {
-	CouponDatabase *database = coupon_database();
+	CouponGroup *group = coupon_group();
 	uint32		bit = 1U << coupon_worker_instance();
 
-	pg_atomic_fetch_or_u32(&database->group.asleep, bit);
-	if (!coupon_group_has_calls(database))
+	pg_atomic_fetch_or_u32(&group->asleep, bit);
+	if (!coupon_group_has_calls(group))
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 ms, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
-	pg_atomic_fetch_and_u32(&database->group.asleep, ~bit);
-	return coupon_group_has_calls(database);
+	pg_atomic_fetch_and_u32(&group->asleep, ~bit);
+	return coupon_group_has_calls(group);
 }
 
 /*
@@ -341,7 +341,7 @@ turn_away(bool dropped)
 	if (barred_since == 0)
 		barred_since = now;
 	if (dropped || TimestampDifferenceExceeds(barred_since, now, TABLES_PATIENCE_MS))
-		coupon_group_turn_away(coupon_database(), ERRCODE_LOCK_NOT_AVAILABLE,
+		coupon_group_turn_away(coupon_group(), ERRCODE_LOCK_NOT_AVAILABLE,
 							   LOCKED_MESSAGE, LOCKED_DETAIL, LOCKED_HINT);
 }
 
@@ -349,15 +349,15 @@ turn_away(bool dropped)
 static void
 leave(void)
 {
-	CouponDatabase *database = coupon_database();
+	CouponGroup *group = coupon_group();
 
 	AbortOutOfAnyTransaction();
-	coupon_group_hand_back(database, taken, ntaken);
+	coupon_group_hand_back(group, taken, ntaken);
 	ntaken = 0;
-	if (coupon_group_has_worker(database))
-		coupon_group_wake_worker(database);
+	if (coupon_group_has_worker())
+		coupon_group_wake_worker(group);
 	else
-		coupon_group_turn_away(database, ERRCODE_COUPON_GROUP_UNAVAILABLE,
+		coupon_group_turn_away(group, ERRCODE_COUPON_GROUP_UNAVAILABLE,
 							   "the coupon group worker was stopped",
 							   "Nothing was issued. It is replaced within a few seconds, unless the server or the database is going.",
 							   "Try again.");
@@ -395,7 +395,7 @@ instances(void)
 	return coupon_group_workers;
 }
 
-const CouponWorkerKind coupon_group = {
+const CouponWorkerKind coupon_group_worker = {
 	.name = "coupon group",
 	.work = carry_out,
 	.interval = cycle_interval,

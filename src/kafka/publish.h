@@ -39,4 +39,7 @@ extern int	coupon_publish_in_flight(void);
 /* Removes what has been delivered, in a transaction, and nothing else. */
 extern void coupon_publish_settle(void);
 
+/* publisher_worker.c */
+extern const struct CouponWorkerKind coupon_publisher;
+
 #endif							/* COUPON_PUBLISH_H */

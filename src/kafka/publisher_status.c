@@ -26,10 +26,44 @@
 
 PG_FUNCTION_INFO_V1(coupon_publisher_state);
 
+/* The publishers' of all databases. */
+static CouponPublisherStatus *all = NULL;
+
+#define ALL_SIZE	(COUPON_MAX_DATABASES * sizeof(CouponPublisherStatus))
+
+static void
+new_database(int place)
+{
+	memset(&all[place], 0, sizeof(CouponPublisherStatus));
+	SpinLockInit(&all[place].mutex);
+}
+
+static void
+request(void)
+{
+	RequestAddinShmemSpace(ALL_SIZE);
+}
+
+static void
+startup(void)
+{
+	bool		found;
+
+	all = coupon_shmem_struct("coupon publishers", ALL_SIZE, &found);
+	for (int i = 0; !found && i < COUPON_MAX_DATABASES; i++)
+		new_database(i);
+}
+
+const CouponModule coupon_publisher_module = {
+	.request = request,
+	.startup = startup,
+	.new_database = new_database
+};
+
 static CouponPublisherStatus *
 status(void)
 {
-	return &coupon_database()->publisher;
+	return &all[coupon_database_place()];
 }
 
 void
@@ -156,7 +190,7 @@ Datum
 coupon_publisher_state(PG_FUNCTION_ARGS)
 {
 	CouponPublisherStatus copy = {0};
-	CouponDatabase *database;
+	int			place;
 	TupleDesc	desc;
 	Datum		values[STATE_NATTS] = {0};
 	bool		nulls[STATE_NATTS] = {0};
@@ -169,13 +203,13 @@ coupon_publisher_state(PG_FUNCTION_ARGS)
 		desc->natts != STATE_NATTS)
 		elog(ERROR, "coupon.publisher_state has an unexpected shape");
 
-	database = coupon_database();
-	if (database != NULL)
+	place = coupon_database_place();
+	if (place >= 0)
 	{
-		SpinLockAcquire(&database->publisher.mutex);
-		copy = database->publisher;
-		SpinLockRelease(&database->publisher.mutex);
-		if (database->workers[COUPON_PUBLISHER][0].latch == NULL)
+		SpinLockAcquire(&all[place].mutex);
+		copy = all[place];
+		SpinLockRelease(&all[place].mutex);
+		if (coupon_count_workers(COUPON_PUBLISHER) == 0)
 		{
 			copy.state = COUPON_BROKER_NONE;
 			copy.in_flight = 0;

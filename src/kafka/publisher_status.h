@@ -11,6 +11,8 @@
 #include "datatype/timestamp.h"
 #include "storage/spin.h"
 
+#include "base/shmem.h"
+
 #define COUPON_STATUS_TEXT	512
 
 typedef enum CouponBrokerState
@@ -40,6 +42,8 @@ typedef struct CouponPublisherStatus
 extern void coupon_publisher_set_state(CouponBrokerState state);
 extern void coupon_publisher_count(int64 in_flight, int64 published, int64 retried, int64 dead);
 extern void coupon_publisher_set_refused(const char *topics);
+
+extern const CouponModule coupon_publisher_module;
 
 /* Remembers the text for the status, and logs it unless it was the last one. */
 extern void coupon_publisher_problem(const char *fmt,...) pg_attribute_printf(1, 2);

@@ -53,13 +53,62 @@ struct CouponOutbox
 
 PG_FUNCTION_INFO_V1(coupon_emit);
 
+/* ---- shared memory ---- */
+
+typedef struct Shared
+{
+	pg_atomic_uint64 clock;		/* the newest event id's time */
+	pg_atomic_uint32 current[COUPON_MAX_DATABASES]; /* set by the publisher */
+} Shared;
+
+static Shared *shared = NULL;
+
+static void
+request(void)
+{
+	RequestAddinShmemSpace(sizeof(Shared));
+}
+
+static void
+startup(void)
+{
+	bool		found;
+
+	shared = coupon_shmem_struct("coupon outbox", sizeof(Shared), &found);
+	if (found)
+		return;
+	pg_atomic_init_u64(&shared->clock, 0);
+	for (int i = 0; i < COUPON_MAX_DATABASES; i++)
+		pg_atomic_init_u32(&shared->current[i], 0);
+}
+
+static void
+new_database(int place)
+{
+	pg_atomic_write_u32(&shared->current[place], 0);
+}
+
+const CouponModule coupon_outbox_module = {
+	.request = request,
+	.startup = startup,
+	.new_database = new_database
+};
+
+pg_atomic_uint32 *
+coupon_outbox_current(void)
+{
+	int			place = coupon_database_place();
+
+	return place < 0 ? NULL : &shared->current[place];
+}
+
 /* ---- event ids ---- */
 
 /* The time part: milliseconds since 1970 and 12 bits below, never twice. */
 static uint64
 next_tick(void)
 {
-	pg_atomic_uint64 *clock = &coupon_shared->event_clock;
+	pg_atomic_uint64 *clock = &shared->clock;
 	uint64		last = pg_atomic_read_u64(clock);
 	struct timeval now;
 	uint64		tick;
@@ -135,9 +184,9 @@ refuse_foreign_parts(Relation rel)
 static int
 current_child(void)
 {
-	CouponDatabase *database = coupon_database();
+	pg_atomic_uint32 *current = coupon_outbox_current();
 
-	return database ? pg_atomic_read_u32(&database->outbox_child) : 0;
+	return current ? pg_atomic_read_u32(current) : 0;
 }
 
 CouponOutbox *

@@ -9,6 +9,8 @@
 
 #include "utils/uuid.h"
 
+#include "base/shmem.h"
+
 #define COUPON_MAX_TOPIC	245		/* Kafka's own limit, with room for .DLT */
 
 /*
@@ -36,6 +38,14 @@ extern pg_uuid_t coupon_outbox_append(const char *topic, const char *key,
  */
 #define COUPON_TICKS_PER_MS	4096
 extern uint64 coupon_event_tick(const pg_uuid_t *id);
+
+/*
+ * The number of the table to which events of this database are appended; the
+ * publisher changes it.  NULL if no worker ever ran: it is the first.
+ */
+extern pg_atomic_uint32 *coupon_outbox_current(void);
+
+extern const CouponModule coupon_outbox_module;
 
 /* ERROR unless Kafka would take the name. */
 extern void coupon_outbox_check_topic(const char *topic);

@@ -50,7 +50,6 @@
 
 #include "base/catalog.h"
 #include "base/compat.h"
-#include "base/database.h"
 #include "base/spi.h"
 #include "outbox/outbox.h"
 #include "outbox/outbox_read.h"
@@ -488,9 +487,9 @@ void
 coupon_outbox_rotate(void)
 {
 	static TimestampTz last = 0;
-	CouponDatabase *database = coupon_database();
+	pg_atomic_uint32 *place = coupon_outbox_current();
 	TimestampTz now = GetCurrentTimestamp();
-	int			current = pg_atomic_read_u32(&database->outbox_child);
+	int			current = pg_atomic_read_u32(place);
 	int			empty = -1;
 
 	if (!TimestampDifferenceExceeds(last, now, ROTATE_INTERVAL_MS))
@@ -519,7 +518,7 @@ coupon_outbox_rotate(void)
 			empty = other;
 	}
 	if (empty >= 0)
-		pg_atomic_write_u32(&database->outbox_child, empty);
+		pg_atomic_write_u32(place, empty);
 }
 
 /* ---- counting ---- */

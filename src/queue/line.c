@@ -19,12 +19,11 @@
 
 #include "miscadmin.h"
 #include "port/pg_bitutils.h"
-#include "storage/ipc.h"
-#include "storage/shmem.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 
 #include "base/compat.h"
+#include "base/database.h"
 #include "base/errors.h"
 #include "base/guc.h"
 #include "base/intent.h"
@@ -57,7 +56,6 @@ typedef struct Chunk
 typedef struct Shared
 {
 	LWLockPadded *locks;		/* the registry's, then the lines' */
-	int			dsa_tranche;
 	TimestampTz epoch;			/* of ticket time */
 	uint64		seed;			/* of hashes of users */
 	CouponQueue queues[QUEUES];
@@ -68,11 +66,7 @@ typedef struct Shared
 dsa_area   *coupon_queue_area = NULL;
 
 static Shared *shared = NULL;
-static void *area_place = NULL;
-static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
-#if COUPON_HAVE_SHMEM_REQUEST_HOOK
-static shmem_request_hook_type prev_shmem_request_hook = NULL;
-#endif
+static void *area = NULL;
 
 #define REGISTRY_LOCK	(&shared->locks[0].lock)
 
@@ -97,95 +91,59 @@ area_size(void)
 }
 
 static void
-shmem_request(void)
+request(void)
 {
-#if COUPON_HAVE_SHMEM_REQUEST_HOOK
-	if (prev_shmem_request_hook)
-		prev_shmem_request_hook();
-#endif
 	RequestAddinShmemSpace(shared_size());
 	RequestAddinShmemSpace(area_size());
 	RequestNamedLWLockTranche("coupon_queue", coupon_max_queues + 1);
 }
 
 static void
-shmem_startup(void)
+startup(void)
 {
 	bool		found;
 
-	if (prev_shmem_startup_hook)
-		prev_shmem_startup_hook();
+	area = coupon_area_make("coupon queue memory", area_size());
+	shared = coupon_shmem_struct("coupon queues", shared_size(), &found);
+	if (found)
+		return;
 
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	shared = ShmemInitStruct("coupon queues", shared_size(), &found);
-	if (!found)
+	shared->locks = GetNamedLWLockTranche("coupon_queue");
+	shared->epoch = GetCurrentTimestamp() - EPOCH_DAYS * USECS_PER_DAY;
+	if (!pg_strong_random(&shared->seed, sizeof(shared->seed)))
+		elog(ERROR, "could not generate random values");
+	for (int i = 0; i < QUEUES; i++)
 	{
-		memset(shared, 0, shared_size());
-		shared->locks = GetNamedLWLockTranche("coupon_queue");
-		shared->dsa_tranche = LWLockNewTrancheId();
-		shared->epoch = GetCurrentTimestamp() - EPOCH_DAYS * USECS_PER_DAY;
-		if (!pg_strong_random(&shared->seed, sizeof(shared->seed)))
-			elog(ERROR, "could not generate random values");
-		for (int i = 0; i < QUEUES; i++)
-		{
-			CouponQueue *queue = &shared->queues[i];
+		CouponQueue *queue = &shared->queues[i];
 
-			pg_atomic_init_u32(&queue->built, 0);
-			pg_atomic_init_u32(&queue->child, 0);
-			pg_atomic_init_u64(&queue->since, 0);
-			for (int c = 0; c < COUPON_QUEUE_CHILDREN; c++)
-			{
-				pg_atomic_init_u32(&queue->open[c], 0);
-				pg_atomic_init_u64(&queue->finished[c], 0);
-			}
-		}
-		shared->nlines = coupon_max_queues;
-		for (int i = 0; i < shared->nlines; i++)
+		pg_atomic_init_u32(&queue->built, 0);
+		pg_atomic_init_u32(&queue->child, 0);
+		pg_atomic_init_u64(&queue->since, 0);
+		for (int c = 0; c < COUPON_QUEUE_CHILDREN; c++)
 		{
-			shared->lines[i].lock = &shared->locks[i + 1].lock;
-			ConditionVariableInit(&shared->lines[i].changed);
+			pg_atomic_init_u32(&queue->open[c], 0);
+			pg_atomic_init_u64(&queue->finished[c], 0);
 		}
 	}
-	area_place = ShmemInitStruct("coupon queue memory", area_size(), &found);
-	if (!found)
+	shared->nlines = coupon_max_queues;
+	for (int i = 0; i < shared->nlines; i++)
 	{
-		dsa_area   *area = dsa_create_in_place(area_place, area_size(), shared->dsa_tranche, NULL);
-
-		dsa_pin(area);
-		dsa_set_size_limit(area, area_size());
-		dsa_detach(area);
+		shared->lines[i].lock = &shared->locks[i + 1].lock;
+		ConditionVariableInit(&shared->lines[i].changed);
 	}
-	LWLockRelease(AddinShmemInitLock);
-}
-
-void
-coupon_line_shmem_request(void)
-{
-#if COUPON_HAVE_SHMEM_REQUEST_HOOK
-	prev_shmem_request_hook = shmem_request_hook;
-	shmem_request_hook = shmem_request;
-#else
-	shmem_request();
-#endif
-	prev_shmem_startup_hook = shmem_startup_hook;
-	shmem_startup_hook = shmem_startup;
 }
 
 static void
 attach(void)
 {
-	MemoryContext oldcontext;
-
-	if (likely(coupon_queue_area != NULL))
-		return;
-	coupon_shmem_attach();		/* or says what is missing */
-	LWLockRegisterTranche(shared->dsa_tranche, "coupon_queue_memory");
-	oldcontext = MemoryContextSwitchTo(TopMemoryContext);
-	coupon_queue_area = dsa_attach_in_place(area_place, NULL);
-	dsa_pin_mapping(coupon_queue_area);
-	on_shmem_exit(dsa_on_shmem_exit_release_in_place, PointerGetDatum(area_place));
-	MemoryContextSwitchTo(oldcontext);
+	coupon_queue_area = coupon_area_attach(area, "coupon_queue_memory");
 }
+
+const CouponModule coupon_line_module = {
+	.request = request,
+	.startup = startup,
+	.attach = attach
+};
 
 void
 coupon_line_out_of_memory(void)
@@ -735,7 +693,7 @@ coupon_queue(const CouponQueueKind *kind)
 	CouponQueue **mine = &last[kind->has_tickets];
 	Oid			table;
 
-	attach();
+	coupon_shmem_attach();		/* or says what is missing */
 	table = kind->table();
 	for (;;)
 	{

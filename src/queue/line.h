@@ -24,6 +24,7 @@
 
 #include "base/catalog.h"
 #include "base/compat.h"
+#include "base/shmem.h"
 #include "base/locks.h"
 
 typedef struct CouponQueue
@@ -112,7 +113,7 @@ typedef struct CouponTicket
 	uint8		child;			/* the table that has its row */
 } CouponTicket;
 
-extern void coupon_line_shmem_request(void);
+extern const CouponModule coupon_line_module;
 
 /* The queue of this database, built. */
 extern CouponQueue *coupon_queue(const CouponQueueKind *kind);

@@ -38,6 +38,7 @@
 
 #include "base/arguments.h"
 #include "base/compat.h"
+#include "base/database.h"
 #include "base/errors.h"
 #include "base/guc.h"
 #include "base/locks.h"

@@ -69,4 +69,7 @@ typedef enum CouponDecideResult
 extern CouponDecideResult coupon_request_decide_some(int max, bool wait_for_tables,
 													 int64 *decided);
 
+/* issuer_worker.c */
+extern const struct CouponWorkerKind coupon_issuer;
+
 #endif							/* COUPON_REQUEST_H */

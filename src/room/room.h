@@ -99,4 +99,7 @@ extern bool coupon_apply_draw(CouponPending *change, bool committed);
  */
 extern bool coupon_room_serve_some(bool wait_for_tables, int64 *served, bool *active);
 
+/* room_worker.c */
+extern const struct CouponWorkerKind coupon_room_worker;
+
 #endif							/* COUPON_ROOM_H */

@@ -36,6 +36,7 @@
 #include "base/errors.h"
 #include "base/intent.h"
 #include "sale/campaign.h"
+#include "sale/stock_map.h"
 
 /* Campaigns that the running transaction has changed. */
 typedef struct ChangedCampaign
@@ -104,7 +105,7 @@ resolve_change(CouponIntent *intent, bool committed)
 		campaign = coupon_slot_lock(&changed[intent->number].key, LW_EXCLUSIVE);
 		if (campaign != NULL)
 		{
-			campaign->version = pg_atomic_add_fetch_u64(&coupon_shared->versions, 1);
+			campaign->version = coupon_slot_new_version();
 			if (DsaPointerIsValid(campaign->definition))
 			{
 				dsa_free(coupon_area, campaign->definition);

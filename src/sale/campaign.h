@@ -9,8 +9,8 @@
 #include "utils/jsonb.h"
 
 #include "base/compat.h"
-#include "base/shmem.h"
 #include "room/room.h"
+#include "sale/campaign_slot.h"
 
 #define COUPON_MAX_STOCK			INT64CONST(100000000)
 #define COUPON_MAX_PER_USER_LIMIT	10000

@@ -28,7 +28,7 @@
 #include "base/compat.h"
 #include "base/guc.h"
 #include "base/intent.h"
-#include "sale/stock_map.h"
+#include "sale/stock.h"
 
 /* how often to look at what nobody will wake us for: a foreign transaction */
 #define UNSETTLED_SLICE_MS	20

@@ -8,9 +8,7 @@
 #define COUPON_STOCK_H
 
 #include "sale/campaign.h"
-
-typedef struct CouponStock CouponStock;
-typedef struct CouponShard CouponShard;
+#include "sale/stock_map.h"
 
 /* A unit taken by this transaction. */
 typedef struct CouponUnit
@@ -118,7 +116,27 @@ extern void coupon_stock_sum(CouponCampaign *campaign, CouponStock *stock, Coupo
 extern bool coupon_stock_exceeds(CouponCampaign *campaign, CouponStock *stock, int64 wanted,
 								 bool build);
 
-/* Frees a map that nobody has pinned. */
-extern void coupon_stock_free(dsa_pointer stock);
+/* ---- among stock.c, stock_build.c and user_filter.c ---- */
+
+static inline CouponStock *
+stock_of(CouponCampaign *campaign)
+{
+	return dsa_get_address(coupon_area, campaign->stock);
+}
+
+/* Sold out, and nothing in flight: no row can be on its way. */
+extern bool coupon_stock_settled(CouponCampaign *campaign, CouponStock *stock);
+
+/* Builds a shard from the index, unless another session is at it. */
+extern void coupon_stock_build_shard(CouponCampaign *campaign, CouponStock *stock,
+									 CouponShard *shard);
+
+/*
+ * Compares a shard in which nothing is free or in flight with the index, and
+ * frees the units that have no row.  Returns the number of undecided rows:
+ * those of transactions that did not come through this map.
+ */
+extern int	coupon_stock_recheck_shard(CouponCampaign *campaign, CouponStock *stock,
+									   CouponShard *shard);
 
 #endif							/* COUPON_STOCK_H */

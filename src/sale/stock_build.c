@@ -17,13 +17,12 @@
 #include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
-#include "storage/shmem.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
 #include "base/catalog.h"
 #include "base/intent.h"
-#include "sale/stock_map.h"
+#include "sale/stock.h"
 
 /* ---- intents ---- */
 
@@ -40,14 +39,6 @@ static void
 resolve_check(CouponIntent *intent, bool committed)
 {
 	pg_atomic_fetch_and_u32(&intent->shard->state, ~SHARD_CHECKING);
-}
-
-static void
-free_bits(CouponShard *shard)
-{
-	if (DsaPointerIsValid(shard->bits))
-		dsa_free(coupon_area, shard->bits);
-	shard->bits = InvalidDsaPointer;
 }
 
 /* Shards that nobody else knows of yet: gone with the transaction's shards. */
@@ -211,24 +202,6 @@ coupon_stock_open(CouponCampaign *campaign, const CouponDefinition *def)
 	while (count_shards(stock) < (uint32) def->nshards)
 		grow_stock(campaign, stock, def);
 	return stock;
-}
-
-void
-coupon_stock_free(dsa_pointer pointer)
-{
-	CouponStock *stock = dsa_get_address(coupon_area, pointer);
-	uint32		nshards = count_shards(stock);
-
-	for (uint32 i = 0; i < nshards; i++)
-		free_bits(get_shard(stock, i));
-	for (int segment = 0; segment < MAX_SEGMENTS; segment++)
-	{
-		if (DsaPointerIsValid(stock->segments[segment]))
-			dsa_free(coupon_area, stock->segments[segment]);
-	}
-	if (DsaPointerIsValid(stock->filter))
-		dsa_free(coupon_area, stock->filter);
-	dsa_free(coupon_area, pointer);
 }
 
 /* ---- reading the index ---- */

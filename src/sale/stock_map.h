@@ -1,6 +1,7 @@
 /*
  * stock_map.h
- *	  How a stock map lies in memory: for stock.c, stock_build.c and user_filter.c.
+ *	  How a stock map lies in memory: for stock.c, stock_build.c and
+ *	  user_filter.c; and the area in which it and the definition lie.
  */
 #ifndef COUPON_STOCK_MAP_H
 #define COUPON_STOCK_MAP_H
@@ -10,7 +11,11 @@
 #include "storage/proclist.h"
 
 #include "base/shmem.h"
-#include "sale/stock.h"
+
+typedef struct CouponStock CouponStock;
+typedef struct CouponShard CouponShard;
+
+extern dsa_area *coupon_area;
 
 /* states of a shard, bits */
 #define SHARD_BUILDING	1		/* a session reads the index for it */
@@ -104,12 +109,6 @@ is_ready(CouponShard *shard)
 	return ready;
 }
 
-static inline CouponStock *
-stock_of(CouponCampaign *campaign)
-{
-	return dsa_get_address(coupon_area, campaign->stock);
-}
-
 /* An unlocked look: who goes to sleep looks at the stock again after joining. */
 static inline bool
 has_waiters(CouponStock *stock)
@@ -137,23 +136,17 @@ clear_bit(CouponStock *stock, CouponShard *shard, uint32 bit)
 	pg_atomic_fetch_add_u64(&stock->supply, 1);
 }
 
-/* ---- stock.c ---- */
+static inline void
+free_bits(CouponShard *shard)
+{
+	if (DsaPointerIsValid(shard->bits))
+		dsa_free(coupon_area, shard->bits);
+	shard->bits = InvalidDsaPointer;
+}
 
-/* Sold out, and nothing in flight: no row can be on its way. */
-extern bool coupon_stock_settled(CouponCampaign *campaign, CouponStock *stock);
+/* Frees a map that nobody has pinned. */
+extern void coupon_stock_free(dsa_pointer stock);
 
-/* ---- stock_build.c ---- */
-
-/* Builds a shard from the index, unless another session is at it. */
-extern void coupon_stock_build_shard(CouponCampaign *campaign, CouponStock *stock,
-									 CouponShard *shard);
-
-/*
- * Compares a shard in which nothing is free or in flight with the index, and
- * frees the units that have no row.  Returns the number of undecided rows:
- * those of transactions that did not come through this map.
- */
-extern int	coupon_stock_recheck_shard(CouponCampaign *campaign, CouponStock *stock,
-									   CouponShard *shard);
+extern const CouponModule coupon_stock_map_module;
 
 #endif							/* COUPON_STOCK_MAP_H */

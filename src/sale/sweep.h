@@ -48,4 +48,7 @@ extern int64 coupon_sweep_holds(int32 max_rows, TimestampTz *next);
 /* Holds of a campaign that are live, and that have run out but are there. */
 extern void coupon_sweep_count(const CouponDefinition *def, int64 *live, int64 *lapsed);
 
+/* sweeper.c */
+extern const struct CouponWorkerKind coupon_sweeper;
+
 #endif							/* COUPON_SWEEP_H */

@@ -26,7 +26,6 @@
 #include "base/guc.h"
 #include "base/intent.h"
 #include "base/locks.h"
-#include "sale/stock_map.h"
 #include "sale/user_filter.h"
 
 #define BITS_PER_UNIT	16			/* with two bits a user: 1.4 % found in vain */
