@@ -43,7 +43,10 @@ static const char *const status_names[] = {
 
 /* ---- describing ---- */
 
-/* The issuance that a decided request led to, if it is still the user's. */
+/*
+ * The issuance of a user: that of a serial, or the newest if it is 0.  Only
+ * what is committed, or this transaction's own, is told of.
+ */
 static bool
 find_issuance(int64 campaign_id, int64 serial, text *user_id, CouponIssuance *issuance)
 {
@@ -54,26 +57,24 @@ find_issuance(int64 campaign_id, int64 serial, text *user_id, CouponIssuance *is
 	CouponScan	scan;
 
 	coupon_key_int64(&keys[0], 1, BTEqualStrategyNumber, campaign_id);
-	coupon_key_int64(&keys[1], 2, BTEqualStrategyNumber, serial);
-	coupon_scan_begin(&scan, catalog->issuance, catalog->issuance_serial_key, snapshot, keys, 2, false);
-	if (coupon_scan_next(&scan, ForwardScanDirection))
+	coupon_key_text(&keys[1], 2, PointerGetDatum(user_id));
+	coupon_scan_begin(&scan, catalog->issuance, catalog->issuance_user_key, snapshot, keys, 2, false);
+	while (coupon_scan_next(&scan, ForwardScanDirection))
 	{
-		Datum	   *values = scan.slot->tts_values;
-		text	   *owner;
+		CouponIssuance row;
 
-		slot_getsomeattrs(scan.slot, Issuance_held_until);
-		owner = DatumGetTextPP(values[Issuance_user_id - 1]);
-		found = coupon_same_text(owner, user_id) && scan.slot->tts_isnull[Issuance_held_until - 1];
-		issuance->serial = serial;
-		issuance->issued_at = DatumGetTimestampTz(values[Issuance_issued_at - 1]);
-		issuance->expires_at = scan.slot->tts_isnull[Issuance_expires_at - 1] ? DT_NOEND :
-			DatumGetTimestampTz(values[Issuance_expires_at - 1]);
-		issuance->code = NULL;
+		CHECK_FOR_INTERRUPTS();
+		coupon_issuance_read(scan.slot, &row);
+		if (row.held_until != 0 || (serial != 0 && row.serial != serial) ||
+			(found && row.issued_at < issuance->issued_at))
+			continue;
+		*issuance = row;
+		found = true;
 	}
 	coupon_scan_end_unlock(&scan);
 	UnregisterSnapshot(snapshot);
 	if (found)
-		issuance->code = coupon_issuance_label(campaign_id, serial);
+		issuance->code = coupon_issuance_label(campaign_id, issuance->serial);
 	return found;
 }
 
@@ -223,24 +224,16 @@ coupon_request_status_of(PG_FUNCTION_ARGS)
 	else
 	{
 		const CouponDefinition *def;
-		CouponCampaign *campaign = coupon_campaign_enter(campaign_id, &def);
-		CouponLookup lookup;
-		int			room;
 
+		coupon_campaign_leave(coupon_campaign_enter(campaign_id, &def));
 		result.status = COUPON_REQUEST_NONE;
-		coupon_lookup_begin(&lookup, def, NULL);
-		(void) coupon_lookup_user(&lookup, PointerGetDatum(user_id), COUPON_NO_WAIT,
-								  &result.item.issuance, &room);
-		coupon_lookup_end(&lookup);
-		if (result.item.issuance.serial != 0 && result.item.issuance.held_until == 0)
+		if (find_issuance(campaign_id, 0, user_id, &result.item.issuance))
 		{
 			result.status = COUPON_REQUEST_COMPLETED;
 			result.outcome = coupon_status_name(COUPON_ISSUED);
+			result.item.status = COUPON_ISSUED;
 			result.user_id = user_id;
-			if (def->coded)
-				result.item.issuance.code = coupon_issuance_label(campaign_id, result.item.issuance.serial);
 		}
-		coupon_campaign_leave(campaign);
 	}
 	return coupon_request_form_result(fcinfo, &result);
 }

@@ -21,6 +21,9 @@ typedef struct CouponIssuance
 	text	   *code;			/* NULL: the campaign has no codes */
 } CouponIssuance;
 
+/* What a row of coupon.issuance says, but for its code. */
+extern void coupon_issuance_read(TupleTableSlot *slot, CouponIssuance *issuance);
+
 /* May a session wait for other transactions? */
 typedef enum CouponWait
 {

@@ -35,7 +35,4 @@ struct CouponIssuanceTable
 /* One of our indexes among those of the open table; ERROR without it. */
 extern Relation coupon_issuance_index(CouponIssuanceTable *store, Oid oid, const char *name);
 
-/* What look-ups know of a row that is in a slot; without its code. */
-extern void coupon_issuance_read(TupleTableSlot *slot, CouponIssuance *issuance);
-
 #endif							/* COUPON_ISSUANCE_TABLE_LAYOUT_H */
