@@ -10,10 +10,10 @@ CREATE TABLE coupon.room (
 	method           text COLLATE "C" NOT NULL CHECK (method IN ('fifo', 'random', 'passthrough', 'reject')),
 	paused           boolean NOT NULL DEFAULT false,
 	opens_at         timestamptz,
-	seed_hash        bytea,
 	seed             bytea,
 	drawn            bigint,
-	CONSTRAINT room_name_key UNIQUE (name)
+	CONSTRAINT room_name_key UNIQUE (name),
+	CONSTRAINT room_seed_check CHECK ((seed IS NULL) = (drawn IS NULL))
 );
 COMMENT ON TABLE coupon.room IS 'waiting rooms';
 COMMENT ON COLUMN coupon.room.room_id IS 'identifier, part of tokens';
@@ -25,8 +25,7 @@ COMMENT ON COLUMN coupon.room.idle_ttl IS 'how long a ticket lives without a sig
 COMMENT ON COLUMN coupon.room.method IS 'fifo | random (who came before opens_at draws lots) | passthrough | reject';
 COMMENT ON COLUMN coupon.room.paused IS 'true: nobody is admitted';
 COMMENT ON COLUMN coupon.room.opens_at IS 'nobody is admitted before, null: open';
-COMMENT ON COLUMN coupon.room.seed_hash IS 'sha256 of the seed of the draw, public from the start';
-COMMENT ON COLUMN coupon.room.seed IS 'seed of the draw, public after it';
+COMMENT ON COLUMN coupon.room.seed IS 'seed of the draw, made by it; null: not yet';
 COMMENT ON COLUMN coupon.room.drawn IS 'tickets 1 to this one drew lots, null: not yet';
 
 CREATE TABLE coupon.ticket (
@@ -158,7 +157,6 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_
 AS $$
 DECLARE
 	id bigint;
-	lots bytea;
 BEGIN
 	PERFORM coupon.room_check($1, $2, $3, $4, $5, $6);
 	IF $6 = 'random' AND $7 IS NULL THEN
@@ -167,10 +165,8 @@ BEGIN
 			DETAIL = 'Those who join before that time draw lots.',
 			HINT = 'Pass opens_at, or use method fifo.';
 	END IF;
-	-- 244 bits of the strong generator
-	lots := sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()));
-	INSERT INTO coupon.room (name, capacity, admit_per_second, session_ttl, idle_ttl, method, opens_at, seed_hash, seed)
-	VALUES ($1, $2, $3, $4, $5, $6, $7, sha256(lots), lots)
+	INSERT INTO coupon.room (name, capacity, admit_per_second, session_ttl, idle_ttl, method, opens_at)
+	VALUES ($1, $2, $3, $4, $5, $6, $7)
 	RETURNING room_id INTO id;
 	RETURN id;
 EXCEPTION
@@ -321,8 +317,7 @@ SELECT r.room_id, r.name, r.method,
        CASE WHEN r.opens_at > pg_catalog.clock_timestamp() THEN 'not_open'
             WHEN r.paused THEN 'paused'
             ELSE 'open' END AS state,
-       r.capacity, r.admit_per_second, r.session_ttl, r.idle_ttl, r.opens_at, r.seed_hash,
-       CASE WHEN r.drawn IS NOT NULL THEN r.seed END AS seed, r.drawn,
+       r.capacity, r.admit_per_second, r.session_ttl, r.idle_ttl, r.opens_at, r.seed, r.drawn,
        c.waiting, c.admitted, c.joined, c.served, c.served_per_second
   FROM coupon.room r, LATERAL @extschema@.coupon_room_counts(r.room_id) c;
 COMMENT ON VIEW coupon.room_status IS 'every room with who waits and who is admitted';

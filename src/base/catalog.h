@@ -88,7 +88,7 @@ enum
 enum
 {
 	Room_id = 1, Room_name, Room_capacity, Room_admit_per_second, Room_session_ttl,
-	Room_idle_ttl, Room_method, Room_paused, Room_opens_at, Room_seed_hash, Room_seed,
+	Room_idle_ttl, Room_method, Room_paused, Room_opens_at, Room_seed,
 	Room_drawn, Room_natts = Room_drawn
 };
 enum

@@ -38,6 +38,8 @@ typedef struct CouponQueue
 	pg_atomic_uint64 finished[COUPON_QUEUE_CHILDREN];	/* when the last row became final */
 } CouponQueue;
 
+#define COUPON_SEED_LENGTH	32
+
 /* What a room knows beside its line; room_map.h has the functions. */
 typedef struct CouponRoomState
 {
@@ -52,6 +54,9 @@ typedef struct CouponRoomState
 	double		per_second;		/* 0: as fast as slots are free */
 	TimestampTz opens_at;		/* DT_NOBEGIN: open */
 	bool		is_drawn;		/* the lots, if it draws lots */
+	bool		has_lots;		/* the next two are set, see room_draw.c */
+	uint8		seed[COUPON_SEED_LENGTH];
+	int64		lots;			/* tickets up to this one draw lots */
 	int64		drawn;			/* tickets up to this one were put in a random order */
 	uint32		nadmitted;		/* sessions, those in flight not counted */
 	uint32		buckets;		/* of the table below, a power of 2 or 0 */

@@ -451,10 +451,25 @@ coupon_room_changed(PG_FUNCTION_ARGS)
 	return PointerGetDatum(NULL);
 }
 
+/*
+ * The functions set nothing beyond these bounds, but whoever changes the
+ * table itself may; what goes beyond would overflow the sums of times.
+ */
 static int64
-interval_us(Interval *interval)
+lifetime_us(Datum value)
 {
-	return interval->time + (interval->day + interval->month * INT64CONST(30)) * USECS_PER_DAY;
+	Interval   *interval = DatumGetIntervalP(value);
+	double		us = interval->time + (interval->day + interval->month * 30.0) * USECS_PER_DAY;
+
+	return Max(USECS_PER_SEC, Min(us, COUPON_ROOM_MAX_DAYS * (double) USECS_PER_DAY));
+}
+
+static double
+rate_per_second(Datum value)
+{
+	double		rate = DatumGetFloat8(value);
+
+	return rate > 0 ? Min(rate, COUPON_ROOM_MAX_RATE) : 0;
 }
 
 static CouponRoomMethod
@@ -489,9 +504,9 @@ read_room(int64 room_id, CouponRoomState *state, int64 *drawn)
 		slot_getallattrs(scan.slot);
 		state->capacity = DatumGetInt32(values[Room_capacity - 1]);
 		state->per_second = nulls[Room_admit_per_second - 1] ? 0 :
-			DatumGetFloat8(values[Room_admit_per_second - 1]);
-		state->session_ttl = interval_us(DatumGetIntervalP(values[Room_session_ttl - 1]));
-		state->idle_ttl = interval_us(DatumGetIntervalP(values[Room_idle_ttl - 1]));
+			rate_per_second(values[Room_admit_per_second - 1]);
+		state->session_ttl = lifetime_us(values[Room_session_ttl - 1]);
+		state->idle_ttl = lifetime_us(values[Room_idle_ttl - 1]);
 		state->method = method_of(DatumGetTextPP(values[Room_method - 1]));
 		state->paused = DatumGetBool(values[Room_paused - 1]);
 		state->opens_at = nulls[Room_opens_at - 1] ? DT_NOBEGIN :
@@ -512,7 +527,7 @@ read_room(int64 room_id, CouponRoomState *state, int64 *drawn)
 static void
 load_room(int64 room_id)
 {
-	CouponRoomState state;
+	CouponRoomState state = {0};	/* as it stays where there is no such room */
 	CouponLine *line = coupon_line_lock(&coupon_tickets, room_id, LW_SHARED, true);
 	uint64		version = line->room.wanted_version;
 	int64		drawn;

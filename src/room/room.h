@@ -20,6 +20,9 @@ typedef enum CouponRoomMethod
 	COUPON_ROOM_REJECT			/* nobody may join */
 } CouponRoomMethod;
 
+#define COUPON_ROOM_MAX_DAYS	7	/* of a session, and of a ticket's silence */
+#define COUPON_ROOM_MAX_RATE	1000000.0	/* admitted a second */
+
 /* Flags of a CouponTicket. */
 #define TICKET_USED			1	/* the number was given, and its row not rolled back */
 #define TICKET_READY		2	/* its row is committed */

@@ -2,10 +2,15 @@
  * room_draw.c
  *	  The random order of those who came before a room's opening.
  *
- * The seed is made with the room and its hash is public at once; when the
- * room opens the seed is, too.  Ticket n stands where sha256(seed || n) comes
- * among those of all tickets up to the last one of that moment, so that
- * everybody can do it again: coupon_room_draw() does, in SQL.
+ * The seed is made by the draw and published with it, so before there is
+ * nothing that a table, a dump or a backup could show.  Ticket n stands where
+ * sha256(seed || n) comes among those of all tickets up to the last one of
+ * that moment, so that everybody can do it again: coupon_room_draw() does, in
+ * SQL.
+ *
+ * A session can serve a room, look at its draw and roll back.  So seed and
+ * last ticket are kept in shared memory at the first try, and each further
+ * one draws the same.
  */
 #include "postgres.h"
 
@@ -66,22 +71,48 @@ coupon_room_compute_draw(int64 room_id, int64 n)
 	return pointer;
 }
 
+/* The seed of the room's draw and the last ticket in it: made once, kept from then on. */
+static void
+choose_lots(int64 room_id, uint8 *seed, int64 *n)
+{
+	uint8		fresh[COUPON_SEED_LENGTH];
+	CouponLine *line;
+
+	if (!pg_strong_random(fresh, sizeof(fresh)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not generate random values")));
+	line = coupon_line_lock(&coupon_tickets, room_id, LW_EXCLUSIVE, true);
+	if (!line->room.has_lots)
+	{
+		memcpy(line->room.seed, fresh, COUPON_SEED_LENGTH);
+		line->room.lots = line->next - 1;
+		line->room.has_lots = true;
+	}
+	memcpy(seed, line->room.seed, COUPON_SEED_LENGTH);
+	*n = line->room.lots;
+	LWLockRelease(line->lock);
+}
+
 void
 coupon_room_draw_lots(int64 room_id)
 {
 	static CouponStatement publish = {
-		"UPDATE coupon.room SET drawn = $2 WHERE room_id OPERATOR(pg_catalog.=) $1",
-		2, {INT8OID, INT8OID}
+		"UPDATE coupon.room SET drawn = $2, seed = $3 WHERE room_id OPERATOR(pg_catalog.=) $1",
+		3, {INT8OID, INT8OID, BYTEAOID}
 	};
-	CouponLine *line = coupon_line_lock(&coupon_tickets, room_id, LW_SHARED, true);
-	int64		n = line->next - 1;
-	dsa_pointer draw = InvalidDsaPointer;
-	Datum		values[2];
+	char		seed[VARHDRSZ + COUPON_SEED_LENGTH] pg_attribute_aligned(8);
+	CouponLine *line;
+	int64		n;
+	dsa_pointer draw;
+	Datum		values[3];
 	bool		fits;
 
-	LWLockRelease(line->lock);
+	SET_VARSIZE(seed, sizeof(seed));
+	choose_lots(room_id, (uint8 *) VARDATA(seed), &n);
 	values[0] = Int64GetDatum(room_id);
 	values[1] = Int64GetDatum(n);
+	values[2] = PointerGetDatum(seed);
 	coupon_spi_connect();
 	(void) coupon_spi_execute(&publish, SPI_OK_UPDATE, values, NULL);
 	coupon_spi_finish();

@@ -198,7 +198,8 @@ get_token(FunctionCallInfo fcinfo, Token *token)
 		int			digit = hex_digit(at[i]);
 
 		good = digit >= 0;
-		token->secret[i / 2] = i % 2 == 0 ? digit << 4 : token->secret[i / 2] | digit;
+		if (good)
+			token->secret[i / 2] = i % 2 == 0 ? digit << 4 : token->secret[i / 2] | digit;
 	}
 	if (!good)
 		ereport(ERROR,

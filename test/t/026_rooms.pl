@@ -141,10 +141,17 @@ for my $how ('terminate', 'kill')
 	counted($node, "worker: $how");
 }
 
-# restart: the line, its order and the sessions; a draw, too
-sql(q{SELECT coupon_room_create('lots', 1, session_ttl => '1 h', idle_ttl => '1 h', method => 'random', opens_at => clock_timestamp() + interval '1 s')});
+# a draw: what tables and dumps showed before it says nothing of it
+sql(q{SELECT coupon_room_create('lots', 1, session_ttl => '1 h', idle_ttl => '1 h', method => 'random', opens_at => clock_timestamp() + interval '0.1 s'); SELECT coupon_room_pause('lots')});
 sql(q{SELECT count(*) FROM generate_series(1, 500) g, coupon_queue_join('lots', 'l' || g)});
+my ($dump) = run_command([ 'pg_dump', '--data-only', '-d', $node->connstr('postgres') ]);
+like($dump, qr/\blots\t/, 'the dump has the room');
+sql(q{SELECT coupon_room_resume('lots')});
 poll_until('the draw', sub { sql(q{SELECT admitted FROM coupon.room_status WHERE name = 'lots'}) eq '1' });
+my $lots = sql(q{SELECT encode(seed, 'hex') FROM coupon.room_status WHERE name = 'lots'});
+like($lots, qr/^[0-9a-f]{64}$/, 'the draw shows its seed');
+unlike($dump, qr/$lots/, 'and nothing did before');
+# restart: the line, its order and the sessions; a draw, too
 # and how long a session has lasted
 sql(q{SELECT coupon_room_create('short', 1, session_ttl => '3 s', idle_ttl => '1 h')});
 sql(q{SELECT coupon_queue_join('short', 's')});

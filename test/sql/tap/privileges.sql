@@ -143,7 +143,7 @@ SELECT is(pg_temp.try('coupon_service', format('SELECT status FROM coupon_reques
 SELECT coupon_room_create('privileges', 1) AS ignore \gset
 SELECT is(pg_temp.try('coupon_service', 'SELECT status FROM coupon_queue_join(''privileges'', ''a'')'), 'WAITING', 'service: join a room');
 SELECT is(pg_temp.try('coupon_service', 'SELECT capacity FROM coupon.room_status WHERE name = ''privileges'''), '1', 'service: see the rooms');
-SELECT is(pg_temp.try('coupon_service', 'SELECT seed FROM coupon.room'), '42501', 'service: but not the seed of a draw');
+SELECT is(pg_temp.try('coupon_service', 'SELECT seed FROM coupon.room'), '42501', 'service: but not the table itself');
 SELECT is(pg_temp.try('coupon_admin', 'SELECT secret FROM coupon.ticket'), '42501', 'admin: nobody reads tokens');
 SELECT is(pg_temp.try('coupon_admin', 'SELECT coupon_room_pause(''privileges'')'), 'true', 'admin: pause a room');
 SELECT is(pg_temp.try('coupon_service', format('SELECT status FROM coupon_hold(%s, 50, ''holder'')', :c)), 'held', 'service: hold');
