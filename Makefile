@@ -147,7 +147,7 @@ tmp_bench/%: bench/peers/%.c
 check-layers:
 	@test/bin/check_layers
 
-check-sql:
+check-sql: coupon--1.0.sql
 	@test/bin/check_sql
 
 .PHONY: check-librdkafka tmp_install test test-run demo demo-run bench bench-run bench-figures bench-figures-run bench-scenarios bench-scenarios-run kafka-programs kafka bench-programs check-layers check-sql

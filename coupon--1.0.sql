@@ -6,6 +6,12 @@
 
 \echo Use "CREATE EXTENSION coupon" to load this file. \quit
 
+-- The script would run with the target schema in the path, and who owns that
+-- schema or may create in it could have put operators and functions there that
+-- are closer to some operands than those of pg_catalog.  So no name is looked
+-- for there: what goes there is created with @extschema@.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
 CREATE SCHEMA coupon;
 COMMENT ON SCHEMA coupon IS 'tables, types and views of the coupon extension';
 
@@ -133,7 +139,7 @@ CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON coupon.shard
 ALTER TABLE coupon.shard ENABLE ALWAYS TRIGGER shard_changed;
 ALTER TABLE coupon.shard ENABLE ALWAYS TRIGGER refuse_truncate;
 
-CREATE FUNCTION coupon_campaign_create(
+CREATE FUNCTION @extschema@.coupon_campaign_create(
 	name           text,
 	stock          bigint,
 	per_user_limit integer DEFAULT 1,
@@ -144,35 +150,35 @@ CREATE FUNCTION coupon_campaign_create(
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_campaign_create(text, bigint, integer, timestamptz, timestamptz, jsonb, text) IS
+COMMENT ON FUNCTION @extschema@.coupon_campaign_create(text, bigint, integer, timestamptz, timestamptz, jsonb, text) IS
 	'creates a campaign with units 1..stock and returns its id; stock 0 for a campaign whose units come from codes';
 
-CREATE FUNCTION coupon_campaign_add_stock(campaign_id bigint, units bigint)
+CREATE FUNCTION @extschema@.coupon_campaign_add_stock(campaign_id bigint, units bigint)
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_campaign_add_stock(bigint, bigint) IS
+COMMENT ON FUNCTION @extschema@.coupon_campaign_add_stock(bigint, bigint) IS
 	'adds units to a campaign, on sale when the transaction commits; returns the new total';
 
-CREATE FUNCTION coupon_campaign_pause(campaign_id bigint)
+CREATE FUNCTION @extschema@.coupon_campaign_pause(campaign_id bigint)
 RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_campaign_pause(bigint) IS
+COMMENT ON FUNCTION @extschema@.coupon_campaign_pause(bigint) IS
 	'issuing answers paused from the commit on; true if this call changed it';
 
-CREATE FUNCTION coupon_campaign_resume(campaign_id bigint)
+CREATE FUNCTION @extschema@.coupon_campaign_resume(campaign_id bigint)
 RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_campaign_resume(bigint) IS
+COMMENT ON FUNCTION @extschema@.coupon_campaign_resume(bigint) IS
 	'ends a pause; true if this call changed it';
 
-CREATE FUNCTION coupon_campaign_close(campaign_id bigint)
+CREATE FUNCTION @extschema@.coupon_campaign_close(campaign_id bigint)
 RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_campaign_close(bigint) IS
+COMMENT ON FUNCTION @extschema@.coupon_campaign_close(bigint) IS
 	'ends the sale for good; what was issued stays valid; true if this call changed it';
 
 -- Units that carry a label: coupon codes, seats.
@@ -191,28 +197,28 @@ COMMENT ON COLUMN coupon.unit.label IS 'the code or seat number, unique in its c
 
 SELECT pg_catalog.pg_extension_config_dump('coupon.unit', '');
 
-CREATE FUNCTION coupon_codes_import(campaign_id bigint, codes text[])
+CREATE FUNCTION @extschema@.coupon_codes_import(campaign_id bigint, codes text[])
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_codes_import(bigint, text[]) IS
+COMMENT ON FUNCTION @extschema@.coupon_codes_import(bigint, text[]) IS
 	'makes each new code one unit of the campaign; duplicates are skipped and reported in a NOTICE; returns the number imported';
 
-CREATE FUNCTION coupon_codes_generate(campaign_id bigint, pattern text, units bigint)
+CREATE FUNCTION @extschema@.coupon_codes_generate(campaign_id bigint, pattern text, units bigint)
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_codes_generate(bigint, text, bigint) IS
+COMMENT ON FUNCTION @extschema@.coupon_codes_generate(bigint, text, bigint) IS
 	'makes random codes, one unit each; each # of the pattern becomes one of 32 characters (5 bits), null pattern: 16 of them; returns the number made';
 
-CREATE FUNCTION coupon_units_import(campaign_id bigint, labels text[])
+CREATE FUNCTION @extschema@.coupon_units_import(campaign_id bigint, labels text[])
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_units_import(bigint, text[]) IS
+COMMENT ON FUNCTION @extschema@.coupon_units_import(bigint, text[]) IS
 	'makes each label (a seat number) one unit of the campaign, with consecutive serials in the order of the array; all or nothing, a duplicate is an ERROR; unlike codes, labels are shown to everybody; returns the number imported';
 
-CREATE FUNCTION coupon_units(
+CREATE FUNCTION @extschema@.coupon_units(
 	campaign_id bigint,
 	OUT serial bigint,
 	OUT label text,
@@ -221,7 +227,7 @@ CREATE FUNCTION coupon_units(
 RETURNS SETOF record
 LANGUAGE c STABLE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_units(bigint) IS
+COMMENT ON FUNCTION @extschema@.coupon_units(bigint) IS
 	'every unit of the campaign in the order of serials; status: FREE | HELD | ISSUED; a hold that has run out is FREE; labels that are codes are not shown';
 
 -- Issuances: who has which unit.
@@ -354,44 +360,44 @@ ALTER TABLE coupon.issuance ENABLE ALWAYS TRIGGER refuse_truncate;
 -- Issuing. Not SECURITY DEFINER: the C core reads and writes the tables
 -- itself, so EXECUTE on the function is the whole privilege.
 
-CREATE FUNCTION coupon_issue(campaign_id bigint, user_id text)
+CREATE FUNCTION @extschema@.coupon_issue(campaign_id bigint, user_id text)
 RETURNS coupon.issue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_issue(bigint, text) IS
+COMMENT ON FUNCTION @extschema@.coupon_issue(bigint, text) IS
 	'issues one unit to the user in the caller''s transaction; the answer is in status';
 
-CREATE FUNCTION coupon_issue(campaign_id bigint, user_id bigint)
+CREATE FUNCTION @extschema@.coupon_issue(campaign_id bigint, user_id bigint)
 RETURNS coupon.issue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_issue_bigint';
-COMMENT ON FUNCTION coupon_issue(bigint, bigint) IS
+COMMENT ON FUNCTION @extschema@.coupon_issue(bigint, bigint) IS
 	'coupon_issue(bigint, text) for numeric users';
 
-CREATE FUNCTION coupon_issue_many(campaign_id bigint, user_ids text[])
+CREATE FUNCTION @extschema@.coupon_issue_many(campaign_id bigint, user_ids text[])
 RETURNS SETOF coupon.issue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_issue_many(bigint, text[]) IS
+COMMENT ON FUNCTION @extschema@.coupon_issue_many(bigint, text[]) IS
 	'issues one unit to each user in the caller''s transaction; one answer per user, in the array''s order; numeric users: pass ids::text[]';
 
 -- Grouped issuing: one commit for all calls that wait at that moment.
 
-CREATE FUNCTION coupon_issue_grouped(campaign_id bigint, user_id text)
+CREATE FUNCTION @extschema@.coupon_issue_grouped(campaign_id bigint, user_id text)
 RETURNS coupon.issue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_issue_grouped(bigint, text) IS
+COMMENT ON FUNCTION @extschema@.coupon_issue_grouped(bigint, text) IS
 	'issues one unit to the user in a transaction of its own, committed together with all calls that wait at that moment';
 
-CREATE FUNCTION coupon_issue_grouped(campaign_id bigint, user_id bigint)
+CREATE FUNCTION @extschema@.coupon_issue_grouped(campaign_id bigint, user_id bigint)
 RETURNS coupon.issue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_issue_grouped_bigint';
-COMMENT ON FUNCTION coupon_issue_grouped(bigint, bigint) IS
+COMMENT ON FUNCTION @extschema@.coupon_issue_grouped(bigint, bigint) IS
 	'coupon_issue_grouped(bigint, text) for numeric users';
 
-CREATE FUNCTION coupon_group_status(
+CREATE FUNCTION @extschema@.coupon_group_status(
 	OUT workers integer,
 	OUT batches bigint,
 	OUT calls bigint,
@@ -402,7 +408,7 @@ CREATE FUNCTION coupon_group_status(
 RETURNS record
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_group_status() IS
+COMMENT ON FUNCTION @extschema@.coupon_group_status() IS
 	'grouped issuing in this database since the server started: workers now, transactions, calls in them, time that their commits took, transactions repeated after an error';
 
 -- Holding: a unit is the user's for a while, and for good once it is paid for.
@@ -436,83 +442,83 @@ COMMENT ON COLUMN coupon.lapsed_hold.refused_ref IS 'a payment that was refused 
 
 SELECT pg_catalog.pg_extension_config_dump('coupon.lapsed_hold', '');
 
-CREATE FUNCTION coupon_hold(campaign_id bigint, serial bigint, user_id text, ttl interval DEFAULT '5 min')
+CREATE FUNCTION @extschema@.coupon_hold(campaign_id bigint, serial bigint, user_id text, ttl interval DEFAULT '5 min')
 RETURNS coupon.hold_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_hold(bigint, bigint, text, interval) IS
+COMMENT ON FUNCTION @extschema@.coupon_hold(bigint, bigint, text, interval) IS
 	'holds a certain unit for the user, in the caller''s transaction; the answer is in status';
 
-CREATE FUNCTION coupon_hold(campaign_id bigint, serial bigint, user_id bigint, ttl interval DEFAULT '5 min')
+CREATE FUNCTION @extschema@.coupon_hold(campaign_id bigint, serial bigint, user_id bigint, ttl interval DEFAULT '5 min')
 RETURNS coupon.hold_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_hold_bigint';
-COMMENT ON FUNCTION coupon_hold(bigint, bigint, bigint, interval) IS
+COMMENT ON FUNCTION @extschema@.coupon_hold(bigint, bigint, bigint, interval) IS
 	'coupon_hold(bigint, bigint, text, interval) for numeric users';
 
-CREATE FUNCTION coupon_hold_many(campaign_id bigint, serials bigint[], user_id text, ttl interval DEFAULT '5 min')
+CREATE FUNCTION @extschema@.coupon_hold_many(campaign_id bigint, serials bigint[], user_id text, ttl interval DEFAULT '5 min')
 RETURNS SETOF coupon.hold_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_hold_many(bigint, bigint[], text, interval) IS
+COMMENT ON FUNCTION @extschema@.coupon_hold_many(bigint, bigint[], text, interval) IS
 	'holds all of the units for the user, or none; one answer per serial, in the array''s order; not_held: another one was not to be had';
 
-CREATE FUNCTION coupon_hold_many(campaign_id bigint, serials bigint[], user_id bigint, ttl interval DEFAULT '5 min')
+CREATE FUNCTION @extschema@.coupon_hold_many(campaign_id bigint, serials bigint[], user_id bigint, ttl interval DEFAULT '5 min')
 RETURNS SETOF coupon.hold_result
 LANGUAGE sql VOLATILE PARALLEL UNSAFE
 BEGIN ATOMIC
 	SELECT * FROM @extschema@.coupon_hold_many($1, $2, $3::pg_catalog.text, $4);
 END;
-COMMENT ON FUNCTION coupon_hold_many(bigint, bigint[], bigint, interval) IS
+COMMENT ON FUNCTION @extschema@.coupon_hold_many(bigint, bigint[], bigint, interval) IS
 	'coupon_hold_many(bigint, bigint[], text, interval) for numeric users';
 
-CREATE FUNCTION coupon_hold_any(campaign_id bigint, user_id text, ttl interval DEFAULT '5 min')
+CREATE FUNCTION @extschema@.coupon_hold_any(campaign_id bigint, user_id text, ttl interval DEFAULT '5 min')
 RETURNS coupon.hold_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_hold_any(bigint, text, interval) IS
+COMMENT ON FUNCTION @extschema@.coupon_hold_any(bigint, text, interval) IS
 	'holds any free unit for the user; one whose limit is used up is told which he has';
 
-CREATE FUNCTION coupon_hold_any(campaign_id bigint, user_id bigint, ttl interval DEFAULT '5 min')
+CREATE FUNCTION @extschema@.coupon_hold_any(campaign_id bigint, user_id bigint, ttl interval DEFAULT '5 min')
 RETURNS coupon.hold_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_hold_any_bigint';
-COMMENT ON FUNCTION coupon_hold_any(bigint, bigint, interval) IS
+COMMENT ON FUNCTION @extschema@.coupon_hold_any(bigint, bigint, interval) IS
 	'coupon_hold_any(bigint, text, interval) for numeric users';
 
-CREATE FUNCTION coupon_confirm(campaign_id bigint, serial bigint, user_id text, ref text)
+CREATE FUNCTION @extschema@.coupon_confirm(campaign_id bigint, serial bigint, user_id text, ref text)
 RETURNS coupon.hold_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_confirm(bigint, bigint, text, text) IS
+COMMENT ON FUNCTION @extschema@.coupon_confirm(bigint, bigint, text, text) IS
 	'makes the user''s hold an issuance, paid for by ref; one that has run out, too, while nobody else has the unit; the same ref again gets the same answer; lost, other_ref, limit_reached: an event tells whoever gives the money back';
 
-CREATE FUNCTION coupon_confirm(campaign_id bigint, serial bigint, user_id bigint, ref text)
+CREATE FUNCTION @extschema@.coupon_confirm(campaign_id bigint, serial bigint, user_id bigint, ref text)
 RETURNS coupon.hold_result
 LANGUAGE sql VOLATILE PARALLEL UNSAFE
 RETURN @extschema@.coupon_confirm($1, $2, $3::pg_catalog.text, $4);
-COMMENT ON FUNCTION coupon_confirm(bigint, bigint, bigint, text) IS
+COMMENT ON FUNCTION @extschema@.coupon_confirm(bigint, bigint, bigint, text) IS
 	'coupon_confirm(bigint, bigint, text, text) for numeric users';
 
-CREATE FUNCTION coupon_release(campaign_id bigint, serial bigint, user_id text)
+CREATE FUNCTION @extschema@.coupon_release(campaign_id bigint, serial bigint, user_id text)
 RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_release(bigint, bigint, text) IS
+COMMENT ON FUNCTION @extschema@.coupon_release(bigint, bigint, text) IS
 	'ends the user''s own hold and returns the unit to stock; false if he has none there, also of what is confirmed or has run out';
 
-CREATE FUNCTION coupon_release(campaign_id bigint, serial bigint, user_id bigint)
+CREATE FUNCTION @extschema@.coupon_release(campaign_id bigint, serial bigint, user_id bigint)
 RETURNS boolean
 LANGUAGE sql VOLATILE PARALLEL UNSAFE
 RETURN @extschema@.coupon_release($1, $2, $3::pg_catalog.text);
-COMMENT ON FUNCTION coupon_release(bigint, bigint, bigint) IS
+COMMENT ON FUNCTION @extschema@.coupon_release(bigint, bigint, bigint) IS
 	'coupon_release(bigint, bigint, text) for numeric users';
 
-CREATE FUNCTION coupon_hold_expire(max_rows integer DEFAULT 1000)
+CREATE FUNCTION @extschema@.coupon_hold_expire(max_rows integer DEFAULT 1000)
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_hold_expire(integer) IS
+COMMENT ON FUNCTION @extschema@.coupon_hold_expire(integer) IS
 	'returns up to max_rows holds that have run out to stock, one event each; the sweeper worker does it all the time';
 
 -- After issuing: redeem, cancel, revoke, expire.
@@ -528,53 +534,53 @@ CREATE TYPE coupon.redeem_result AS (
 COMMENT ON TYPE coupon.redeem_result IS
 	'answer of a redeem call; status: redeemed | already_redeemed | expired | held | not_issued, of a cancellation: cancelled | not_redeemed | other_order | not_issued';
 
-CREATE FUNCTION coupon_redeem(campaign_id bigint, user_id text, order_ref text, serial bigint DEFAULT NULL)
+CREATE FUNCTION @extschema@.coupon_redeem(campaign_id bigint, user_id text, order_ref text, serial bigint DEFAULT NULL)
 RETURNS coupon.redeem_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_redeem(bigint, text, text, bigint) IS
+COMMENT ON FUNCTION @extschema@.coupon_redeem(bigint, text, text, bigint) IS
 	'uses the user''s unit (the given serial, or the oldest usable one) for an order; the same order again gets the same answer';
 
-CREATE FUNCTION coupon_redeem(campaign_id bigint, user_id bigint, order_ref text, serial bigint DEFAULT NULL)
+CREATE FUNCTION @extschema@.coupon_redeem(campaign_id bigint, user_id bigint, order_ref text, serial bigint DEFAULT NULL)
 RETURNS coupon.redeem_result
 LANGUAGE sql VOLATILE PARALLEL UNSAFE
 RETURN @extschema@.coupon_redeem($1, $2::pg_catalog.text, $3, $4);
-COMMENT ON FUNCTION coupon_redeem(bigint, bigint, text, bigint) IS
+COMMENT ON FUNCTION @extschema@.coupon_redeem(bigint, bigint, text, bigint) IS
 	'coupon_redeem(bigint, text, text, bigint) for numeric users';
 
-CREATE FUNCTION coupon_redeem_cancel(campaign_id bigint, user_id text, order_ref text, serial bigint DEFAULT NULL)
+CREATE FUNCTION @extschema@.coupon_redeem_cancel(campaign_id bigint, user_id text, order_ref text, serial bigint DEFAULT NULL)
 RETURNS coupon.redeem_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_redeem_cancel(bigint, text, text, bigint) IS
+COMMENT ON FUNCTION @extschema@.coupon_redeem_cancel(bigint, text, text, bigint) IS
 	'undoes a redemption, only for the order that redeemed; the unit stays with the user';
 
-CREATE FUNCTION coupon_redeem_cancel(campaign_id bigint, user_id bigint, order_ref text, serial bigint DEFAULT NULL)
+CREATE FUNCTION @extschema@.coupon_redeem_cancel(campaign_id bigint, user_id bigint, order_ref text, serial bigint DEFAULT NULL)
 RETURNS coupon.redeem_result
 LANGUAGE sql VOLATILE PARALLEL UNSAFE
 RETURN @extschema@.coupon_redeem_cancel($1, $2::pg_catalog.text, $3, $4);
-COMMENT ON FUNCTION coupon_redeem_cancel(bigint, bigint, text, bigint) IS
+COMMENT ON FUNCTION @extschema@.coupon_redeem_cancel(bigint, bigint, text, bigint) IS
 	'coupon_redeem_cancel(bigint, text, text, bigint) for numeric users';
 
-CREATE FUNCTION coupon_revoke(campaign_id bigint, user_id text, reason text, serial bigint DEFAULT NULL)
+CREATE FUNCTION @extschema@.coupon_revoke(campaign_id bigint, user_id text, reason text, serial bigint DEFAULT NULL)
 RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_revoke(bigint, text, text, bigint) IS
+COMMENT ON FUNCTION @extschema@.coupon_revoke(bigint, text, text, bigint) IS
 	'takes the user''s unit (the given serial, or the newest one; a hold only if he has nothing else) back into stock; false if there is none; a redeemed one is an ERROR';
 
-CREATE FUNCTION coupon_revoke(campaign_id bigint, user_id bigint, reason text, serial bigint DEFAULT NULL)
+CREATE FUNCTION @extschema@.coupon_revoke(campaign_id bigint, user_id bigint, reason text, serial bigint DEFAULT NULL)
 RETURNS boolean
 LANGUAGE sql VOLATILE PARALLEL UNSAFE
 RETURN @extschema@.coupon_revoke($1, $2::pg_catalog.text, $3, $4);
-COMMENT ON FUNCTION coupon_revoke(bigint, bigint, text, bigint) IS
+COMMENT ON FUNCTION @extschema@.coupon_revoke(bigint, bigint, text, bigint) IS
 	'coupon_revoke(bigint, text, text, bigint) for numeric users';
 
-CREATE FUNCTION coupon_expire(max_rows integer DEFAULT 1000)
+CREATE FUNCTION @extschema@.coupon_expire(max_rows integer DEFAULT 1000)
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_expire(integer) IS
+COMMENT ON FUNCTION @extschema@.coupon_expire(integer) IS
 	'marks up to max_rows issuances whose usage period is over as expired, one event each; the sweeper worker calls it every second';
 
 -- Events: the outbox, and what the broker did not accept.
@@ -624,21 +630,21 @@ COMMENT ON COLUMN coupon.dead_letter.dead_at IS 'when it was given up';
 
 SELECT pg_catalog.pg_extension_config_dump('coupon.dead_letter', '');
 
-CREATE FUNCTION coupon_emit(topic text, key text, type text, payload jsonb)
+CREATE FUNCTION @extschema@.coupon_emit(topic text, key text, type text, payload jsonb)
 RETURNS uuid
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_emit(text, text, text, jsonb) IS
+COMMENT ON FUNCTION @extschema@.coupon_emit(text, text, text, jsonb) IS
 	'appends the application''s own event to the outbox, committed with the caller''s transaction; returns the event id';
 
-CREATE FUNCTION coupon_dead_letter_replay(id uuid DEFAULT NULL, topic text DEFAULT NULL)
+CREATE FUNCTION @extschema@.coupon_dead_letter_replay(id uuid DEFAULT NULL, topic text DEFAULT NULL)
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_dead_letter_replay(uuid, text) IS
+COMMENT ON FUNCTION @extschema@.coupon_dead_letter_replay(uuid, text) IS
 	'puts dead letters back into the outbox under their ids: one, those of a topic, or all; returns how many';
 
-CREATE FUNCTION coupon_dead_letter_discard(id uuid DEFAULT NULL, topic text DEFAULT NULL)
+CREATE FUNCTION @extschema@.coupon_dead_letter_discard(id uuid DEFAULT NULL, topic text DEFAULT NULL)
 RETURNS bigint
 LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
@@ -649,7 +655,7 @@ BEGIN ATOMIC
 		RETURNING 1)
 	SELECT count(*) FROM gone;
 END;
-COMMENT ON FUNCTION coupon_dead_letter_discard(uuid, text) IS
+COMMENT ON FUNCTION @extschema@.coupon_dead_letter_discard(uuid, text) IS
 	'deletes dead letters for good: one, those of a topic, or all; returns how many';
 
 CREATE FUNCTION coupon.publisher_state(
@@ -661,7 +667,7 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_publisher_state';
 COMMENT ON FUNCTION coupon.publisher_state() IS 'what coupon_outbox_status is made of';
 
-CREATE FUNCTION coupon_outbox_status(
+CREATE FUNCTION @extschema@.coupon_outbox_status(
 	OUT unpublished bigint, OUT oldest_age interval, OUT in_flight bigint,
 	OUT published bigint, OUT retried bigint, OUT dead bigint, OUT dead_letters bigint,
 	OUT last_ack_at timestamptz, OUT broker text, OUT refused_topics text,
@@ -683,7 +689,7 @@ BEGIN ATOMIC
 		   AND (a.backend_type NOT LIKE 'coupon %' AND a.pid <> pg_backend_pid() OR p.transaction IS NOT NULL)
 		 ORDER BY 1 LIMIT 1) b ON true;
 END;
-COMMENT ON FUNCTION coupon_outbox_status() IS
+COMMENT ON FUNCTION @extschema@.coupon_outbox_status() IS
 	'the outbox and its publisher: what is yet to be published and since when, what became of the rest since the server started, the broker and the last error, the oldest open transaction that uses the outbox';
 
 -- Queues: asynchronous requests. Rows are inserted once, changed once, and
@@ -743,42 +749,42 @@ CREATE TRIGGER queue_guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON coup
 CREATE TRIGGER queue_guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON coupon.request_1
 	FOR EACH STATEMENT EXECUTE FUNCTION coupon.queue_guard();
 
-CREATE FUNCTION coupon_request(campaign_id bigint, user_id text, request_key text DEFAULT NULL)
+CREATE FUNCTION @extschema@.coupon_request(campaign_id bigint, user_id text, request_key text DEFAULT NULL)
 RETURNS coupon.request_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_request(bigint, text, text) IS
+COMMENT ON FUNCTION @extschema@.coupon_request(bigint, text, text) IS
 	'accepts a wish to be issued a unit, to be decided by a worker after the commit; the same key, or without one a request that still waits, is the same request; REFUSED: the outcome says why, and nothing was stored';
 
-CREATE FUNCTION coupon_request(campaign_id bigint, user_id bigint, request_key text DEFAULT NULL)
+CREATE FUNCTION @extschema@.coupon_request(campaign_id bigint, user_id bigint, request_key text DEFAULT NULL)
 RETURNS coupon.request_result
 LANGUAGE sql VOLATILE PARALLEL UNSAFE
 RETURN @extschema@.coupon_request($1, $2::pg_catalog.text, $3);
-COMMENT ON FUNCTION coupon_request(bigint, bigint, text) IS
+COMMENT ON FUNCTION @extschema@.coupon_request(bigint, bigint, text) IS
 	'coupon_request(bigint, text, text) for numeric users';
 
-CREATE FUNCTION coupon_request_status(request_id uuid)
+CREATE FUNCTION @extschema@.coupon_request_status(request_id uuid)
 RETURNS coupon.request_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_request_status(uuid) IS
+COMMENT ON FUNCTION @extschema@.coupon_request_status(uuid) IS
 	'what is known of a request; NOT_REQUESTED: there is none, or it was decided longer than coupon.queue_keep ago';
 
-CREATE FUNCTION coupon_request_status_of(campaign_id bigint, user_id text)
+CREATE FUNCTION @extschema@.coupon_request_status_of(campaign_id bigint, user_id text)
 RETURNS coupon.request_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_request_status_of(bigint, text) IS
+COMMENT ON FUNCTION @extschema@.coupon_request_status_of(bigint, text) IS
 	'the same of the user''s newest request; without one, COMPLETED for who has a unit, else NOT_REQUESTED';
 
-CREATE FUNCTION coupon_request_wait(request_id uuid, timeout interval DEFAULT '5 s')
+CREATE FUNCTION @extschema@.coupon_request_wait(request_id uuid, timeout interval DEFAULT '5 s')
 RETURNS coupon.request_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_request_wait(uuid, interval) IS
+COMMENT ON FUNCTION @extschema@.coupon_request_wait(uuid, interval) IS
 	'sleeps until the request is decided, at most for the timeout; then answers as coupon_request_status';
 
-CREATE FUNCTION coupon_request_queue(
+CREATE FUNCTION @extschema@.coupon_request_queue(
 	campaign_id bigint DEFAULT NULL,
 	OUT campaign bigint,
 	OUT depth bigint,
@@ -790,14 +796,14 @@ CREATE FUNCTION coupon_request_queue(
 RETURNS SETOF record
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_request_queue(bigint) IS
+COMMENT ON FUNCTION @extschema@.coupon_request_queue(bigint) IS
 	'how many requests wait, how long the oldest has, how many were decided since the server knows the campaign, and how long the rest will take';
 
-CREATE FUNCTION coupon_request_decide(max_rows integer DEFAULT 1000)
+CREATE FUNCTION @extschema@.coupon_request_decide(max_rows integer DEFAULT 1000)
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_request_decide(integer) IS
+COMMENT ON FUNCTION @extschema@.coupon_request_decide(integer) IS
 	'decides up to max_rows requests of one campaign, in order; the issuer worker does it all the time';
 
 -- Queues: waiting rooms. Tickets as requests above.
@@ -946,7 +952,7 @@ END
 $$;
 COMMENT ON FUNCTION coupon.room_id(text) IS 'the id of a room, or an ERROR';
 
-CREATE FUNCTION coupon_room_create(
+CREATE FUNCTION @extschema@.coupon_room_create(
 	name             text,
 	capacity         integer,
 	admit_per_second numeric DEFAULT NULL,
@@ -979,10 +985,10 @@ EXCEPTION
 			HINT = 'Choose another name, or change that room with coupon_room_alter().';
 END
 $$;
-COMMENT ON FUNCTION coupon_room_create(text, integer, numeric, interval, interval, text, timestamptz) IS
+COMMENT ON FUNCTION @extschema@.coupon_room_create(text, integer, numeric, interval, interval, text, timestamptz) IS
 	'makes a waiting room and returns its id';
 
-CREATE FUNCTION coupon_room_alter(
+CREATE FUNCTION @extschema@.coupon_room_alter(
 	name             text,
 	capacity         integer DEFAULT NULL,
 	admit_per_second numeric DEFAULT NULL,
@@ -1014,10 +1020,10 @@ BEGIN
 	 WHERE o.room_id = r.room_id;
 END
 $$;
-COMMENT ON FUNCTION coupon_room_alter(text, integer, numeric, interval, interval, text) IS
+COMMENT ON FUNCTION @extschema@.coupon_room_alter(text, integer, numeric, interval, interval, text) IS
 	'changes what is not null, from the commit on; admit_per_second 0: no limit; a lower capacity ends no session';
 
-CREATE FUNCTION coupon_room_pause(name text) RETURNS boolean
+CREATE FUNCTION @extschema@.coupon_room_pause(name text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -1025,9 +1031,9 @@ BEGIN
 	RETURN FOUND;
 END
 $$;
-COMMENT ON FUNCTION coupon_room_pause(text) IS 'nobody is admitted from the commit on; true if this call changed it';
+COMMENT ON FUNCTION @extschema@.coupon_room_pause(text) IS 'nobody is admitted from the commit on; true if this call changed it';
 
-CREATE FUNCTION coupon_room_resume(name text) RETURNS boolean
+CREATE FUNCTION @extschema@.coupon_room_resume(name text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -1035,9 +1041,9 @@ BEGIN
 	RETURN FOUND;
 END
 $$;
-COMMENT ON FUNCTION coupon_room_resume(text) IS 'ends a pause; true if this call changed it';
+COMMENT ON FUNCTION @extschema@.coupon_room_resume(text) IS 'ends a pause; true if this call changed it';
 
-CREATE FUNCTION coupon_room_draw(name text, OUT number bigint, OUT place bigint)
+CREATE FUNCTION @extschema@.coupon_room_draw(name text, OUT number bigint, OUT place bigint)
 RETURNS SETOF record
 LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -1045,10 +1051,10 @@ AS $$
 	  FROM coupon.room r, generate_series(1::bigint, r.drawn) t(n)
 	 WHERE r.name = $1
 $$;
-COMMENT ON FUNCTION coupon_room_draw(text) IS
+COMMENT ON FUNCTION @extschema@.coupon_room_draw(text) IS
 	'the draw of a room, once it is open: the place of each ticket that drew lots; anybody can compute it from the seed';
 
-CREATE FUNCTION coupon_campaign_require_room(campaign_id bigint, room text) RETURNS void
+CREATE FUNCTION @extschema@.coupon_campaign_require_room(campaign_id bigint, room text) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -1063,45 +1069,45 @@ BEGIN
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION coupon_campaign_require_room(bigint, text) IS
+COMMENT ON FUNCTION @extschema@.coupon_campaign_require_room(bigint, text) IS
 	'from the commit on the campaign issues only to users whom the room has admitted; null: to everybody';
 
-CREATE FUNCTION coupon_queue_join(room text, user_id text)
+CREATE FUNCTION @extschema@.coupon_queue_join(room text, user_id text)
 RETURNS coupon.queue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_queue_join(text, text) IS
+COMMENT ON FUNCTION @extschema@.coupon_queue_join(text, text) IS
 	'takes a place in a room; the user''s live ticket again if there is one';
 
-CREATE FUNCTION coupon_queue_position(token text)
+CREATE FUNCTION @extschema@.coupon_queue_position(token text)
 RETURNS coupon.queue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_queue_position(text) IS
+COMMENT ON FUNCTION @extschema@.coupon_queue_position(text) IS
 	'how many are served before, 0: admitted; a sign of life; when to ask again is in poll_after';
 
-CREATE FUNCTION coupon_queue_require(token text, room text DEFAULT NULL, user_id text DEFAULT NULL)
+CREATE FUNCTION @extschema@.coupon_queue_require(token text, room text DEFAULT NULL, user_id text DEFAULT NULL)
 RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_queue_require(text, text, text) IS
+COMMENT ON FUNCTION @extschema@.coupon_queue_require(text, text, text) IS
 	'ERROR unless the token is of a session that lives, in that room and of that user where they are given; a sign of life';
 
-CREATE FUNCTION coupon_queue_leave(token text, reason text DEFAULT 'left')
+CREATE FUNCTION @extschema@.coupon_queue_leave(token text, reason text DEFAULT 'left')
 RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_queue_leave(text, text) IS
+COMMENT ON FUNCTION @extschema@.coupon_queue_leave(text, text) IS
 	'ends a ticket and frees its slot, in the caller''s transaction; true if this call did';
 
-CREATE FUNCTION coupon_queue_serve()
+CREATE FUNCTION @extschema@.coupon_queue_serve()
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_queue_serve() IS
+COMMENT ON FUNCTION @extschema@.coupon_queue_serve() IS
 	'admits who is next and ends what is over; the room worker does it all the time; returns the number of tickets changed';
 
-CREATE FUNCTION coupon_room_counts(
+CREATE FUNCTION @extschema@.coupon_room_counts(
 	room_id bigint,
 	OUT waiting bigint,
 	OUT admitted bigint,
@@ -1111,7 +1117,7 @@ CREATE FUNCTION coupon_room_counts(
 RETURNS record
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_room_counts(bigint) IS
+COMMENT ON FUNCTION @extschema@.coupon_room_counts(bigint) IS
 	'who waits and who is admitted now, the last number given, and how many were admitted since the server knows the room';
 
 CREATE VIEW coupon.room_status AS
@@ -1126,7 +1132,7 @@ COMMENT ON VIEW coupon.room_status IS 'every room with who waits and who is admi
 
 -- Status, and the laws judged from the tables.
 
-CREATE FUNCTION coupon_status(
+CREATE FUNCTION @extschema@.coupon_status(
 	campaign_id bigint,
 	OUT stock bigint,
 	OUT issued bigint,
@@ -1145,7 +1151,7 @@ CREATE FUNCTION coupon_status(
 RETURNS record
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_status(bigint) IS
+COMMENT ON FUNCTION @extschema@.coupon_status(bigint) IS
 	'stock = issued + held + in_flight + remaining, now; answered_*: answers of issue calls given since the server started';
 
 CREATE VIEW coupon.campaign_status AS
@@ -1159,7 +1165,7 @@ SELECT c.campaign_id, c.name,
 COMMENT ON VIEW coupon.campaign_status IS 'coupon_status() of every campaign';
 
 -- Sequential scans only: a damaged index must not hide what it should refuse.
-CREATE FUNCTION coupon_verify(
+CREATE FUNCTION @extschema@.coupon_verify(
 	campaign_id bigint DEFAULT NULL,
 	OUT campaign bigint,
 	OUT law text,
@@ -1250,7 +1256,7 @@ AS $$
 	  FROM coupon.ticket t
 	 WHERE $1 IS NULL AND (t.ended_at IS NULL) <> (t.reason IS NULL)
 $$;
-COMMENT ON FUNCTION coupon_verify(bigint) IS
+COMMENT ON FUNCTION @extschema@.coupon_verify(bigint) IS
 	'rows that violate a law, judged from the tables alone, none when all is well; without a campaign: all of them';
 
 -- HTTP: what PostgREST exposes. A route of schema coupon_api answers JSON and
@@ -1794,153 +1800,153 @@ GRANT SELECT ON TABLE coupon.shard TO coupon_admin, coupon_service, coupon_reade
 REVOKE ALL ON FUNCTION coupon.campaign_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.shard_guard() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.refuse_truncate() FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_campaign_create(text, bigint, integer, timestamp with time zone, timestamp with time zone, jsonb, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_campaign_create(text, bigint, integer, timestamp with time zone, timestamp with time zone, jsonb, text) TO coupon_admin;
-REVOKE ALL ON FUNCTION coupon_campaign_add_stock(bigint, bigint) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_campaign_add_stock(bigint, bigint) TO coupon_admin;
-REVOKE ALL ON FUNCTION coupon_campaign_pause(bigint) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_campaign_pause(bigint) TO coupon_admin;
-REVOKE ALL ON FUNCTION coupon_campaign_resume(bigint) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_campaign_resume(bigint) TO coupon_admin;
-REVOKE ALL ON FUNCTION coupon_campaign_close(bigint) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_campaign_close(bigint) TO coupon_admin;
+REVOKE ALL ON FUNCTION @extschema@.coupon_campaign_create(text, bigint, integer, timestamp with time zone, timestamp with time zone, jsonb, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_campaign_create(text, bigint, integer, timestamp with time zone, timestamp with time zone, jsonb, text) TO coupon_admin;
+REVOKE ALL ON FUNCTION @extschema@.coupon_campaign_add_stock(bigint, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_campaign_add_stock(bigint, bigint) TO coupon_admin;
+REVOKE ALL ON FUNCTION @extschema@.coupon_campaign_pause(bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_campaign_pause(bigint) TO coupon_admin;
+REVOKE ALL ON FUNCTION @extschema@.coupon_campaign_resume(bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_campaign_resume(bigint) TO coupon_admin;
+REVOKE ALL ON FUNCTION @extschema@.coupon_campaign_close(bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_campaign_close(bigint) TO coupon_admin;
 GRANT SELECT ON TABLE coupon.unit TO coupon_admin;
-REVOKE ALL ON FUNCTION coupon_codes_import(bigint, text[]) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_codes_import(bigint, text[]) TO coupon_admin;
-REVOKE ALL ON FUNCTION coupon_codes_generate(bigint, text, bigint) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_codes_generate(bigint, text, bigint) TO coupon_admin;
-REVOKE ALL ON FUNCTION coupon_units_import(bigint, text[]) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_units_import(bigint, text[]) TO coupon_admin;
-REVOKE ALL ON FUNCTION coupon_units(bigint) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_units(bigint) TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON FUNCTION @extschema@.coupon_codes_import(bigint, text[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_codes_import(bigint, text[]) TO coupon_admin;
+REVOKE ALL ON FUNCTION @extschema@.coupon_codes_generate(bigint, text, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_codes_generate(bigint, text, bigint) TO coupon_admin;
+REVOKE ALL ON FUNCTION @extschema@.coupon_units_import(bigint, text[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_units_import(bigint, text[]) TO coupon_admin;
+REVOKE ALL ON FUNCTION @extschema@.coupon_units(bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_units(bigint) TO coupon_admin, coupon_service, coupon_reader;
 REVOKE ALL ON TYPE coupon.issue_result FROM PUBLIC;
 GRANT USAGE ON TYPE coupon.issue_result TO coupon_admin, coupon_service, coupon_reader;
 GRANT SELECT ON TABLE coupon.issuance TO coupon_admin, coupon_reader;
 REVOKE ALL ON FUNCTION coupon.issuance_guard() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.issuance_returned() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.issuance_arrived() FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_issue(bigint, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_issue(bigint, text) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION coupon_issue(bigint, bigint) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_issue(bigint, bigint) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION coupon_issue_many(bigint, text[]) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_issue_many(bigint, text[]) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION coupon_issue_grouped(bigint, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_issue_grouped(bigint, text) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION coupon_issue_grouped(bigint, bigint) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_issue_grouped(bigint, bigint) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION coupon_group_status() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_group_status() TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON FUNCTION @extschema@.coupon_issue(bigint, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_issue(bigint, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_issue(bigint, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_issue(bigint, bigint) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_issue_many(bigint, text[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_issue_many(bigint, text[]) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_issue_grouped(bigint, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_issue_grouped(bigint, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_issue_grouped(bigint, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_issue_grouped(bigint, bigint) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_group_status() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_group_status() TO coupon_admin, coupon_service, coupon_reader;
 REVOKE ALL ON TYPE coupon.hold_result FROM PUBLIC;
 GRANT USAGE ON TYPE coupon.hold_result TO coupon_admin, coupon_service, coupon_reader;
 GRANT SELECT ON TABLE coupon.lapsed_hold TO coupon_admin, coupon_reader;
-REVOKE ALL ON FUNCTION coupon_hold(bigint, bigint, text, interval) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_hold(bigint, bigint, text, interval) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION coupon_hold(bigint, bigint, bigint, interval) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_hold(bigint, bigint, bigint, interval) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION coupon_hold_many(bigint, bigint[], text, interval) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_hold_many(bigint, bigint[], text, interval) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION coupon_hold_many(bigint, bigint[], bigint, interval) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_hold_many(bigint, bigint[], bigint, interval) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION coupon_hold_any(bigint, text, interval) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_hold_any(bigint, text, interval) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION coupon_hold_any(bigint, bigint, interval) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_hold_any(bigint, bigint, interval) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION coupon_confirm(bigint, bigint, text, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_confirm(bigint, bigint, text, text) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION coupon_confirm(bigint, bigint, bigint, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_confirm(bigint, bigint, bigint, text) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION coupon_release(bigint, bigint, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_release(bigint, bigint, text) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION coupon_release(bigint, bigint, bigint) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_release(bigint, bigint, bigint) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION coupon_hold_expire(integer) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_hold_expire(integer) TO coupon_admin;
+REVOKE ALL ON FUNCTION @extschema@.coupon_hold(bigint, bigint, text, interval) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_hold(bigint, bigint, text, interval) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_hold(bigint, bigint, bigint, interval) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_hold(bigint, bigint, bigint, interval) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_hold_many(bigint, bigint[], text, interval) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_hold_many(bigint, bigint[], text, interval) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_hold_many(bigint, bigint[], bigint, interval) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_hold_many(bigint, bigint[], bigint, interval) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_hold_any(bigint, text, interval) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_hold_any(bigint, text, interval) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_hold_any(bigint, bigint, interval) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_hold_any(bigint, bigint, interval) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_confirm(bigint, bigint, text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_confirm(bigint, bigint, text, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_confirm(bigint, bigint, bigint, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_confirm(bigint, bigint, bigint, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_release(bigint, bigint, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_release(bigint, bigint, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_release(bigint, bigint, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_release(bigint, bigint, bigint) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_hold_expire(integer) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_hold_expire(integer) TO coupon_admin;
 REVOKE ALL ON TYPE coupon.redeem_result FROM PUBLIC;
 GRANT USAGE ON TYPE coupon.redeem_result TO coupon_admin, coupon_service, coupon_reader;
-REVOKE ALL ON FUNCTION coupon_revoke(bigint, text, text, bigint) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_revoke(bigint, text, text, bigint) TO coupon_admin;
-REVOKE ALL ON FUNCTION coupon_revoke(bigint, bigint, text, bigint) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_revoke(bigint, bigint, text, bigint) TO coupon_admin;
-REVOKE ALL ON FUNCTION coupon_expire(integer) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_expire(integer) TO coupon_admin;
-REVOKE ALL ON FUNCTION coupon_redeem(bigint, text, text, bigint) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_redeem(bigint, text, text, bigint) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION coupon_redeem(bigint, bigint, text, bigint) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_redeem(bigint, bigint, text, bigint) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION coupon_redeem_cancel(bigint, text, text, bigint) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_redeem_cancel(bigint, text, text, bigint) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION coupon_redeem_cancel(bigint, bigint, text, bigint) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_redeem_cancel(bigint, bigint, text, bigint) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_revoke(bigint, text, text, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_revoke(bigint, text, text, bigint) TO coupon_admin;
+REVOKE ALL ON FUNCTION @extschema@.coupon_revoke(bigint, bigint, text, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_revoke(bigint, bigint, text, bigint) TO coupon_admin;
+REVOKE ALL ON FUNCTION @extschema@.coupon_expire(integer) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_expire(integer) TO coupon_admin;
+REVOKE ALL ON FUNCTION @extschema@.coupon_redeem(bigint, text, text, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_redeem(bigint, text, text, bigint) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_redeem(bigint, bigint, text, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_redeem(bigint, bigint, text, bigint) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_redeem_cancel(bigint, text, text, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_redeem_cancel(bigint, text, text, bigint) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_redeem_cancel(bigint, bigint, text, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_redeem_cancel(bigint, bigint, text, bigint) TO coupon_admin, coupon_service;
 GRANT SELECT ON TABLE coupon.outbox TO coupon_admin;
 GRANT SELECT ON TABLE coupon.outbox_0 TO coupon_admin;
 GRANT SELECT ON TABLE coupon.outbox_1 TO coupon_admin;
 GRANT SELECT ON TABLE coupon.outbox_2 TO coupon_admin;
 GRANT SELECT ON TABLE coupon.dead_letter TO coupon_admin;
-REVOKE ALL ON FUNCTION coupon_emit(text, text, text, jsonb) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_emit(text, text, text, jsonb) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION coupon_dead_letter_replay(uuid, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_dead_letter_replay(uuid, text) TO coupon_admin;
-REVOKE ALL ON FUNCTION coupon_dead_letter_discard(uuid, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_dead_letter_discard(uuid, text) TO coupon_admin;
+REVOKE ALL ON FUNCTION @extschema@.coupon_emit(text, text, text, jsonb) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_emit(text, text, text, jsonb) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_dead_letter_replay(uuid, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_dead_letter_replay(uuid, text) TO coupon_admin;
+REVOKE ALL ON FUNCTION @extschema@.coupon_dead_letter_discard(uuid, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_dead_letter_discard(uuid, text) TO coupon_admin;
 REVOKE ALL ON FUNCTION coupon.publisher_state() FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_outbox_status() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_outbox_status() TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON FUNCTION @extschema@.coupon_outbox_status() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_outbox_status() TO coupon_admin, coupon_service, coupon_reader;
 REVOKE ALL ON TYPE coupon.request_result FROM PUBLIC;
 GRANT USAGE ON TYPE coupon.request_result TO coupon_admin, coupon_service, coupon_reader;
 GRANT SELECT ON TABLE coupon.request TO coupon_admin;
 GRANT SELECT ON TABLE coupon.request_0 TO coupon_admin;
 GRANT SELECT ON TABLE coupon.request_1 TO coupon_admin;
 REVOKE ALL ON FUNCTION coupon.queue_guard() FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_request(bigint, text, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_request(bigint, text, text) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION coupon_request(bigint, bigint, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_request(bigint, bigint, text) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION coupon_request_status(uuid) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_request_status(uuid) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION coupon_request_status_of(bigint, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_request_status_of(bigint, text) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION coupon_request_wait(uuid, interval) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_request_wait(uuid, interval) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION coupon_request_queue(bigint) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_request_queue(bigint) TO coupon_admin, coupon_service, coupon_reader;
-REVOKE ALL ON FUNCTION coupon_request_decide(integer) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_request_decide(integer) TO coupon_admin;
+REVOKE ALL ON FUNCTION @extschema@.coupon_request(bigint, text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_request(bigint, text, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_request(bigint, bigint, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_request(bigint, bigint, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_request_status(uuid) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_request_status(uuid) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_request_status_of(bigint, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_request_status_of(bigint, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_request_wait(uuid, interval) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_request_wait(uuid, interval) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_request_queue(bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_request_queue(bigint) TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON FUNCTION @extschema@.coupon_request_decide(integer) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_request_decide(integer) TO coupon_admin;
 REVOKE ALL ON TYPE coupon.queue_result FROM PUBLIC;
 GRANT USAGE ON TYPE coupon.queue_result TO coupon_admin, coupon_service, coupon_reader;
 GRANT SELECT ON TABLE coupon.room_status TO coupon_admin, coupon_service, coupon_reader;
 REVOKE ALL ON FUNCTION coupon.room_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.room_check(text, integer, numeric, interval, interval, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.room_id(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon_room_create(text, integer, numeric, interval, interval, text, timestamp with time zone) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_room_create(text, integer, numeric, interval, interval, text, timestamp with time zone) TO coupon_admin;
-REVOKE ALL ON FUNCTION coupon_room_alter(text, integer, numeric, interval, interval, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_room_alter(text, integer, numeric, interval, interval, text) TO coupon_admin;
-REVOKE ALL ON FUNCTION coupon_room_pause(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_room_pause(text) TO coupon_admin;
-REVOKE ALL ON FUNCTION coupon_room_resume(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_room_resume(text) TO coupon_admin;
-REVOKE ALL ON FUNCTION coupon_room_draw(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_room_draw(text) TO coupon_admin, coupon_service, coupon_reader;
-REVOKE ALL ON FUNCTION coupon_room_counts(bigint) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_room_counts(bigint) TO coupon_admin, coupon_service, coupon_reader;
-REVOKE ALL ON FUNCTION coupon_campaign_require_room(bigint, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_campaign_require_room(bigint, text) TO coupon_admin;
-REVOKE ALL ON FUNCTION coupon_queue_join(text, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_queue_join(text, text) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION coupon_queue_position(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_queue_position(text) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION coupon_queue_require(text, text, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_queue_require(text, text, text) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION coupon_queue_leave(text, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_queue_leave(text, text) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION coupon_queue_serve() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_queue_serve() TO coupon_admin;
+REVOKE ALL ON FUNCTION @extschema@.coupon_room_create(text, integer, numeric, interval, interval, text, timestamp with time zone) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_room_create(text, integer, numeric, interval, interval, text, timestamp with time zone) TO coupon_admin;
+REVOKE ALL ON FUNCTION @extschema@.coupon_room_alter(text, integer, numeric, interval, interval, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_room_alter(text, integer, numeric, interval, interval, text) TO coupon_admin;
+REVOKE ALL ON FUNCTION @extschema@.coupon_room_pause(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_room_pause(text) TO coupon_admin;
+REVOKE ALL ON FUNCTION @extschema@.coupon_room_resume(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_room_resume(text) TO coupon_admin;
+REVOKE ALL ON FUNCTION @extschema@.coupon_room_draw(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_room_draw(text) TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON FUNCTION @extschema@.coupon_room_counts(bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_room_counts(bigint) TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON FUNCTION @extschema@.coupon_campaign_require_room(bigint, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_campaign_require_room(bigint, text) TO coupon_admin;
+REVOKE ALL ON FUNCTION @extschema@.coupon_queue_join(text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_queue_join(text, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_queue_position(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_queue_position(text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_queue_require(text, text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_queue_require(text, text, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_queue_leave(text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_queue_leave(text, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_queue_serve() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_queue_serve() TO coupon_admin;
 GRANT SELECT ON TABLE coupon.campaign_status TO coupon_admin, coupon_service, coupon_reader;
-REVOKE ALL ON FUNCTION coupon_status(bigint) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_status(bigint) TO coupon_admin, coupon_service, coupon_reader;
-REVOKE ALL ON FUNCTION coupon_verify(bigint) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon_verify(bigint) TO coupon_admin, coupon_reader;
+REVOKE ALL ON FUNCTION @extschema@.coupon_status(bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_status(bigint) TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON FUNCTION @extschema@.coupon_verify(bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_verify(bigint) TO coupon_admin, coupon_reader;
 GRANT USAGE ON SCHEMA coupon_api TO coupon_admin, coupon_service;
 REVOKE ALL ON FUNCTION coupon.api_issue_grouped(bigint, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.api_issue_grouped(bigint, text) TO coupon_admin, coupon_service;

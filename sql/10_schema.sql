@@ -1,5 +1,11 @@
 \echo Use "CREATE EXTENSION coupon" to load this file. \quit
 
+-- The script would run with the target schema in the path, and who owns that
+-- schema or may create in it could have put operators and functions there that
+-- are closer to some operands than those of pg_catalog.  So no name is looked
+-- for there: what goes there is created with @extschema@.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
 CREATE SCHEMA coupon;
 COMMENT ON SCHEMA coupon IS 'tables, types and views of the coupon extension';
 

@@ -106,7 +106,7 @@ CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON coupon.shard
 ALTER TABLE coupon.shard ENABLE ALWAYS TRIGGER shard_changed;
 ALTER TABLE coupon.shard ENABLE ALWAYS TRIGGER refuse_truncate;
 
-CREATE FUNCTION coupon_campaign_create(
+CREATE FUNCTION @extschema@.coupon_campaign_create(
 	name           text,
 	stock          bigint,
 	per_user_limit integer DEFAULT 1,
@@ -117,33 +117,33 @@ CREATE FUNCTION coupon_campaign_create(
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_campaign_create(text, bigint, integer, timestamptz, timestamptz, jsonb, text) IS
+COMMENT ON FUNCTION @extschema@.coupon_campaign_create(text, bigint, integer, timestamptz, timestamptz, jsonb, text) IS
 	'creates a campaign with units 1..stock and returns its id; stock 0 for a campaign whose units come from codes';
 
-CREATE FUNCTION coupon_campaign_add_stock(campaign_id bigint, units bigint)
+CREATE FUNCTION @extschema@.coupon_campaign_add_stock(campaign_id bigint, units bigint)
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_campaign_add_stock(bigint, bigint) IS
+COMMENT ON FUNCTION @extschema@.coupon_campaign_add_stock(bigint, bigint) IS
 	'adds units to a campaign, on sale when the transaction commits; returns the new total';
 
-CREATE FUNCTION coupon_campaign_pause(campaign_id bigint)
+CREATE FUNCTION @extschema@.coupon_campaign_pause(campaign_id bigint)
 RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_campaign_pause(bigint) IS
+COMMENT ON FUNCTION @extschema@.coupon_campaign_pause(bigint) IS
 	'issuing answers paused from the commit on; true if this call changed it';
 
-CREATE FUNCTION coupon_campaign_resume(campaign_id bigint)
+CREATE FUNCTION @extschema@.coupon_campaign_resume(campaign_id bigint)
 RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_campaign_resume(bigint) IS
+COMMENT ON FUNCTION @extschema@.coupon_campaign_resume(bigint) IS
 	'ends a pause; true if this call changed it';
 
-CREATE FUNCTION coupon_campaign_close(campaign_id bigint)
+CREATE FUNCTION @extschema@.coupon_campaign_close(campaign_id bigint)
 RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_campaign_close(bigint) IS
+COMMENT ON FUNCTION @extschema@.coupon_campaign_close(bigint) IS
 	'ends the sale for good; what was issued stays valid; true if this call changed it';

@@ -14,28 +14,28 @@ COMMENT ON COLUMN coupon.unit.label IS 'the code or seat number, unique in its c
 
 SELECT pg_catalog.pg_extension_config_dump('coupon.unit', '');
 
-CREATE FUNCTION coupon_codes_import(campaign_id bigint, codes text[])
+CREATE FUNCTION @extschema@.coupon_codes_import(campaign_id bigint, codes text[])
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_codes_import(bigint, text[]) IS
+COMMENT ON FUNCTION @extschema@.coupon_codes_import(bigint, text[]) IS
 	'makes each new code one unit of the campaign; duplicates are skipped and reported in a NOTICE; returns the number imported';
 
-CREATE FUNCTION coupon_codes_generate(campaign_id bigint, pattern text, units bigint)
+CREATE FUNCTION @extschema@.coupon_codes_generate(campaign_id bigint, pattern text, units bigint)
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_codes_generate(bigint, text, bigint) IS
+COMMENT ON FUNCTION @extschema@.coupon_codes_generate(bigint, text, bigint) IS
 	'makes random codes, one unit each; each # of the pattern becomes one of 32 characters (5 bits), null pattern: 16 of them; returns the number made';
 
-CREATE FUNCTION coupon_units_import(campaign_id bigint, labels text[])
+CREATE FUNCTION @extschema@.coupon_units_import(campaign_id bigint, labels text[])
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_units_import(bigint, text[]) IS
+COMMENT ON FUNCTION @extschema@.coupon_units_import(bigint, text[]) IS
 	'makes each label (a seat number) one unit of the campaign, with consecutive serials in the order of the array; all or nothing, a duplicate is an ERROR; unlike codes, labels are shown to everybody; returns the number imported';
 
-CREATE FUNCTION coupon_units(
+CREATE FUNCTION @extschema@.coupon_units(
 	campaign_id bigint,
 	OUT serial bigint,
 	OUT label text,
@@ -44,5 +44,5 @@ CREATE FUNCTION coupon_units(
 RETURNS SETOF record
 LANGUAGE c STABLE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_units(bigint) IS
+COMMENT ON FUNCTION @extschema@.coupon_units(bigint) IS
 	'every unit of the campaign in the order of serials; status: FREE | HELD | ISSUED; a hold that has run out is FREE; labels that are codes are not shown';

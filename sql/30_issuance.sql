@@ -128,23 +128,23 @@ ALTER TABLE coupon.issuance ENABLE ALWAYS TRIGGER refuse_truncate;
 -- Issuing. Not SECURITY DEFINER: the C core reads and writes the tables
 -- itself, so EXECUTE on the function is the whole privilege.
 
-CREATE FUNCTION coupon_issue(campaign_id bigint, user_id text)
+CREATE FUNCTION @extschema@.coupon_issue(campaign_id bigint, user_id text)
 RETURNS coupon.issue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_issue(bigint, text) IS
+COMMENT ON FUNCTION @extschema@.coupon_issue(bigint, text) IS
 	'issues one unit to the user in the caller''s transaction; the answer is in status';
 
-CREATE FUNCTION coupon_issue(campaign_id bigint, user_id bigint)
+CREATE FUNCTION @extschema@.coupon_issue(campaign_id bigint, user_id bigint)
 RETURNS coupon.issue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_issue_bigint';
-COMMENT ON FUNCTION coupon_issue(bigint, bigint) IS
+COMMENT ON FUNCTION @extschema@.coupon_issue(bigint, bigint) IS
 	'coupon_issue(bigint, text) for numeric users';
 
-CREATE FUNCTION coupon_issue_many(campaign_id bigint, user_ids text[])
+CREATE FUNCTION @extschema@.coupon_issue_many(campaign_id bigint, user_ids text[])
 RETURNS SETOF coupon.issue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_issue_many(bigint, text[]) IS
+COMMENT ON FUNCTION @extschema@.coupon_issue_many(bigint, text[]) IS
 	'issues one unit to each user in the caller''s transaction; one answer per user, in the array''s order; numeric users: pass ids::text[]';

@@ -1,20 +1,20 @@
 -- Grouped issuing: one commit for all calls that wait at that moment.
 
-CREATE FUNCTION coupon_issue_grouped(campaign_id bigint, user_id text)
+CREATE FUNCTION @extschema@.coupon_issue_grouped(campaign_id bigint, user_id text)
 RETURNS coupon.issue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_issue_grouped(bigint, text) IS
+COMMENT ON FUNCTION @extschema@.coupon_issue_grouped(bigint, text) IS
 	'issues one unit to the user in a transaction of its own, committed together with all calls that wait at that moment';
 
-CREATE FUNCTION coupon_issue_grouped(campaign_id bigint, user_id bigint)
+CREATE FUNCTION @extschema@.coupon_issue_grouped(campaign_id bigint, user_id bigint)
 RETURNS coupon.issue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_issue_grouped_bigint';
-COMMENT ON FUNCTION coupon_issue_grouped(bigint, bigint) IS
+COMMENT ON FUNCTION @extschema@.coupon_issue_grouped(bigint, bigint) IS
 	'coupon_issue_grouped(bigint, text) for numeric users';
 
-CREATE FUNCTION coupon_group_status(
+CREATE FUNCTION @extschema@.coupon_group_status(
 	OUT workers integer,
 	OUT batches bigint,
 	OUT calls bigint,
@@ -25,5 +25,5 @@ CREATE FUNCTION coupon_group_status(
 RETURNS record
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_group_status() IS
+COMMENT ON FUNCTION @extschema@.coupon_group_status() IS
 	'grouped issuing in this database since the server started: workers now, transactions, calls in them, time that their commits took, transactions repeated after an error';

@@ -29,81 +29,81 @@ COMMENT ON COLUMN coupon.lapsed_hold.refused_ref IS 'a payment that was refused 
 
 SELECT pg_catalog.pg_extension_config_dump('coupon.lapsed_hold', '');
 
-CREATE FUNCTION coupon_hold(campaign_id bigint, serial bigint, user_id text, ttl interval DEFAULT '5 min')
+CREATE FUNCTION @extschema@.coupon_hold(campaign_id bigint, serial bigint, user_id text, ttl interval DEFAULT '5 min')
 RETURNS coupon.hold_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_hold(bigint, bigint, text, interval) IS
+COMMENT ON FUNCTION @extschema@.coupon_hold(bigint, bigint, text, interval) IS
 	'holds a certain unit for the user, in the caller''s transaction; the answer is in status';
 
-CREATE FUNCTION coupon_hold(campaign_id bigint, serial bigint, user_id bigint, ttl interval DEFAULT '5 min')
+CREATE FUNCTION @extschema@.coupon_hold(campaign_id bigint, serial bigint, user_id bigint, ttl interval DEFAULT '5 min')
 RETURNS coupon.hold_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_hold_bigint';
-COMMENT ON FUNCTION coupon_hold(bigint, bigint, bigint, interval) IS
+COMMENT ON FUNCTION @extschema@.coupon_hold(bigint, bigint, bigint, interval) IS
 	'coupon_hold(bigint, bigint, text, interval) for numeric users';
 
-CREATE FUNCTION coupon_hold_many(campaign_id bigint, serials bigint[], user_id text, ttl interval DEFAULT '5 min')
+CREATE FUNCTION @extschema@.coupon_hold_many(campaign_id bigint, serials bigint[], user_id text, ttl interval DEFAULT '5 min')
 RETURNS SETOF coupon.hold_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_hold_many(bigint, bigint[], text, interval) IS
+COMMENT ON FUNCTION @extschema@.coupon_hold_many(bigint, bigint[], text, interval) IS
 	'holds all of the units for the user, or none; one answer per serial, in the array''s order; not_held: another one was not to be had';
 
-CREATE FUNCTION coupon_hold_many(campaign_id bigint, serials bigint[], user_id bigint, ttl interval DEFAULT '5 min')
+CREATE FUNCTION @extschema@.coupon_hold_many(campaign_id bigint, serials bigint[], user_id bigint, ttl interval DEFAULT '5 min')
 RETURNS SETOF coupon.hold_result
 LANGUAGE sql VOLATILE PARALLEL UNSAFE
 BEGIN ATOMIC
 	SELECT * FROM @extschema@.coupon_hold_many($1, $2, $3::pg_catalog.text, $4);
 END;
-COMMENT ON FUNCTION coupon_hold_many(bigint, bigint[], bigint, interval) IS
+COMMENT ON FUNCTION @extschema@.coupon_hold_many(bigint, bigint[], bigint, interval) IS
 	'coupon_hold_many(bigint, bigint[], text, interval) for numeric users';
 
-CREATE FUNCTION coupon_hold_any(campaign_id bigint, user_id text, ttl interval DEFAULT '5 min')
+CREATE FUNCTION @extschema@.coupon_hold_any(campaign_id bigint, user_id text, ttl interval DEFAULT '5 min')
 RETURNS coupon.hold_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_hold_any(bigint, text, interval) IS
+COMMENT ON FUNCTION @extschema@.coupon_hold_any(bigint, text, interval) IS
 	'holds any free unit for the user; one whose limit is used up is told which he has';
 
-CREATE FUNCTION coupon_hold_any(campaign_id bigint, user_id bigint, ttl interval DEFAULT '5 min')
+CREATE FUNCTION @extschema@.coupon_hold_any(campaign_id bigint, user_id bigint, ttl interval DEFAULT '5 min')
 RETURNS coupon.hold_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_hold_any_bigint';
-COMMENT ON FUNCTION coupon_hold_any(bigint, bigint, interval) IS
+COMMENT ON FUNCTION @extschema@.coupon_hold_any(bigint, bigint, interval) IS
 	'coupon_hold_any(bigint, text, interval) for numeric users';
 
-CREATE FUNCTION coupon_confirm(campaign_id bigint, serial bigint, user_id text, ref text)
+CREATE FUNCTION @extschema@.coupon_confirm(campaign_id bigint, serial bigint, user_id text, ref text)
 RETURNS coupon.hold_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_confirm(bigint, bigint, text, text) IS
+COMMENT ON FUNCTION @extschema@.coupon_confirm(bigint, bigint, text, text) IS
 	'makes the user''s hold an issuance, paid for by ref; one that has run out, too, while nobody else has the unit; the same ref again gets the same answer; lost, other_ref, limit_reached: an event tells whoever gives the money back';
 
-CREATE FUNCTION coupon_confirm(campaign_id bigint, serial bigint, user_id bigint, ref text)
+CREATE FUNCTION @extschema@.coupon_confirm(campaign_id bigint, serial bigint, user_id bigint, ref text)
 RETURNS coupon.hold_result
 LANGUAGE sql VOLATILE PARALLEL UNSAFE
 RETURN @extschema@.coupon_confirm($1, $2, $3::pg_catalog.text, $4);
-COMMENT ON FUNCTION coupon_confirm(bigint, bigint, bigint, text) IS
+COMMENT ON FUNCTION @extschema@.coupon_confirm(bigint, bigint, bigint, text) IS
 	'coupon_confirm(bigint, bigint, text, text) for numeric users';
 
-CREATE FUNCTION coupon_release(campaign_id bigint, serial bigint, user_id text)
+CREATE FUNCTION @extschema@.coupon_release(campaign_id bigint, serial bigint, user_id text)
 RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_release(bigint, bigint, text) IS
+COMMENT ON FUNCTION @extschema@.coupon_release(bigint, bigint, text) IS
 	'ends the user''s own hold and returns the unit to stock; false if he has none there, also of what is confirmed or has run out';
 
-CREATE FUNCTION coupon_release(campaign_id bigint, serial bigint, user_id bigint)
+CREATE FUNCTION @extschema@.coupon_release(campaign_id bigint, serial bigint, user_id bigint)
 RETURNS boolean
 LANGUAGE sql VOLATILE PARALLEL UNSAFE
 RETURN @extschema@.coupon_release($1, $2, $3::pg_catalog.text);
-COMMENT ON FUNCTION coupon_release(bigint, bigint, bigint) IS
+COMMENT ON FUNCTION @extschema@.coupon_release(bigint, bigint, bigint) IS
 	'coupon_release(bigint, bigint, text) for numeric users';
 
-CREATE FUNCTION coupon_hold_expire(max_rows integer DEFAULT 1000)
+CREATE FUNCTION @extschema@.coupon_hold_expire(max_rows integer DEFAULT 1000)
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_hold_expire(integer) IS
+COMMENT ON FUNCTION @extschema@.coupon_hold_expire(integer) IS
 	'returns up to max_rows holds that have run out to stock, one event each; the sweeper worker does it all the time';

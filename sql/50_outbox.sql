@@ -45,21 +45,21 @@ COMMENT ON COLUMN coupon.dead_letter.dead_at IS 'when it was given up';
 
 SELECT pg_catalog.pg_extension_config_dump('coupon.dead_letter', '');
 
-CREATE FUNCTION coupon_emit(topic text, key text, type text, payload jsonb)
+CREATE FUNCTION @extschema@.coupon_emit(topic text, key text, type text, payload jsonb)
 RETURNS uuid
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_emit(text, text, text, jsonb) IS
+COMMENT ON FUNCTION @extschema@.coupon_emit(text, text, text, jsonb) IS
 	'appends the application''s own event to the outbox, committed with the caller''s transaction; returns the event id';
 
-CREATE FUNCTION coupon_dead_letter_replay(id uuid DEFAULT NULL, topic text DEFAULT NULL)
+CREATE FUNCTION @extschema@.coupon_dead_letter_replay(id uuid DEFAULT NULL, topic text DEFAULT NULL)
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_dead_letter_replay(uuid, text) IS
+COMMENT ON FUNCTION @extschema@.coupon_dead_letter_replay(uuid, text) IS
 	'puts dead letters back into the outbox under their ids: one, those of a topic, or all; returns how many';
 
-CREATE FUNCTION coupon_dead_letter_discard(id uuid DEFAULT NULL, topic text DEFAULT NULL)
+CREATE FUNCTION @extschema@.coupon_dead_letter_discard(id uuid DEFAULT NULL, topic text DEFAULT NULL)
 RETURNS bigint
 LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
@@ -70,7 +70,7 @@ BEGIN ATOMIC
 		RETURNING 1)
 	SELECT count(*) FROM gone;
 END;
-COMMENT ON FUNCTION coupon_dead_letter_discard(uuid, text) IS
+COMMENT ON FUNCTION @extschema@.coupon_dead_letter_discard(uuid, text) IS
 	'deletes dead letters for good: one, those of a topic, or all; returns how many';
 
 CREATE FUNCTION coupon.publisher_state(
@@ -82,7 +82,7 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_publisher_state';
 COMMENT ON FUNCTION coupon.publisher_state() IS 'what coupon_outbox_status is made of';
 
-CREATE FUNCTION coupon_outbox_status(
+CREATE FUNCTION @extschema@.coupon_outbox_status(
 	OUT unpublished bigint, OUT oldest_age interval, OUT in_flight bigint,
 	OUT published bigint, OUT retried bigint, OUT dead bigint, OUT dead_letters bigint,
 	OUT last_ack_at timestamptz, OUT broker text, OUT refused_topics text,
@@ -104,5 +104,5 @@ BEGIN ATOMIC
 		   AND (a.backend_type NOT LIKE 'coupon %' AND a.pid <> pg_backend_pid() OR p.transaction IS NOT NULL)
 		 ORDER BY 1 LIMIT 1) b ON true;
 END;
-COMMENT ON FUNCTION coupon_outbox_status() IS
+COMMENT ON FUNCTION @extschema@.coupon_outbox_status() IS
 	'the outbox and its publisher: what is yet to be published and since when, what became of the rest since the server started, the broker and the last error, the oldest open transaction that uses the outbox';

@@ -55,42 +55,42 @@ CREATE TRIGGER queue_guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON coup
 CREATE TRIGGER queue_guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON coupon.request_1
 	FOR EACH STATEMENT EXECUTE FUNCTION coupon.queue_guard();
 
-CREATE FUNCTION coupon_request(campaign_id bigint, user_id text, request_key text DEFAULT NULL)
+CREATE FUNCTION @extschema@.coupon_request(campaign_id bigint, user_id text, request_key text DEFAULT NULL)
 RETURNS coupon.request_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_request(bigint, text, text) IS
+COMMENT ON FUNCTION @extschema@.coupon_request(bigint, text, text) IS
 	'accepts a wish to be issued a unit, to be decided by a worker after the commit; the same key, or without one a request that still waits, is the same request; REFUSED: the outcome says why, and nothing was stored';
 
-CREATE FUNCTION coupon_request(campaign_id bigint, user_id bigint, request_key text DEFAULT NULL)
+CREATE FUNCTION @extschema@.coupon_request(campaign_id bigint, user_id bigint, request_key text DEFAULT NULL)
 RETURNS coupon.request_result
 LANGUAGE sql VOLATILE PARALLEL UNSAFE
 RETURN @extschema@.coupon_request($1, $2::pg_catalog.text, $3);
-COMMENT ON FUNCTION coupon_request(bigint, bigint, text) IS
+COMMENT ON FUNCTION @extschema@.coupon_request(bigint, bigint, text) IS
 	'coupon_request(bigint, text, text) for numeric users';
 
-CREATE FUNCTION coupon_request_status(request_id uuid)
+CREATE FUNCTION @extschema@.coupon_request_status(request_id uuid)
 RETURNS coupon.request_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_request_status(uuid) IS
+COMMENT ON FUNCTION @extschema@.coupon_request_status(uuid) IS
 	'what is known of a request; NOT_REQUESTED: there is none, or it was decided longer than coupon.queue_keep ago';
 
-CREATE FUNCTION coupon_request_status_of(campaign_id bigint, user_id text)
+CREATE FUNCTION @extschema@.coupon_request_status_of(campaign_id bigint, user_id text)
 RETURNS coupon.request_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_request_status_of(bigint, text) IS
+COMMENT ON FUNCTION @extschema@.coupon_request_status_of(bigint, text) IS
 	'the same of the user''s newest request; without one, COMPLETED for who has a unit, else NOT_REQUESTED';
 
-CREATE FUNCTION coupon_request_wait(request_id uuid, timeout interval DEFAULT '5 s')
+CREATE FUNCTION @extschema@.coupon_request_wait(request_id uuid, timeout interval DEFAULT '5 s')
 RETURNS coupon.request_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_request_wait(uuid, interval) IS
+COMMENT ON FUNCTION @extschema@.coupon_request_wait(uuid, interval) IS
 	'sleeps until the request is decided, at most for the timeout; then answers as coupon_request_status';
 
-CREATE FUNCTION coupon_request_queue(
+CREATE FUNCTION @extschema@.coupon_request_queue(
 	campaign_id bigint DEFAULT NULL,
 	OUT campaign bigint,
 	OUT depth bigint,
@@ -102,12 +102,12 @@ CREATE FUNCTION coupon_request_queue(
 RETURNS SETOF record
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_request_queue(bigint) IS
+COMMENT ON FUNCTION @extschema@.coupon_request_queue(bigint) IS
 	'how many requests wait, how long the oldest has, how many were decided since the server knows the campaign, and how long the rest will take';
 
-CREATE FUNCTION coupon_request_decide(max_rows integer DEFAULT 1000)
+CREATE FUNCTION @extschema@.coupon_request_decide(max_rows integer DEFAULT 1000)
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_request_decide(integer) IS
+COMMENT ON FUNCTION @extschema@.coupon_request_decide(integer) IS
 	'decides up to max_rows requests of one campaign, in order; the issuer worker does it all the time';

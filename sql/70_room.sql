@@ -144,7 +144,7 @@ END
 $$;
 COMMENT ON FUNCTION coupon.room_id(text) IS 'the id of a room, or an ERROR';
 
-CREATE FUNCTION coupon_room_create(
+CREATE FUNCTION @extschema@.coupon_room_create(
 	name             text,
 	capacity         integer,
 	admit_per_second numeric DEFAULT NULL,
@@ -177,10 +177,10 @@ EXCEPTION
 			HINT = 'Choose another name, or change that room with coupon_room_alter().';
 END
 $$;
-COMMENT ON FUNCTION coupon_room_create(text, integer, numeric, interval, interval, text, timestamptz) IS
+COMMENT ON FUNCTION @extschema@.coupon_room_create(text, integer, numeric, interval, interval, text, timestamptz) IS
 	'makes a waiting room and returns its id';
 
-CREATE FUNCTION coupon_room_alter(
+CREATE FUNCTION @extschema@.coupon_room_alter(
 	name             text,
 	capacity         integer DEFAULT NULL,
 	admit_per_second numeric DEFAULT NULL,
@@ -212,10 +212,10 @@ BEGIN
 	 WHERE o.room_id = r.room_id;
 END
 $$;
-COMMENT ON FUNCTION coupon_room_alter(text, integer, numeric, interval, interval, text) IS
+COMMENT ON FUNCTION @extschema@.coupon_room_alter(text, integer, numeric, interval, interval, text) IS
 	'changes what is not null, from the commit on; admit_per_second 0: no limit; a lower capacity ends no session';
 
-CREATE FUNCTION coupon_room_pause(name text) RETURNS boolean
+CREATE FUNCTION @extschema@.coupon_room_pause(name text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -223,9 +223,9 @@ BEGIN
 	RETURN FOUND;
 END
 $$;
-COMMENT ON FUNCTION coupon_room_pause(text) IS 'nobody is admitted from the commit on; true if this call changed it';
+COMMENT ON FUNCTION @extschema@.coupon_room_pause(text) IS 'nobody is admitted from the commit on; true if this call changed it';
 
-CREATE FUNCTION coupon_room_resume(name text) RETURNS boolean
+CREATE FUNCTION @extschema@.coupon_room_resume(name text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -233,9 +233,9 @@ BEGIN
 	RETURN FOUND;
 END
 $$;
-COMMENT ON FUNCTION coupon_room_resume(text) IS 'ends a pause; true if this call changed it';
+COMMENT ON FUNCTION @extschema@.coupon_room_resume(text) IS 'ends a pause; true if this call changed it';
 
-CREATE FUNCTION coupon_room_draw(name text, OUT number bigint, OUT place bigint)
+CREATE FUNCTION @extschema@.coupon_room_draw(name text, OUT number bigint, OUT place bigint)
 RETURNS SETOF record
 LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -243,10 +243,10 @@ AS $$
 	  FROM coupon.room r, generate_series(1::bigint, r.drawn) t(n)
 	 WHERE r.name = $1
 $$;
-COMMENT ON FUNCTION coupon_room_draw(text) IS
+COMMENT ON FUNCTION @extschema@.coupon_room_draw(text) IS
 	'the draw of a room, once it is open: the place of each ticket that drew lots; anybody can compute it from the seed';
 
-CREATE FUNCTION coupon_campaign_require_room(campaign_id bigint, room text) RETURNS void
+CREATE FUNCTION @extschema@.coupon_campaign_require_room(campaign_id bigint, room text) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -261,45 +261,45 @@ BEGIN
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION coupon_campaign_require_room(bigint, text) IS
+COMMENT ON FUNCTION @extschema@.coupon_campaign_require_room(bigint, text) IS
 	'from the commit on the campaign issues only to users whom the room has admitted; null: to everybody';
 
-CREATE FUNCTION coupon_queue_join(room text, user_id text)
+CREATE FUNCTION @extschema@.coupon_queue_join(room text, user_id text)
 RETURNS coupon.queue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_queue_join(text, text) IS
+COMMENT ON FUNCTION @extschema@.coupon_queue_join(text, text) IS
 	'takes a place in a room; the user''s live ticket again if there is one';
 
-CREATE FUNCTION coupon_queue_position(token text)
+CREATE FUNCTION @extschema@.coupon_queue_position(token text)
 RETURNS coupon.queue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_queue_position(text) IS
+COMMENT ON FUNCTION @extschema@.coupon_queue_position(text) IS
 	'how many are served before, 0: admitted; a sign of life; when to ask again is in poll_after';
 
-CREATE FUNCTION coupon_queue_require(token text, room text DEFAULT NULL, user_id text DEFAULT NULL)
+CREATE FUNCTION @extschema@.coupon_queue_require(token text, room text DEFAULT NULL, user_id text DEFAULT NULL)
 RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_queue_require(text, text, text) IS
+COMMENT ON FUNCTION @extschema@.coupon_queue_require(text, text, text) IS
 	'ERROR unless the token is of a session that lives, in that room and of that user where they are given; a sign of life';
 
-CREATE FUNCTION coupon_queue_leave(token text, reason text DEFAULT 'left')
+CREATE FUNCTION @extschema@.coupon_queue_leave(token text, reason text DEFAULT 'left')
 RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_queue_leave(text, text) IS
+COMMENT ON FUNCTION @extschema@.coupon_queue_leave(text, text) IS
 	'ends a ticket and frees its slot, in the caller''s transaction; true if this call did';
 
-CREATE FUNCTION coupon_queue_serve()
+CREATE FUNCTION @extschema@.coupon_queue_serve()
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_queue_serve() IS
+COMMENT ON FUNCTION @extschema@.coupon_queue_serve() IS
 	'admits who is next and ends what is over; the room worker does it all the time; returns the number of tickets changed';
 
-CREATE FUNCTION coupon_room_counts(
+CREATE FUNCTION @extschema@.coupon_room_counts(
 	room_id bigint,
 	OUT waiting bigint,
 	OUT admitted bigint,
@@ -309,7 +309,7 @@ CREATE FUNCTION coupon_room_counts(
 RETURNS record
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_room_counts(bigint) IS
+COMMENT ON FUNCTION @extschema@.coupon_room_counts(bigint) IS
 	'who waits and who is admitted now, the last number given, and how many were admitted since the server knows the room';
 
 CREATE VIEW coupon.room_status AS

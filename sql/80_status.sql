@@ -1,6 +1,6 @@
 -- Status, and the laws judged from the tables.
 
-CREATE FUNCTION coupon_status(
+CREATE FUNCTION @extschema@.coupon_status(
 	campaign_id bigint,
 	OUT stock bigint,
 	OUT issued bigint,
@@ -19,7 +19,7 @@ CREATE FUNCTION coupon_status(
 RETURNS record
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION coupon_status(bigint) IS
+COMMENT ON FUNCTION @extschema@.coupon_status(bigint) IS
 	'stock = issued + held + in_flight + remaining, now; answered_*: answers of issue calls given since the server started';
 
 CREATE VIEW coupon.campaign_status AS
@@ -33,7 +33,7 @@ SELECT c.campaign_id, c.name,
 COMMENT ON VIEW coupon.campaign_status IS 'coupon_status() of every campaign';
 
 -- Sequential scans only: a damaged index must not hide what it should refuse.
-CREATE FUNCTION coupon_verify(
+CREATE FUNCTION @extschema@.coupon_verify(
 	campaign_id bigint DEFAULT NULL,
 	OUT campaign bigint,
 	OUT law text,
@@ -124,5 +124,5 @@ AS $$
 	  FROM coupon.ticket t
 	 WHERE $1 IS NULL AND (t.ended_at IS NULL) <> (t.reason IS NULL)
 $$;
-COMMENT ON FUNCTION coupon_verify(bigint) IS
+COMMENT ON FUNCTION @extschema@.coupon_verify(bigint) IS
 	'rows that violate a law, judged from the tables alone, none when all is well; without a campaign: all of them';

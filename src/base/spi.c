@@ -4,9 +4,13 @@
  */
 #include "postgres.h"
 
+#include "catalog/namespace.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 
 #include "base/spi.h"
+
+#define SAFE_SEARCH_PATH	"pg_catalog, pg_temp"
 
 void
 coupon_spi_connect(void)
@@ -22,10 +26,36 @@ coupon_spi_finish(void)
 		elog(ERROR, "SPI_finish failed");
 }
 
+/*
+ * Whatever the caller looks for first, a statement of ours finds operators and
+ * functions in pg_catalog only.  Returns what unpin takes.  After an ERROR the
+ * end of the subtransaction unpins.
+ */
+static int
+pin_search_path(void)
+{
+	int			level;
+
+	if (strcmp(namespace_search_path, SAFE_SEARCH_PATH) == 0)
+		return 0;
+	level = NewGUCNestLevel();
+	(void) set_config_option("search_path", SAFE_SEARCH_PATH, PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	return level;
+}
+
+static void
+unpin_search_path(int level)
+{
+	if (level > 0)
+		AtEOXact_GUC(false, level);
+}
+
 uint64
 coupon_spi_execute(CouponStatement *statement, int expected,
 				   Datum *values, const char *nulls)
 {
+	int			level = pin_search_path();
 	int			code;
 
 	if (statement->plan == NULL)
@@ -39,6 +69,7 @@ coupon_spi_execute(CouponStatement *statement, int expected,
 	}
 
 	code = SPI_execute_plan(statement->plan, values, nulls, false, 0);
+	unpin_search_path(level);
 	if (code != expected)
 		elog(ERROR, "unexpected result of \"%s\": %s", statement->sql,
 			 SPI_result_code_string(code));

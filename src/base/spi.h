@@ -3,8 +3,8 @@
  *	  SQL from C: run this statement, expect that code.
  *
  * For everything that is not the hot path.  Statements have parameters, never
- * values pasted in, and name every object with its schema.  They are planned
- * once per session.
+ * values pasted in, and name every table with its schema; they run with
+ * search_path = pg_catalog, pg_temp.  They are planned once per session.
  */
 #ifndef COUPON_SPI_H
 #define COUPON_SPI_H
