@@ -40,7 +40,7 @@ ISOLATION_OPTS = --inputdir=test --outputdir=.
 # Debian: librdkafka-dev
 SHLIB_LINK = -lrdkafka -lpthread
 
-EXTRA_CLEAN = coupon--1.0.sql.new tmp_install tmp_kafka tmp_bench
+EXTRA_CLEAN = coupon--1.0.sql.new tmp_install tmp_kafka tmp_bench tmp_pgspot
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)

@@ -465,10 +465,8 @@ COMMENT ON FUNCTION @extschema@.coupon_hold_many(bigint, bigint[], text, interva
 
 CREATE FUNCTION @extschema@.coupon_hold_many(campaign_id bigint, serials bigint[], user_id bigint, ttl interval DEFAULT '5 min')
 RETURNS SETOF coupon.hold_result
-LANGUAGE sql VOLATILE PARALLEL UNSAFE
-BEGIN ATOMIC
-	SELECT * FROM @extschema@.coupon_hold_many($1, $2, $3::pg_catalog.text, $4);
-END;
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'coupon_hold_many_bigint';
 COMMENT ON FUNCTION @extschema@.coupon_hold_many(bigint, bigint[], bigint, interval) IS
 	'coupon_hold_many(bigint, bigint[], text, interval) for numeric users';
 
@@ -495,8 +493,8 @@ COMMENT ON FUNCTION @extschema@.coupon_confirm(bigint, bigint, text, text) IS
 
 CREATE FUNCTION @extschema@.coupon_confirm(campaign_id bigint, serial bigint, user_id bigint, ref text)
 RETURNS coupon.hold_result
-LANGUAGE sql VOLATILE PARALLEL UNSAFE
-RETURN @extschema@.coupon_confirm($1, $2, $3::pg_catalog.text, $4);
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'coupon_confirm_bigint';
 COMMENT ON FUNCTION @extschema@.coupon_confirm(bigint, bigint, bigint, text) IS
 	'coupon_confirm(bigint, bigint, text, text) for numeric users';
 
@@ -509,8 +507,8 @@ COMMENT ON FUNCTION @extschema@.coupon_release(bigint, bigint, text) IS
 
 CREATE FUNCTION @extschema@.coupon_release(campaign_id bigint, serial bigint, user_id bigint)
 RETURNS boolean
-LANGUAGE sql VOLATILE PARALLEL UNSAFE
-RETURN @extschema@.coupon_release($1, $2, $3::pg_catalog.text);
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'coupon_release_bigint';
 COMMENT ON FUNCTION @extschema@.coupon_release(bigint, bigint, bigint) IS
 	'coupon_release(bigint, bigint, text) for numeric users';
 
@@ -543,8 +541,8 @@ COMMENT ON FUNCTION @extschema@.coupon_redeem(bigint, text, text, bigint) IS
 
 CREATE FUNCTION @extschema@.coupon_redeem(campaign_id bigint, user_id bigint, order_ref text, serial bigint DEFAULT NULL)
 RETURNS coupon.redeem_result
-LANGUAGE sql VOLATILE PARALLEL UNSAFE
-RETURN @extschema@.coupon_redeem($1, $2::pg_catalog.text, $3, $4);
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'coupon_redeem_bigint';
 COMMENT ON FUNCTION @extschema@.coupon_redeem(bigint, bigint, text, bigint) IS
 	'coupon_redeem(bigint, text, text, bigint) for numeric users';
 
@@ -557,8 +555,8 @@ COMMENT ON FUNCTION @extschema@.coupon_redeem_cancel(bigint, text, text, bigint)
 
 CREATE FUNCTION @extschema@.coupon_redeem_cancel(campaign_id bigint, user_id bigint, order_ref text, serial bigint DEFAULT NULL)
 RETURNS coupon.redeem_result
-LANGUAGE sql VOLATILE PARALLEL UNSAFE
-RETURN @extschema@.coupon_redeem_cancel($1, $2::pg_catalog.text, $3, $4);
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'coupon_redeem_cancel_bigint';
 COMMENT ON FUNCTION @extschema@.coupon_redeem_cancel(bigint, bigint, text, bigint) IS
 	'coupon_redeem_cancel(bigint, text, text, bigint) for numeric users';
 
@@ -571,8 +569,8 @@ COMMENT ON FUNCTION @extschema@.coupon_revoke(bigint, text, text, bigint) IS
 
 CREATE FUNCTION @extschema@.coupon_revoke(campaign_id bigint, user_id bigint, reason text, serial bigint DEFAULT NULL)
 RETURNS boolean
-LANGUAGE sql VOLATILE PARALLEL UNSAFE
-RETURN @extschema@.coupon_revoke($1, $2::pg_catalog.text, $3, $4);
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'coupon_revoke_bigint';
 COMMENT ON FUNCTION @extschema@.coupon_revoke(bigint, bigint, text, bigint) IS
 	'coupon_revoke(bigint, text, text, bigint) for numeric users';
 
@@ -647,14 +645,14 @@ COMMENT ON FUNCTION @extschema@.coupon_dead_letter_replay(uuid, text) IS
 CREATE FUNCTION @extschema@.coupon_dead_letter_discard(id uuid DEFAULT NULL, topic text DEFAULT NULL)
 RETURNS bigint
 LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
+AS $$
 	WITH gone AS (
 		DELETE FROM coupon.dead_letter d
 		 WHERE (coupon_dead_letter_discard.id IS NULL OR d.id = coupon_dead_letter_discard.id)
 		   AND (coupon_dead_letter_discard.topic IS NULL OR d.topic = coupon_dead_letter_discard.topic)
 		RETURNING 1)
-	SELECT count(*) FROM gone;
-END;
+	SELECT count(*) FROM gone
+$$;
 COMMENT ON FUNCTION @extschema@.coupon_dead_letter_discard(uuid, text) IS
 	'deletes dead letters for good: one, those of a topic, or all; returns how many';
 
@@ -674,7 +672,7 @@ CREATE FUNCTION @extschema@.coupon_outbox_status(
 	OUT last_error text, OUT last_error_at timestamptz,
 	OUT blocking_age interval, OUT blocking_pid integer, OUT size_bytes bigint)
 LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
+AS $$
 	SELECT s.unpublished, clock_timestamp() - s.oldest_at, s.in_flight, s.published, s.retried, s.dead,
 	       (SELECT count(*) FROM coupon.dead_letter), s.acknowledged_at, s.broker, s.refused_topics,
 	       s.last_error, s.failed_at, clock_timestamp() - b.xact_start, b.pid, s.size_bytes
@@ -687,8 +685,8 @@ BEGIN ATOMIC
 		 WHERE l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
 		   AND l.relation IN ('coupon.outbox_0'::regclass, 'coupon.outbox_1'::regclass, 'coupon.outbox_2'::regclass)
 		   AND (a.backend_type NOT LIKE 'coupon %' AND a.pid <> pg_backend_pid() OR p.transaction IS NOT NULL)
-		 ORDER BY 1 LIMIT 1) b ON true;
-END;
+		 ORDER BY 1 LIMIT 1) b ON true
+$$;
 COMMENT ON FUNCTION @extschema@.coupon_outbox_status() IS
 	'the outbox and its publisher: what is yet to be published and since when, what became of the rest since the server started, the broker and the last error, the oldest open transaction that uses the outbox';
 
@@ -758,8 +756,8 @@ COMMENT ON FUNCTION @extschema@.coupon_request(bigint, text, text) IS
 
 CREATE FUNCTION @extschema@.coupon_request(campaign_id bigint, user_id bigint, request_key text DEFAULT NULL)
 RETURNS coupon.request_result
-LANGUAGE sql VOLATILE PARALLEL UNSAFE
-RETURN @extschema@.coupon_request($1, $2::pg_catalog.text, $3);
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'coupon_request_bigint';
 COMMENT ON FUNCTION @extschema@.coupon_request(bigint, bigint, text) IS
 	'coupon_request(bigint, text, text) for numeric users';
 
@@ -999,7 +997,7 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	r coupon.room;
+	r record;
 BEGIN
 	SELECT * INTO r FROM coupon.room o WHERE o.room_id = coupon.room_id($1) FOR UPDATE;
 	r.capacity := coalesce($2, r.capacity);

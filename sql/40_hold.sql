@@ -52,10 +52,8 @@ COMMENT ON FUNCTION @extschema@.coupon_hold_many(bigint, bigint[], text, interva
 
 CREATE FUNCTION @extschema@.coupon_hold_many(campaign_id bigint, serials bigint[], user_id bigint, ttl interval DEFAULT '5 min')
 RETURNS SETOF coupon.hold_result
-LANGUAGE sql VOLATILE PARALLEL UNSAFE
-BEGIN ATOMIC
-	SELECT * FROM @extschema@.coupon_hold_many($1, $2, $3::pg_catalog.text, $4);
-END;
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'coupon_hold_many_bigint';
 COMMENT ON FUNCTION @extschema@.coupon_hold_many(bigint, bigint[], bigint, interval) IS
 	'coupon_hold_many(bigint, bigint[], text, interval) for numeric users';
 
@@ -82,8 +80,8 @@ COMMENT ON FUNCTION @extschema@.coupon_confirm(bigint, bigint, text, text) IS
 
 CREATE FUNCTION @extschema@.coupon_confirm(campaign_id bigint, serial bigint, user_id bigint, ref text)
 RETURNS coupon.hold_result
-LANGUAGE sql VOLATILE PARALLEL UNSAFE
-RETURN @extschema@.coupon_confirm($1, $2, $3::pg_catalog.text, $4);
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'coupon_confirm_bigint';
 COMMENT ON FUNCTION @extschema@.coupon_confirm(bigint, bigint, bigint, text) IS
 	'coupon_confirm(bigint, bigint, text, text) for numeric users';
 
@@ -96,8 +94,8 @@ COMMENT ON FUNCTION @extschema@.coupon_release(bigint, bigint, text) IS
 
 CREATE FUNCTION @extschema@.coupon_release(campaign_id bigint, serial bigint, user_id bigint)
 RETURNS boolean
-LANGUAGE sql VOLATILE PARALLEL UNSAFE
-RETURN @extschema@.coupon_release($1, $2, $3::pg_catalog.text);
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'coupon_release_bigint';
 COMMENT ON FUNCTION @extschema@.coupon_release(bigint, bigint, bigint) IS
 	'coupon_release(bigint, bigint, text) for numeric users';
 

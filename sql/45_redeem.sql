@@ -20,8 +20,8 @@ COMMENT ON FUNCTION @extschema@.coupon_redeem(bigint, text, text, bigint) IS
 
 CREATE FUNCTION @extschema@.coupon_redeem(campaign_id bigint, user_id bigint, order_ref text, serial bigint DEFAULT NULL)
 RETURNS coupon.redeem_result
-LANGUAGE sql VOLATILE PARALLEL UNSAFE
-RETURN @extschema@.coupon_redeem($1, $2::pg_catalog.text, $3, $4);
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'coupon_redeem_bigint';
 COMMENT ON FUNCTION @extschema@.coupon_redeem(bigint, bigint, text, bigint) IS
 	'coupon_redeem(bigint, text, text, bigint) for numeric users';
 
@@ -34,8 +34,8 @@ COMMENT ON FUNCTION @extschema@.coupon_redeem_cancel(bigint, text, text, bigint)
 
 CREATE FUNCTION @extschema@.coupon_redeem_cancel(campaign_id bigint, user_id bigint, order_ref text, serial bigint DEFAULT NULL)
 RETURNS coupon.redeem_result
-LANGUAGE sql VOLATILE PARALLEL UNSAFE
-RETURN @extschema@.coupon_redeem_cancel($1, $2::pg_catalog.text, $3, $4);
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'coupon_redeem_cancel_bigint';
 COMMENT ON FUNCTION @extschema@.coupon_redeem_cancel(bigint, bigint, text, bigint) IS
 	'coupon_redeem_cancel(bigint, text, text, bigint) for numeric users';
 
@@ -48,8 +48,8 @@ COMMENT ON FUNCTION @extschema@.coupon_revoke(bigint, text, text, bigint) IS
 
 CREATE FUNCTION @extschema@.coupon_revoke(campaign_id bigint, user_id bigint, reason text, serial bigint DEFAULT NULL)
 RETURNS boolean
-LANGUAGE sql VOLATILE PARALLEL UNSAFE
-RETURN @extschema@.coupon_revoke($1, $2::pg_catalog.text, $3, $4);
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'coupon_revoke_bigint';
 COMMENT ON FUNCTION @extschema@.coupon_revoke(bigint, bigint, text, bigint) IS
 	'coupon_revoke(bigint, text, text, bigint) for numeric users';
 

@@ -62,14 +62,14 @@ COMMENT ON FUNCTION @extschema@.coupon_dead_letter_replay(uuid, text) IS
 CREATE FUNCTION @extschema@.coupon_dead_letter_discard(id uuid DEFAULT NULL, topic text DEFAULT NULL)
 RETURNS bigint
 LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
+AS $$
 	WITH gone AS (
 		DELETE FROM coupon.dead_letter d
 		 WHERE (coupon_dead_letter_discard.id IS NULL OR d.id = coupon_dead_letter_discard.id)
 		   AND (coupon_dead_letter_discard.topic IS NULL OR d.topic = coupon_dead_letter_discard.topic)
 		RETURNING 1)
-	SELECT count(*) FROM gone;
-END;
+	SELECT count(*) FROM gone
+$$;
 COMMENT ON FUNCTION @extschema@.coupon_dead_letter_discard(uuid, text) IS
 	'deletes dead letters for good: one, those of a topic, or all; returns how many';
 
@@ -89,7 +89,7 @@ CREATE FUNCTION @extschema@.coupon_outbox_status(
 	OUT last_error text, OUT last_error_at timestamptz,
 	OUT blocking_age interval, OUT blocking_pid integer, OUT size_bytes bigint)
 LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
+AS $$
 	SELECT s.unpublished, clock_timestamp() - s.oldest_at, s.in_flight, s.published, s.retried, s.dead,
 	       (SELECT count(*) FROM coupon.dead_letter), s.acknowledged_at, s.broker, s.refused_topics,
 	       s.last_error, s.failed_at, clock_timestamp() - b.xact_start, b.pid, s.size_bytes
@@ -102,7 +102,7 @@ BEGIN ATOMIC
 		 WHERE l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
 		   AND l.relation IN ('coupon.outbox_0'::regclass, 'coupon.outbox_1'::regclass, 'coupon.outbox_2'::regclass)
 		   AND (a.backend_type NOT LIKE 'coupon %' AND a.pid <> pg_backend_pid() OR p.transaction IS NOT NULL)
-		 ORDER BY 1 LIMIT 1) b ON true;
-END;
+		 ORDER BY 1 LIMIT 1) b ON true
+$$;
 COMMENT ON FUNCTION @extschema@.coupon_outbox_status() IS
 	'the outbox and its publisher: what is yet to be published and since when, what became of the rest since the server started, the broker and the last error, the oldest open transaction that uses the outbox';

@@ -64,8 +64,8 @@ COMMENT ON FUNCTION @extschema@.coupon_request(bigint, text, text) IS
 
 CREATE FUNCTION @extschema@.coupon_request(campaign_id bigint, user_id bigint, request_key text DEFAULT NULL)
 RETURNS coupon.request_result
-LANGUAGE sql VOLATILE PARALLEL UNSAFE
-RETURN @extschema@.coupon_request($1, $2::pg_catalog.text, $3);
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'coupon_request_bigint';
 COMMENT ON FUNCTION @extschema@.coupon_request(bigint, bigint, text) IS
 	'coupon_request(bigint, text, text) for numeric users';
 

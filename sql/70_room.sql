@@ -191,7 +191,7 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	r coupon.room;
+	r record;
 BEGIN
 	SELECT * INTO r FROM coupon.room o WHERE o.room_id = coupon.room_id($1) FOR UPDATE;
 	r.capacity := coalesce($2, r.capacity);

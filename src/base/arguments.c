@@ -87,6 +87,17 @@ coupon_get_text(FunctionCallInfo fcinfo, int argument, const char *name,
 	return text_to_cstring(PG_GETARG_TEXT_PP(argument));
 }
 
+void
+coupon_user_id_as_text(FunctionCallInfo fcinfo, int argument)
+{
+	char		digits[MAXINT8LEN + 1];
+
+	if (PG_ARGISNULL(argument))
+		return;
+	pg_lltoa(PG_GETARG_INT64(argument), digits);
+	fcinfo->args[argument].value = CStringGetTextDatum(digits);
+}
+
 text	  **
 coupon_get_text_array(FunctionCallInfo fcinfo, int argument, const char *name, int *count)
 {

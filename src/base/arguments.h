@@ -30,6 +30,20 @@ extern void coupon_check_text(FunctionCallInfo fcinfo, int argument, const char 
 extern char *coupon_get_text(FunctionCallInfo fcinfo, int argument, const char *name,
 							 int min, int max);
 
+/* Makes a user_id that is a bigint the text of its digits. */
+extern void coupon_user_id_as_text(FunctionCallInfo fcinfo, int argument);
+
+/* function_bigint: the function for numeric users, the given argument a bigint. */
+#define COUPON_FOR_NUMERIC_USERS(function, argument) \
+	extern PGDLLEXPORT Datum function##_bigint(PG_FUNCTION_ARGS); \
+	Datum \
+	function##_bigint(PG_FUNCTION_ARGS) \
+	{ \
+		coupon_user_id_as_text(fcinfo, argument); \
+		return function(fcinfo); \
+	} \
+	PG_FUNCTION_INFO_V1(function##_bigint)
+
 /* The elements of a one-dimensional text array, NULL for a null; or ERROR. */
 extern text **coupon_get_text_array(FunctionCallInfo fcinfo, int argument, const char *name,
 									int *count);

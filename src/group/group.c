@@ -45,7 +45,6 @@
 #include "group/group.h"
 
 PG_FUNCTION_INFO_V1(coupon_issue_grouped);
-PG_FUNCTION_INFO_V1(coupon_issue_grouped_bigint);
 PG_FUNCTION_INFO_V1(coupon_group_status);
 
 /* Room for every session, and as many again that were left. */
@@ -604,48 +603,31 @@ refuse_foreign_transaction(FunctionCallInfo fcinfo)
 			 errhint("Use coupon_issue() here; or SET coupon.allow_autonomous = on, if that is what you want.")));
 }
 
-static Datum
-issue_grouped(FunctionCallInfo fcinfo, text *user_id)
-{
-	CouponItem	item = {0};
-	int64		campaign_id;
-
-	coupon_require_argument(fcinfo, 0, "campaign_id");
-	campaign_id = PG_GETARG_INT64(0);
-	refuse_foreign_transaction(fcinfo);
-
-	/* what needs no unit needs no worker */
-	item.user_id = PointerGetDatum(user_id);
-	if (!coupon_issue_refuse(campaign_id, &item))
-	{
-		PreventCommandIfReadOnly("coupon_issue_grouped()");
-		issue_by_worker(campaign_id, user_id, &item);
-	}
-	return coupon_issue_result(fcinfo, PointerGetDatum(user_id), &item);
-}
-
 /*
  * coupon_issue_grouped(campaign_id bigint, user_id text)
  */
 Datum
 coupon_issue_grouped(PG_FUNCTION_ARGS)
 {
+	CouponItem	item = {0};
+	int64		campaign_id;
+
 	coupon_check_text(fcinfo, 1, "user_id", 1, COUPON_MAX_NAME);
-	return issue_grouped(fcinfo, PG_GETARG_TEXT_PP(1));
+	coupon_require_argument(fcinfo, 0, "campaign_id");
+	campaign_id = PG_GETARG_INT64(0);
+	refuse_foreign_transaction(fcinfo);
+
+	/* what needs no unit needs no worker */
+	item.user_id = PointerGetDatum(PG_GETARG_TEXT_PP(1));
+	if (!coupon_issue_refuse(campaign_id, &item))
+	{
+		PreventCommandIfReadOnly("coupon_issue_grouped()");
+		issue_by_worker(campaign_id, PG_GETARG_TEXT_PP(1), &item);
+	}
+	return coupon_issue_result(fcinfo, item.user_id, &item);
 }
 
-/*
- * coupon_issue_grouped(campaign_id bigint, user_id bigint)
- */
-Datum
-coupon_issue_grouped_bigint(PG_FUNCTION_ARGS)
-{
-	char		digits[MAXINT8LEN + 1];
-
-	coupon_require_argument(fcinfo, 1, "user_id");
-	pg_lltoa(PG_GETARG_INT64(1), digits);
-	return issue_grouped(fcinfo, cstring_to_text(digits));
-}
+COUPON_FOR_NUMERIC_USERS(coupon_issue_grouped, 1);
 
 /* ---- status ---- */
 

@@ -661,3 +661,5 @@ coupon_request(PG_FUNCTION_ARGS)
 	accept_request(campaign_id, PG_GETARG_TEXT_PP(1), key, &result);
 	return coupon_request_form_result(fcinfo, &result);
 }
+
+COUPON_FOR_NUMERIC_USERS(coupon_request, 1);

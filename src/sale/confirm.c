@@ -223,6 +223,8 @@ coupon_confirm(PG_FUNCTION_ARGS)
 	return result;
 }
 
+COUPON_FOR_NUMERIC_USERS(coupon_confirm, 2);
+
 /* ---- releasing ---- */
 
 /*
@@ -274,3 +276,5 @@ coupon_release(PG_FUNCTION_ARGS)
 	coupon_hold_end(&hold);
 	PG_RETURN_BOOL(released);
 }
+
+COUPON_FOR_NUMERIC_USERS(coupon_release, 2);

@@ -48,10 +48,8 @@
 #define LAST_SLICE_MS	8
 
 PG_FUNCTION_INFO_V1(coupon_hold);
-PG_FUNCTION_INFO_V1(coupon_hold_bigint);
 PG_FUNCTION_INFO_V1(coupon_hold_many);
 PG_FUNCTION_INFO_V1(coupon_hold_any);
-PG_FUNCTION_INFO_V1(coupon_hold_any_bigint);
 
 static const char *const status_names[] = {
 	[COUPON_HOLD_HELD] = "held",
@@ -612,20 +610,11 @@ coupon_hold_result(FunctionCallInfo fcinfo, CouponHold *hold, const CouponWish *
 	return HeapTupleGetDatum(form_result(entry->tupDesc, hold, wish));
 }
 
-/* A user of type text, or of type bigint, as text. */
 static Datum
-get_user(FunctionCallInfo fcinfo, int argument, bool number)
+get_user(FunctionCallInfo fcinfo, int argument)
 {
-	char		digits[MAXINT8LEN + 1];
-
-	if (!number)
-	{
-		coupon_check_text(fcinfo, argument, "user_id", 1, COUPON_MAX_NAME);
-		return PointerGetDatum(PG_GETARG_TEXT_PP(argument));
-	}
-	coupon_require_argument(fcinfo, argument, "user_id");
-	pg_lltoa(PG_GETARG_INT64(argument), digits);
-	return CStringGetTextDatum(digits);
+	coupon_check_text(fcinfo, argument, "user_id", 1, COUPON_MAX_NAME);
+	return PointerGetDatum(PG_GETARG_TEXT_PP(argument));
 }
 
 static int64
@@ -650,8 +639,11 @@ get_ttl(FunctionCallInfo fcinfo, int argument)
 	return us;
 }
 
-static Datum
-hold_one(FunctionCallInfo fcinfo, bool number)
+/*
+ * coupon_hold(campaign_id bigint, serial bigint, user_id text, ttl interval)
+ */
+Datum
+coupon_hold(PG_FUNCTION_ARGS)
 {
 	CouponHold	hold;
 	CouponWish	wish = {0};
@@ -661,7 +653,7 @@ hold_one(FunctionCallInfo fcinfo, bool number)
 
 	coupon_require_argument(fcinfo, 0, "campaign_id");
 	coupon_require_argument(fcinfo, 1, "serial");
-	user_id = get_user(fcinfo, 2, number);
+	user_id = get_user(fcinfo, 2);
 	ttl = get_ttl(fcinfo, 3);
 	PreventCommandDuringRecovery("coupon_hold()");
 
@@ -677,23 +669,7 @@ hold_one(FunctionCallInfo fcinfo, bool number)
 	return result;
 }
 
-/*
- * coupon_hold(campaign_id bigint, serial bigint, user_id text, ttl interval)
- */
-Datum
-coupon_hold(PG_FUNCTION_ARGS)
-{
-	return hold_one(fcinfo, false);
-}
-
-/*
- * coupon_hold(campaign_id bigint, serial bigint, user_id bigint, ttl interval)
- */
-Datum
-coupon_hold_bigint(PG_FUNCTION_ARGS)
-{
-	return hold_one(fcinfo, true);
-}
+COUPON_FOR_NUMERIC_USERS(coupon_hold, 2);
 
 static int
 compare_serials(const void *a, const void *b)
@@ -777,7 +753,7 @@ coupon_hold_many(PG_FUNCTION_ARGS)
 
 	coupon_require_argument(fcinfo, 0, "campaign_id");
 	wishes = get_wishes(fcinfo, 1, &nwishes);
-	user_id = get_user(fcinfo, 2, false);
+	user_id = get_user(fcinfo, 2);
 	ttl = get_ttl(fcinfo, 3);
 	PreventCommandDuringRecovery("coupon_hold_many()");
 	InitMaterializedSRF(fcinfo, 0);
@@ -797,8 +773,13 @@ coupon_hold_many(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-static Datum
-hold_any(FunctionCallInfo fcinfo, bool number)
+COUPON_FOR_NUMERIC_USERS(coupon_hold_many, 2);
+
+/*
+ * coupon_hold_any(campaign_id bigint, user_id text, ttl interval)
+ */
+Datum
+coupon_hold_any(PG_FUNCTION_ARGS)
 {
 	CouponHold	hold;
 	CouponWish	wish = {0};
@@ -807,7 +788,7 @@ hold_any(FunctionCallInfo fcinfo, bool number)
 	Datum		result;
 
 	coupon_require_argument(fcinfo, 0, "campaign_id");
-	user_id = get_user(fcinfo, 1, number);
+	user_id = get_user(fcinfo, 1);
 	ttl = get_ttl(fcinfo, 2);
 	PreventCommandDuringRecovery("coupon_hold_any()");
 
@@ -824,20 +805,4 @@ hold_any(FunctionCallInfo fcinfo, bool number)
 	return result;
 }
 
-/*
- * coupon_hold_any(campaign_id bigint, user_id text, ttl interval)
- */
-Datum
-coupon_hold_any(PG_FUNCTION_ARGS)
-{
-	return hold_any(fcinfo, false);
-}
-
-/*
- * coupon_hold_any(campaign_id bigint, user_id bigint, ttl interval)
- */
-Datum
-coupon_hold_any_bigint(PG_FUNCTION_ARGS)
-{
-	return hold_any(fcinfo, true);
-}
+COUPON_FOR_NUMERIC_USERS(coupon_hold_any, 1);

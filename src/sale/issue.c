@@ -45,7 +45,6 @@
 	((type *) MemoryContextAllocHuge(CurrentMemoryContext, mul_size(sizeof(type), n)))
 
 PG_FUNCTION_INFO_V1(coupon_issue);
-PG_FUNCTION_INFO_V1(coupon_issue_bigint);
 PG_FUNCTION_INFO_V1(coupon_issue_many);
 
 /* A batch at work. */
@@ -534,39 +533,22 @@ coupon_issue_result(FunctionCallInfo fcinfo, Datum user_id, const CouponItem *it
 	return HeapTupleGetDatum(coupon_issue_form_result(result_desc(fcinfo), user_id, item));
 }
 
-static Datum
-issue_coupon(FunctionCallInfo fcinfo, Datum user_id)
-{
-	CouponItem	item = {0};
-
-	coupon_require_argument(fcinfo, 0, "campaign_id");
-	item.user_id = user_id;
-	coupon_issue_batch(PG_GETARG_INT64(0), &item, 1, COUPON_WAIT);
-	return coupon_issue_result(fcinfo, user_id, &item);
-}
-
 /*
  * coupon_issue(campaign_id bigint, user_id text)
  */
 Datum
 coupon_issue(PG_FUNCTION_ARGS)
 {
+	CouponItem	item = {0};
+
 	coupon_check_text(fcinfo, 1, "user_id", 1, COUPON_MAX_NAME);
-	return issue_coupon(fcinfo, PointerGetDatum(PG_GETARG_TEXT_PP(1)));
+	coupon_require_argument(fcinfo, 0, "campaign_id");
+	item.user_id = PointerGetDatum(PG_GETARG_TEXT_PP(1));
+	coupon_issue_batch(PG_GETARG_INT64(0), &item, 1, COUPON_WAIT);
+	return coupon_issue_result(fcinfo, item.user_id, &item);
 }
 
-/*
- * coupon_issue(campaign_id bigint, user_id bigint)
- */
-Datum
-coupon_issue_bigint(PG_FUNCTION_ARGS)
-{
-	char		digits[MAXINT8LEN + 1];
-
-	coupon_require_argument(fcinfo, 1, "user_id");
-	pg_lltoa(PG_GETARG_INT64(1), digits);
-	return issue_coupon(fcinfo, CStringGetTextDatum(digits));
-}
+COUPON_FOR_NUMERIC_USERS(coupon_issue, 1);
 
 /*
  * coupon_issue_many(campaign_id bigint, user_ids text[])

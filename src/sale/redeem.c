@@ -321,6 +321,8 @@ coupon_redeem(PG_FUNCTION_ARGS)
 	return result;
 }
 
+COUPON_FOR_NUMERIC_USERS(coupon_redeem, 1);
+
 /*
  * coupon_redeem_cancel(campaign_id, user_id, order_ref, serial)
  */
@@ -361,6 +363,8 @@ coupon_redeem_cancel(PG_FUNCTION_ARGS)
 	coupon_spi_finish();
 	return result;
 }
+
+COUPON_FOR_NUMERIC_USERS(coupon_redeem_cancel, 1);
 
 /* ---- revoking ---- */
 
@@ -434,6 +438,8 @@ coupon_revoke(PG_FUNCTION_ARGS)
 	coupon_spi_finish();
 	PG_RETURN_BOOL(chosen != NULL);
 }
+
+COUPON_FOR_NUMERIC_USERS(coupon_revoke, 1);
 
 /*
  * coupon_issuance_arrived() - row trigger on coupon.issuance
