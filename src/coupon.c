@@ -10,8 +10,8 @@
 #include "base/compat.h"
 #include "base/database.h"
 #include "base/guc.h"
+#include "base/launcher.h"
 #include "base/shmem.h"
-#include "base/worker.h"
 #include "group/group.h"
 #include "kafka/publish.h"
 #include "kafka/publisher_status.h"
@@ -59,5 +59,5 @@ _PG_init(void)
 	coupon_guc_define_postmaster();
 	MarkGUCPrefixReserved("coupon");
 	coupon_shmem_register(modules);
-	coupon_worker_register(workers);
+	coupon_launcher_register(workers);
 }

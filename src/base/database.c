@@ -18,7 +18,7 @@
 
 typedef struct Shared
 {
-	LWLock	   *lock;			/* guards who has which place */
+	LWLock	   *lock;			/* databases_lock: who has which place */
 	CouponDatabase databases[COUPON_MAX_DATABASES];
 } Shared;
 
@@ -95,6 +95,12 @@ coupon_count_workers(CouponWorkerId id)
 	return count;
 }
 
+CouponDatabase *
+coupon_database_at(int place)
+{
+	return &shared->databases[place];
+}
+
 static bool
 has_workers(CouponDatabase *database)
 {
@@ -102,48 +108,70 @@ has_workers(CouponDatabase *database)
 	{
 		for (int i = 0; i < COUPON_MAX_INSTANCES; i++)
 		{
-			if (database->workers[id][i].latch != NULL)
+			if (database->workers[id][i].pid != 0)
 				return true;
 		}
 	}
 	return false;
 }
 
-CouponWorkerSlot *
-coupon_database_claim(CouponWorkerId id, int instance)
+/* A place that is neither wanted nor in use is given to that database. */
+static bool
+give_place(Oid oid, bool *wanted)
 {
-	CouponDatabase *database;
+	for (int place = 0; place < COUPON_MAX_DATABASES; place++)
+	{
+		CouponDatabase *database = &shared->databases[place];
 
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	database = find(MyDatabaseId);
-	if (database == NULL)
-		database = find(InvalidOid);
-	for (int i = 0; database == NULL && i < COUPON_MAX_DATABASES; i++)
-	{
-		if (!has_workers(&shared->databases[i]))
-			database = &shared->databases[i];
-	}
-	if (database != NULL && database->oid != MyDatabaseId)
-	{
+		if (wanted[place] || has_workers(database))
+			continue;
 		for (const CouponModule *const *module = coupon_modules; *module; module++)
 		{
 			if ((*module)->new_database)
-				(*module)->new_database(database - shared->databases);
+				(*module)->new_database(place);
 		}
-		database->oid = MyDatabaseId;
+		database->oid = oid;
+		wanted[place] = true;
+		return true;
 	}
-	if (database != NULL)
-		database->workers[id][instance].latch = MyLatch;
-	LWLockRelease(shared->lock);
+	return false;
+}
 
-	if (database == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("coupon.databases names too many databases"),
-				 errdetail("At most %d can have workers.", COUPON_MAX_DATABASES),
-				 errhint("Take some off the list.")));
-	mine = database;
-	return &database->workers[id][instance];
+bool
+coupon_database_assign(const Oid *oids, int n, bool *wanted)
+{
+	bool		enough = true;
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < n; i++)
+	{
+		CouponDatabase *database = find(oids[i]);
+
+		if (database != NULL)
+			wanted[database - shared->databases] = true;
+	}
+	for (int i = 0; i < n; i++)
+		enough = (find(oids[i]) != NULL || give_place(oids[i], wanted)) && enough;
+	LWLockRelease(shared->lock);
+	return enough;
+}
+
+CouponWorkerSlot *
+coupon_database_claim(int place, CouponWorkerId id, int instance)
+{
+	CouponDatabase *database = &shared->databases[place];
+	CouponWorkerSlot *slot = &database->workers[id][instance];
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	if (database->oid != MyDatabaseId || slot->pid != 0)
+		slot = NULL;
+	else
+	{
+		slot->pid = MyProcPid;
+		slot->latch = MyLatch;
+	}
+	LWLockRelease(shared->lock);
+	return slot;
 }
 
 void

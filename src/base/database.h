@@ -24,21 +24,22 @@ typedef enum CouponWorkerId
 	COUPON_WORKER_IDS			/* how many there are */
 } CouponWorkerId;
 
-/* A worker, as those see it who have work for it. */
+/* A worker: set and cleared by itself. */
 typedef struct CouponWorkerSlot
 {
-	Latch	   *latch;			/* set and cleared by the worker; NULL: none runs */
+	pid_t		pid;			/* databases_lock to set; 0: none runs */
+	Latch	   *latch;			/* NULL: nobody need wake it */
 	pg_atomic_uint32 woken;		/* 1: latch was set, the worker has not looked yet */
 } CouponWorkerSlot;
 
 typedef struct CouponDatabase
 {
-	Oid			oid;			/* databases_lock to write; InvalidOid: free */
+	Oid			oid;			/* databases_lock, written by the launcher; InvalidOid: free */
 	CouponWorkerSlot workers[COUPON_WORKER_IDS][COUPON_MAX_INSTANCES];
 } CouponDatabase;
 
 /*
- * This database's entry, NULL if no worker ever claimed one.  Never throws.
+ * This database's entry, NULL if it never had workers.  Never throws.
  * The entry of a database without workers may pass to another one.
  */
 extern CouponDatabase *coupon_database(void);
@@ -53,10 +54,20 @@ extern int	coupon_database_place(void);
 extern int	coupon_count_workers(CouponWorkerId id);
 
 /*
- * For a worker: its place in the entry, which is made if there is none, with
- * its latch; ERROR if there are too many.
+ * For the launcher: gives places to databases.  wanted tells of each place
+ * whether it is to be kept; free ones are given to those of the n databases
+ * that have none.  False if there are too few.
  */
-extern CouponWorkerSlot *coupon_database_claim(CouponWorkerId id, int instance);
+extern bool coupon_database_assign(const Oid *oids, int n, bool *wanted);
+
+/* The entry at a place. */
+extern CouponDatabase *coupon_database_at(int place);
+
+/*
+ * For a worker: its slot at a place, made its own; NULL if the place is
+ * another database's by now, or another process has the slot.
+ */
+extern CouponWorkerSlot *coupon_database_claim(int place, CouponWorkerId id, int instance);
 
 /* Wakes a worker of that kind, now or when this transaction commits. */
 extern void coupon_wake(CouponWorkerId id);

@@ -43,12 +43,6 @@ coupon_lock_try(CouponLockKind kind, uint64 key)
 	return acquire(kind, key, false, true);
 }
 
-bool
-coupon_lock_session(CouponLockKind kind, uint64 key)
-{
-	return acquire(kind, key, true, true) != LOCKACQUIRE_NOT_AVAIL;
-}
-
 void
 coupon_unlock(CouponLockKind kind, uint64 key)
 {

@@ -12,8 +12,7 @@
 
 typedef enum CouponLockKind
 {
-	COUPON_LOCK_WORKER = 1,		/* key: kind and number; one such worker a database */
-	COUPON_LOCK_USER,			/* key: hash of campaign and user */
+	COUPON_LOCK_USER = 1,		/* key: hash of campaign and user */
 	COUPON_LOCK_REQUESTS,		/* key: table; who builds its lines */
 	COUPON_LOCK_TICKETS,		/* the same */
 	COUPON_LOCK_DECIDING,		/* key: campaign whose requests are decided */
@@ -28,9 +27,6 @@ extern void coupon_unlock(CouponLockKind kind, uint64 key);
 
 /* Without waiting; tells whether it is new, was held already or is another's. */
 extern LockAcquireResult coupon_lock_try(CouponLockKind kind, uint64 key);
-
-/* Without waiting, until the session ends; false: it is another's. */
-extern bool coupon_lock_session(CouponLockKind kind, uint64 key);
 
 /*
  * The hash of a user id, a text; salt: what the hash is for, as the campaign.

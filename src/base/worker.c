@@ -1,29 +1,21 @@
 /*
  * worker.c
- *	  Background workers: the launcher, and what all kinds of workers share.
+ *	  Background workers: what all kinds of them share.
  *
- *	  launcher -- for each database in coupon.databases --> workers of each kind
- *
- *	  worker:  start -> connect -> claim -> [ cycle -> wait ]* -> exit
- *						   |         |         |
- *						   |         |         +- error: report, abort, back off
- *						   |         +- another one holds the claim: exit
- *						   +- no such database: exit, the launcher looks again
- *
- * The launcher is connected to no database; it starts what is missing once a
- * second and stops what is no longer wanted.  A worker makes sure by a session
- * lock that it is the only one of its kind (and number) in its database, so a restarted
- * launcher need not know what its predecessor started.
+ *	  start -> connect -> claim -> [ cycle -> wait ]* -> exit
+ *							|         |
+ *							|         +- error: report, abort, back off, go on
+ *							+- another process has the slot: exit
  *
  * A worker must not be in the way of DDL.  It holds no snapshot and no lock
- * while it waits, locks the extension's tables only if they are free, and
- * leaves when somebody waits to drop, rename or copy its database.
+ * while it waits, locks its tables only if they are free, and leaves when
+ * somebody waits to drop, rename or copy its database.
+ *
+ * Nor is it ended by what is meant for its work: cancelling it
+ * (pg_cancel_backend) ends a cycle, and nothing while it waits.
  */
 #include "postgres.h"
 
-#include "access/heapam.h"
-#include "access/table.h"
-#include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_database.h"
@@ -36,73 +28,40 @@
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
-#include "storage/lock.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
-#include "utils/varlena.h"
 
 #include "base/compat.h"
-#include "base/guc.h"
-#include "base/locks.h"
 #include "base/shmem.h"
 #include "base/worker.h"
 
-#define LAUNCHER_INTERVAL_MS	1000
-#define RESTART_DELAY_MS		2000	/* of a worker that stopped */
-#define BACK_OFF_MS				1000	/* after an error in a cycle */
-#define LOCKED_MS				50		/* while DDL has the extension's tables, in the end */
+#define BACK_OFF_MS				1000	/* after an error, or without the extension */
+#define LOCKED_MS				50		/* while DDL has the tables, in the end */
 #define HOUSEKEEPING_MS			500 /* longest time without a look around */
 
-static const CouponWorkerKind *const *kinds = NULL;
-
-extern PGDLLEXPORT void coupon_launcher_main(Datum arg);
 extern PGDLLEXPORT void coupon_worker_main(Datum arg);
 
-/* What a worker is. */
+const CouponWorkerKind *const *coupon_worker_kinds = NULL;
+
+/* What this worker is. */
 static const CouponWorkerKind *my_kind = NULL;
-static int	my_instance = 0;
+static CouponWorkerOrder order;
 static CouponWorkerSlot *my_slot = NULL;
+static MemoryContext my_context = NULL;
 
-static void say_farewell(void);
+/* What it knows. */
+static bool reloaded = false;
+static bool database_wanted = false;	/* by somebody who cannot have us in it */
+static TimestampTz looked_at = 0;	/* for that */
 
-static void
-leave(void)
-{
-	say_farewell();
-	proc_exit(0);
-}
+/* ---- signals ---- */
 
-/* Whatever came in by signal. */
-static void
-look_around(void)
-{
-	if (ProcDiePending)
-		say_farewell();
-	CHECK_FOR_INTERRUPTS();
-	if (ConfigReloadPending)
-	{
-		ConfigReloadPending = false;
-		ProcessConfigFile(PGC_SIGHUP);
-		if (my_kind != NULL && my_kind->reload != NULL)
-			my_kind->reload();
-	}
-}
-
-static void
-wait_ms(long ms)
-{
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 ms, PG_WAIT_EXTENSION);
-	ResetLatch(MyLatch);
-	look_around();
-}
-
-static void
-set_up_signals(void)
+void
+coupon_worker_set_up_signals(void)
 {
 	pqsignal(SIGTERM, die);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
@@ -111,407 +70,197 @@ set_up_signals(void)
 	ConfigReloadPending = true;
 }
 
-/* ---- launcher ---- */
-
-/* A worker that the launcher has started. */
-typedef struct Started
+bool
+coupon_worker_heed_signals(void)
 {
-	char		database[NAMEDATALEN];
-	int			kind;
-	int			instance;
-	BackgroundWorkerHandle *handle;
-	TimestampTz stopped_at;		/* 0: runs */
-	bool		wanted;
-} Started;
+	if (ProcDiePending)
+		return true;
 
-static List *started = NIL;
+	/* there is nothing to cancel */
+	HOLD_CANCEL_INTERRUPTS();
+	CHECK_FOR_INTERRUPTS();
+	RESUME_CANCEL_INTERRUPTS();
+	QueryCancelPending = false;
+
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+		reloaded = true;
+	}
+	return false;
+}
+
+bool
+coupon_worker_reloaded(void)
+{
+	bool		answer = reloaded;
+
+	reloaded = false;
+	return answer;
+}
 
 void
-coupon_worker_register(const CouponWorkerKind *const *all)
+coupon_worker_wait(long ms)
 {
-	BackgroundWorker worker = {0};
-
-	kinds = all;
-	if (IsBinaryUpgrade)
-		return;
-
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = 1;
-	strlcpy(worker.bgw_library_name, "coupon", sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name, "coupon_launcher_main", sizeof(worker.bgw_function_name));
-	strlcpy(worker.bgw_name, "coupon launcher", sizeof(worker.bgw_name));
-	strlcpy(worker.bgw_type, "coupon launcher", sizeof(worker.bgw_type));
-	RegisterBackgroundWorker(&worker);
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 ms, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
 }
 
-/* Starts a worker; without a free background worker slot, says so. */
+/* ---- cycles ---- */
+
 static void
-start_worker(Started *s, Oid database)
+end_transaction(void)
 {
-	static bool complained = false;
-	BackgroundWorker worker = {0};
-
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	worker.bgw_main_arg = Int32GetDatum(s->kind * COUPON_MAX_INSTANCES + s->instance);
-	worker.bgw_notify_pid = MyProcPid;
-	memcpy(worker.bgw_extra, &database, sizeof(Oid));
-	strlcpy(worker.bgw_library_name, "coupon", sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name, "coupon_worker_main", sizeof(worker.bgw_function_name));
-	snprintf(worker.bgw_name, sizeof(worker.bgw_name), "%s %s", kinds[s->kind]->name, s->database);
-	strlcpy(worker.bgw_type, kinds[s->kind]->name, sizeof(worker.bgw_type));
-
-	s->handle = NULL;
-	if (RegisterDynamicBackgroundWorker(&worker, &s->handle))
-		complained = false;
-	else if (!complained)
-	{
-		complained = true;
-		ereport(WARNING,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("no background worker slot for \"%s\"", worker.bgw_name),
-				 errhint("Raise max_worker_processes.")));
-	}
-}
-
-static Started *
-find_started(const char *database, int kind, int instance)
-{
-	ListCell   *cell;
-	Started    *s;
-
-	foreach(cell, started)
-	{
-		s = lfirst(cell);
-		if (strcmp(s->database, database) == 0 && s->kind == kind && s->instance == instance)
-			return s;
-	}
-	s = MemoryContextAllocZero(TopMemoryContext, sizeof(Started));
-	strlcpy(s->database, database, NAMEDATALEN);
-	s->kind = kind;
-	s->instance = instance;
-	{
-		MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
-
-		started = lappend(started, s);
-		MemoryContextSwitchTo(oldcontext);
-	}
-	return s;
-}
-
-/* Starts the worker unless it runs or stopped a moment ago. */
-static void
-see_to(Started *s, Oid database)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	pid_t		pid;
-
-	s->wanted = true;
-	if (s->handle != NULL &&
-		GetBackgroundWorkerPid(s->handle, &pid) == BGWH_STOPPED)
-	{
-		pfree(s->handle);
-		s->handle = NULL;
-		s->stopped_at = now;
-	}
-	if (s->handle == NULL && OidIsValid(database) &&
-		(s->stopped_at == 0 ||
-		 TimestampDifferenceExceeds(s->stopped_at, now, RESTART_DELAY_MS)))
-		start_worker(s, database);
-}
-
-/*
- * The OID of a database, InvalidOid if there is none.  A process without a
- * database cannot use system indexes, hence the scan.
- */
-static Oid
-find_database(const char *name)
-{
-	Relation	rel = table_open(DatabaseRelationId, AccessShareLock);
-	TableScanDesc scan = table_beginscan_catalog(rel, 0, NULL);
-	HeapTuple	tuple;
-	Oid			oid = InvalidOid;
-
-	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
-	{
-		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
-
-		if (strcmp(NameStr(form->datname), name) == 0 && form->datallowconn)
-			oid = form->oid;
-	}
-	table_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return oid;
-}
-
-/* Compares what runs with coupon.databases. */
-static void
-launch(void)
-{
-	static bool complained = false;
-	char	   *names;
-	List	   *databases = NIL;
-	ListCell   *cell;
-
-	foreach(cell, started)
-		((Started *) lfirst(cell))->wanted = false;
-
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	names = pstrdup(coupon_databases);
-	if (SplitGUCList(names, ',', &databases))
-		complained = false;
-	else if (!complained)
-	{
-		complained = true;
-		ereport(WARNING,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid list syntax in coupon.databases"),
-				 errhint("Write database names separated by commas.")));
-	}
-	foreach(cell, databases)
-	{
-		const char *database = lfirst(cell);
-		Oid			oid = find_database(database);
-
-		for (int kind = 0; kind < COUPON_WORKER_IDS; kind++)
-		{
-			int			instances = kinds[kind]->instances ? kinds[kind]->instances() : 1;
-
-			for (int i = 0; i < instances; i++)
-			{
-				MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
-
-				see_to(find_started(database, kind, i), oid);
-				MemoryContextSwitchTo(oldcontext);
-			}
-		}
-	}
 	CommitTransactionCommand();
-
-	foreach(cell, started)
-	{
-		Started    *s = lfirst(cell);
-
-		if (!s->wanted && s->handle != NULL)
-		{
-			TerminateBackgroundWorker(s->handle);
-			pfree(s->handle);
-			s->handle = NULL;
-			s->stopped_at = 0;
-		}
-	}
-}
-
-void
-coupon_launcher_main(Datum arg)
-{
-	set_up_signals();
-	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
-	pgstat_report_appname("coupon launcher");
-
-	for (;;)
-	{
-		launch();
-		pgstat_report_activity(STATE_IDLE, NULL);
-		wait_ms(LAUNCHER_INTERVAL_MS);
-	}
-}
-
-/* ---- workers ---- */
-
-/* Is this the only worker of its kind and number in the database? */
-static bool
-claim_database(int kind, int instance)
-{
-	return coupon_lock_session(COUPON_LOCK_WORKER, (uint64) kind << 32 | instance);
+	MemoryContextSwitchTo(my_context);
 }
 
 /*
  * Does somebody hold the database against new connections, to drop, rename or
  * copy it?  They wait up to five seconds for the others to leave.
  */
-static bool
-database_is_wanted(void)
+static void
+look_for_ddl(TimestampTz now)
 {
 	LOCKTAG		tag;
 
+	looked_at = now;
 	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, MyDatabaseId, 0);
 	if (LockAcquire(&tag, RowExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
-		return true;
-	LockRelease(&tag, RowExclusiveLock, false);
-	return false;
+		database_wanted = true;
+	else
+		LockRelease(&tag, RowExclusiveLock, false);
 }
 
-/* What a cycle found. */
-typedef enum Found
+bool
+coupon_worker_stay(void)
 {
-	NO_EXTENSION,
-	LOCKED,						/* by DDL; try again soon */
-	NOTHING_TO_DO,
-	DONE_SOME					/* and there is more */
-} Found;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (coupon_worker_heed_signals())
+		return false;
+	if (!database_wanted && TimestampDifferenceExceeds(looked_at, now, HOUSEKEEPING_MS))
+	{
+		StartTransactionCommand();
+		look_for_ddl(now);
+		end_transaction();
+	}
+	return !database_wanted;
+}
 
 /*
- * The extension is there, and nobody is dropping it: its tables could be
- * locked without waiting, in the order in which DROP EXTENSION locks them.
+ * The extension is there, and nobody is dropping it: the tables could be
+ * locked without waiting.
  */
-static Found
-look_for_extension(void)
+static CouponCycle
+lock_tables(void)
 {
-	static const char *const tables[] = {
-		"campaign", "shard", "unit", "issuance", "lapsed_hold", "outbox_0", "outbox_1", "outbox_2", "dead_letter",
-		"request", "room", "ticket"
-	};
 	Oid			ns = get_namespace_oid("coupon", true);
 
 	if (!OidIsValid(get_extension_oid("coupon", true)) || !OidIsValid(ns))
-		return NO_EXTENSION;
-	for (size_t i = 0; i < lengthof(tables); i++)
+		return COUPON_CYCLE_NO_EXTENSION;
+	for (const char *const *name = my_kind->tables; *name; name++)
 	{
-		Oid			table = get_relname_relid(tables[i], ns);
+		Oid			table = get_relname_relid(*name, ns);
 
 		if (!OidIsValid(table) || !ConditionalLockRelationOid(table, RowExclusiveLock) ||
-			get_relname_relid(tables[i], ns) != table)
-			return LOCKED;
+			get_relname_relid(*name, ns) != table)
+			return COUPON_CYCLE_LOCKED;
 	}
-	return NOTHING_TO_DO;
+	return COUPON_CYCLE_BEGUN;
 }
 
-/* One cycle in one transaction. */
-static Found
-run_cycle(const CouponWorkerKind *kind)
+CouponCycle
+coupon_worker_begin(void)
 {
-	Found		found;
+	CouponCycle cycle = COUPON_CYCLE_LOCKED;
+	bool		last = database_wanted;
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
-	if (database_is_wanted())
+	if (!last)
+		look_for_ddl(GetCurrentTimestamp());
+	if (last || !database_wanted)
+		cycle = lock_tables();
+	if (cycle != COUPON_CYCLE_BEGUN)
 	{
-		CommitTransactionCommand();
-		leave();
+		end_transaction();
+		return cycle;
 	}
-	found = look_for_extension();
-	if (found == NOTHING_TO_DO)
-	{
-		PushActiveSnapshot(GetTransactionSnapshot());
-		pgstat_report_activity(STATE_RUNNING, kind->name);
-		if (kind->work())
-			found = DONE_SOME;
-		PopActiveSnapshot();
-	}
+	PushActiveSnapshot(GetTransactionSnapshot());
+	pgstat_report_activity(STATE_RUNNING, my_kind->name);
+	return cycle;
+}
+
+void
+coupon_worker_commit(void)
+{
+	PopActiveSnapshot();
 	CommitTransactionCommand();
-	if (kind->committed != NULL)
-		kind->committed();
+	coupon_worker_committed();
+}
+
+void
+coupon_worker_committed(void)
+{
+	MemoryContextSwitchTo(my_context);
+	MemoryContextReset(my_context);
 	pgstat_report_stat(true);
 	pgstat_report_activity(STATE_IDLE, NULL);
-	return found;
 }
 
+/* Whatever is to be done will not succeed at once, woken or not. */
 static void
-say_farewell(void)
+back_off(long ms)
 {
-	if (my_kind == NULL || my_kind->stop == NULL)
-		return;
-	HOLD_INTERRUPTS();
-	my_kind->stop();
-	StartTransactionCommand();
-	if (look_for_extension() == NOTHING_TO_DO)
+	TimestampTz start = GetCurrentTimestamp();
+	long		left = ms;
+
+	while (left > 0 && coupon_worker_stay())
 	{
-		PushActiveSnapshot(GetTransactionSnapshot());
-		my_kind->finish();
-		PopActiveSnapshot();
+		coupon_worker_wait(Min(left, HOUSEKEEPING_MS));
+		left = ms - TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
 	}
-	CommitTransactionCommand();
-	RESUME_INTERRUPTS();
 }
 
-/* True if the cycle failed, after reporting why. */
-static bool
-run_cycle_safely(const CouponWorkerKind *kind, MemoryContext context, Found *found)
+void
+coupon_worker_back_off(CouponCycle cycle)
 {
-	volatile bool failed = false;
-	ErrorData  *error;
+	static long locked_ms = 1;
 
-	PG_TRY();
+	if (cycle == COUPON_CYCLE_NO_EXTENSION)
+		back_off(BACK_OFF_MS);
+	else if (cycle == COUPON_CYCLE_LOCKED)
 	{
-		*found = run_cycle(kind);
+		/* a TRUNCATE or a vacuum is over in a moment */
+		back_off(locked_ms);
+		locked_ms = Min(locked_ms * 2, LOCKED_MS);
 	}
-	PG_CATCH();
-	{
-		HOLD_INTERRUPTS();
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		EmitErrorReport();
-		FlushErrorState();
-		AbortCurrentTransaction();
-		if (kind->recover != NULL)
-			kind->recover(error->message);
-		RESUME_INTERRUPTS();
-		failed = true;
-	}
-	PG_END_TRY();
-
-	MemoryContextSwitchTo(context);
-	MemoryContextReset(context);
-	return failed;
+	else
+		locked_ms = 1;
 }
 
-static bool
-is_woken(void)
+bool
+coupon_worker_is_woken(void)
 {
 	return pg_atomic_read_u32(&my_slot->woken) != 0;
 }
 
-static bool
-listens(void)
+void
+coupon_worker_forget_woken(void)
 {
-	return my_kind->listens == NULL || my_kind->listens();
+	pg_atomic_exchange_u32(&my_slot->woken, 0);
 }
 
-/*
- * Until it is time for the next cycle.  The interval may be long and may be
- * changed meanwhile, so it looks around in between.
- */
-static void
-wait_for_work(void)
+int
+coupon_worker_instance(void)
 {
-	TimestampTz start = GetCurrentTimestamp();
-	TimestampTz looked = start;
-
-	while (!(is_woken() && listens()))
-	{
-		TimestampTz now = GetCurrentTimestamp();
-		long		left = my_kind->interval() - TimestampDifferenceMilliseconds(start, now);
-
-		if (left <= 0)
-			return;
-		if (TimestampDifferenceExceeds(looked, now, HOUSEKEEPING_MS))
-		{
-			bool		wanted;
-
-			looked = now;
-			StartTransactionCommand();
-			wanted = database_is_wanted();
-			CommitTransactionCommand();
-			if (wanted)
-				leave();
-		}
-		left = Min(left, HOUSEKEEPING_MS);
-		if (my_kind->wait == NULL)
-			wait_ms(left);
-		else
-		{
-			bool		due = my_kind->wait(left);
-
-			look_around();
-			if (due)
-				return;
-		}
-	}
+	return order.instance;
 }
+
+/* ---- the loop of those that have none of their own ---- */
 
 /* Lets work gather, if the kind wants it; no latch ends this. */
 static void
@@ -521,24 +270,91 @@ rest(void)
 
 	if (ms > 0)
 		(void) WaitLatch(NULL, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms, PG_WAIT_EXTENSION);
-	CHECK_FOR_INTERRUPTS();
 }
 
-/* When whatever is to be done will not succeed at once, woken or not. */
+/* The interval may be long and be changed meanwhile: it looks around. */
 static void
-back_off(long ms)
+wait_for_work(void)
 {
 	TimestampTz start = GetCurrentTimestamp();
-	long		left;
 
-	while ((left = ms - TimestampDifferenceMilliseconds(start, GetCurrentTimestamp())) > 0)
-		wait_ms(left);
+	while (!coupon_worker_is_woken() && coupon_worker_stay())
+	{
+		long		left = my_kind->interval() -
+			TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
+
+		if (left <= 0)
+			return;
+		coupon_worker_wait(Min(left, HOUSEKEEPING_MS));
+	}
 }
 
-int
-coupon_worker_instance(void)
+static void
+work_at_intervals(void)
 {
-	return my_instance;
+	while (coupon_worker_stay())
+	{
+		CouponCycle cycle;
+		bool		more;
+
+		/* what is asked for from now on, this cycle may not see */
+		coupon_worker_forget_woken();
+		cycle = coupon_worker_begin();
+		coupon_worker_back_off(cycle);
+		if (cycle != COUPON_CYCLE_BEGUN)
+			continue;
+		more = my_kind->work();
+		coupon_worker_commit();
+		rest();
+		if (!more)
+			wait_for_work();
+	}
+}
+
+/* ---- the process ---- */
+
+/* After an ERROR. */
+static void
+recover(void)
+{
+	ErrorData  *error;
+
+	HOLD_INTERRUPTS();
+	MemoryContextSwitchTo(my_context);
+	error = CopyErrorData();
+	EmitErrorReport();
+	FlushErrorState();
+	AbortCurrentTransaction();
+	if (my_kind->recover != NULL)
+		my_kind->recover(error->message);
+	coupon_worker_committed();
+	RESUME_INTERRUPTS();
+}
+
+static void
+run(void)
+{
+	volatile bool failed;
+
+	do
+	{
+		failed = false;
+		PG_TRY();
+		{
+			if (my_kind->loop)
+				my_kind->loop();
+			else
+				work_at_intervals();
+		}
+		PG_CATCH();
+		{
+			recover();
+			failed = true;
+		}
+		PG_END_TRY();
+		if (failed)
+			back_off(BACK_OFF_MS);
+	} while (failed);
 }
 
 /* At exit: nobody need wake this process any more. */
@@ -548,6 +364,7 @@ leave_slot(int code, Datum arg)
 	my_slot->latch = NULL;
 	if (my_kind->leave != NULL)
 		my_kind->leave();
+	my_slot->pid = 0;
 }
 
 /*
@@ -569,61 +386,25 @@ static const char *const fixed_settings[][2] = {
 void
 coupon_worker_main(Datum arg)
 {
-	int			id = DatumGetInt32(arg) / COUPON_MAX_INSTANCES;
-	MemoryContext context;
-	Oid			database;
-	long		locked_ms = 1;
-
-	my_kind = kinds[id];
-	my_instance = DatumGetInt32(arg) % COUPON_MAX_INSTANCES;
-	set_up_signals();
-	memcpy(&database, MyBgworkerEntry->bgw_extra, sizeof(Oid));
-	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
+	memcpy(&order, MyBgworkerEntry->bgw_extra, sizeof(order));
+	my_kind = coupon_worker_kinds[order.kind];
+	coupon_worker_set_up_signals();
+	BackgroundWorkerInitializeConnectionByOid(order.database, InvalidOid, 0);
 	pgstat_report_appname(my_kind->name);
 	for (size_t i = 0; i < lengthof(fixed_settings); i++)
 		SetConfigOption(fixed_settings[i][0], fixed_settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
 
-	if (!claim_database(id, my_instance))
-		proc_exit(0);
 	coupon_shmem_attach();
-	my_slot = coupon_database_claim(id, my_instance);
+	my_slot = coupon_database_claim(order.place, order.kind, order.instance);
+	if (my_slot == NULL)
+		proc_exit(0);
 	before_shmem_exit(leave_slot, 0);
-	context = AllocSetContextCreate(TopMemoryContext, "coupon worker", ALLOCSET_DEFAULT_SIZES);
-	MemoryContextSwitchTo(context);
+	my_context = AllocSetContextCreate(TopMemoryContext, "coupon worker", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(my_context);
 
-	if (my_kind->start != NULL)
-		my_kind->start();
-	for (;;)
-	{
-		Found		found = NOTHING_TO_DO;
-		bool		failed;
+	run();
 
-		/* what is asked for from now on, this cycle may not see */
-		if (listens())
-			pg_atomic_exchange_u32(&my_slot->woken, 0);
-		failed = run_cycle_safely(my_kind, context, &found);
-		if ((found == NO_EXTENSION || found == LOCKED) && my_kind->barred != NULL)
-			my_kind->barred(found == NO_EXTENSION);
-		if (failed || found == NO_EXTENSION)
-			back_off(BACK_OFF_MS);
-		else if (found == LOCKED)
-		{
-			/* a TRUNCATE or a vacuum is over in a moment */
-			back_off(locked_ms);
-			locked_ms = Min(locked_ms * 2, LOCKED_MS);
-			continue;
-		}
-		else if (found == NOTHING_TO_DO)
-		{
-			rest();
-			wait_for_work();
-		}
-		else
-		{
-			rest();
-			ResetLatch(MyLatch);
-			look_around();
-		}
-		locked_ms = 1;
-	}
+	/* told to end: says so in the log */
+	CHECK_FOR_INTERRUPTS();
+	proc_exit(0);
 }

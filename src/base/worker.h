@@ -1,6 +1,6 @@
 /*
  * worker.h
- *	  Background workers: one launcher, and per database one of each kind.
+ *	  Background workers: what all kinds of them share.
  */
 #ifndef COUPON_WORKER_H
 #define COUPON_WORKER_H
@@ -8,79 +8,108 @@
 #include "base/database.h"
 
 /*
- * A kind of worker.  Everything but the work itself - the process, the
- * database, transactions, errors, waiting - is in worker.c.  A cycle comes
- * at start, when a session wakes the worker (coupon_wake), when its wait says
- * so, and otherwise after the interval.
+ * A kind of worker.  It has a loop of its own, made of the functions below,
+ * or it is one of those that work whenever they are woken (coupon_wake) and
+ * at intervals: then loop is NULL, and work and interval are not.
  */
 typedef struct CouponWorkerKind
 {
 	const char *name;			/* in pg_stat_activity and in the log */
 
 	/*
-	 * One cycle of work, in a transaction with an active snapshot, in a
-	 * database that has the extension.  True: there is more to do at once.
+	 * The tables of coupon that it works on, up to NULL, in the order in which
+	 * DROP EXTENSION locks them.  While one of them is locked there is no
+	 * cycle; what is done to others is not in its way.
+	 */
+	const char *const *tables;
+
+	/* How many a database gets, at most COUPON_MAX_INSTANCES; NULL: one. */
+	int			(*instances) (void);
+
+	/*
+	 * All that it does, until coupon_worker_stay() says no.  After an ERROR,
+	 * which is logged and rolled back, recover is told (it must not throw),
+	 * and a second later the loop is entered again.
+	 */
+	void		(*loop) (void);
+	void		(*recover) (const char *message);
+
+	/* At exit, when nobody is told of this worker any more; must not throw. */
+	void		(*leave) (void);
+
+	/*
+	 * One cycle, in a transaction with an active snapshot.  True: there is
+	 * more to do at once.
 	 */
 	bool		(*work) (void);
 
 	/* How long to wait after a cycle that left nothing to do, in ms. */
 	int			(*interval) (void);
 
-	/*
-	 * The rest may be NULL.
-	 *
-	 * How many of the kind a database gets, at most COUPON_MAX_INSTANCES; one
-	 * if NULL.
-	 */
-	int			(*instances) (void);
-
-	/*
-	 * Waits outside of any transaction, for the latch and whatever else the
-	 * kind knows of, up to so many ms; true: it is time for a cycle.
-	 */
-	bool		(*wait) (long ms);
-
-	/* How long to rest after a cycle, woken or not, in ms. */
+	/* How long to rest after a cycle, woken or not, in ms; NULL: not at all. */
 	int			(*rest) (void);
-	/*
-	 * Instead of a cycle, every time that there cannot be one: the tables are
-	 * locked, or the extension is not there; must not throw.
-	 */
-	void		(*barred) (bool dropped);
-
-	/* After a cycle that was committed; must not throw. */
-	void		(*committed) (void);
-
-	/* After a cycle that failed and was rolled back, and why; must not throw. */
-	void		(*recover) (const char *message);
-
-	/* At exit, when nobody is told of this worker any more; must not throw. */
-	void		(*leave) (void);
-
-	/* After the settings were read again. */
-	void		(*reload) (void);
-
-	/* Once, when the process has come up. */
-	void		(*start) (void);
-
-	/*
-	 * Would a cycle now do what sessions wake the worker for?  If not, being
-	 * woken is of no use, and is remembered until it is.
-	 */
-	bool		(*listens) (void);
-
-	/*
-	 * Asked to end: what is done outside of any transaction, well below a
-	 * second, and then in one, if the extension's tables are not locked.
-	 */
-	void		(*stop) (void);
-	void		(*finish) (void);
 } CouponWorkerKind;
 
-/* Registers the launcher, while preloading, for kinds by CouponWorkerId. */
-extern void coupon_worker_register(const CouponWorkerKind *const *all);
+/* By CouponWorkerId; set when the launcher is registered. */
+extern const CouponWorkerKind *const *coupon_worker_kinds;
 
-/* For a worker's own waiting: the number of this instance, from 0. */
+/* ---- for loops ---- */
+
+/*
+ * Between cycles: heeds signals and settings.  False: the worker is to go,
+ * since it was told to, or somebody wants to drop, rename or copy the database.
+ */
+extern bool coupon_worker_stay(void);
+
+/* Were the settings read again since this was asked last? */
+extern bool coupon_worker_reloaded(void);
+
+/* Waits for the latch, up to so many ms. */
+extern void coupon_worker_wait(long ms);
+
+/*
+ * Have sessions asked for a cycle?  Whoever begins one that will see what
+ * they have committed forgets it first.
+ */
+extern bool coupon_worker_is_woken(void);
+extern void coupon_worker_forget_woken(void);
+
+typedef enum CouponCycle
+{
+	COUPON_CYCLE_BEGUN,
+	COUPON_CYCLE_LOCKED,		/* the tables, by somebody else */
+	COUPON_CYCLE_NO_EXTENSION
+} CouponCycle;
+
+/*
+ * Begins a transaction with an active snapshot and the tables locked.  If
+ * that cannot be, there is no transaction, and coupon_worker_back_off() waits
+ * until it is worth another try.  A worker that is to go may have a last one.
+ */
+extern CouponCycle coupon_worker_begin(void);
+extern void coupon_worker_back_off(CouponCycle cycle);
+
+/* Commits it; and what is to be done after a commit of one's own. */
+extern void coupon_worker_commit(void);
+extern void coupon_worker_committed(void);
+
+/* The number of this instance, from 0. */
 extern int	coupon_worker_instance(void);
+
+/* ---- for the launcher ---- */
+
+/* What it tells a worker, in bgw_extra. */
+typedef struct CouponWorkerOrder
+{
+	Oid			database;
+	int			place;
+	int			kind;
+	int			instance;
+} CouponWorkerOrder;
+
+extern void coupon_worker_set_up_signals(void);
+
+/* Heeds signals and settings; true if the process is asked to end. */
+extern bool coupon_worker_heed_signals(void);
 
 #endif							/* COUPON_WORKER_H */

@@ -34,7 +34,7 @@
 #include "base/worker.h"
 #include "group/group.h"
 
-#define CYCLE_MS			60000	/* of a worker that nobody calls */
+#define LOOK_AROUND_MS		500		/* of a worker that nobody calls */
 #define TABLES_PATIENCE_MS	1000	/* while the tables cannot be locked */
 #define LOCK_PATIENCE		"1s"	/* for any other lock */
 
@@ -217,18 +217,17 @@ choose_durability(void)
 }
 
 /* One batch: all calls that wait now. */
-static bool
+static void
 carry_out(void)
 {
 	CouponGroup *group = coupon_group();
 	MemoryContext context = CurrentMemoryContext;
 	volatile bool failed = false;
 
-	barred_since = 0;
 	repeated = false;
 	ntaken = coupon_group_take(group, taken);
 	if (ntaken == 0)
-		return false;
+		return;
 
 	choose_durability();
 	sort_by_campaign();
@@ -248,7 +247,6 @@ carry_out(void)
 		issue_one_by_one();
 	}
 	INSTR_TIME_SET_CURRENT(worked_at);
-	return coupon_group_has_calls(group);
 }
 
 static void
@@ -313,18 +311,16 @@ give_up(const char *message)
 	ntaken = 0;
 }
 
-/* Until calls wait. */
+/* Until calls wait, or it is time to look around. */
 static bool
-wait_for_calls(long ms)
+wait_for_calls(void)
 {
 	CouponGroup *group = coupon_group();
 	uint32		bit = 1U << coupon_worker_instance();
 
 	pg_atomic_fetch_or_u32(&group->asleep, bit);
 	if (!coupon_group_has_calls(group))
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 ms, PG_WAIT_EXTENSION);
-	ResetLatch(MyLatch);
+		coupon_worker_wait(LOOK_AROUND_MS);
 	pg_atomic_fetch_and_u32(&group->asleep, ~bit);
 	return coupon_group_has_calls(group);
 }
@@ -334,13 +330,13 @@ wait_for_calls(long ms)
  * their sessions may hold the very locks.
  */
 static void
-turn_away(bool dropped)
+turn_away(CouponCycle cycle)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
 	if (barred_since == 0)
 		barred_since = now;
-	if (dropped || TimestampDifferenceExceeds(barred_since, now, TABLES_PATIENCE_MS))
+	if (cycle == COUPON_CYCLE_NO_EXTENSION || TimestampDifferenceExceeds(barred_since, now, TABLES_PATIENCE_MS))
 		coupon_group_turn_away(coupon_group(), ERRCODE_LOCK_NOT_AVAILABLE,
 							   LOCKED_MESSAGE, LOCKED_DETAIL, LOCKED_HINT);
 }
@@ -375,18 +371,40 @@ cancel_lock_wait(SIGNAL_ARGS)
 }
 
 static void
-start(void)
+set_up(void)
 {
+	if (taken != NULL)
+		return;
 	pqsignal(SIGINT, cancel_lock_wait);
+	SetConfigOption("lock_timeout", LOCK_PATIENCE, PGC_SUSET, PGC_S_OVERRIDE);
 	taken = MemoryContextAllocHuge(TopMemoryContext,
 								   coupon_group_max_calls() * sizeof(CouponCall *));
-	SetConfigOption("lock_timeout", LOCK_PATIENCE, PGC_SUSET, PGC_S_OVERRIDE);
 }
 
-static int
-cycle_interval(void)
+static void
+work_off_calls(void)
 {
-	return CYCLE_MS;
+	set_up();
+	while (coupon_worker_stay())
+	{
+		CouponCycle cycle;
+
+		if (!wait_for_calls())
+			continue;
+		cycle = coupon_worker_begin();
+		if (cycle != COUPON_CYCLE_BEGUN)
+		{
+			turn_away(cycle);
+			coupon_worker_back_off(cycle);
+			continue;
+		}
+		barred_since = 0;
+		carry_out();
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+		answer();
+		coupon_worker_committed();
+	}
 }
 
 static int
@@ -395,15 +413,15 @@ instances(void)
 	return coupon_group_workers;
 }
 
+static const char *const tables[] = {
+	"campaign", "shard", "unit", "issuance", "lapsed_hold", "outbox_0", "outbox_1", "outbox_2", NULL
+};
+
 const CouponWorkerKind coupon_group_worker = {
 	.name = "coupon group",
-	.work = carry_out,
-	.interval = cycle_interval,
+	.tables = tables,
 	.instances = instances,
-	.start = start,
-	.wait = wait_for_calls,
-	.barred = turn_away,
-	.committed = answer,
+	.loop = work_off_calls,
 	.recover = give_up,
 	.leave = leave
 };

@@ -34,12 +34,14 @@
 #include "fmgr.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
 #include "base/arguments.h"
+#include "base/catalog.h"
 #include "base/spi.h"
 #include "kafka/publish.h"
 #include "kafka/publisher_status.h"
@@ -474,12 +476,15 @@ name_topics(void)
 	};
 	uint64		n;
 
+	/* it can wait for whoever has locked the campaigns; events cannot */
+	campaigns_wanted = !ConditionalLockRelationOid(coupon_catalog()->campaign, AccessShareLock);
+	if (campaigns_wanted)
+		return;
 	coupon_spi_connect();
 	n = coupon_spi_execute(&select, SPI_OK_SELECT, NULL, NULL);
 	for (uint64 i = 0; i < n; i++)
 		(void) coupon_sink_topic(coupon_spi_text(i, 1));
 	coupon_spi_finish();
-	campaigns_wanted = false;
 }
 
 /* Kafka carries UTF-8.  False: the text has no form in it. */

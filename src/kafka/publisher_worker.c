@@ -24,6 +24,7 @@
 #include "kafka/sink.h"
 
 #define TICK_MS		100			/* longest wait while the broker owes reports */
+#define LOOK_AROUND_MS	500		/* longest wait at all */
 #define FAREWELL_MS	400			/* for the reports of what is in flight, at the end */
 #define SHUT_MS		300			/* for the client's threads */
 
@@ -38,8 +39,10 @@ leave(int code, Datum arg)
 }
 
 static void
-publish_start(void)
+set_up(void)
 {
+	if (events != NULL)
+		return;
 #ifdef M_MXFAST
 
 	/*
@@ -60,12 +63,6 @@ publish_start(void)
 	SetConfigOption("synchronous_commit", "off", PGC_USERSET, PGC_S_OVERRIDE);
 }
 
-static int
-publish_interval(void)
-{
-	return coupon_publish_interval;
-}
-
 static void
 wait_for_events(long ms)
 {
@@ -76,15 +73,23 @@ wait_for_events(long ms)
 		ResetLatch(MyLatch);
 }
 
-static bool
-publish_wait(long ms)
+/* Until it is time for the next step: serves the sink meanwhile. */
+static void
+wait_for_work(void)
 {
-	if (coupon_publish_serve())
-		return true;
-	if (coupon_publish_under_way())
-		ms = Min(ms, TICK_MS);
-	wait_for_events(ms);
-	return coupon_publish_serve();
+	TimestampTz start = GetCurrentTimestamp();
+
+	while (!(coupon_worker_is_woken() && coupon_publish_listens()))
+	{
+		long		left = coupon_publish_interval -
+			TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
+
+		if (left <= 0 || coupon_publish_serve())
+			return;
+		wait_for_events(Min(left, coupon_publish_under_way() ? TICK_MS : LOOK_AROUND_MS));
+		if (coupon_publish_serve() || !coupon_worker_stay())
+			return;
+	}
 }
 
 /*
@@ -92,26 +97,55 @@ publish_wait(long ms)
  * little twice.
  */
 static void
-publish_stop(void)
+say_farewell(void)
 {
 	TimestampTz end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), FAREWELL_MS);
 
+	HOLD_INTERRUPTS();
 	while (coupon_publish_in_flight() > 0 && GetCurrentTimestamp() < end)
 	{
 		wait_for_events(10);
 		(void) coupon_publish_serve();
 	}
+	if (coupon_worker_begin() == COUPON_CYCLE_BEGUN)
+	{
+		coupon_publish_settle();
+		coupon_worker_commit();
+	}
+	RESUME_INTERRUPTS();
 }
+
+static void
+publish(void)
+{
+	set_up();
+	while (coupon_worker_stay())
+	{
+		CouponCycle cycle;
+		bool		more;
+
+		if (coupon_worker_reloaded())
+			coupon_publish_reconfigure();
+		/* what is asked for from now on, this step may not see */
+		if (coupon_publish_listens())
+			coupon_worker_forget_woken();
+		cycle = coupon_worker_begin();
+		coupon_worker_back_off(cycle);
+		if (cycle != COUPON_CYCLE_BEGUN)
+			continue;
+		more = coupon_publish_step();
+		coupon_worker_commit();
+		if (!more)
+			wait_for_work();
+	}
+	say_farewell();
+}
+
+static const char *const tables[] = {"outbox_0", "outbox_1", "outbox_2", "dead_letter", NULL};
 
 const CouponWorkerKind coupon_publisher = {
 	.name = "coupon publisher",
-	.work = coupon_publish_step,
-	.interval = publish_interval,
-	.listens = coupon_publish_listens,
-	.wait = publish_wait,
-	.recover = coupon_publish_recover,
-	.reload = coupon_publish_reconfigure,
-	.start = publish_start,
-	.stop = publish_stop,
-	.finish = coupon_publish_settle
+	.tables = tables,
+	.loop = publish,
+	.recover = coupon_publish_recover
 };

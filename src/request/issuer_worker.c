@@ -69,8 +69,14 @@ issuers(void)
 	return coupon_issuers;
 }
 
+static const char *const tables[] = {
+	"campaign", "shard", "unit", "issuance", "lapsed_hold", "outbox_0", "outbox_1", "outbox_2",
+	"request", NULL
+};
+
 const CouponWorkerKind coupon_issuer = {
 	.name = "coupon issuer",
+	.tables = tables,
 	.work = decide,
 	.interval = decide_interval,
 	.instances = issuers,

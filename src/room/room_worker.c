@@ -48,8 +48,11 @@ serve_interval(void)
 	return active ? ACTIVE_MS : INTERVAL_MS;
 }
 
+static const char *const tables[] = {"room", "ticket", NULL};
+
 const CouponWorkerKind coupon_room_worker = {
 	.name = "coupon room worker",
+	.tables = tables,
 	.work = serve,
 	.interval = serve_interval
 };

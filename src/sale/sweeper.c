@@ -51,4 +51,13 @@ sweep_interval(void)
 	return Min(coupon_sweep_interval, Max(ms, MIN_SLEEP_MS));
 }
 
-const CouponWorkerKind coupon_sweeper = {"coupon sweeper", sweep, sweep_interval};
+static const char *const tables[] = {
+	"campaign", "shard", "unit", "issuance", "lapsed_hold", "outbox_0", "outbox_1", "outbox_2", NULL
+};
+
+const CouponWorkerKind coupon_sweeper = {
+	.name = "coupon sweeper",
+	.tables = tables,
+	.work = sweep,
+	.interval = sweep_interval
+};
