@@ -13,10 +13,13 @@
 #include "access/tableam.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_collation_d.h"
+#include "catalog/pg_type_d.h"
 #include "miscadmin.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
@@ -26,43 +29,51 @@ static CouponCatalog catalog;
 static bool catalog_valid = false;
 static uint64 invalidations = 0;
 
+/* ---- OIDs ---- */
+
+/* The names, in the order of the fields of CouponCatalog. */
+static const char *const names[] = {
+	"campaign", "campaign_pkey", "shard", "shard_pkey", "unit", "unit_pkey",
+	"issuance", "issuance_serial_key", "issuance_user_key", "issuance_held_idx",
+	"issuance_lapse_idx", "lapsed_hold", "lapsed_hold_idx",
+	"outbox_0", "outbox_1", "outbox_2",
+	"request", "request_0", "request_1", "request_0_pkey", "request_1_pkey",
+	"request_0_user_idx", "request_1_user_idx",
+	"room", "room_pkey", "room_name_key",
+	"ticket", "ticket_0", "ticket_1", "ticket_0_pkey", "ticket_1_pkey",
+	"ticket_0_user_idx", "ticket_1_user_idx"
+};
+
+StaticAssertDecl(lengthof(names) == sizeof(CouponCatalog) / sizeof(Oid),
+				 "every OID of the catalog has a name");
+
+#define CATALOG_OIDS	((Oid *) &catalog)
+
+/* A table whose columns were found to be right. */
+static Oid	checked[COUPON_TABLES];
+
 static void
 relcache_callback(Datum arg, Oid relid)
 {
 	invalidations++;
 	if (relid == InvalidOid)
 		catalog_valid = false;
-	else
+	for (size_t i = 0; i < lengthof(names) && catalog_valid; i++)
 	{
-		/* CouponCatalog is nothing but OIDs */
-		const Oid  *oids = (const Oid *) &catalog;
-
-		for (size_t i = 0; i < sizeof(catalog) / sizeof(Oid); i++)
-		{
-			if (oids[i] == relid)
-				catalog_valid = false;
-		}
+		if (CATALOG_OIDS[i] == relid)
+			catalog_valid = false;
 	}
-}
-
-static Oid
-relation_oid(Oid namespace_oid, const char *name)
-{
-	Oid			oid = get_relname_relid(name, namespace_oid);
-
-	if (!OidIsValid(oid))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("relation coupon.%s does not exist", name),
-				 errhint("Run CREATE EXTENSION coupon in this database.")));
-	return oid;
+	for (int i = 0; i < COUPON_TABLES; i++)
+	{
+		if (relid == InvalidOid || checked[i] == relid)
+			checked[i] = InvalidOid;
+	}
 }
 
 const CouponCatalog *
 coupon_catalog(void)
 {
 	static bool registered = false;
-	CouponCatalog found;
 	uint64		before;
 	Oid			ns;
 
@@ -80,51 +91,177 @@ coupon_catalog(void)
 	{
 		before = invalidations;
 		ns = get_namespace_oid("coupon", true);
-		found.campaign = relation_oid(ns, "campaign");
-		found.campaign_pkey = relation_oid(ns, "campaign_pkey");
-		found.shard = relation_oid(ns, "shard");
-		found.shard_pkey = relation_oid(ns, "shard_pkey");
-		found.unit = relation_oid(ns, "unit");
-		found.unit_pkey = relation_oid(ns, "unit_pkey");
-		found.issuance = relation_oid(ns, "issuance");
-		found.issuance_serial_key = relation_oid(ns, "issuance_serial_key");
-		found.issuance_user_key = relation_oid(ns, "issuance_user_key");
-		found.issuance_held_idx = relation_oid(ns, "issuance_held_idx");
-		found.issuance_lapse_idx = relation_oid(ns, "issuance_lapse_idx");
-		found.lapsed_hold = relation_oid(ns, "lapsed_hold");
-		found.lapsed_hold_idx = relation_oid(ns, "lapsed_hold_idx");
-		found.outbox[0] = relation_oid(ns, "outbox_0");
-		found.outbox[1] = relation_oid(ns, "outbox_1");
-		found.outbox[2] = relation_oid(ns, "outbox_2");
-		found.request = relation_oid(ns, "request");
-		found.requests[0] = relation_oid(ns, "request_0");
-		found.requests[1] = relation_oid(ns, "request_1");
-		found.request_pkeys[0] = relation_oid(ns, "request_0_pkey");
-		found.request_pkeys[1] = relation_oid(ns, "request_1_pkey");
-		found.request_user_keys[0] = relation_oid(ns, "request_0_user_idx");
-		found.request_user_keys[1] = relation_oid(ns, "request_1_user_idx");
-		found.room = relation_oid(ns, "room");
-		found.room_pkey = relation_oid(ns, "room_pkey");
-		found.room_name_key = relation_oid(ns, "room_name_key");
-		found.ticket = relation_oid(ns, "ticket");
-		found.tickets[0] = relation_oid(ns, "ticket_0");
-		found.tickets[1] = relation_oid(ns, "ticket_1");
-		found.ticket_pkeys[0] = relation_oid(ns, "ticket_0_pkey");
-		found.ticket_pkeys[1] = relation_oid(ns, "ticket_1_pkey");
-		found.ticket_user_keys[0] = relation_oid(ns, "ticket_0_user_idx");
-		found.ticket_user_keys[1] = relation_oid(ns, "ticket_1_user_idx");
+		for (size_t i = 0; i < lengthof(names); i++)
+		{
+			CATALOG_OIDS[i] = get_relname_relid(names[i], ns);
+			if (!OidIsValid(CATALOG_OIDS[i]))
+				ereport(ERROR,
+						(errcode(ERRCODE_UNDEFINED_TABLE),
+						 errmsg("relation coupon.%s does not exist", names[i]),
+						 errhint("Run CREATE EXTENSION coupon in this database.")));
+		}
 	} while (invalidations != before);
 
-	catalog = found;
 	catalog_valid = true;
 	return &catalog;
 }
+
+/* ---- columns ---- */
+
+static const CouponColumn campaign_columns[] = {
+	{INT8OID}, {TEXTOID, DEFAULT_COLLATION_OID}, {INT4OID}, {TIMESTAMPTZOID},
+	{TIMESTAMPTZOID}, {BOOLOID}, {TIMESTAMPTZOID}, {BOOLOID},
+	{JSONBOID}, {TEXTOID, DEFAULT_COLLATION_OID}, {TIMESTAMPTZOID}, {INT8OID},
+	{BOOLOID}
+};
+static const CouponColumn shard_columns[] = {
+	{INT8OID}, {INT4OID}, {INT8OID}, {INT8OID}
+};
+static const CouponColumn unit_columns[] = {
+	{INT8OID}, {INT8OID}, {TEXTOID, C_COLLATION_OID}
+};
+static const CouponColumn issuance_columns[] = {
+	{INT8OID}, {INT8OID}, {INT4OID}, {INT4OID},
+	{TIMESTAMPTZOID}, {TIMESTAMPTZOID}, {TEXTOID, C_COLLATION_OID}, {TEXTOID, C_COLLATION_OID},
+	{JSONBOID}, {TIMESTAMPTZOID}, {TEXTOID, DEFAULT_COLLATION_OID},
+	{TIMESTAMPTZOID}, {TEXTOID, DEFAULT_COLLATION_OID}
+};
+static const CouponColumn lapsed_columns[] = {
+	{INT8OID}, {INT8OID}, {TIMESTAMPTZOID}, {TEXTOID, C_COLLATION_OID},
+	{TEXTOID, C_COLLATION_OID}
+};
+static const CouponColumn outbox_columns[] = {
+	{UUIDOID}, {TEXTOID, DEFAULT_COLLATION_OID}, {TEXTOID, DEFAULT_COLLATION_OID},
+	{TEXTOID, DEFAULT_COLLATION_OID}, {JSONOID}
+};
+static const CouponColumn request_columns[] = {
+	{UUIDOID}, {INT8OID}, {TIMESTAMPTZOID}, {TIMESTAMPTZOID}, {INT8OID},
+	{TEXTOID, C_COLLATION_OID}, {TEXTOID, C_COLLATION_OID}, {TEXTOID, C_COLLATION_OID}
+};
+static const CouponColumn room_columns[] = {
+	{INT8OID}, {TEXTOID, C_COLLATION_OID}, {INT4OID}, {FLOAT8OID},
+	{INTERVALOID}, {INTERVALOID}, {TEXTOID, C_COLLATION_OID}, {BOOLOID},
+	{TIMESTAMPTZOID}, {BYTEAOID}, {INT8OID}
+};
+static const CouponColumn ticket_columns[] = {
+	{INT8OID}, {INT8OID}, {UUIDOID}, {TIMESTAMPTZOID}, {TIMESTAMPTZOID},
+	{TIMESTAMPTZOID}, {TEXTOID, C_COLLATION_OID}, {TEXTOID, C_COLLATION_OID}
+};
+
+StaticAssertDecl(lengthof(campaign_columns) == Campaign_natts, "coupon.campaign");
+StaticAssertDecl(lengthof(shard_columns) == Shard_natts, "coupon.shard");
+StaticAssertDecl(lengthof(unit_columns) == Unit_natts, "coupon.unit");
+StaticAssertDecl(lengthof(issuance_columns) == Issuance_natts, "coupon.issuance");
+StaticAssertDecl(lengthof(lapsed_columns) == Lapsed_natts, "coupon.lapsed_hold");
+StaticAssertDecl(lengthof(outbox_columns) == Outbox_natts, "coupon.outbox");
+StaticAssertDecl(lengthof(request_columns) == Request_natts, "coupon.request");
+StaticAssertDecl(lengthof(room_columns) == Room_natts, "coupon.room");
+StaticAssertDecl(lengthof(ticket_columns) == Ticket_natts, "coupon.ticket");
+
+static const char *const kept_nothing[] = {NULL};
+static const char *const issuance_kept[] = {
+	"issuance_guard", "issuance_arrived", "issuance_returned",
+	"issuance_campaign_id_shard_fkey", NULL
+};
+static const char *const queue_kept[] = {"queue_guard", NULL};
+
+static const CouponKey issuance_keys[] = {
+	[Issuance_serial_key] = {2, {Issuance_campaign_id, Issuance_serial}},
+	[Issuance_user_key] = {3, {Issuance_campaign_id, Issuance_user_id, Issuance_nth}}
+};
+
+#define COLUMNS(columns)	lengthof(columns), columns
+
+static const CouponTable campaign_table = {COLUMNS(campaign_columns), kept_nothing};
+static const CouponTable shard_table = {COLUMNS(shard_columns), kept_nothing};
+static const CouponTable unit_table = {COLUMNS(unit_columns), kept_nothing};
+static const CouponTable issuance_table = {
+	COLUMNS(issuance_columns), issuance_kept, lengthof(issuance_keys), issuance_keys
+};
+static const CouponTable lapsed_table = {COLUMNS(lapsed_columns), kept_nothing};
+static const CouponTable outbox_table = {COLUMNS(outbox_columns), kept_nothing};
+static const CouponTable request_table = {COLUMNS(request_columns), queue_kept};
+static const CouponTable room_table = {COLUMNS(room_columns), kept_nothing};
+static const CouponTable ticket_table = {COLUMNS(ticket_columns), queue_kept};
+
+/* By their numbers. */
+static const struct
+{
+	const Oid  *oid;
+	const CouponTable *table;
+}			tables[COUPON_TABLES] = {
+	{&catalog.campaign, &campaign_table},
+	{&catalog.shard, &shard_table},
+	{&catalog.unit, &unit_table},
+	{&catalog.issuance, &issuance_table},
+	{&catalog.lapsed_hold, &lapsed_table},
+	{&catalog.outbox[0], &outbox_table},
+	{&catalog.outbox[1], &outbox_table},
+	{&catalog.outbox[2], &outbox_table},
+	{&catalog.requests[0], &request_table},
+	{&catalog.requests[1], &request_table},
+	{&catalog.room, &room_table},
+	{&catalog.tickets[0], &ticket_table},
+	{&catalog.tickets[1], &ticket_table}
+};
+
+/* Reading a column as what it is not could crash the server. */
+static void
+check_columns(Relation rel, const CouponTable *table)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+
+	for (int i = 0; i < table->ncolumns; i++)
+	{
+		Form_pg_attribute column = i < desc->natts ? TupleDescAttr(desc, i) : NULL;
+		const CouponColumn *expected = &table->columns[i];
+
+		if (column != NULL && !column->attisdropped && column->atttypid == expected->type &&
+			column->attcollation == expected->collation && column->atttypmod == -1)
+			continue;
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("column %d of coupon.%s is not as coupon made it", i + 1,
+						RelationGetRelationName(rel)),
+				 column == NULL || column->attisdropped ? errdetail("It was dropped.") :
+				 errdetail("Column \"%s\" is of type %s, not %s, or has another collation.",
+						   NameStr(column->attname),
+						   format_type_with_typemod(column->atttypid, column->atttypmod),
+						   format_type_be(expected->type)),
+				 errhint("Give the column the type and collation back that the extension's script says.")));
+	}
+}
+
+const CouponTable *
+coupon_table(Relation rel, int *number)
+{
+	Oid			oid = RelationGetRelid(rel);
+
+	for (int i = 0; i < COUPON_TABLES; i++)
+	{
+		if (*tables[i].oid != oid)
+			continue;
+		if (checked[i] != oid)
+		{
+			check_columns(rel, tables[i].table);
+			checked[i] = oid;
+		}
+		*number = i;
+		return tables[i].table;
+	}
+	elog(ERROR, "table \"%s\" is none of coupon's", RelationGetRelationName(rel));
+}
+
+/* ---- scans ---- */
 
 void
 coupon_scan_begin(CouponScan *s, Oid heap, Oid index, Snapshot snapshot,
 				  ScanKey keys, int nkeys, bool want_index_tuples)
 {
+	int			number;
+
 	s->heap = table_open(heap, AccessShareLock);
+	(void) coupon_table(s->heap, &number);
 	s->index = index_open(index, AccessShareLock);
 	s->slot = table_slot_create(s->heap, NULL);
 	s->scan = coupon_index_beginscan(s->heap, s->index, snapshot, nkeys);

@@ -1,10 +1,12 @@
 /*
  * catalog.h
- *	  Where coupon's tables are, and one way to scan them.
+ *	  Where coupon's tables are, what columns they have, and one way to scan
+ *	  them.
  */
 #ifndef COUPON_CATALOG_H
 #define COUPON_CATALOG_H
 
+#include "access/attnum.h"
 #include "access/genam.h"
 #include "access/skey.h"
 #include "datatype/timestamp.h"
@@ -51,15 +53,16 @@ enum
 	Campaign_id = 1, Campaign_name, Campaign_per_user_limit, Campaign_opens_at,
 	Campaign_closes_at, Campaign_paused, Campaign_closed_at, Campaign_coded,
 	Campaign_policy, Campaign_topic, Campaign_created_at, Campaign_room_id,
-	Campaign_labels_public
+	Campaign_labels_public, Campaign_natts = Campaign_labels_public
 };
 enum
 {
-	Shard_campaign_id = 1, Shard_number, Shard_first_serial, Shard_last_serial
+	Shard_campaign_id = 1, Shard_number, Shard_first_serial, Shard_last_serial,
+	Shard_natts = Shard_last_serial
 };
 enum
 {
-	Unit_campaign_id = 1, Unit_serial, Unit_label
+	Unit_campaign_id = 1, Unit_serial, Unit_label, Unit_natts = Unit_label
 };
 enum
 {
@@ -67,6 +70,10 @@ enum
 	Issuance_issued_at, Issuance_expires_at, Issuance_user_id, Issuance_state,
 	Issuance_policy, Issuance_redeemed_at, Issuance_order_ref,
 	Issuance_held_until, Issuance_confirm_ref, Issuance_natts = Issuance_confirm_ref
+};
+enum							/* its unique keys */
+{
+	Issuance_serial_key, Issuance_user_key
 };
 enum
 {
@@ -99,6 +106,43 @@ enum
 
 /* The OIDs, looked up again after a relcache invalidation.  ERROR without the extension. */
 extern const CouponCatalog *coupon_catalog(void);
+
+/* A column as the script makes it. */
+typedef struct CouponColumn
+{
+	Oid			type;
+	Oid			collation;
+} CouponColumn;
+
+/* A unique key, by the columns of its table. */
+typedef struct CouponKey
+{
+	int			ncolumns;
+	AttrNumber	columns[3];
+} CouponKey;
+
+/*
+ * A table that is read or written by the positions of its columns; several
+ * have the columns of one parent.
+ */
+typedef struct CouponTable
+{
+	int			ncolumns;
+	const CouponColumn *columns;
+
+	/* for its writer, see table_writer.h */
+	const char *const *kept;	/* triggers and foreign keys whose work our code does */
+	int			nkeys;
+	const CouponKey *keys;		/* in which a conflict is an answer, no ERROR */
+} CouponTable;
+
+#define COUPON_TABLES	13		/* of them there are so many */
+
+/*
+ * What the C code knows of an open table of ours, which number it has, and
+ * ERROR if its columns are others.
+ */
+extern const CouponTable *coupon_table(Relation rel, int *number);
 
 /*
  * A table, one of its indexes and a scan over it: opened and closed together.

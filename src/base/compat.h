@@ -50,39 +50,36 @@ InitMaterializedSRF(FunctionCallInfo fcinfo, bits32 flags)
 #define COUPON_HAVE_SHMEM_REQUEST_HOOK 1
 #endif
 
-/* 16: ExecInsertIndexTuples has one more argument */
+/* 16: indexes that only summarize, to be updated alone */
 #if PG_VERSION_NUM < 160000
-#define coupon_insert_index_tuples(rri, slot, estate, conflict) \
-	ExecInsertIndexTuples(rri, slot, estate, false, true, conflict, NIL)
+typedef enum TU_UpdateIndexes
+{
+	TU_None,
+	TU_All,
+	TU_Summarizing
+} TU_UpdateIndexes;
+
+#define coupon_insert_index_tuples(rri, slot, estate, update, no_error, conflict, arbiters, summarizing) \
+	ExecInsertIndexTuples(rri, slot, estate, update, no_error, conflict, arbiters)
 #else
-#define coupon_insert_index_tuples(rri, slot, estate, conflict) \
-	ExecInsertIndexTuples(rri, slot, estate, false, true, conflict, NIL, false)
+#define coupon_insert_index_tuples ExecInsertIndexTuples
 #endif
 
-#if PG_VERSION_NUM < 160000
-#define coupon_insert_all_index_tuples(rri, slot, estate, update) \
-	ExecInsertIndexTuples(rri, slot, estate, update, false, NULL, NIL)
-#else
-#define coupon_insert_all_index_tuples(rri, slot, estate, update) \
-	ExecInsertIndexTuples(rri, slot, estate, update, false, NULL, NIL, false)
-#endif
-
-/* 16: table_tuple_update tells which indexes want the new version */
 static inline TM_Result
 coupon_table_tuple_update(Relation rel, ItemPointer tid, TupleTableSlot *slot, CommandId cid,
-						  bool wait, TM_FailureData *failure, LockTupleMode *mode, bool *any_index)
+						  bool wait, TM_FailureData *failure, LockTupleMode *mode,
+						  TU_UpdateIndexes *indexes)
 {
 #if PG_VERSION_NUM < 160000
-	return table_tuple_update(rel, tid, slot, cid, InvalidSnapshot, InvalidSnapshot,
-							  wait, failure, mode, any_index);
-#else
-	TU_UpdateIndexes indexes;
+	bool		any_index;
 	TM_Result	result = table_tuple_update(rel, tid, slot, cid, InvalidSnapshot, InvalidSnapshot,
-											wait, failure, mode, &indexes);
+											wait, failure, mode, &any_index);
 
-	/* none of ours is a summarizing one, and a foreign one may be asked in vain */
-	*any_index = indexes != TU_None;
+	*indexes = any_index ? TU_All : TU_None;
 	return result;
+#else
+	return table_tuple_update(rel, tid, slot, cid, InvalidSnapshot, InvalidSnapshot,
+							  wait, failure, mode, indexes);
 #endif
 }
 

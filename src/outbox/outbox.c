@@ -18,31 +18,28 @@
 #include <sys/time.h>
 
 #include "access/heapam.h"
-#include "access/table.h"
-#include "access/tableam.h"
 #include "access/xact.h"
-#include "commands/trigger.h"
-#include "executor/tuptable.h"
 #include "fmgr.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
-#include "utils/rel.h"
 
 #include "base/arguments.h"
 #include "base/catalog.h"
 #include "base/compat.h"
 #include "base/database.h"
 #include "base/shmem.h"
+#include "base/table_writer.h"
 #include "outbox/outbox.h"
 
 #define OUTBOX_BATCH	256		/* rows written at a time */
 
 struct CouponOutbox
 {
-	Relation	rel;
+	CouponTableWriter *writer;
 	MemoryContext owner;		/* of what lives until finish */
 	MemoryContext context;		/* of the rows not yet written; NULL: the caller's */
 	BulkInsertState bistate;
@@ -165,22 +162,6 @@ coupon_event_tick(const pg_uuid_t *id)
 
 /* ---- appending ---- */
 
-/* What an append below the executor would silently pass over. */
-static void
-refuse_foreign_parts(Relation rel)
-{
-	if ((rel->rd_rel->relhasindex && RelationGetIndexList(rel) != NIL) ||
-		rel->trigdesc != NULL ||
-		(rel->rd_att->constr != NULL && rel->rd_att->constr->num_check > 0) ||
-		RelationGetNumberOfAttributes(rel) != Outbox_natts)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("indexes, triggers, constraints and columns added to coupon.%s are not supported",
-						RelationGetRelationName(rel)),
-				 errdetail("Events are appended below the level that maintains them."),
-				 errhint("Drop them; read the events in the order of the table instead.")));
-}
-
 static int
 current_child(void)
 {
@@ -199,13 +180,16 @@ coupon_outbox_begin(bool many)
 	for (;;)
 	{
 		int			child = current_child();
+		Oid			table = coupon_catalog()->outbox[child];
 
-		outbox->rel = table_open(coupon_catalog()->outbox[child], RowExclusiveLock);
+		LockRelationOid(table, RowExclusiveLock);
 		if (child == current_child())
+		{
+			outbox->writer = coupon_writer_open(table, COUPON_INSERT);
 			break;
-		table_close(outbox->rel, RowExclusiveLock);
+		}
+		UnlockRelationOid(table, RowExclusiveLock);
 	}
-	refuse_foreign_parts(outbox->rel);
 	coupon_wake_at_commit(COUPON_PUBLISHER);
 	if (many)
 		outbox->context = AllocSetContextCreate(CurrentMemoryContext, "coupon outbox",
@@ -218,15 +202,9 @@ write_rows(CouponOutbox *outbox)
 {
 	MemoryContext oldcontext = MemoryContextSwitchTo(outbox->owner);
 
-	if (outbox->nrows == 1 && outbox->bistate == NULL)
-		table_tuple_insert(outbox->rel, outbox->slots[0], GetCurrentCommandId(true), 0, NULL);
-	else if (outbox->nrows > 0)
-	{
-		if (outbox->bistate == NULL)
-			outbox->bistate = GetBulkInsertState();
-		table_multi_insert(outbox->rel, outbox->slots, outbox->nrows,
-						   GetCurrentCommandId(true), 0, outbox->bistate);
-	}
+	if (outbox->nrows > 1 && outbox->bistate == NULL)
+		outbox->bistate = GetBulkInsertState();
+	coupon_writer_insert_many(outbox->writer, outbox->slots, outbox->nrows, outbox->bistate);
 	for (int i = 0; i < outbox->nrows; i++)
 		ExecClearTuple(outbox->slots[i]);
 	outbox->nrows = 0;
@@ -249,9 +227,7 @@ add_row(CouponOutbox *outbox, const pg_uuid_t *given, const char *topic,
 	if (outbox->nrows == outbox->nslots)
 	{
 		oldcontext = MemoryContextSwitchTo(outbox->owner);
-		outbox->slots[outbox->nslots] =
-			MakeSingleTupleTableSlot(RelationGetDescr(outbox->rel), &TTSOpsVirtual);
-		outbox->nslots++;
+		outbox->slots[outbox->nslots++] = coupon_writer_new_row(outbox->writer);
 		MemoryContextSwitchTo(oldcontext);
 	}
 
@@ -268,7 +244,6 @@ add_row(CouponOutbox *outbox, const pg_uuid_t *given, const char *topic,
 	slot->tts_values[Outbox_type - 1] = CStringGetTextDatum(type);
 	slot->tts_values[Outbox_payload - 1] = CStringGetTextDatum(payload);
 	memset(slot->tts_isnull, false, Outbox_natts);
-	ExecStoreVirtualTuple(slot);
 	outbox->nrows++;
 	MemoryContextSwitchTo(oldcontext);
 	return *id;
@@ -293,16 +268,13 @@ coupon_outbox_finish(CouponOutbox *outbox)
 {
 	write_rows(outbox);
 	if (outbox->bistate != NULL)
-	{
 		FreeBulkInsertState(outbox->bistate);
-		table_finish_bulk_insert(outbox->rel, 0);
-	}
 	for (int i = 0; i < outbox->nslots; i++)
 		ExecDropSingleTupleTableSlot(outbox->slots[i]);
 	if (outbox->context != NULL)
 		MemoryContextDelete(outbox->context);
 	/* the lock stays until commit: the child must not be emptied before */
-	table_close(outbox->rel, NoLock);
+	coupon_writer_close(outbox->writer);
 	pfree(outbox);
 }
 

@@ -543,11 +543,11 @@ enter_line(CouponCampaign *campaign, const CouponDefinition *def, CouponQueue *q
 }
 
 static void
-insert_request(CouponQueueTable *rows, CouponRequest *request)
+insert_request(CouponTableWriter *rows, CouponRequest *request)
 {
 	coupon_request_make_id(&request->id, request->campaign_id, request->number, random_bits());
-	coupon_request_fill(coupon_queue_table_slot(rows), request);
-	coupon_queue_table_insert(rows);
+	coupon_request_fill(coupon_writer_row(rows), request);
+	coupon_writer_insert(rows);
 }
 
 /* The window, the room, the user's limit: what refuses a request at once. */
@@ -612,10 +612,10 @@ accept_request(int64 campaign_id, text *user_id, text *key, CouponRequestResult 
 		result->outcome = coupon_status_name(result->item.status);
 	else
 	{
-		CouponQueueTable *rows;
+		CouponTableWriter *rows;
 
 		PreventCommandIfReadOnly("coupon_request()");
-		rows = coupon_queue_table_open_current(queue, coupon_catalog()->requests, Request_natts, &child);
+		rows = coupon_queue_table_open(queue, coupon_catalog()->requests, &child);
 		request.campaign_id = campaign_id;
 		request.user_id = user_id;
 		request.key = key;
@@ -623,7 +623,7 @@ accept_request(int64 campaign_id, text *user_id, text *key, CouponRequestResult 
 		result->outcome = enter_line(campaign, def, queue, child, &request.number, &result->position);
 		if (result->outcome == NULL)
 			insert_request(rows, &request);
-		coupon_queue_table_close(rows);
+		coupon_writer_close(rows);
 	}
 	if (result->outcome == NULL)
 	{

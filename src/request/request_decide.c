@@ -338,7 +338,7 @@ append_event(Batch *batch, const CouponRequest *request, const char *outcome, Ti
 
 /* Writes what became of a request into its row. */
 static void
-store_outcome(Batch *batch, CouponQueueTable *rows, int i, TimestampTz now)
+store_outcome(Batch *batch, CouponTableWriter *rows, int i, TimestampTz now)
 {
 	CouponRequest *request = &batch->requests[i];
 	CouponItem *item = &batch->items[i];
@@ -353,8 +353,8 @@ store_outcome(Batch *batch, CouponQueueTable *rows, int i, TimestampTz now)
 	}
 	request->outcome = cstring_to_text(outcome);
 	request->decided_at = now;
-	coupon_request_fill(coupon_queue_table_slot(rows), request);
-	if (coupon_queue_table_update(rows, &request->tid, false) != COUPON_ROW_UPDATED)
+	coupon_request_fill(coupon_writer_row(rows), request);
+	if (coupon_writer_update(rows, &request->tid, false) != COUPON_ROW_CHANGED)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("a request was changed by somebody else"),
@@ -391,7 +391,7 @@ decide_batch(Batch *batch)
 	CommandCounterIncrement();
 	for (uint32 child = 0; child < COUPON_QUEUE_CHILDREN; child++)
 	{
-		CouponQueueTable *rows = NULL;
+		CouponTableWriter *rows = NULL;
 
 		for (int i = 0; i < batch->n; i++)
 		{
@@ -400,12 +400,12 @@ decide_batch(Batch *batch)
 				(batch->outcomes[i] == NULL && batch->items[i].status == COUPON_BUSY))
 				continue;
 			if (rows == NULL)
-				rows = coupon_queue_table_open(coupon_catalog()->requests[child], Request_natts);
+				rows = coupon_writer_open(coupon_catalog()->requests[child], COUPON_UPDATE);
 			store_outcome(batch, rows, i, now);
 			decided++;
 		}
 		if (rows != NULL)
-			coupon_queue_table_close(rows);
+			coupon_writer_close(rows);
 	}
 	if (batch->outbox != NULL)
 		coupon_outbox_finish(batch->outbox);

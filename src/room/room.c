@@ -105,11 +105,11 @@ coupon_ticket_find(int64 room_id, int64 number, uint32 child, CouponTicketRow *r
 	return found;
 }
 
-CouponRowUpdate
-coupon_ticket_update(CouponQueueTable *rows, CouponTicketRow *row, bool wait)
+CouponRowChange
+coupon_ticket_update(CouponTableWriter *rows, CouponTicketRow *row, bool wait)
 {
-	coupon_ticket_fill(coupon_queue_table_slot(rows), row);
-	return coupon_queue_table_update(rows, &row->tid, wait);
+	coupon_ticket_fill(coupon_writer_row(rows), row);
+	return coupon_writer_update(rows, &row->tid, wait);
 }
 
 /* ---- places ---- */

@@ -62,7 +62,7 @@ extern CouponLine *coupon_room_lock(int64 room_id, LWLockMode mode, bool fresh);
 
 extern void coupon_ticket_read(TupleTableSlot *slot, uint32 child, CouponTicketRow *row);
 extern bool coupon_ticket_find(int64 room_id, int64 number, uint32 child, CouponTicketRow *row);
-extern CouponRowUpdate coupon_ticket_update(CouponQueueTable *rows, CouponTicketRow *row, bool wait);
+extern CouponRowChange coupon_ticket_update(CouponTableWriter *rows, CouponTicketRow *row, bool wait);
 extern void coupon_ticket_fill(TupleTableSlot *slot, const CouponTicketRow *row);
 
 /* ---- under the line's lock ---- */

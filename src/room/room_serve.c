@@ -190,7 +190,7 @@ plan_admission(CouponLine *line, Round *round, TimestampTz now)
 
 /* Does one job, unless somebody else is at the ticket or it is done. */
 static bool
-do_job(int64 room_id, CouponQueueTable *rows, const Job *job)
+do_job(int64 room_id, CouponTableWriter *rows, const Job *job)
 {
 	CouponTicketRow row;
 	CouponLine *line;
@@ -207,7 +207,7 @@ do_job(int64 room_id, CouponQueueTable *rows, const Job *job)
 	else
 		return false;
 	coupon_pending_reserve(1);
-	if (coupon_ticket_update(rows, &row, false) != COUPON_ROW_UPDATED)
+	if (coupon_ticket_update(rows, &row, false) != COUPON_ROW_CHANGED)
 		return false;
 	line = coupon_line_lock(&coupon_tickets, room_id, LW_EXCLUSIVE, true);
 	coupon_pending_push(job->end != NULL ? coupon_apply_end : coupon_apply_admit, line,
@@ -221,7 +221,7 @@ static int
 carry_out(int64 room_id, Round *round, bool wait_for_tables)
 {
 	const CouponCatalog *catalog = coupon_catalog();
-	CouponQueueTable *rows[COUPON_QUEUE_CHILDREN] = {NULL};
+	CouponTableWriter *rows[COUPON_QUEUE_CHILDREN] = {NULL};
 	int			done = 0;
 
 	CommandCounterIncrement();
@@ -238,7 +238,7 @@ carry_out(int64 room_id, Round *round, bool wait_for_tables)
 			/* a worker waits for no table: somebody may be dropping it */
 			if (!wait_for_tables && !ConditionalLockRelationOid(catalog->tickets[child], RowExclusiveLock))
 				break;
-			rows[child] = coupon_queue_table_open(catalog->tickets[child], Ticket_natts);
+			rows[child] = coupon_writer_open(catalog->tickets[child], COUPON_UPDATE);
 		}
 		if (do_job(room_id, rows[child], job))
 		{
@@ -249,7 +249,7 @@ carry_out(int64 room_id, Round *round, bool wait_for_tables)
 	for (int child = 0; child < COUPON_QUEUE_CHILDREN; child++)
 	{
 		if (rows[child] != NULL)
-			coupon_queue_table_close(rows[child]);
+			coupon_writer_close(rows[child]);
 	}
 	return done;
 }

@@ -391,7 +391,7 @@ find_own(int64 room_id, text *user_id, CouponTicketRow *found, TransactionId *un
 static bool
 end_ticket(CouponTicketRow *row, const char *reason)
 {
-	CouponQueueTable *rows = coupon_queue_table_open(coupon_catalog()->tickets[row->child], Ticket_natts);
+	CouponTableWriter *rows = coupon_writer_open(coupon_catalog()->tickets[row->child], COUPON_UPDATE);
 	bool		found = true;
 	CouponLine *line;
 
@@ -401,20 +401,20 @@ end_ticket(CouponTicketRow *row, const char *reason)
 	{
 		row->ended_at = GetCurrentTimestamp();
 		row->reason = cstring_to_text(reason);
-		if (coupon_ticket_update(rows, row, true) == COUPON_ROW_UPDATED)
+		if (coupon_ticket_update(rows, row, true) == COUPON_ROW_CHANGED)
 		{
 			coupon_pending_reserve(1);
 			line = coupon_line_lock(&coupon_tickets, row->room_id, LW_EXCLUSIVE, true);
 			coupon_pending_push(coupon_apply_end, line, row->number, row->child,
 								coupon_room_hash_user(row->user_id));
 			LWLockRelease(line->lock);
-			coupon_queue_table_close(rows);
+			coupon_writer_close(rows);
 			return true;
 		}
 		CHECK_FOR_INTERRUPTS();
 		found = coupon_ticket_find(row->room_id, row->number, row->child, row);
 	}
-	coupon_queue_table_close(rows);
+	coupon_writer_close(rows);
 	return false;
 }
 
@@ -471,13 +471,13 @@ enter_room(int64 room_id, text *user_id, Answer *answer)
 	CouponQueue *queue = coupon_queue(&coupon_tickets);
 	TimestampTz now = GetCurrentTimestamp();
 	CouponTicketRow row = {0};
-	CouponQueueTable *rows;
+	CouponTableWriter *rows;
 	CouponLine *line;
 	CouponTicket *ticket;
 	bool		admit;
 	bool		fits;
 
-	rows = coupon_queue_table_open_current(queue, coupon_catalog()->tickets, Ticket_natts, &row.child);
+	rows = coupon_queue_table_open(queue, coupon_catalog()->tickets, &row.child);
 	row.room_id = room_id;
 	row.user_id = user_id;
 	row.joined_at = now;
@@ -489,7 +489,7 @@ enter_room(int64 room_id, text *user_id, Answer *answer)
 	{
 		if (line != NULL)
 			LWLockRelease(line->lock);
-		coupon_queue_table_close(rows);
+		coupon_writer_close(rows);
 		*answer = gone;
 		answer->status = "REJECTED";
 		return;
@@ -524,9 +524,9 @@ enter_room(int64 room_id, text *user_id, Answer *answer)
 		coupon_line_out_of_memory();
 
 	row.admitted_at = admit ? now : 0;
-	coupon_ticket_fill(coupon_queue_table_slot(rows), &row);
-	coupon_queue_table_insert(rows);
-	coupon_queue_table_close(rows);
+	coupon_ticket_fill(coupon_writer_row(rows), &row);
+	coupon_writer_insert(rows);
+	coupon_writer_close(rows);
 	answer->token = make_token(room_id, row.number, row.secret.data);
 }
 

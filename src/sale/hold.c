@@ -79,7 +79,7 @@ coupon_hold_begin(CouponHold *hold, int64 campaign_id, Datum user_id)
 	hold->user_id = user_id;
 	hold->campaign = coupon_campaign_enter(campaign_id, &hold->def);
 	hold->stock = coupon_stock_open(hold->campaign, hold->def);
-	hold->store = coupon_issuance_open();
+	hold->store = coupon_writer_open(coupon_catalog()->issuance, COUPON_INSERT);
 	coupon_lookup_begin(&hold->lookup, hold->def, hold->store);
 	coupon_issuance_row_begin(&hold->seats, hold->def, hold->store);
 }
@@ -89,7 +89,7 @@ coupon_hold_end(CouponHold *hold)
 {
 	coupon_issuance_row_end(&hold->seats);
 	coupon_lookup_end(&hold->lookup);
-	coupon_issuance_close(hold->store);
+	coupon_writer_close(hold->store);
 	coupon_campaign_leave(hold->campaign);
 }
 

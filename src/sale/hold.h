@@ -53,7 +53,7 @@ typedef struct CouponHold
 	CouponCampaign *campaign;
 	const CouponDefinition *def;
 	CouponStock *stock;
-	CouponIssuanceTable *store;
+	CouponTableWriter *store;
 	CouponIssuanceRow seats;
 	CouponLookup lookup;
 	Datum		user_id;

@@ -2,19 +2,12 @@
  * issuance_table.c
  *	  The rows of coupon.issuance: found, and inserted under their constraints.
  *
- * Works below the executor, with the table and index access methods, because
- * that is where half of an SQL statement's time goes.  What the executor
- * would do for the table is done here: all its indexes are maintained, also
- * those that a DBA adds, and CHECK constraints are evaluated.  Row triggers
- * are not fired: our own guard what this file keeps by construction, and a
- * foreign one is refused rather than skipped, as are added columns.
- *
  * A conflict in a unique index is an answer, not an ERROR.  INSERT ... ON
  * CONFLICT gets that by speculative insertion, which costs another WAL record
  * a row.  Here it is cheaper: the stock map gives a serial to one session
- * only, and a user is locked while his row is inserted, so of two sessions
+ * only, and a user is locked while their row is inserted, so of two sessions
  * that want the same user one is first.  The other one's insertion into the
- * index tells it so, and its row is deleted again.
+ * index tells it so.
  *
  * Reads use dirty snapshots: they see what is committed now and what others
  * are about to commit, at every isolation level, as a unique index does.
@@ -23,16 +16,9 @@
 
 #include "access/table.h"
 #include "access/tableam.h"
-#include "access/xact.h"
-#include "catalog/pg_am_d.h"
-#include "catalog/pg_trigger.h"
-#include "commands/trigger.h"
-#include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
-#include "utils/inval.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -40,178 +26,7 @@
 #include "base/catalog.h"
 #include "base/compat.h"
 #include "base/locks.h"
-#include "sale/issuance_table_layout.h"
-
-static CouponIssuanceTable store_cache;
-
-static void
-relcache_callback(Datum arg, Oid relid)
-{
-	bool		ours = relid == InvalidOid || relid == store_cache.relid;
-
-	for (int i = 0; i < store_cache.nindexes && !ours; i++)
-		ours = relid == store_cache.indexes[i];
-	if (ours)
-	{
-		store_cache.valid = false;
-		store_cache.invalidations++;
-	}
-}
-
-/*
- * Refuses what an insertion below the executor would silently pass over:
- * foreign triggers, and columns that have defaults or are generated.
- */
-static void
-refuse_foreign_parts(Relation rel)
-{
-	TriggerDesc *triggers = rel->trigdesc;
-
-	if (RelationGetNumberOfAttributes(rel) != Issuance_natts)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("columns added to coupon.issuance are not supported"),
-				 errdetail("The table has %d columns, coupon knows %d.",
-						   RelationGetNumberOfAttributes(rel), Issuance_natts),
-				 errhint("Keep data of your own in a table that references (campaign_id, serial).")));
-
-	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
-	{
-		Trigger    *trigger = &triggers->triggers[i];
-
-		if (!TRIGGER_FOR_INSERT(trigger->tgtype) || trigger->tgenabled == TRIGGER_DISABLED)
-			continue;
-		if (trigger->tgisinternal && trigger->tgconstrrelid != coupon_catalog()->shard)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("constraints added to coupon.issuance that need triggers are not supported"),
-					 errdetail("Constraint \"%s\" would not be checked.",
-							   get_constraint_name(trigger->tgconstraint)),
-					 errhint("Drop it, and check what it checks before issuing.")));
-		if (!trigger->tgisinternal && strcmp(trigger->tgname, "issuance_guard") != 0 &&
-			strcmp(trigger->tgname, "issuance_arrived") != 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("trigger \"%s\" on coupon.issuance is not supported", trigger->tgname),
-					 errdetail("Issuing writes the table below the level at which INSERT triggers fire."),
-					 errhint("Drop the trigger, and read the events in coupon.outbox instead.")));
-	}
-}
-
-/*
- * A trigger that an update or a deletion below the executor would pass over:
- * also what a foreign key that references the table has put there.
- */
-static const char *
-find_foreign_change(Relation rel)
-{
-	static const char *const ours[] = {"issuance_guard", "issuance_arrived", "issuance_returned"};
-	TriggerDesc *triggers = rel->trigdesc;
-
-	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
-	{
-		Trigger    *trigger = &triggers->triggers[i];
-		bool		known = trigger->tgisinternal && trigger->tgconstrrelid == coupon_catalog()->shard;
-
-		if (trigger->tgenabled == TRIGGER_DISABLED ||
-			!(TRIGGER_FOR_UPDATE(trigger->tgtype) || TRIGGER_FOR_DELETE(trigger->tgtype)))
-			continue;
-		for (size_t k = 0; k < lengthof(ours) && !trigger->tgisinternal; k++)
-			known |= strcmp(trigger->tgname, ours[k]) == 0;
-		if (!known)
-			return pstrdup(trigger->tgisinternal ? get_constraint_name(trigger->tgconstraint) :
-						   trigger->tgname);
-	}
-	return NULL;
-}
-
-static void
-prepare_store(CouponIssuanceTable *store, Relation rel)
-{
-	static bool registered = false;
-	MemoryContext oldcontext;
-	TupleDesc	desc;
-	uint64		invalidations;
-
-	if (!registered)
-	{
-		CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
-		registered = true;
-	}
-	if (store->context == NULL)
-		store->context = AllocSetContextCreate(TopMemoryContext, "coupon store",
-											   ALLOCSET_DEFAULT_SIZES);
-	MemoryContextReset(store->context);
-
-	refuse_foreign_parts(rel);
-
-	oldcontext = MemoryContextSwitchTo(store->context);
-	store->valid = false;
-	store->nindexes = 0;
-	store->relid = RelationGetRelid(rel);
-	invalidations = store->invalidations;
-	store->estate = CreateExecutorState();
-	store->relinfo = makeNode(ResultRelInfo);
-	InitResultRelInfo(store->relinfo, rel, 0, NULL, 0);
-	ExecOpenIndices(store->relinfo, false);
-	store->indexes = palloc(Max(store->relinfo->ri_NumIndices, 1) * sizeof(Oid));
-	store->lasting = true;
-	for (int i = 0; i < store->relinfo->ri_NumIndices; i++)
-	{
-		Relation	index = store->relinfo->ri_IndexRelationDescs[i];
-
-		store->indexes[i] = RelationGetRelid(index);
-		if (index->rd_rel->relam != BTREE_AM_OID)
-			store->lasting = false;
-	}
-	store->nindexes = store->relinfo->ri_NumIndices;
-	/* a copy: a slot that outlives the transaction must not pin the original */
-	desc = CreateTupleDescCopyConstr(RelationGetDescr(rel));
-	store->slot = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
-	store->checks = desc->constr != NULL && desc->constr->num_check > 0;
-	store->issued = cstring_to_text("issued");
-	store->held = cstring_to_text("held");
-	store->foreign_change = find_foreign_change(rel);
-	MemoryContextSwitchTo(oldcontext);
-
-	/*
-	 * Good for the next call, too, unless the table changed meanwhile.  Other
-	 * access methods than btree keep pointers to the open index.
-	 */
-	store->valid = store->lasting && store->invalidations == invalidations;
-}
-
-CouponIssuanceTable *
-coupon_issuance_open(void)
-{
-	CouponIssuanceTable *store = &store_cache;
-	Relation	rel = table_open(coupon_catalog()->issuance, RowExclusiveLock);
-
-	if (store->valid && store->relid == RelationGetRelid(rel))
-	{
-		store->relinfo->ri_RelationDesc = rel;
-		for (int i = 0; i < store->relinfo->ri_NumIndices; i++)
-			store->relinfo->ri_IndexRelationDescs[i] =
-				index_open(store->indexes[i], RowExclusiveLock);
-	}
-	else
-		prepare_store(store, rel);
-	return store;
-}
-
-void
-coupon_issuance_close(CouponIssuanceTable *store)
-{
-	ExecClearTuple(store->slot);
-	if (store->lasting)
-	{
-		for (int i = 0; i < store->relinfo->ri_NumIndices; i++)
-			index_close(store->relinfo->ri_IndexRelationDescs[i], NoLock);
-	}
-	else
-		ExecCloseIndices(store->relinfo);
-	table_close(store->relinfo->ri_RelationDesc, NoLock);
-}
+#include "sale/issuance_table.h"
 
 /* ---- finding ---- */
 
@@ -364,46 +179,25 @@ look_at_user(CouponLookup *lookup, Datum user_id, CouponIssuance *found, int *ro
 	return COUPON_USER_HAS;
 }
 
-Relation
-coupon_issuance_index(CouponIssuanceTable *store, Oid oid, const char *name)
-{
-	for (int i = 0; i < store->relinfo->ri_NumIndices; i++)
-	{
-		if (store->indexes[i] == oid)
-			return store->relinfo->ri_IndexRelationDescs[i];
-	}
-	ereport(ERROR,
-			(errcode(ERRCODE_UNDEFINED_OBJECT),
-			 errmsg("index coupon.%s is missing", name),
-			 errdetail("It is not among the indexes of the table that are ready."),
-			 errhint("Without it a unit could be issued twice: restore the constraint.")));
-	pg_unreachable();
-}
-
-/* The relations of an open store, or opened for reading alone. */
-static void
-open_relations(CouponLookup *lookup)
+void
+coupon_lookup_begin(CouponLookup *lookup, const CouponDefinition *def, CouponTableWriter *writer)
 {
 	const CouponCatalog *catalog = coupon_catalog();
-	CouponIssuanceTable *store = lookup->store;
+	int			number;
 
-	if (store == NULL)
+	lookup->def = def;
+	lookup->writer = writer;
+	if (writer == NULL)
 	{
 		lookup->heap = table_open(catalog->issuance, AccessShareLock);
+		(void) coupon_table(lookup->heap, &number);
 		lookup->index = index_open(catalog->issuance_user_key, AccessShareLock);
-		return;
 	}
-
-	lookup->heap = store->relinfo->ri_RelationDesc;
-	lookup->index = coupon_issuance_index(store, catalog->issuance_user_key, "issuance_user_key");
-}
-
-void
-coupon_lookup_begin(CouponLookup *lookup, const CouponDefinition *def, CouponIssuanceTable *store)
-{
-	lookup->def = def;
-	lookup->store = store;
-	open_relations(lookup);
+	else
+	{
+		lookup->heap = coupon_writer_relation(writer);
+		lookup->index = coupon_writer_index(writer, catalog->issuance_user_key);
+	}
 
 	coupon_key_int64(&lookup->keys[0], 1, BTEqualStrategyNumber, def->campaign_id);
 	InitDirtySnapshot(lookup->dirty);
@@ -416,7 +210,7 @@ coupon_lookup_end(CouponLookup *lookup)
 {
 	index_endscan(lookup->scan);
 	ExecDropSingleTupleTableSlot(lookup->slot);
-	if (lookup->store == NULL)
+	if (lookup->writer == NULL)
 	{
 		index_close(lookup->index, NoLock);
 		table_close(lookup->heap, NoLock);
@@ -525,19 +319,30 @@ coupon_issuance_label(int64 campaign_id, int64 serial)
 
 /* ---- inserting ---- */
 
-static void
-fill_slot(CouponIssuanceTable *store, const CouponDefinition *def, Datum user_id,
-		  const CouponIssuance *issuance, text *confirm_ref)
+Datum
+coupon_issuance_state(bool held)
 {
-	TupleTableSlot *slot = store->slot;
+	static text *states[2];
+
+	if (states[held] == NULL)
+	{
+		MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
+
+		states[held] = cstring_to_text(held ? "held" : "issued");
+		MemoryContextSwitchTo(oldcontext);
+	}
+	return PointerGetDatum(states[held]);
+}
+
+static void
+fill_row(TupleTableSlot *row, const CouponDefinition *def, Datum user_id,
+		 const CouponIssuance *issuance, text *confirm_ref)
+{
 	bool		held = issuance->held_until != 0;
-	Datum	   *values = slot->tts_values;
-	bool	   *nulls = slot->tts_isnull;
+	Datum	   *values = row->tts_values;
+	bool	   *nulls = row->tts_isnull;
 
-	ExecClearTuple(slot);
-	memset(nulls, true, Issuance_natts);
 	memset(nulls, false, Issuance_policy);
-
 	values[Issuance_campaign_id - 1] = Int64GetDatum(def->campaign_id);
 	values[Issuance_serial - 1] = Int64GetDatum(issuance->serial);
 	values[Issuance_shard - 1] = Int32GetDatum(issuance->shard);
@@ -546,13 +351,12 @@ fill_slot(CouponIssuanceTable *store, const CouponDefinition *def, Datum user_id
 	values[Issuance_expires_at - 1] = TimestampTzGetDatum(issuance->expires_at);
 	nulls[Issuance_expires_at - 1] = issuance->expires_at == DT_NOEND;
 	values[Issuance_user_id - 1] = user_id;
-	values[Issuance_state - 1] = PointerGetDatum(held ? store->held : store->issued);
+	values[Issuance_state - 1] = coupon_issuance_state(held);
+	values[Issuance_policy - 1] = PointerGetDatum(COUPON_DEFINITION_POLICY(def));
 	values[Issuance_held_until - 1] = TimestampTzGetDatum(issuance->held_until);
 	nulls[Issuance_held_until - 1] = !held;
 	values[Issuance_confirm_ref - 1] = PointerGetDatum(confirm_ref);
 	nulls[Issuance_confirm_ref - 1] = confirm_ref == NULL;
-	values[Issuance_policy - 1] = PointerGetDatum(COUPON_DEFINITION_POLICY(def));
-	ExecStoreVirtualTuple(slot);
 }
 
 void
@@ -567,53 +371,16 @@ coupon_issuance_unlock_user(const CouponDefinition *def, Datum user_id)
 	coupon_unlock(COUPON_LOCK_USER, coupon_user_hash(user_id, def->campaign_id));
 }
 
-/*
- * Deletes the row just inserted; others see it as undecided until the
- * transaction ends.  What the index says stands in its way decides the answer.
- */
-static CouponInsertion
-withdraw_row(Relation rel, TupleTableSlot *slot, List *conflicting)
-{
-	const CouponCatalog *catalog = coupon_catalog();
-
-	/* only a later command can delete the row */
-	CommandCounterIncrement();
-	simple_table_tuple_delete(rel, &slot->tts_tid, InvalidSnapshot);
-
-	if (list_member_oid(conflicting, catalog->issuance_serial_key))
-		return COUPON_SERIAL_TAKEN;
-	if (list_member_oid(conflicting, catalog->issuance_user_key))
-		return COUPON_USER_TAKEN;
-	ereport(ERROR,
-			(errcode(ERRCODE_UNIQUE_VIOLATION),
-			 errmsg("issuance conflicts with a unique index that is not coupon's own"),
-			 errdetail("Index \"%s\".", get_rel_name(linitial_oid(conflicting))),
-			 errhint("Drop that index from coupon.issuance.")));
-}
-
 CouponInsertion
-coupon_issuance_insert(CouponIssuanceTable *store, const CouponDefinition *def, Datum user_id,
-					const CouponIssuance *issuance, text *confirm_ref)
+coupon_issuance_insert(CouponTableWriter *writer, const CouponDefinition *def, Datum user_id,
+					   const CouponIssuance *issuance, text *confirm_ref)
 {
-	Relation	rel = store->relinfo->ri_RelationDesc;
-	TupleTableSlot *slot = store->slot;
-	CouponInsertion result = COUPON_INSERTED;
-	List	   *conflicting;
-	bool		conflict;
+	int			conflict;
 
-	fill_slot(store, def, user_id, issuance, confirm_ref);
-	slot->tts_tableOid = RelationGetRelid(rel);
-	if (store->checks)
-		ExecConstraints(store->relinfo, slot, store->estate);
-
+	fill_row(coupon_writer_row(writer), def, user_id, issuance, confirm_ref);
 	coupon_issuance_lock_user(def, user_id);
-	table_tuple_insert(rel, slot, GetCurrentCommandId(true), 0, NULL);
-	conflicting = coupon_insert_index_tuples(store->relinfo, slot, store->estate, &conflict);
-	if (conflicting != NIL)
-		result = withdraw_row(rel, slot, conflicting);
+	conflict = coupon_writer_insert_unless(writer);
 	coupon_issuance_unlock_user(def, user_id);
-
-	list_free(conflicting);
-	ResetPerTupleExprContext(store->estate);
-	return result;
+	return conflict < 0 ? COUPON_INSERTED :
+		conflict == Issuance_serial_key ? COUPON_SERIAL_TAKEN : COUPON_USER_TAKEN;
 }

@@ -6,6 +6,7 @@
 #define COUPON_ISSUANCE_TABLE_H
 
 #include "base/catalog.h"
+#include "base/table_writer.h"
 #include "sale/campaign.h"
 #include "sale/stock.h"
 
@@ -48,11 +49,8 @@ typedef enum CouponInsertion
 	COUPON_SERIAL_TAKEN			/* the index knows the serial, the map did not */
 } CouponInsertion;
 
-/* The table opened for insertions; nothing is locked against other sessions. */
-typedef struct CouponIssuanceTable CouponIssuanceTable;
-
-extern CouponIssuanceTable *coupon_issuance_open(void);
-extern void coupon_issuance_close(CouponIssuanceTable *store);
+/* The column state of an issuance or a hold. */
+extern Datum coupon_issuance_state(bool held);
 
 /*
  * Inserts an issuance for a user who was looked up, a hold if it says so;
@@ -60,7 +58,7 @@ extern void coupon_issuance_close(CouponIssuanceTable *store);
  * conflicts nothing is left, but that others cannot know before the
  * transaction ends.
  */
-extern CouponInsertion coupon_issuance_insert(CouponIssuanceTable *store, const CouponDefinition *def,
+extern CouponInsertion coupon_issuance_insert(CouponTableWriter *writer, const CouponDefinition *def,
 										   Datum user_id, const CouponIssuance *issuance,
 										   text *confirm_ref);
 
@@ -77,7 +75,7 @@ extern bool coupon_same_text(const text *a, const text *b);
 typedef struct CouponLookup
 {
 	const CouponDefinition *def;
-	CouponIssuanceTable *store;			/* whose relations are used, or NULL */
+	CouponTableWriter *writer;	/* whose relations are used, or NULL */
 	Relation	heap;
 	Relation	index;
 	IndexScanDesc scan;
@@ -89,7 +87,7 @@ typedef struct CouponLookup
 } CouponLookup;
 
 extern void coupon_lookup_begin(CouponLookup *lookup, const CouponDefinition *def,
-								CouponIssuanceTable *store);
+								CouponTableWriter *writer);
 extern void coupon_lookup_end(CouponLookup *lookup);
 
 /* Keeps no page pinned until the next look-up. */
@@ -127,7 +125,7 @@ typedef enum CouponUnitState
 typedef struct CouponIssuanceRow
 {
 	const CouponDefinition *def;
-	CouponIssuanceTable *store;
+	CouponTableWriter *writer;
 	Relation	index;
 	IndexScanDesc scan;
 	TupleTableSlot *slot;
@@ -144,30 +142,31 @@ typedef struct CouponIssuanceRow
 } CouponIssuanceRow;
 
 /* ERROR where foreign triggers would have to fire. */
-extern void coupon_issuance_row_begin(CouponIssuanceRow *seats, const CouponDefinition *def, CouponIssuanceTable *store);
-extern void coupon_issuance_row_end(CouponIssuanceRow *seats);
+extern void coupon_issuance_row_begin(CouponIssuanceRow *row, const CouponDefinition *def,
+									  CouponTableWriter *writer);
+extern void coupon_issuance_row_end(CouponIssuanceRow *row);
 
 /* Keeps no page pinned until the next look-up. */
-extern void coupon_issuance_row_pause(CouponIssuanceRow *seats);
-extern CouponUnitState coupon_issuance_row_find(CouponIssuanceRow *seats, int64 serial, TimestampTz now);
+extern void coupon_issuance_row_pause(CouponIssuanceRow *row);
+extern CouponUnitState coupon_issuance_row_find(CouponIssuanceRow *row, int64 serial, TimestampTz now);
 
 /* Waits for the transaction that an undecided row depends on. */
-extern void coupon_issuance_row_wait(CouponIssuanceRow *seats);
+extern void coupon_issuance_row_wait(CouponIssuanceRow *row);
 
 /*
  * Deletes the row found last.  False if another transaction has changed or
  * locked it meanwhile: look again.  Without wait, also if one may yet.
  */
-extern bool coupon_issuance_row_remove(CouponIssuanceRow *seats, CouponWait wait);
+extern bool coupon_issuance_row_remove(CouponIssuanceRow *row, CouponWait wait);
 
 /* The policy of the row found last: what was promised when it was held. */
-extern Jsonb *coupon_issuance_row_policy(CouponIssuanceRow *seats);
+extern Jsonb *coupon_issuance_row_policy(CouponIssuanceRow *row);
 
 /*
- * Makes the hold found last an issuance; sets what changes in *seats.  Waits
+ * Makes the hold found last an issuance; sets what changes in *row.  Waits
  * for whoever has locked it; false if it was changed: look again.
  */
-extern bool coupon_issuance_row_confirm(CouponIssuanceRow *seats, TimestampTz now, text *confirm_ref);
+extern bool coupon_issuance_row_confirm(CouponIssuanceRow *row, TimestampTz now, text *confirm_ref);
 
 /* The label of a serial, NULL if it has none. */
 extern text *coupon_issuance_label(int64 campaign_id, int64 serial);

@@ -53,7 +53,7 @@ typedef struct Batch
 	CouponCampaign *campaign;
 	const CouponDefinition *def;
 	CouponLookup lookup;
-	CouponIssuanceTable *store;			/* NULL: there is nothing to issue */
+	CouponTableWriter *store;			/* NULL: there is nothing to issue */
 	CouponOutbox *outbox;		/* begun with the first event */
 	StringInfoData payload;
 	TimestampTz now;
@@ -462,12 +462,12 @@ issue_batch(int64 campaign_id, CouponItem *items, int nitems, CouponWait wait,
 		if (batch.nvalid > 1)
 			qsort_arg(batch.by_user, batch.nvalid, sizeof(int), compare_items, items);
 		if (window == COUPON_ISSUED)
-			batch.store = coupon_issuance_open();
+			batch.store = coupon_writer_open(coupon_catalog()->issuance, COUPON_INSERT);
 		coupon_lookup_begin(&batch.lookup, batch.def, batch.store);
 		work_off(&batch, window);
 		coupon_lookup_end(&batch.lookup);
 		if (batch.store != NULL)
-			coupon_issuance_close(batch.store);
+			coupon_writer_close(batch.store);
 	}
 	coupon_campaign_leave(batch.campaign);
 	return true;

@@ -11,35 +11,33 @@
 
 #include "access/relscan.h"
 #include "access/stratnum.h"
-#include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_type_d.h"
-#include "storage/lmgr.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
 #include "base/guc.h"
 #include "base/spi.h"
-#include "queue/queue_table.h"
+#include "base/table_writer.h"
 #include "sale/late_payment.h"
 
 static void
 insert_memory(int64 campaign_id, int64 serial, TimestampTz held_until, text *user_id,
 			  text *refused_ref)
 {
-	CouponQueueTable *rows = coupon_queue_table_open(coupon_catalog()->lapsed_hold, Lapsed_natts);
-	TupleTableSlot *slot = coupon_queue_table_slot(rows);
+	CouponTableWriter *writer = coupon_writer_open(coupon_catalog()->lapsed_hold, COUPON_INSERT);
+	TupleTableSlot *row = coupon_writer_row(writer);
 
-	memset(slot->tts_isnull, false, Lapsed_natts);
-	slot->tts_values[Lapsed_campaign_id - 1] = Int64GetDatum(campaign_id);
-	slot->tts_values[Lapsed_serial - 1] = Int64GetDatum(serial);
-	slot->tts_values[Lapsed_held_until - 1] = TimestampTzGetDatum(held_until);
-	slot->tts_values[Lapsed_user_id - 1] = PointerGetDatum(user_id);
-	slot->tts_values[Lapsed_refused_ref - 1] = PointerGetDatum(refused_ref);
-	slot->tts_isnull[Lapsed_refused_ref - 1] = refused_ref == NULL;
-	coupon_queue_table_insert(rows);
-	coupon_queue_table_close(rows);
+	memset(row->tts_isnull, false, Lapsed_natts);
+	row->tts_values[Lapsed_campaign_id - 1] = Int64GetDatum(campaign_id);
+	row->tts_values[Lapsed_serial - 1] = Int64GetDatum(serial);
+	row->tts_values[Lapsed_held_until - 1] = TimestampTzGetDatum(held_until);
+	row->tts_values[Lapsed_user_id - 1] = PointerGetDatum(user_id);
+	row->tts_values[Lapsed_refused_ref - 1] = PointerGetDatum(refused_ref);
+	row->tts_isnull[Lapsed_refused_ref - 1] = refused_ref == NULL;
+	coupon_writer_insert(writer);
+	coupon_writer_close(writer);
 }
 
 void
@@ -92,25 +90,24 @@ coupon_late_payment_recall(const CouponIssuanceRow *seats, int64 serial, text *u
 void
 coupon_late_payment_forget(const CouponIssuanceRow *seats, int64 serial, text *user_id)
 {
+	CouponTableWriter *writer = coupon_writer_open(coupon_catalog()->lapsed_hold, COUPON_DELETE);
 	Snapshot	snapshot;
 	CouponScan	scan;
 
 	CommandCounterIncrement();
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	LockRelationOid(coupon_catalog()->lapsed_hold, RowExclusiveLock);
 	begin_memories(&scan, seats, serial, user_id, snapshot);
 	while (coupon_scan_next(&scan, ForwardScanDirection))
 	{
-		TM_FailureData failure;
 		bool		isnull;
 
 		(void) slot_getattr(scan.slot, Lapsed_refused_ref, &isnull);
 		/* whoever else is at it deletes it, too */
 		if (isnull)
-			(void) table_tuple_delete(scan.heap, &scan.slot->tts_tid, GetCurrentCommandId(true),
-									  InvalidSnapshot, InvalidSnapshot, false, &failure, false);
+			(void) coupon_writer_delete(writer, &scan.slot->tts_tid, false);
 	}
 	coupon_scan_end(&scan);
+	coupon_writer_close(writer);
 	UnregisterSnapshot(snapshot);
 }
 

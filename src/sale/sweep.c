@@ -86,7 +86,7 @@ remove_lapsed(CouponIssuanceRow *seats, int64 serial, TimestampTz now)
 /* ---- taking away ---- */
 
 bool
-coupon_sweep_serial(CouponCampaign *campaign, const CouponDefinition *def, CouponIssuanceTable *store,
+coupon_sweep_serial(CouponCampaign *campaign, const CouponDefinition *def, CouponTableWriter *store,
 					int64 serial)
 {
 	CouponStock *stock = coupon_stock_open(campaign, def);
@@ -102,7 +102,7 @@ coupon_sweep_serial(CouponCampaign *campaign, const CouponDefinition *def, Coupo
 }
 
 int
-coupon_sweep_take(CouponCampaign *campaign, const CouponDefinition *def, CouponIssuanceTable *store,
+coupon_sweep_take(CouponCampaign *campaign, const CouponDefinition *def, CouponTableWriter *store,
 				  CouponPurpose purpose, int n, CouponUnit *units)
 {
 	CouponStock *stock = coupon_stock_open(campaign, def);
@@ -221,7 +221,7 @@ sweep_campaign(const Due *due, int n, TimestampTz now)
 	const CouponDefinition *def;
 	CouponCampaign *campaign = coupon_campaign_enter(due->campaign_id, &def);
 	CouponStock *stock = coupon_stock_open(campaign, def);
-	CouponIssuanceTable *store = coupon_issuance_open();
+	CouponTableWriter *store = coupon_writer_open(coupon_catalog()->issuance, COUPON_DELETE);
 	CouponIssuanceRow seats;
 	int			removed = 0;
 
@@ -235,7 +235,7 @@ sweep_campaign(const Due *due, int n, TimestampTz now)
 		removed++;
 	}
 	coupon_issuance_row_end(&seats);
-	coupon_issuance_close(store);
+	coupon_writer_close(store);
 	coupon_campaign_leave(campaign);
 	return removed;
 }

@@ -28,14 +28,14 @@ extern void coupon_sweep_record(const CouponIssuanceRow *seats, TimestampTz now)
  * at it.
  */
 extern bool coupon_sweep_serial(CouponCampaign *campaign, const CouponDefinition *def,
-								CouponIssuanceTable *store, int64 serial);
+								CouponTableWriter *store, int64 serial);
 
 /*
  * Takes away up to n holds of the campaign that have run out, and makes their
  * units the transaction's own; returns how many.
  */
 extern int	coupon_sweep_take(CouponCampaign *campaign, const CouponDefinition *def,
-							  CouponIssuanceTable *store, CouponPurpose purpose, int n,
+							  CouponTableWriter *store, CouponPurpose purpose, int n,
 							  CouponUnit *units);
 
 /*

@@ -85,7 +85,7 @@ EXCEPTION
 	WHEN SQLSTATE 'TT000' THEN RETURN SQLERRM;
 	WHEN OTHERS THEN
 		GET STACKED DIAGNOSTICS answer = PG_EXCEPTION_HINT;
-		RETURN SQLSTATE || CASE WHEN SQLSTATE <> '23514' AND answer = '' THEN ' without a HINT' ELSE '' END;
+		RETURN SQLSTATE || CASE WHEN SQLSTATE NOT LIKE '23%' AND answer = '' THEN ' without a HINT' ELSE '' END;
 END $$;
 CREATE FUNCTION pg_temp.nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
 SELECT coupon_campaign_create('foreign', 5) AS f \gset
@@ -99,7 +99,7 @@ SELECT is(pg_temp.with_change('CREATE TRIGGER t BEFORE INSERT ON coupon.issuance
 SELECT is(pg_temp.with_change('CREATE TRIGGER t AFTER INSERT ON coupon.issuance FOR EACH STATEMENT EXECUTE FUNCTION pg_temp.nothing()', :'issue'), '0A000', 'an AFTER INSERT trigger on issuance');
 SELECT is(pg_temp.with_change('CREATE TRIGGER t AFTER UPDATE ON coupon.issuance FOR EACH ROW EXECUTE FUNCTION pg_temp.nothing()', :'issue'), 'issued', 'an UPDATE trigger on issuance does no harm');
 SELECT is(pg_temp.with_change('ALTER TABLE coupon.issuance ADD COLUMN x int', :'issue'), '0A000', 'a column added to issuance');
-SELECT is(pg_temp.with_change('CREATE INDEX ON coupon.outbox_0 (id); CREATE INDEX ON coupon.outbox_1 (id); CREATE INDEX ON coupon.outbox_2 (id)', :'issue'), '0A000', 'an index on the outbox');
+SELECT is(pg_temp.with_change('CREATE INDEX ON coupon.outbox_0 (id); CREATE INDEX ON coupon.outbox_1 (id); CREATE INDEX ON coupon.outbox_2 (id)', :'issue'), 'issued', 'indexes on the outbox are kept up');
 SELECT is(pg_temp.with_change('ALTER TABLE coupon.outbox ADD COLUMN x int', :'issue'), '0A000', 'a column added to the outbox');
 SELECT is((SELECT remaining FROM coupon_status(:f)), 5::bigint, 'and every unit is free again');
 SELECT is((SELECT status FROM coupon_issue(:f, 'new')), 'issued', 'without the change it issues');

@@ -1,0 +1,615 @@
+/*
+ * table_writer.c
+ *	  The one place that writes tables below the executor.
+ *
+ * Half of an SQL statement's time goes into its planning and its executor, so
+ * the rows that are written most are written with the table and index access
+ * methods.  The rest of PostgreSQL must not notice: what the executor would
+ * have done is done here, or refused with a message when it is first met.
+ *
+ * What a DBA may add to our tables, and what becomes of it (the same list is
+ * in doc/operations.md; test/t/045_table_writer.pl has a test for each line):
+ *
+ *	CHECK and NOT NULL constraints		checked
+ *	indexes, also unique, partial, on expressions, of any access method
+ *										maintained; a conflict is an ERROR
+ *	exclusion constraints				checked; a conflict is an ERROR
+ *	defaults							of no effect, we write every column
+ *	dropped columns						null
+ *	columns								refused
+ *	other types, collations and typmods of our columns
+ *										refused, for reading, too
+ *	identity							refused
+ *	triggers for what we do, of rows and of statements
+ *										refused unless they are disabled
+ *	rules for what we do				refused unless they are disabled
+ *	foreign keys of our tables, deferred unique constraints
+ *										refused: they are triggers
+ *	foreign keys to our tables			refused where we update or delete
+ *	row level security					refused
+ *	inheritance: a parent				its constraints are ours
+ *	inheritance: a child, or as a partition
+ *										refused
+ *	UNLOGGED, other access methods		refused
+ *	tablespaces, storage parameters, statistics targets, compression
+ *										as for any table
+ *	VACUUM FULL, CLUSTER, REINDEX, also CONCURRENTLY
+ *										as for any table
+ *	publications, logical decoding		rows that were withdrawn are not
+ *										decoded; updates and deletes need a
+ *										replica identity
+ *	REPEATABLE READ, SERIALIZABLE		writes conflict with others' reads;
+ *										unique keys are judged by what is
+ *										there now, as an index does
+ *	cumulative statistics				counted
+ *
+ * What the executor prepares for each statement is prepared here once per
+ * session and table, and again after the table's relcache entry was
+ * invalidated.  A writer that is open belongs to the transaction's memory, so
+ * an ERROR takes it away and a call within a call has one of its own; only
+ * one that was closed is kept.
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/transam.h"
+#include "access/xact.h"
+#include "catalog/catalog.h"
+#include "catalog/pg_am_d.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_trigger.h"
+#include "commands/trigger.h"
+#include "executor/executor.h"
+#include "nodes/execnodes.h"
+#include "nodes/nodeFuncs.h"
+#include "rewrite/prs2lock.h"
+#include "rewrite/rewriteDefine.h"
+#include "storage/lmgr.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+
+#include "base/catalog.h"
+#include "base/compat.h"
+#include "base/table_writer.h"
+
+/* A table, as the session knows it. */
+typedef struct Place
+{
+	Oid			oid;
+	uint64		changes;		/* of its relcache entry */
+	CouponTableWriter *idle;	/* closed, for the next call */
+} Place;
+
+struct CouponTableWriter
+{
+	Place	   *place;
+	uint64		changes;		/* the place's, when this was prepared */
+	const CouponTable *table;
+	MemoryContext context;		/* of all of this */
+	EState	   *estate;
+	ResultRelInfo *relinfo;
+	Oid		   *indexes;		/* of the relinfo's */
+	List	   *arbiters;		/* those in which a conflict is an answer ... */
+	int		   *keys;			/* ... to which key, for each index, -1: to none */
+	int			allowed;		/* operations that were looked at */
+	bool		lasting;		/* good for more than one call */
+	TupleTableSlot *row;
+	TupleTableSlot *locked;		/* what table_tuple_lock has read */
+};
+
+static Place places[COUPON_TABLES];
+
+static void
+relcache_callback(Datum arg, Oid relid)
+{
+	for (int i = 0; i < COUPON_TABLES; i++)
+	{
+		if (relid == InvalidOid || places[i].oid == relid)
+			places[i].changes++;
+	}
+}
+
+/* ---- refusing ---- */
+
+pg_noreturn static void
+refuse(Relation rel, const char *what, const char *detail, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("%s on coupon.%s are not supported", what, RelationGetRelationName(rel)),
+			 errdetail("%s", detail),
+			 errhint("%s", hint)));
+}
+
+pg_noreturn static void
+refuse_part(Relation rel, const char *what, const char *name, const char *hint)
+{
+	refuse(rel, what, psprintf("\"%s\" would be passed over: rows are written below the executor.", name), hint);
+}
+
+#define WRITTEN_BELOW	"Rows are written below the executor."
+#define DROP_HINT		"Drop it, or disable it; the events in coupon.outbox tell of every change."
+
+/* What concerns every operation. */
+static void
+refuse_table(Relation rel, const CouponTable *table)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+
+	if (rel->rd_rel->relam != HEAP_TABLE_AM_OID)
+		refuse(rel, "other access methods than heap", WRITTEN_BELOW,
+			   "Use ALTER TABLE ... SET ACCESS METHOD heap.");
+	if (rel->rd_rel->relpersistence != RELPERSISTENCE_PERMANENT)
+		refuse(rel, "unlogged rows", "A crash would lose what users were told.",
+			   "Use ALTER TABLE ... SET LOGGED.");
+	if (rel->rd_rel->relrowsecurity)
+		refuse(rel, "row security policies", WRITTEN_BELOW,
+			   "Use ALTER TABLE ... DISABLE ROW LEVEL SECURITY, and grant functions to those who may call them.");
+	if (rel->rd_rel->relispartition)
+		refuse(rel, "partitioned parents", WRITTEN_BELOW, "Use ALTER TABLE ... DETACH PARTITION.");
+	if (rel->rd_rel->relhassubclass && find_inheritance_children(RelationGetRelid(rel), NoLock) != NIL)
+		refuse(rel, "child tables", "The unique indexes know nothing of a child's rows.",
+			   "Drop them, or use ALTER TABLE ... NO INHERIT.");
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(desc, i);
+
+		if (column->attisdropped)
+			continue;
+		if (i >= table->ncolumns)
+			refuse_part(rel, "added columns", NameStr(column->attname),
+						"Drop it; keep data of your own in tables of your own.");
+		if (column->attidentity != '\0' || column->attgenerated != '\0')
+			refuse_part(rel, "identity columns", NameStr(column->attname),
+						"Use ALTER TABLE ... ALTER COLUMN ... DROP IDENTITY.");
+	}
+}
+
+static bool
+is_kept(const CouponTable *table, const char *name)
+{
+	for (const char *const *kept = table->kept; *kept != NULL; kept++)
+	{
+		if (strcmp(*kept, name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* What fires for some operations. */
+static void
+refuse_fired(Relation rel, const CouponTable *table, int operations)
+{
+	TriggerDesc *triggers = rel->trigdesc;
+	RuleLock   *rules = rel->rd_rules;
+
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
+	{
+		Trigger    *trigger = &triggers->triggers[i];
+		int			fires = (TRIGGER_FOR_INSERT(trigger->tgtype) ? COUPON_INSERT : 0) |
+			(TRIGGER_FOR_UPDATE(trigger->tgtype) ? COUPON_UPDATE : 0) |
+			(TRIGGER_FOR_DELETE(trigger->tgtype) ? COUPON_DELETE : 0);
+		const char *name = trigger->tgisinternal && OidIsValid(trigger->tgconstraint) ?
+			get_constraint_name(trigger->tgconstraint) : trigger->tgname;
+
+		if ((fires & operations) && trigger->tgenabled != TRIGGER_DISABLED && !is_kept(table, name))
+			refuse_part(rel, trigger->tgisinternal ? "constraints that need triggers" : "added triggers",
+						name, DROP_HINT);
+	}
+	for (int i = 0; rules != NULL && i < rules->numLocks; i++)
+	{
+		RewriteRule *rule = rules->rules[i];
+		int			fires = rule->event == CMD_INSERT ? COUPON_INSERT :
+			rule->event == CMD_UPDATE ? COUPON_UPDATE :
+			rule->event == CMD_DELETE ? COUPON_DELETE : 0;
+
+		if ((fires & operations) && rule->enabled != RULE_DISABLED)
+			refuse(rel, "rules", WRITTEN_BELOW, DROP_HINT);
+	}
+}
+
+void
+coupon_writer_allow(CouponTableWriter *writer, int operations)
+{
+	Relation	rel = writer->relinfo->ri_RelationDesc;
+
+	if (operations & ~writer->allowed)
+		refuse_fired(rel, writer->table, operations);
+	writer->allowed |= operations;
+
+	/* publications come and go without a change of the table */
+	if (operations & COUPON_UPDATE)
+		CheckCmdReplicaIdentity(rel, CMD_UPDATE);
+	if (operations & COUPON_DELETE)
+		CheckCmdReplicaIdentity(rel, CMD_DELETE);
+}
+
+/* ---- preparing ---- */
+
+static bool
+is_foreign_function(Oid function, void *context)
+{
+	return function >= FirstNormalObjectId;
+}
+
+/* Does an expression call what somebody may replace? */
+static bool
+has_foreign_function(Node *node, void *context)
+{
+	return node != NULL &&
+		(check_functions_in_node(node, is_foreign_function, NULL) ||
+		 expression_tree_walker(node, has_foreign_function, NULL));
+}
+
+/* Which of the table's keys does a unique index guard?  -1: none. */
+static int
+find_key(const CouponTable *table, Relation index, const IndexInfo *info)
+{
+	if (!info->ii_Unique || info->ii_Predicate != NIL)
+		return -1;
+	for (int k = 0; k < table->nkeys; k++)
+	{
+		const CouponKey *key = &table->keys[k];
+		int			found = 0;
+
+		for (int i = 0; i < key->ncolumns; i++)
+		{
+			AttrNumber	column = key->columns[i];
+
+			for (int j = 0; j < info->ii_NumIndexKeyAttrs; j++)
+				found += info->ii_IndexAttrNumbers[j] == column &&
+					index->rd_indcollation[j] == table->columns[column - 1].collation;
+		}
+		if (found == key->ncolumns)
+			return k;
+	}
+	return -1;
+}
+
+static void
+prepare_indexes(CouponTableWriter *writer, Relation rel)
+{
+	ResultRelInfo *relinfo = writer->relinfo;
+	int			guarded = 0;	/* a bit for each key */
+	int			n;
+
+	ExecOpenIndices(relinfo, false);
+	n = relinfo->ri_NumIndices;
+	writer->indexes = palloc(Max(n, 1) * sizeof(Oid));
+	writer->keys = palloc(Max(n, 1) * sizeof(int));
+	for (int i = 0; i < n; i++)
+	{
+		Relation	index = relinfo->ri_IndexRelationDescs[i];
+		IndexInfo  *info = relinfo->ri_IndexRelationInfo[i];
+
+		writer->indexes[i] = RelationGetRelid(index);
+		writer->keys[i] = find_key(writer->table, index, info);
+		if (writer->keys[i] >= 0 && index->rd_index->indisvalid)
+			guarded |= 1 << writer->keys[i];
+		if (writer->keys[i] >= 0)
+			writer->arbiters = lappend_oid(writer->arbiters, RelationGetRelid(index));
+		/* other access methods keep pointers to the open index */
+		if (index->rd_rel->relam != BTREE_AM_OID ||
+			has_foreign_function((Node *) info->ii_Expressions, NULL) ||
+			has_foreign_function((Node *) info->ii_Predicate, NULL))
+			writer->lasting = false;
+	}
+	if (guarded != (1 << writer->table->nkeys) - 1)
+		refuse(rel, "missing unique indexes", "Nothing else keeps a unit from being sold twice.",
+			   "Create them as the extension's script does.");
+}
+
+static CouponTableWriter *
+prepare(Place *place, const CouponTable *table, Relation rel)
+{
+	uint64		changes = place->changes;
+	MemoryContext context = AllocSetContextCreate(CurTransactionContext, "coupon table writer",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext oldcontext = MemoryContextSwitchTo(context);
+	CouponTableWriter *writer = palloc0(sizeof(CouponTableWriter));
+	TupleDesc	desc;
+
+	refuse_table(rel, table);
+	writer->place = place;
+	writer->changes = changes;
+	writer->table = table;
+	writer->context = context;
+	writer->estate = CreateExecutorState();
+	writer->relinfo = makeNode(ResultRelInfo);
+	InitResultRelInfo(writer->relinfo, rel, 0, NULL, 0);
+	/* a copy: a slot that outlives the transaction must not pin the original */
+	desc = CreateTupleDescCopyConstr(RelationGetDescr(rel));
+	writer->lasting = desc->constr == NULL || desc->constr->num_check == 0;
+	writer->row = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
+	writer->locked = MakeSingleTupleTableSlot(desc, &TTSOpsBufferHeapTuple);
+	prepare_indexes(writer, rel);
+	MemoryContextSwitchTo(oldcontext);
+	return writer;
+}
+
+CouponTableWriter *
+coupon_writer_open(Oid oid, int operations)
+{
+	static bool registered = false;
+	Relation	rel = table_open(oid, RowExclusiveLock);
+	int			number;
+	const CouponTable *table = coupon_table(rel, &number);
+	Place	   *place = &places[number];
+	CouponTableWriter *writer = place->idle;
+
+	if (!registered)
+	{
+		CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
+		registered = true;
+	}
+	if (place->oid != oid)
+	{
+		place->oid = oid;
+		place->changes++;
+	}
+
+	place->idle = NULL;
+	if (writer != NULL && writer->changes != place->changes)
+	{
+		MemoryContextDelete(writer->context);
+		writer = NULL;
+	}
+	if (writer == NULL)
+		writer = prepare(place, table, rel);
+	else
+	{
+		MemoryContextSetParent(writer->context, CurTransactionContext);
+		writer->relinfo->ri_RelationDesc = rel;
+		for (int i = 0; i < writer->relinfo->ri_NumIndices; i++)
+			writer->relinfo->ri_IndexRelationDescs[i] = index_open(writer->indexes[i], RowExclusiveLock);
+	}
+	coupon_writer_allow(writer, operations);
+	return writer;
+}
+
+void
+coupon_writer_close(CouponTableWriter *writer)
+{
+	Place	   *place = writer->place;
+	Relation	rel = writer->relinfo->ri_RelationDesc;
+
+	ExecClearTuple(writer->row);
+	ExecClearTuple(writer->locked);
+	/* the locks go with the transaction, all at once */
+	if (writer->lasting && place->idle == NULL && writer->changes == place->changes)
+	{
+		for (int i = 0; i < writer->relinfo->ri_NumIndices; i++)
+			index_close(writer->relinfo->ri_IndexRelationDescs[i], NoLock);
+		MemoryContextSetParent(writer->context, TopMemoryContext);
+		place->idle = writer;
+	}
+	else
+	{
+		ExecCloseIndices(writer->relinfo);
+		FreeExecutorState(writer->estate);
+		MemoryContextDelete(writer->context);
+	}
+	table_close(rel, NoLock);
+}
+
+Relation
+coupon_writer_relation(const CouponTableWriter *writer)
+{
+	return writer->relinfo->ri_RelationDesc;
+}
+
+Relation
+coupon_writer_index(const CouponTableWriter *writer, Oid index)
+{
+	for (int i = 0; i < writer->relinfo->ri_NumIndices; i++)
+	{
+		if (writer->indexes[i] == index)
+			return writer->relinfo->ri_IndexRelationDescs[i];
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("index coupon.%s is missing", get_rel_name(index)),
+			 errdetail("It is not among the indexes of the table that are ready."),
+			 errhint("Create it as the extension's script does.")));
+	pg_unreachable();
+}
+
+/* ---- rows ---- */
+
+static TupleTableSlot *
+empty(TupleTableSlot *row)
+{
+	ExecClearTuple(row);
+	memset(row->tts_isnull, true, row->tts_tupleDescriptor->natts);
+	return row;
+}
+
+TupleTableSlot *
+coupon_writer_row(CouponTableWriter *writer)
+{
+	return empty(writer->row);
+}
+
+TupleTableSlot *
+coupon_writer_new_row(const CouponTableWriter *writer)
+{
+	return empty(MakeSingleTupleTableSlot(writer->row->tts_tupleDescriptor, &TTSOpsVirtual));
+}
+
+/* The row is complete: makes it one that can be stored, and checks it. */
+static void
+finish_row(CouponTableWriter *writer, TupleTableSlot *row)
+{
+	Relation	rel = writer->relinfo->ri_RelationDesc;
+
+	ExecStoreVirtualTuple(row);
+	row->tts_tableOid = RelationGetRelid(rel);
+	if (rel->rd_att->constr != NULL)
+		ExecConstraints(writer->relinfo, row, writer->estate);
+}
+
+void
+coupon_writer_insert(CouponTableWriter *writer)
+{
+	finish_row(writer, writer->row);
+	table_tuple_insert(writer->relinfo->ri_RelationDesc, writer->row, GetCurrentCommandId(true), 0, NULL);
+	(void) coupon_insert_index_tuples(writer->relinfo, writer->row, writer->estate, false, false,
+									  NULL, NIL, false);
+	ResetPerTupleExprContext(writer->estate);
+}
+
+int
+coupon_writer_insert_unless(CouponTableWriter *writer)
+{
+	Relation	rel = writer->relinfo->ri_RelationDesc;
+	TupleTableSlot *row = writer->row;
+	bool		speculative = RelationIsLogicallyLogged(rel);
+	List	   *conflicts;
+	bool		conflict;
+	int			result = -1;
+
+	finish_row(writer, row);
+
+	/*
+	 * Speculative insertion costs another WAL record a row.  Without it the
+	 * row is deleted again after a conflict; but who applies the decoded log
+	 * would meet the conflict, too.
+	 */
+	if (speculative)
+	{
+		uint32		token = SpeculativeInsertionLockAcquire(GetCurrentTransactionId());
+
+		table_tuple_insert_speculative(rel, row, GetCurrentCommandId(true), 0, NULL, token);
+		conflicts = coupon_insert_index_tuples(writer->relinfo, row, writer->estate, false, true,
+											   &conflict, writer->arbiters, false);
+		table_tuple_complete_speculative(rel, row, token, conflicts == NIL);
+		SpeculativeInsertionLockRelease(GetCurrentTransactionId());
+	}
+	else
+	{
+		table_tuple_insert(rel, row, GetCurrentCommandId(true), 0, NULL);
+		conflicts = coupon_insert_index_tuples(writer->relinfo, row, writer->estate, false, true,
+											   &conflict, writer->arbiters, false);
+		if (conflicts != NIL)
+		{
+			/* only a later command can delete the row */
+			CommandCounterIncrement();
+			simple_table_tuple_delete(rel, &row->tts_tid, InvalidSnapshot);
+		}
+	}
+	for (int i = 0; conflicts != NIL && i < writer->relinfo->ri_NumIndices; i++)
+	{
+		if (list_member_oid(conflicts, writer->indexes[i]) && (result < 0 || writer->keys[i] < result))
+			result = writer->keys[i];
+	}
+	list_free(conflicts);
+	ResetPerTupleExprContext(writer->estate);
+	return result;
+}
+
+void
+coupon_writer_insert_many(CouponTableWriter *writer, TupleTableSlot **rows, int n,
+						  struct BulkInsertStateData *bulk)
+{
+	ResultRelInfo *relinfo = writer->relinfo;
+
+	if (n == 0)
+		return;
+	for (int i = 0; i < n; i++)
+		finish_row(writer, rows[i]);
+	if (n == 1 && bulk == NULL)
+		table_tuple_insert(relinfo->ri_RelationDesc, rows[0], GetCurrentCommandId(true), 0, NULL);
+	else
+		table_multi_insert(relinfo->ri_RelationDesc, rows, n, GetCurrentCommandId(true), 0, bulk);
+	for (int i = 0; i < n && relinfo->ri_NumIndices > 0; i++)
+		(void) coupon_insert_index_tuples(relinfo, rows[i], writer->estate, false, false,
+										  NULL, NIL, false);
+	ResetPerTupleExprContext(writer->estate);
+}
+
+static CouponRowChange
+judge(TM_Result result)
+{
+	switch (result)
+	{
+		case TM_Ok:
+			return COUPON_ROW_CHANGED;
+		case TM_BeingModified:
+		case TM_WouldBlock:
+			return COUPON_ROW_LOCKED;
+		case TM_SelfModified:
+		case TM_Updated:
+		case TM_Deleted:
+			return COUPON_ROW_STALE;
+		default:
+			elog(ERROR, "unexpected result %d of a row's change", result);
+	}
+	return COUPON_ROW_STALE;
+}
+
+/* Locks the row for a change, without waiting. */
+static CouponRowChange
+lock_row(CouponTableWriter *writer, ItemPointer tid, LockTupleMode mode)
+{
+	TM_FailureData failure;
+	TM_Result	result;
+
+	result = table_tuple_lock(writer->relinfo->ri_RelationDesc, tid, InvalidSnapshot, writer->locked,
+							  GetCurrentCommandId(true), mode, LockWaitSkip, 0, &failure);
+	ExecClearTuple(writer->locked);
+	return judge(result);
+}
+
+CouponRowChange
+coupon_writer_update(CouponTableWriter *writer, ItemPointer tid, bool wait)
+{
+	Relation	rel = writer->relinfo->ri_RelationDesc;
+	CouponRowChange change;
+	TM_FailureData failure;
+	LockTupleMode mode;
+	TU_UpdateIndexes indexes;
+
+	finish_row(writer, writer->row);
+
+	/* heap_update does not know how not to wait */
+	if (!wait)
+	{
+		change = lock_row(writer, tid, LockTupleNoKeyExclusive);
+		if (change != COUPON_ROW_CHANGED)
+			return change;
+	}
+	change = judge(coupon_table_tuple_update(rel, tid, writer->row, GetCurrentCommandId(true), true,
+											 &failure, &mode, &indexes));
+	if (change == COUPON_ROW_CHANGED && indexes != TU_None)
+		(void) coupon_insert_index_tuples(writer->relinfo, writer->row, writer->estate, true, false,
+										  NULL, NIL, indexes == TU_Summarizing);
+	ResetPerTupleExprContext(writer->estate);
+	return change;
+}
+
+CouponRowChange
+coupon_writer_delete(CouponTableWriter *writer, ItemPointer tid, bool wait)
+{
+	Relation	rel = writer->relinfo->ri_RelationDesc;
+	TM_FailureData failure;
+	TM_Result	result;
+
+	result = table_tuple_delete(rel, tid, GetCurrentCommandId(true), InvalidSnapshot,
+								InvalidSnapshot, wait, &failure, false);
+	/* a lock of our own is no obstacle, but only a locker can tell */
+	if (result == TM_BeingModified && !wait)
+	{
+		CouponRowChange change = lock_row(writer, tid, LockTupleExclusive);
+
+		if (change != COUPON_ROW_CHANGED)
+			return change;
+		result = table_tuple_delete(rel, tid, GetCurrentCommandId(true), InvalidSnapshot,
+									InvalidSnapshot, true, &failure, false);
+	}
+	return judge(result);
+}
