@@ -311,7 +311,7 @@ take_from_shards(CouponCampaign *campaign, CouponStock *stock, CouponPurpose pur
 typedef enum Verdict
 {
 	ALL_GONE,
-	TRY_AGAIN,					/* a unit is or was free since the walk */
+	LOOK_AGAIN,					/* a unit is or was free since the walk */
 	IN_FLIGHT,					/* it depends on sessions that will wake us */
 	COMING_BACK,				/* it comes back with our own commit */
 	UNSETTLED					/* it depends on somebody who will not */
@@ -342,7 +342,7 @@ judge(CouponCampaign *campaign, CouponStock *stock)
 		if (!is_ready(shard))
 			return IN_FLIGHT;
 		if (pg_atomic_read_u32(&shard->free) > 0)
-			return TRY_AGAIN;
+			return LOOK_AGAIN;
 		in_flight += pg_atomic_read_u32(&shard->in_flight);
 	}
 
@@ -368,7 +368,7 @@ judge(CouponCampaign *campaign, CouponStock *stock)
 	}
 
 	if (pg_atomic_read_u64(&stock->supply) != supply)
-		return TRY_AGAIN;
+		return LOOK_AGAIN;
 	if (mine == 0)
 		pg_atomic_write_u64(&stock->sold_out_at, supply);
 	return ALL_GONE;
@@ -446,7 +446,7 @@ coupon_stock_take(CouponCampaign *campaign, CouponStock *stock, CouponPurpose pu
 			*why = COUPON_SHORT_SOLD_OUT;
 		else if (verdict == COMING_BACK)
 			*why = COUPON_SHORT_BUSY;
-		else if (verdict != TRY_AGAIN &&
+		else if (verdict != LOOK_AGAIN &&
 				 !wait_for_change(stock, wait_ms,
 								  verdict == UNSETTLED ? UNSETTLED_SLICE_MS : MAX_SOLD_OUT_WAIT,
 								  &deadline))
