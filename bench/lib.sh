@@ -100,7 +100,7 @@ wait_until()
 	shift 2
 
 	until "$@" >/dev/null 2>&1; do
-		[ $SECONDS -lt $deadline ] || die "waited too long: $what"
+		[ $SECONDS -lt $deadline ] || die "waited too long: $what$(cat "$scratch"/*.log 2>/dev/null | tail -n 3)"
 		sleep 0.05
 	done
 }
@@ -150,6 +150,8 @@ start_pooler()
 		default_pool_size = $1
 		max_client_conn = 3000
 		listen_backlog = 2048
+		client_login_timeout = 0
+		query_wait_timeout = 0
 		ignore_startup_parameters = extra_float_digits
 		log_connections = 0
 		log_disconnections = 0
@@ -163,7 +165,7 @@ start_pooler()
 	chmod 700 "$dir"
 	"${owner[@]}" pgbouncer -q "$dir/pgbouncer.ini" >"$scratch/pooler.log" 2>&1 &
 	pooler=$!
-	wait_until 10 "PgBouncer: $(tail -n 3 "$scratch/pooler.log")" test -S "$dir/.s.PGSQL.6432"
+	wait_until 60 'PgBouncer: ' test -S "$dir/.s.PGSQL.6432"
 }
 
 stop_pooler()
@@ -187,7 +189,7 @@ start_redis()
 		--appendonly yes --appendfsync "$1" --auto-aof-rewrite-percentage 0 --maxclients 4000 --tcp-backlog 2048 \
 		>"$scratch/redis.log" 2>&1 &
 	redis=$!
-	wait_until 10 'Redis to start' redis PING
+	wait_until 60 'Redis to start: ' redis PING
 }
 
 stop_redis()

@@ -205,7 +205,7 @@ one_schedule()
 	sql "CREATE TABLE bench.start AS SELECT clock_timestamp() + interval '5 s' AS at" >/dev/null
 	watch_others
 	sql "UPDATE bench.start SET at = clock_timestamp() + interval '5 s'" >/dev/null
-	start 0 "$users" -t 60 -f "$programs/concert_same_ten.sql" -D campaign="$campaign" -D other="$other" -D ready=0 -D seat=0 -D try=0
+	start 0 "$users" -t 200 -f "$programs/concert_same_ten.sql" -D campaign="$campaign" -D other="$other" -D ready=0 -D seat=0 -D try=0
 	play
 	tell_others
 	# from the first call to the last answer

@@ -22,10 +22,9 @@ sub nap { select undef, undef, undef, $_[0]; return }
 sub publisher_pid
 {
 	my ($node) = @_;
-	my ($status, $pid) = $node->psql('postgres', "SELECT pid FROM pg_stat_activity
-		WHERE backend_type = 'coupon publisher' AND datname = current_database()");
 
-	return $status == 0 ? $pid : '';
+	return try_sql($node, 'postgres', q{SELECT pid FROM pg_stat_activity
+		WHERE backend_type = 'coupon publisher' AND datname = current_database()}) // '';
 }
 
 # storm_prepare(node, keys): the tables.  A key's row is locked until commit,
@@ -56,12 +55,13 @@ sub storm_prepare
 	return;
 }
 
-# storm_start(node, clients, seconds, rate): in the background
+# storm_start(node, clients, seconds, rate): in the background, seconds * rate
+# transactions; a machine that cannot do so many a second takes longer
 sub storm_start
 {
 	my ($node, $clients, $seconds, $rate) = @_;
 	my ($out, $err) = ('', '');
-	my @command = ('pgbench', '-n', '-c', $clients, '-j', 2, '-T', $seconds, '-R', $rate, '--max-tries=5',
+	my @command = ('pgbench', '-n', '-c', $clients, '-j', 2, '-t', int($seconds * $rate / $clients), '-R', $rate,
 		'-f', $node->basedir . '/storm.sql', $node->connstr('postgres'));
 
 	return IPC::Run::start(\@command, '<', \undef, '>', \$out, '2>', \$err);

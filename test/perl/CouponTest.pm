@@ -6,15 +6,31 @@ use strict;
 use warnings;
 
 use Exporter 'import';
+use PostgreSQL::Test::BackgroundPsql;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 
-our @EXPORT = qw(new_server poll_until sql_error settle conserved
-  server_log_is_clean);
+our @EXPORT = qw(new_server poll_until within try_sql await_true kill_and_recover
+  sql_error settle conserved server_log_is_clean);
 
+# How long a test waits for what must come; PG_TEST_TIMEOUT_DEFAULT sets it.
 use constant PATIENCE => $PostgreSQL::Test::Utils::timeout_default;
+
+# Some minor releases of PostgreSQL 16 leave a newline at the end of what a
+# background session answers.
+{
+	my $query = PostgreSQL::Test::BackgroundPsql->can('query');
+
+	no warnings 'redefine';
+	*PostgreSQL::Test::BackgroundPsql::query = sub {
+		my @answer = wantarray ? $query->(@_) : scalar $query->(@_);
+
+		$answer[0] =~ s/\n\z//;
+		return wantarray ? @answer : $answer[0];
+	};
+}
 
 # new_server(name, settings): a running server with coupon in "postgres"
 sub new_server
@@ -50,6 +66,49 @@ sub poll_until
 	return 1;
 }
 
+# within(seconds): how long something may take that takes less than so many
+# seconds on an idle machine.  The machine of a test may be ten times slower.
+sub within
+{
+	my ($seconds) = @_;
+
+	return $seconds * PATIENCE / 18;
+}
+
+# try_sql(node, database, sql): what the SQL answers; undef when it fails, or
+# when there is no server to ask
+sub try_sql
+{
+	my ($node, $database, $sql) = @_;
+
+	# psql may be gone before it has read what it is to do, which is a die
+	my ($status, $answer) = eval { $node->psql($database, $sql) };
+
+	return defined $status && $status == 0 ? $answer : undef;
+}
+
+# await_true(node, database, query): waits until it answers "t"; dies when it
+# never does
+sub await_true
+{
+	my ($node, $database, $query) = @_;
+
+	return poll_until($query, sub { (try_sql($node, $database, $query) // '') eq 't' });
+}
+
+# kill_and_recover(node, pid): kill -9 of one of its processes, and waits until
+# the server has noticed that, restarted its other processes and recovered.
+# That it answers would not tell: it may not have noticed yet.
+sub kill_and_recover
+{
+	my ($node, $pid) = @_;
+	my $checkpointer = q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'};
+	my $before = $node->safe_psql('postgres', $checkpointer);
+
+	kill 'KILL', $pid or die "kill -9 $pid: $!";
+	return poll_until('recovery after kill -9', sub { (try_sql($node, 'postgres', $checkpointer) || $before) ne $before });
+}
+
 # sql_error(node, database, sql): everything psql says of a failing statement,
 # SQLSTATE, DETAIL and HINT included; '' if it did not fail
 sub sql_error
@@ -65,7 +124,7 @@ sub settle
 {
 	my ($node, $database) = @_;
 
-	return $node->poll_query_until($database, q{
+	return await_true($node, $database, q{
 		SELECT count(*) = 0 FROM pg_stat_activity
 		WHERE backend_type = 'client backend' AND datname = current_database()
 		  AND pid <> pg_backend_pid()});

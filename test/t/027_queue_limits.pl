@@ -34,13 +34,11 @@ cmp_ok($fitted, '>=', 5000, "$fitted tickets fit into 1 MB");
 like(sql_error($node, 'postgres', "SELECT count(*) FROM generate_series(1, 5000) g, coupon_queue_join('flood', 'x' || g);"),
 	qr/ERROR:  UC201: .*DETAIL: .*HINT: .*coupon\.queue_memory/s, 'F17: what does not fit is refused');
 is(sql('SELECT * FROM coupon_verify()'), '', 'and the refusal leaves nothing');
-usleep(1_200_000);
 poll_until('everybody is gone', sub {
 	$node->psql('postgres', 'SELECT coupon_queue_serve()');
 	sql('SELECT sum(waiting + admitted) FROM coupon.room_status') eq '0' });
 pass('F17, F20: who is silent leaves a memory that is full');
 is(sql("SELECT count(*) FROM generate_series(1, 5000) g, coupon_queue_join('flood', 'again' || g)"), '5000', 'F17: and makes room');
-usleep(1_200_000);
 poll_until('everybody is gone', sub { sql('SELECT coupon_queue_serve()'); sql('SELECT sum(waiting + admitted) FROM coupon.room_status') eq '0' });
 
 # ---- what is dropped with somebody waiting leaves no memory taken ----
@@ -137,21 +135,24 @@ SKIP:
 		$where eq 'coupon.request_0' });
 	poll_until('the probes', sub { sql("SELECT depth FROM coupon_request_queue($probe)") eq '0' });
 	my $lock = $node->background_psql('postgres');
+	my $open = $node->background_psql('postgres');
+	$open->query_safe('SELECT pg_advisory_lock(27)');
 	$lock->query_safe('BEGIN; LOCK TABLE coupon.request_1 IN SHARE MODE');
 	sql("SELECT coupon_campaign_resume($c)");
 	my ($out, $err) = ('', '');
 	# not at once: the line may stand yet, or the worker be looking at it
 	my $decider = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', 'BEGIN',
 			'-c', 'DO $$ BEGIN WHILE coupon_request_decide() = 0 LOOP PERFORM pg_sleep(0.01); END LOOP; END $$',
-			'-c', q{SELECT 'open' FROM pg_sleep(2)}, '-c', 'COMMIT' ],
+			'-c', 'SELECT pg_advisory_lock(27)', '-c', 'COMMIT' ],
 		'<', \undef, '>', \$out, '2>', \$err);
 	poll_until('the decision waits', sub { running('%coupon_request_decide%', 'Lock') eq '1' });
 	sql("SELECT coupon_request($c, 'second'::text)");
 	is(child('second'), 'coupon.request_0', 'the second request is in the other table');
 	$lock->query_safe('COMMIT');
 	$lock->quit;
-	poll_until('the decision', sub { running('%open%', 'Timeout') eq '1' });
+	poll_until('the decision', sub { running('%advisory%', 'Lock') eq '1' });
 	sql("SELECT coupon_request($c, 'third'::text)");
+	$open->quit;
 	$decider->finish;
 	is($err, '', 'the decision is committed');
 	poll_until('all are decided', sub { sql("SELECT depth FROM coupon_request_queue($c)") eq '0' });

@@ -240,9 +240,7 @@ sub wait_for_progress
 sub random_pid
 {
 	my ($where) = @_;
-	my ($status, $out) = $node->psql('postgres',
-		"SELECT pid FROM pg_stat_activity WHERE $where ORDER BY pid", on_error_stop => 0, timeout => 30);
-	my @pids = split /\n/, $out // '';
+	my @pids = split /\n/, try_sql($node, 'postgres', "SELECT pid FROM pg_stat_activity WHERE $where ORDER BY pid") // '';
 
 	return @pids ? $pids[ int(rand(@pids)) ] : undef;
 }

@@ -55,8 +55,8 @@ is($standby->safe_psql('postgres', q{SELECT count(*) FILTER (WHERE status = 'ISS
 	'1', 'standby: coupon_units works');
 is( $standby->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'coupon %'}),
 	'0', 'standby: no workers');
-is($primary->safe_psql('postgres', q{SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = 'coupon sweeper'}),
-	't', 'primary: a sweeper');
+ok(await_true($primary, 'postgres', q{SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = 'coupon sweeper'}),
+	'primary: a sweeper');
 
 # the primary dies in the middle of a transaction that holds units
 my $lost = $primary->background_psql('postgres');
@@ -100,7 +100,7 @@ conserved($standby, 'postgres', 'sold out');
 $standby->safe_psql('postgres', q{
 	SELECT coupon_issue(3, 'bob');
 	UPDATE coupon.issuance SET expires_at = now() - interval '1 s' WHERE user_id = 'bob'});
-ok($standby->poll_query_until('postgres', q{SELECT state = 'expired' FROM coupon.issuance WHERE user_id = 'bob'}),
+ok(await_true($standby, 'postgres', q{SELECT state = 'expired' FROM coupon.issuance WHERE user_id = 'bob'}),
 	'the promoted server sweeps');
 
 SKIP:
@@ -112,13 +112,13 @@ SKIP:
 	my $broker = mock_broker(topics => { 'coupon-issued' => 12 });
 	$standby->append_conf('postgresql.conf', "coupon.kafka_brokers = '" . $broker->bootstrap . "'");
 	$standby->reload;
-	ok($standby->poll_query_until('postgres', q{SELECT unpublished = 0 AND broker = 'up' FROM coupon_outbox_status()}),
+	ok(await_true($standby, 'postgres', q{SELECT unpublished = 0 AND broker = 'up' FROM coupon_outbox_status()}),
 		'the promoted server publishes');
 	is_deeply([ sort map { $_->{id} } @{ consume($broker->bootstrap, 'coupon-issued') } ], \@events,
 		'every event of the old server and of the new one, once');
 	$standby->append_conf('postgresql.conf', "coupon.kafka_brokers = ''");
 	$standby->reload;
-	ok($standby->poll_query_until('postgres', q{SELECT broker = 'off' FROM coupon_outbox_status()}), 'until it is told not to');
+	ok(await_true($standby, 'postgres', q{SELECT broker = 'off' FROM coupon_outbox_status()}), 'until it is told not to');
 	$broker->stop;
 }
 

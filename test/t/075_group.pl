@@ -46,8 +46,8 @@ sub await_workers
 	my ($n, $before) = @_;
 
 	return poll_until("$n group workers", sub {
-		my ($status, $out) = $node->psql('postgres', 'SELECT workers FROM coupon_group_status()');
-		return $status == 0 && $out eq $n && (!$before || worker() != $before);
+		my $ready = try_sql($node, 'postgres', 'SELECT workers FROM coupon_group_status()');
+		return defined $ready && $ready eq $n && (!$before || worker() != $before);
 	});
 }
 
@@ -72,7 +72,7 @@ sub waiting
 {
 	my ($n, $database) = @_;
 
-	return $node->poll_query_until('postgres', sprintf q{
+	return await_true($node, 'postgres', sprintf q{
 		SELECT count(*) = %d FROM pg_stat_activity
 		WHERE backend_type = 'client backend' AND state = 'active' AND wait_event_type = 'Extension'
 		  AND query LIKE '%%coupon_issue_grouped%%' AND datname = '%s'}, $n, $database // 'postgres');
@@ -254,11 +254,13 @@ is(sql("SELECT status FROM coupon_issue_grouped($c, 'impatient')"), 'issued', 'a
 my $doomed = create(10);
 sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
 $node->reload;
-$node->poll_query_until('postgres', q{SELECT current_setting('synchronous_standby_names') = 'nobody'});
+await_true($node, 'postgres', q{SELECT current_setting('synchronous_standby_names') = 'nobody'});
 is(sql("SET synchronous_commit = local; SELECT status FROM coupon_issue_grouped($c, 'local')"), 'issued', 'who asks for less does not wait for a standby');
-$p = start("SET statement_timeout = '500ms';\n" . call($c, 'taken'));
-like(finish($p)->{err}, qr/57014.*statement timeout/, 'a call in a batch can be cancelled');
-is(sql("SELECT wait_event FROM pg_stat_activity WHERE pid = $pid"), 'SyncRep', 'whose commit waits for a standby');
+$p = start(call($c, 'taken'));
+await_true($node, 'postgres', "SELECT wait_event = 'SyncRep' FROM pg_stat_activity WHERE pid = $pid");
+sql("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE '%taken%' AND pid <> pg_backend_pid()");
+like(finish($p)->{err}, qr/57014.*user request/, 'a call in a batch whose commit waits for a standby can be cancelled');
+is(sql("SELECT wait_event FROM pg_stat_activity WHERE pid = $pid"), 'SyncRep', 'and the commit goes on waiting');
 sql("ALTER SYSTEM RESET synchronous_standby_names");
 $node->reload;
 is(sql("SELECT status FROM coupon_issue_grouped($c, 'taken')"), 'already_issued', 'it was issued: a repetition tells so');
@@ -267,7 +269,7 @@ is(worker(), $pid, 'by the same worker');
 # who asks for more after others asked for less, in a batch that is repeated
 sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
 $node->reload;
-$node->poll_query_until('postgres', q{SELECT current_setting('synchronous_standby_names') = 'nobody'});
+await_true($node, 'postgres', q{SELECT current_setting('synchronous_standby_names') = 'nobody'});
 is(sql("SET synchronous_commit = off; SELECT status FROM coupon_issue_grouped($c, 'less')"), 'issued', 'who asks for nothing does not wait at all');
 stop_worker();
 $q = start(call($doomed, 'culprit'));
@@ -286,9 +288,9 @@ like(finish($q)->{err}, qr/ERROR:  UC001/, 'the error is the other call\'s');
 
 sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
 $node->reload;
-$node->poll_query_until('postgres', q{SELECT current_setting('synchronous_standby_names') = 'nobody'});
+await_true($node, 'postgres', q{SELECT current_setting('synchronous_standby_names') = 'nobody'});
 $p = start(call($c, 'unknown'));
-$node->poll_query_until('postgres', "SELECT wait_event = 'SyncRep' FROM pg_stat_activity WHERE pid = $pid");
+await_true($node, 'postgres', "SELECT wait_event = 'SyncRep' FROM pg_stat_activity WHERE pid = $pid");
 sql("SELECT pg_terminate_backend($pid)");
 like(finish($p)->{err}, qr/40003.*DETAIL:.*might not be on the standby.*HINT:/s, 'a worker that is stopped does not say that the standby has it');
 sql("ALTER SYSTEM RESET synchronous_standby_names");
@@ -309,7 +311,7 @@ kill 'CONT', $pid;
 my $started = time;
 my %got = map { split /\|/, finish($_)->{out} =~ s/\n//r } @others;
 is_deeply([ sort keys %got ], [ map { "other$_" } 1 .. 4 ], 'sessions that are stopped hold up nobody');
-cmp_ok(time - $started, '<', 20, 'for long');
+cmp_ok(time - $started, '<', within(5), 'for long');
 kill 'CONT', @slow_pids;
 finish($_) for @slow;
 
@@ -351,7 +353,7 @@ is(finish($p)->{out}, "moment|issued\n", 'tables that are locked for a moment');
 $locker->query_safe('BEGIN; LOCK TABLE coupon.issuance');
 $started = time;
 like(finish(start(call($c, 'longer')))->{err}, qr/ERROR:  55P03: .*DETAIL:.*HINT:/s, 'and for longer');
-cmp_ok(time - $started, '<', 20, 'are no endless wait');
+cmp_ok(time - $started, '<', within(5), 'are no endless wait');
 $locker->query_safe('COMMIT');
 $locker->quit;
 is(issued_to($c, 'longer'), '0', 'nothing was issued');
@@ -363,7 +365,7 @@ my %own = (
 	'an index' => 'ALTER INDEX coupon.issuance_user_key SET TABLESPACE pg_default');
 for my $what (sort keys %own)
 {
-	like(finish(start("SET coupon.allow_autonomous = on;\nSET statement_timeout = '30s';\nBEGIN;\n$own{$what};\n" . call($c, 'own lock')))->{err},
+	like(finish(start("SET coupon.allow_autonomous = on;\nSET statement_timeout = '150s';\nBEGIN;\n$own{$what};\n" . call($c, 'own lock')))->{err},
 		qr/ERROR:  (55P03|UC020): .*DETAIL:.*HINT:.*/s, "$what locked by the caller: no endless wait");
 }
 is(issued_to($c, 'own lock'), '0', 'nothing was issued');
@@ -378,7 +380,8 @@ for my $client (1 .. 8)
 
 	for my $i (1 .. 200)
 	{
-		$script .= sprintf "SET statement_timeout = %d;\n", 1 + $i % 3;
+		# and none now and then: a busy machine serves nobody within 3 ms
+		$script .= sprintf "SET statement_timeout = %d;\n", $i % 4;
 		$script .= call($c, "s$client-$i");
 	}
 	push @storm, start($script);
@@ -507,7 +510,7 @@ $p = start(call($c, 'dropped'));
 waiting(1);
 # the call has looked at the tables, so DROP waits for it, and the worker for both
 my $drop = start("SET lock_timeout = '60s';\nDROP EXTENSION coupon;\n");
-$node->poll_query_until('postgres', 'SELECT count(*) > 0 FROM pg_locks WHERE NOT granted');
+await_true($node, 'postgres', 'SELECT count(*) > 0 FROM pg_locks WHERE NOT granted');
 kill 'CONT', $pid;
 like(finish($p)->{err}, qr/ERROR:  55P03: /, 'DROP EXTENSION while a call waits');
 is(finish($drop)->{err}, '', 'is done when the call is turned away');
@@ -533,7 +536,7 @@ for my $round (1 .. 2)
 	$started = time;
 	sql('DROP DATABASE app WITH (FORCE)');
 	finish($session);
-	cmp_ok(time - $started, '<', 20, "round $round: DROP DATABASE in mid-stream");
+	cmp_ok(time - $started, '<', within(5), "round $round: DROP DATABASE in mid-stream");
 }
 $c = create(100000);
 is(sql("SELECT status FROM coupon_issue_grouped($c, 'elsewhere')"), 'issued', 'other databases go on');
@@ -559,7 +562,6 @@ for my $crash ('worker', 'session', 'server')
 	}
 	finish($_) for @streams;
 	$node->start if $crash eq 'server';
-	poll_until('the server again', sub { ($node->psql('postgres', 'SELECT 1'))[0] == 0 });
 	await_workers(1);
 	my @acks = map { $_->{out} =~ /^(\S+)\|issued$/mg } @streams;
 	my %has = map { $_ => 1 } split /\n/, sql("SELECT user_id FROM coupon.issuance WHERE campaign_id = $campaign");
@@ -573,6 +575,6 @@ for my $crash ('worker', 'session', 'server')
 
 $started = time;
 $node->stop('fast');
-cmp_ok(time - $started, '<', 10, 'fast shutdown');
+cmp_ok(time - $started, '<', within(5), 'fast shutdown');
 server_log_is_clean($node, 'group');
 done_testing();

@@ -46,7 +46,7 @@ END
 	}
 }
 
-my $http = HTTP::Tiny->new(timeout => 20, keep_alive => 0);
+my $http = HTTP::Tiny->new(timeout => CouponTest::PATIENCE, keep_alive => 0);
 
 # request(method, path, body, headers): the answer, its content decoded
 sub request
@@ -177,6 +177,7 @@ sub call
 }
 
 # 000, at once: by a grouped call, in a transaction of its own
+poll_until('a worker', sub { sql('SELECT workers FROM coupon_group_status()') eq '1' });
 create('NOW', 9);
 my $newest = create('NOW', 3);
 sql(sprintf q{SELECT coupon_codes_import(%d, '{C-1}')}, create('CODES', 0));
@@ -309,8 +310,7 @@ $waiter->query_until(qr/asks/, qq{\\echo asks
 	SELECT 'got ' || (coupon_api.issue_sync('x', 'MINE') #>> '{data,status}');
 	\\echo answered
 });
-$node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%issue_sync%' AND pid <> pg_backend_pid()})
-  or die 'nobody waits';
+await_true($node, 'postgres', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%issue_sync%' AND pid <> pg_backend_pid()});
 $holder->query_safe('ROLLBACK');
 like($waiter->query_until(qr/answered/, ''), qr/got issued/, 'F8: issue-sync waits for who has the user, and gets the unit when he rolls back');
 $waiter->quit;

@@ -68,7 +68,7 @@ SKIP:
 	is($conf =~ s{^(\t\tlocation / \{)}{include $examples/concert/nginx-locations.conf;\n$1}m, 1, 'nginx.conf has the place that README.md names');
 	my ($proxy) = start_nginx($nginx, $port, $conf);
 
-	my $http = HTTP::Tiny->new(timeout => 20, keep_alive => 0);
+	my $http = HTTP::Tiny->new(timeout => CouponTest::PATIENCE, keep_alive => 0);
 	for my $route (
 		[ 'GET', '/concerts', '/rpc/concerts' ],
 		[ 'GET', '/concerts?concertId=1', '/rpc/concerts' ],
@@ -333,7 +333,7 @@ sub reserve_shortly
 {
 	my ($user, $seat, $headers) = @_;
 
-	return reserve($user, $seat, $headers, "SELECT coupon_hold(campaign_id, $seat - first_seat + 1, '$user', '400 ms') FROM concert.schedule WHERE $seat BETWEEN first_seat AND first_seat + seats - 1");
+	return reserve($user, $seat, $headers, "SELECT coupon_hold(campaign_id, $seat - first_seat + 1, '$user', '1500 ms') FROM concert.schedule WHERE $seat BETWEEN first_seat AND first_seat + seats - 1");
 }
 sub ran_out { my $id = shift; poll_until('the end of the hold', sub { sql("SELECT held_until < clock_timestamp() FROM concert.reservation WHERE id = $id") eq 't' }) }
 

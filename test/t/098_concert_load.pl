@@ -23,7 +23,6 @@ local %ENV = (
 	PGDATABASE => 'postgres',
 	COUPON_SERVER_LOG => $node->logfile,
 	BENCH_IN_SERVER => 'warm',
-	BENCH_SCALE => 0.02,
 	BENCH_CONCERTS => 10,
 	BENCH_PATIENCE => 0);
 
@@ -35,7 +34,14 @@ sub play
 
 	local $ENV{BENCH_SESSIONS} = $sessions;
 	local $ENV{BENCH_CALLS} = 'enqueue schedules pay';
-	IPC::Run::run([ 'bash', "$top/bench/scenarios/run.sh", @scenarios ], '>', \$out, '2>', \$err);
+	# in so short a time a busy machine may not get to each call
+	for my $scale (0.02, 0.2, 1)
+	{
+		local $ENV{BENCH_SCALE} = $scale;
+
+		IPC::Run::run([ 'bash', "$top/bench/scenarios/run.sh", @scenarios ], '>', \$out, '2>', \$err);
+		last unless $out =~ /^  FAIL  law +.*: (calls that were made|sets that were held): 0/m;
+	}
 	is($err, '', 'nobody complains');
 	for my $line (split /\n/, $out)
 	{
