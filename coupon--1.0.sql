@@ -433,6 +433,9 @@ CREATE TABLE coupon.lapsed_hold (
 );
 CREATE INDEX lapsed_hold_idx ON coupon.lapsed_hold (campaign_id, serial, user_id);
 CREATE INDEX lapsed_hold_until_idx ON coupon.lapsed_hold (held_until);
+-- A user may hold the same unit twice and pay late twice, so no columns are a
+-- key.  Without an identity a publication for all tables would refuse deletes.
+ALTER TABLE coupon.lapsed_hold REPLICA IDENTITY FULL;
 COMMENT ON TABLE coupon.lapsed_hold IS 'who held a unit that he did not pay for in time, for coupon.hold_keep: coupon_confirm asks here when a payment is late';
 COMMENT ON COLUMN coupon.lapsed_hold.campaign_id IS 'the campaign';
 COMMENT ON COLUMN coupon.lapsed_hold.serial IS 'the unit';
@@ -596,6 +599,12 @@ CREATE TABLE coupon.outbox (
 CREATE TABLE coupon.outbox_0 () INHERITS (coupon.outbox) USING heap;
 CREATE TABLE coupon.outbox_1 () INHERITS (coupon.outbox) USING heap;
 CREATE TABLE coupon.outbox_2 () INHERITS (coupon.outbox) USING heap;
+-- A subscriber gets what is appended, and loses what was delivered when a child
+-- is truncated, not row by row: there is no key, and with FULL it would stop at
+-- the first row, since json has no equality.
+ALTER TABLE coupon.outbox_0 REPLICA IDENTITY NOTHING;
+ALTER TABLE coupon.outbox_1 REPLICA IDENTITY NOTHING;
+ALTER TABLE coupon.outbox_2 REPLICA IDENTITY NOTHING;
 COMMENT ON TABLE coupon.outbox IS 'events, each committed with the change it tells of; the rows are in its children';
 COMMENT ON TABLE coupon.outbox_0 IS 'events, first of three tables used in rotation';
 COMMENT ON TABLE coupon.outbox_1 IS 'events, second of three tables used in rotation';

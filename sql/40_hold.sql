@@ -20,6 +20,9 @@ CREATE TABLE coupon.lapsed_hold (
 );
 CREATE INDEX lapsed_hold_idx ON coupon.lapsed_hold (campaign_id, serial, user_id);
 CREATE INDEX lapsed_hold_until_idx ON coupon.lapsed_hold (held_until);
+-- A user may hold the same unit twice and pay late twice, so no columns are a
+-- key.  Without an identity a publication for all tables would refuse deletes.
+ALTER TABLE coupon.lapsed_hold REPLICA IDENTITY FULL;
 COMMENT ON TABLE coupon.lapsed_hold IS 'who held a unit that he did not pay for in time, for coupon.hold_keep: coupon_confirm asks here when a payment is late';
 COMMENT ON COLUMN coupon.lapsed_hold.campaign_id IS 'the campaign';
 COMMENT ON COLUMN coupon.lapsed_hold.serial IS 'the unit';

@@ -13,6 +13,12 @@ CREATE TABLE coupon.outbox (
 CREATE TABLE coupon.outbox_0 () INHERITS (coupon.outbox) USING heap;
 CREATE TABLE coupon.outbox_1 () INHERITS (coupon.outbox) USING heap;
 CREATE TABLE coupon.outbox_2 () INHERITS (coupon.outbox) USING heap;
+-- A subscriber gets what is appended, and loses what was delivered when a child
+-- is truncated, not row by row: there is no key, and with FULL it would stop at
+-- the first row, since json has no equality.
+ALTER TABLE coupon.outbox_0 REPLICA IDENTITY NOTHING;
+ALTER TABLE coupon.outbox_1 REPLICA IDENTITY NOTHING;
+ALTER TABLE coupon.outbox_2 REPLICA IDENTITY NOTHING;
 COMMENT ON TABLE coupon.outbox IS 'events, each committed with the change it tells of; the rows are in its children';
 COMMENT ON TABLE coupon.outbox_0 IS 'events, first of three tables used in rotation';
 COMMENT ON TABLE coupon.outbox_1 IS 'events, second of three tables used in rotation';
