@@ -50,6 +50,11 @@ InitMaterializedSRF(FunctionCallInfo fcinfo, bits32 flags)
 #define COUPON_HAVE_SHMEM_REQUEST_HOOK 1
 #endif
 
+/* 16: VARDATA_ANY and its like have a header of their own */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
 /* 16: indexes that only summarize, to be updated alone */
 #if PG_VERSION_NUM < 160000
 typedef enum TU_UpdateIndexes

@@ -6,8 +6,7 @@
 
 #include "common/hashfn.h"
 #include "fmgr.h"
-#include "miscadmin.h"
-
+#include "base/compat.h"
 #include "base/locks.h"
 
 static void
