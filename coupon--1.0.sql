@@ -50,6 +50,8 @@ CREATE TABLE coupon.campaign (
 	CHECK (closes_at > opens_at),
 	CHECK (coded OR NOT labels_public)
 );
+-- coupon_emit keeps off these topics.
+CREATE INDEX campaign_topic_idx ON coupon.campaign (topic COLLATE "C");
 COMMENT ON TABLE coupon.campaign IS 'what is offered; its stock is the sum of its shards';
 COMMENT ON COLUMN coupon.campaign.campaign_id IS 'identifier, assigned by coupon_campaign_create';
 COMMENT ON COLUMN coupon.campaign.name IS 'for people, and the code of HTTP routes; need not be unique';
@@ -615,6 +617,10 @@ COMMENT ON COLUMN coupon.outbox.key IS 'Kafka key: the user, or the campaign for
 COMMENT ON COLUMN coupon.outbox.type IS 'what happened; types that begin with coupon. are the engine''s own';
 COMMENT ON COLUMN coupon.outbox.payload IS 'the event, as it is published';
 
+-- Below what it says ids may have been given; see src/outbox/event_id.c.
+CREATE SEQUENCE coupon.event_clock MINVALUE 0;
+COMMENT ON SEQUENCE coupon.event_clock IS 'milliseconds since 1970 below which event ids may have been given, times 65536, and a number of the server''s start';
+
 CREATE TABLE coupon.dead_letter (
 	id       uuid PRIMARY KEY,
 	topic    text NOT NULL,
@@ -635,6 +641,7 @@ COMMENT ON COLUMN coupon.dead_letter.reason IS 'why it was not accepted';
 COMMENT ON COLUMN coupon.dead_letter.attempts IS 'how often it was tried';
 COMMENT ON COLUMN coupon.dead_letter.dead_at IS 'when it was given up';
 
+SELECT pg_catalog.pg_extension_config_dump('coupon.event_clock', '');
 SELECT pg_catalog.pg_extension_config_dump('coupon.dead_letter', '');
 
 CREATE FUNCTION @extschema@.coupon_emit(topic text, key text, type text, payload jsonb)

@@ -17,6 +17,8 @@ CREATE TABLE coupon.campaign (
 	CHECK (closes_at > opens_at),
 	CHECK (coded OR NOT labels_public)
 );
+-- coupon_emit keeps off these topics.
+CREATE INDEX campaign_topic_idx ON coupon.campaign (topic COLLATE "C");
 COMMENT ON TABLE coupon.campaign IS 'what is offered; its stock is the sum of its shards';
 COMMENT ON COLUMN coupon.campaign.campaign_id IS 'identifier, assigned by coupon_campaign_create';
 COMMENT ON COLUMN coupon.campaign.name IS 'for people, and the code of HTTP routes; need not be unique';

@@ -15,6 +15,7 @@
 #include "group/group.h"
 #include "kafka/publish.h"
 #include "kafka/publisher_status.h"
+#include "outbox/event_id.h"
 #include "outbox/outbox.h"
 #include "queue/line.h"
 #include "request/request.h"
@@ -30,6 +31,7 @@ void		_PG_init(void);
 /* Those that have shared memory, from the ground up. */
 static const CouponModule *const modules[] = {
 	&coupon_database_module,
+	&coupon_event_id_module,
 	&coupon_outbox_module,
 	&coupon_publisher_module,
 	&coupon_line_module,

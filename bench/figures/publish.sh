@@ -106,14 +106,14 @@ idle()
 	prepare_variant coupon
 	publishing on
 	wait_for "broker = 'up' AND unpublished = 0"
-	timeout 45 kcat -C -u -q -X fetch.wait.max.ms=2 -X fetch.error.backoff.ms=1 -o end -b "$brokers" -t coupon-issued \
+	timeout 45 kcat -C -u -q -X fetch.wait.max.ms=2 -X fetch.error.backoff.ms=1 -o end -b "$brokers" -t bare \
 		-f '%s\n' 2>/dev/null | perl -MTime::HiRes=time -ne '
 			$| = 1; print time, " $_"' >"$scratch/arrivals" &
 	sleep 3
 	settle
 	perl -MTime::HiRes=time -e '
 		$| = 1;
-		for (1 .. 400) { printf "SELECT coupon_emit(%s, %s, %s, %s);\n", "\x27coupon-issued\x27", "\x27k$_\x27", "\x27t\x27", sprintf("\x27{\"t\": %.6f}\x27", time);
+		for (1 .. 400) { printf "SELECT coupon_emit(%s, %s, %s, %s);\n", "\x27bare\x27", "\x27k$_\x27", "\x27t\x27", sprintf("\x27{\"t\": %.6f}\x27", time);
 			select undef, undef, undef, 0.02 + rand(0.04) }' | psql -qXAt >/dev/null
 	sleep 0.5
 	kill $(jobs -p %?kcat) 2>/dev/null || true

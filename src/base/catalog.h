@@ -22,6 +22,7 @@ typedef struct CouponCatalog
 {
 	Oid			campaign;
 	Oid			campaign_pkey;
+	Oid			campaign_topic_idx;
 	Oid			shard;
 	Oid			shard_pkey;
 	Oid			unit;
@@ -34,6 +35,7 @@ typedef struct CouponCatalog
 	Oid			lapsed_hold;
 	Oid			lapsed_hold_idx;
 	Oid			outbox[COUPON_OUTBOX_CHILDREN];
+	Oid			event_clock;
 	Oid			request;		/* the parent of those that follow, as are all of two */
 	Oid			requests[COUPON_QUEUE_CHILDREN];
 	Oid			request_pkeys[COUPON_QUEUE_CHILDREN];

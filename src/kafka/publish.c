@@ -58,7 +58,6 @@
 #define OPEN_AGAIN_MS	2000	/* after a configuration that was wrong */
 #define SILENCE_MS		10000	/* is worth a word */
 #define RECONFIGURE_MS	1000	/* longest wait for reports before the sink is closed */
-#define DLT_SUFFIX		".DLT"
 
 /* CouponOutboxEntry.state */
 enum
@@ -379,7 +378,6 @@ bury(const Rejected *why)
 	};
 	const CouponOutboxEntry *entry = &batch[why->entry];
 	CouponEvent event;
-	size_t		length;
 	Datum		values[7];
 
 	if (!coupon_outbox_fetch(entry, &event))
@@ -395,10 +393,8 @@ bury(const Rejected *why)
 	values[6] = Int32GetDatum(why->attempts);
 	coupon_spi_execute(&insert, SPI_OK_INSERT, values, NULL);
 
-	length = strlen(event.topic);
-	if (length <= COUPON_MAX_TOPIC &&
-		(length < strlen(DLT_SUFFIX) || strcmp(event.topic + length - strlen(DLT_SUFFIX), DLT_SUFFIX) != 0))
-		coupon_outbox_append(psprintf("%s" DLT_SUFFIX, event.topic), event.key,
+	if (!coupon_outbox_is_dead_letter_topic(event.topic))
+		coupon_outbox_append(psprintf("%s" COUPON_DEAD_LETTER_SUFFIX, event.topic), event.key,
 							 "coupon.dead_letter", dead_letter_payload(&event, why));
 	coupon_publisher_problem("an event for topic \"%s\" is a dead letter: %s", event.topic, why->reason);
 	return true;

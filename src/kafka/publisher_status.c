@@ -6,10 +6,12 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "catalog/pg_authid_d.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -17,12 +19,14 @@
 #include "base/database.h"
 #include "base/shmem.h"
 #include "kafka/publisher_status.h"
+#include "outbox/event_id.h"
 #include "outbox/outbox.h"
 #include "outbox/outbox_read.h"
 
 #define LOG_AGAIN_MS	(60 * 1000) /* the same problem */
 #define LOG_LINES		30			/* in that time, of all problems */
 #define STATE_NATTS		12
+#define HIDDEN			"<insufficient privilege>"
 
 PG_FUNCTION_INFO_V1(coupon_publisher_state);
 
@@ -183,6 +187,20 @@ set_text(const char *value, Datum *values, bool *nulls, int column)
 }
 
 /*
+ * Errors name brokers and files.  coupon_outbox_status runs as its owner, so
+ * it is the role outside of it that counts.
+ */
+static bool
+may_see_errors(void)
+{
+	Oid			role = GetOuterUserId();
+	Oid			admin = get_role_oid("coupon_admin", true);
+
+	return has_privs_of_role(role, ROLE_PG_READ_ALL_STATS) ||
+		(OidIsValid(admin) && has_privs_of_role(role, admin));
+}
+
+/*
  * coupon.publisher_state() - the row of coupon_outbox_status, without what
  * SQL tells more easily
  */
@@ -228,7 +246,7 @@ coupon_publisher_state(PG_FUNCTION_ARGS)
 	set_timestamp(copy.acknowledged_at, values, nulls, n++);
 	values[n++] = CStringGetTextDatum(state_name(copy.state));
 	set_text(copy.refused_topics, values, nulls, n++);
-	set_text(copy.error, values, nulls, n++);
+	set_text(copy.error[0] == '\0' || may_see_errors() ? copy.error : HIDDEN, values, nulls, n++);
 	set_timestamp(copy.failed_at, values, nulls, n++);
 	values[n++] = Int64GetDatum((int64) coupon_outbox_size());
 	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));

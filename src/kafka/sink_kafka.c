@@ -36,6 +36,7 @@
 #include "kafka/publisher_status.h"
 #include "kafka/sink.h"
 #include "kafka/sink_config.h"
+#include "outbox/event_id.h"
 #include "outbox/outbox.h"
 
 #define CHECK_TIMEOUT_MS	5000	/* of one question to the broker */

@@ -6,33 +6,22 @@
  * looked at again once the child is locked: when it has named another one and
  * the transactions that hold that lock are over, nobody appends to the child.
  * The children have no index; rows are written in bulk, below the executor.
- *
- * Ids are UUIDs of version 7 whose 60 bits of time (milliseconds, and 1/4096
- * of one) come from one counter in shared memory that never stands still, so
- * they increase strictly in the order of appending.  Two events of one row
- * are appended under that row's lock, so their ids have the order of their
- * commits.  The other 62 bits are random.
  */
 #include "postgres.h"
 
-#include <sys/time.h>
-
 #include "access/heapam.h"
 #include "access/xact.h"
-#include "fmgr.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
-#include "utils/jsonb.h"
 #include "utils/memutils.h"
 
-#include "base/arguments.h"
 #include "base/catalog.h"
 #include "base/compat.h"
 #include "base/database.h"
 #include "base/shmem.h"
 #include "base/table_writer.h"
+#include "outbox/event_id.h"
 #include "outbox/outbox.h"
 
 #define OUTBOX_BATCH	256		/* rows written at a time */
@@ -48,13 +37,10 @@ struct CouponOutbox
 	int			nrows;			/* filled */
 };
 
-PG_FUNCTION_INFO_V1(coupon_emit);
-
 /* ---- shared memory ---- */
 
 typedef struct Shared
 {
-	pg_atomic_uint64 clock;		/* the newest event id's time */
 	pg_atomic_uint32 current[COUPON_MAX_DATABASES]; /* set by the publisher */
 } Shared;
 
@@ -74,7 +60,6 @@ startup(void)
 	shared = coupon_shmem_struct("coupon outbox", sizeof(Shared), &found);
 	if (found)
 		return;
-	pg_atomic_init_u64(&shared->clock, 0);
 	for (int i = 0; i < COUPON_MAX_DATABASES; i++)
 		pg_atomic_init_u32(&shared->current[i], 0);
 }
@@ -97,67 +82,6 @@ coupon_outbox_current(void)
 	int			place = coupon_database_place();
 
 	return place < 0 ? NULL : &shared->current[place];
-}
-
-/* ---- event ids ---- */
-
-/* The time part: milliseconds since 1970 and 12 bits below, never twice. */
-static uint64
-next_tick(void)
-{
-	pg_atomic_uint64 *clock = &shared->clock;
-	uint64		last = pg_atomic_read_u64(clock);
-	struct timeval now;
-	uint64		tick;
-
-	gettimeofday(&now, NULL);
-	tick = ((uint64) now.tv_sec * 1000 + now.tv_usec / 1000) * COUPON_TICKS_PER_MS +
-		(uint64) (now.tv_usec % 1000) * COUPON_TICKS_PER_MS / 1000;
-
-	for (;;)
-	{
-		uint64		next = Max(tick, last + 1);
-
-		if (pg_atomic_compare_exchange_u64(clock, &last, next))
-			return next;
-	}
-}
-
-static void
-make_event_id(pg_uuid_t *id)
-{
-	static uint8 pool[1024];
-	static int	used = sizeof(pool);
-	uint64		tick = next_tick();
-	uint64		ms = tick / COUPON_TICKS_PER_MS;
-	unsigned	fraction = tick % COUPON_TICKS_PER_MS;
-
-	if (used + 8 > (int) sizeof(pool))
-	{
-		if (!pg_strong_random(pool, sizeof(pool)))
-			ereport(ERROR,
-					(errcode(ERRCODE_INTERNAL_ERROR),
-					 errmsg("could not generate random values")));
-		used = 0;
-	}
-
-	for (int i = 0; i < 6; i++)
-		id->data[i] = (ms >> (40 - 8 * i)) & 0xff;
-	id->data[6] = 0x70 | (fraction >> 8);
-	id->data[7] = fraction & 0xff;
-	memcpy(&id->data[8], &pool[used], 8);
-	id->data[8] = 0x80 | (id->data[8] & 0x3f);
-	used += 8;
-}
-
-uint64
-coupon_event_tick(const pg_uuid_t *id)
-{
-	uint64		ms = 0;
-
-	for (int i = 0; i < 6; i++)
-		ms = ms << 8 | id->data[i];
-	return ms * COUPON_TICKS_PER_MS + ((id->data[6] & 0x0f) << 8 | id->data[7]);
 }
 
 /* ---- appending ---- */
@@ -237,7 +161,7 @@ add_row(CouponOutbox *outbox, const pg_uuid_t *given, const char *topic,
 	if (given != NULL)
 		*id = *given;
 	else
-		make_event_id(id);
+		coupon_event_make_id(id);
 	slot->tts_values[Outbox_id - 1] = UUIDPGetDatum(id);
 	slot->tts_values[Outbox_topic - 1] = CStringGetTextDatum(topic);
 	slot->tts_values[Outbox_key - 1] = CStringGetTextDatum(key);
@@ -287,51 +211,4 @@ coupon_outbox_append(const char *topic, const char *key, const char *type,
 
 	coupon_outbox_finish(outbox);
 	return id;
-}
-
-void
-coupon_outbox_check_topic(const char *topic)
-{
-	size_t		length = strlen(topic);
-
-	if (length == 0 || length > COUPON_MAX_TOPIC ||
-		strspn(topic, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != length ||
-		strcmp(topic, ".") == 0 || strcmp(topic, "..") == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid topic name"),
-				 errdetail("The name has %zu bytes: \"%.*s\".", length,
-						   pg_mbcliplen(topic, length, 64), topic),
-				 errhint("A topic name has 1 to %d of the characters a-z, A-Z, 0-9, \".\", \"_\" and \"-\".",
-						 COUPON_MAX_TOPIC)));
-}
-
-/*
- * coupon_emit(topic, key, type, payload) - the application's own event
- */
-Datum
-coupon_emit(PG_FUNCTION_ARGS)
-{
-	char	   *topic = coupon_get_text(fcinfo, 0, "topic", 1, COUPON_MAX_TOPIC);
-	char	   *key = coupon_get_text(fcinfo, 1, "key", 1, COUPON_MAX_TEXT);
-	char	   *type = coupon_get_text(fcinfo, 2, "type", 1, COUPON_MAX_NAME);
-	Jsonb	   *payload;
-	pg_uuid_t  *result = palloc(sizeof(pg_uuid_t));
-
-	coupon_require_argument(fcinfo, 3, "payload");
-	payload = PG_GETARG_JSONB_P(3);
-
-	coupon_outbox_check_topic(topic);
-	if (strncmp(type, "coupon.", 7) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("event type \"%s\" is reserved", type),
-				 errdetail("Types that begin with \"coupon.\" are the engine's own."),
-				 errhint("Choose a type that begins otherwise.")));
-	PreventCommandIfReadOnly("coupon_emit()");
-	PreventCommandDuringRecovery("coupon_emit()");
-
-	*result = coupon_outbox_append(topic, key, type,
-								   JsonbToCString(NULL, &payload->root, VARSIZE(payload)));
-	PG_RETURN_UUID_P(result);
 }

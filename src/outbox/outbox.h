@@ -11,7 +11,8 @@
 
 #include "base/shmem.h"
 
-#define COUPON_MAX_TOPIC	245		/* Kafka's own limit, with room for .DLT */
+#define COUPON_MAX_TOPIC	245		/* Kafka's own limit, with room for the suffix */
+#define COUPON_DEAD_LETTER_SUFFIX	".DLT"	/* of the topic for those that were not accepted */
 
 /*
  * Events to be appended together.  Add any number, then finish; both may
@@ -33,13 +34,6 @@ extern pg_uuid_t coupon_outbox_append(const char *topic, const char *key,
 									  const char *type, const char *payload);
 
 /*
- * The time part of an event's id: strictly increasing in append order, in
- * units of COUPON_TICKS_PER_MS since 1970.
- */
-#define COUPON_TICKS_PER_MS	4096
-extern uint64 coupon_event_tick(const pg_uuid_t *id);
-
-/*
  * The number of the table to which events of this database are appended; the
  * publisher changes it.  NULL if no worker ever ran: it is the first.
  */
@@ -47,7 +41,11 @@ extern pg_atomic_uint32 *coupon_outbox_current(void);
 
 extern const CouponModule coupon_outbox_module;
 
-/* ERROR unless Kafka would take the name. */
+/*
+ * ERROR unless events other than dead letters may go to a topic of that name;
+ * see emit.c.
+ */
 extern void coupon_outbox_check_topic(const char *topic);
+extern bool coupon_outbox_is_dead_letter_topic(const char *topic);
 
 #endif							/* COUPON_OUTBOX_H */

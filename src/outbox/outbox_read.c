@@ -51,6 +51,7 @@
 #include "base/catalog.h"
 #include "base/compat.h"
 #include "base/spi.h"
+#include "outbox/event_id.h"
 #include "outbox/outbox.h"
 #include "outbox/outbox_read.h"
 

@@ -14,7 +14,8 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 
-our @EXPORT = qw(storm_prepare storm_start storm_is_over storm_end storm_committed publisher_pid nap);
+our @EXPORT = qw(storm_prepare storm_start storm_is_over storm_end storm_committed publisher_pid
+  kill_publisher nap);
 
 sub nap { select undef, undef, undef, $_[0]; return }
 
@@ -25,6 +26,19 @@ sub publisher_pid
 
 	return try_sql($node, 'postgres', q{SELECT pid FROM pg_stat_activity
 		WHERE backend_type = 'coupon publisher' AND datname = current_database()}) // '';
+}
+
+# kill_publisher(node): by SIGKILL; returns when the server has come up again,
+# which it may not have begun to when the process is gone
+sub kill_publisher
+{
+	my ($node) = @_;
+	my $victim = '';
+
+	poll_until('a victim', sub { ($victim = publisher_pid($node)) ne '' });
+	kill 'KILL', $victim;
+	poll_until('another publisher', sub { my $pid = publisher_pid($node); $pid ne '' && $pid ne $victim });
+	return;
 }
 
 # storm_prepare(node, keys): the tables.  A key's row is locked until commit,

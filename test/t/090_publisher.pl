@@ -88,8 +88,8 @@ sql(q{BEGIN; SELECT coupon_emit('t', 'gone', 'x', '{}'); ROLLBACK});
 sql(q{BEGIN; SAVEPOINT s; SELECT coupon_emit('t', 'gone', 'x', '{}'); ROLLBACK TO s; SELECT coupon_emit('t', 'stays', 'x', '{}'); COMMIT});
 sql(q{BEGIN; SELECT coupon_emit('t', 'prepared', 'x', '{}'); PREPARE TRANSACTION 'p'});
 my $late = $node->background_psql($database);
-my $late_id = $late->query_safe(q{BEGIN; SELECT coupon_emit('late', 'k', 'first id', '{}')});
-my $second_id = sql(q{SELECT coupon_emit('late', 'k', 'first commit', '{}')});
+my $late_id = $late->query_safe(q{BEGIN; SELECT coupon_emit('late', 'k', 'first.id', '{}')});
+my $second_id = sql(q{SELECT coupon_emit('late', 'k', 'first.commit', '{}')});
 cmp_ok($late_id, 'lt', $second_id, 'a transaction takes its id first ...');
 poll_until('the second', sub { scalar(on('late')) == 1 });
 like(status('blocking_age, blocking_pid'), qr/^\d\d:\d\d:\d\d.*\|\d+$/, 'its transaction is shown');
@@ -112,7 +112,15 @@ sql("SELECT count(*) FROM coupon_issue_many($c, ARRAY(SELECT 'u' || g FROM gener
 sql("SELECT coupon_issue($c, 'v' || g) FROM generate_series(1, 300) g");
 cmp_ok(time - $start, '<', 5, 'F11: issuing does not wait for a broker that is away');
 poll_until('down', sub { status('broker') eq 'down' });
-like(status('last_error'), qr/\w/, 'the status says what is wrong');
+poll_until('an error that names a broker', sub { status('last_error') =~ /127\.0\.0\.1/ });
+pass('the status says what is wrong');
+for my $role (qw(coupon_reader coupon_service pg_read_all_data coupon_admin pg_monitor))
+{
+	my $error = sql("GRANT EXECUTE ON FUNCTION coupon_outbox_status() TO $role; SET ROLE $role; SELECT last_error FROM coupon_outbox_status()");
+
+	if ($role =~ /admin|monitor/) { like($error, qr/127\.0\.0\.1/, "$role sees it") }
+	else { is($error, '<insufficient privilege>', "$role does not see where the brokers are") }
+}
 cmp_ok(status('unpublished'), '>=', 600, 'the events wait');
 $broker->command('up all');
 drained('after the outage');

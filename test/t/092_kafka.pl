@@ -150,12 +150,8 @@ for my $fault (qw(worker worker worker server))
 	}
 	else
 	{
-		my $victim = '';
-		poll_until('a victim', sub { ($victim = publisher_pid($node)) ne '' });
-		kill 'KILL', $victim;
+		kill_publisher($node);
 		storm_end($load);
-		poll_until('the server is back', sub { $node->psql('postgres', 'SELECT 1') == 0 });
-		poll_until('a publisher', sub { publisher_pid($node) ne '' });
 	}
 	$faults++;
 }

@@ -45,7 +45,11 @@ SELECT 'number', v, s FROM (VALUES ('NULL::bigint', '22004'), ('0', '00000'), ('
 UNION ALL
 SELECT 'topic', v, s FROM (VALUES ('NULL', '22004'), ('''''', '22023'), ('repeat(''x'', 250)', '22023'), ('repeat(''x'', 1048576)', '22023'),
 	('''a b''', '22023'), ('''a/b''', '22023'), ('''가''', '22023'), ('E''a\\n''', '22023'), ('''.''', '22023'), ('''..''', '22023'),
-	('''...''', '00000'), ('repeat(''x'', 245)', '00000'), ('''A-z_0.9''', '00000')) x(v, s)
+	('''x.DLT''', '22023'), ('''__consumer_offsets''', '22023'), ('''...''', '00000'), ('repeat(''x'', 245)', '00000'), ('''A-z_0.9''', '00000')) x(v, s)
+UNION ALL
+SELECT 'type', v, s FROM (VALUES ('NULL', '22004'), ('''''', '22023'), ('repeat(''x'', 257)', '22023'), ('repeat(''x'', 1048576)', '22023'),
+	('''a b''', '22023'), ('''가''', '22023'), ('E''\\x01\\n''', '22023'), ('''x''', '00000'), ('repeat(''x'', 256)', '00000'),
+	('''A-z_0.9:/''', '00000')) x(v, s)
 UNION ALL
 SELECT 'units', v, s FROM (VALUES ('NULL', '22004'), ('0', '22023'), ('-1', '22023'), ('100000001', '22023'), ('99999001', '22023'),
 	('(-9223372036854775808)', '22023'), ('9223372036854775807', '22023'), ('1', '00000'), ('99999000', '00000')) x(v, s);
@@ -317,7 +321,7 @@ INSERT INTO trial (call, state) VALUES
 ('coupon_expire(-2147483648)', '22023'), ('coupon_expire(1)', '00000'), ('coupon_expire(1000000)', '00000'), ('coupon_expire(1000001)', '22023'), ('coupon_expire(2147483647)', '22023');
 SELECT pg_temp.try('coupon_emit({v}, ''k'', ''t'', ''{}'')', 'topic') \g /dev/null
 SELECT pg_temp.try('coupon_emit(''t'', {v}, ''t'', ''{}'')', 'text1024') \g /dev/null
-SELECT pg_temp.try('coupon_emit(''t'', ''k'', {v}, ''{}'')', 'text256') \g /dev/null
+SELECT pg_temp.try('coupon_emit(''t'', ''k'', {v}, ''{}'')', 'type') \g /dev/null
 INSERT INTO trial (call, state) VALUES
 ('coupon_emit(''t'', ''k'', ''coupon.'', ''{}'')', '22023'),
 ('coupon_emit(''t'', ''k'', ''coupon.x'', ''{}'')', '22023'),

@@ -5,7 +5,7 @@ SET LOCAL client_min_messages = error;
 SET LOCAL TimeZone = 'Asia/Seoul';
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS coupon;
-SELECT plan(81);
+SELECT plan(87);
 
 -- What was appended since the last look, in append order.
 CREATE TEMP TABLE seen (id uuid PRIMARY KEY);
@@ -34,6 +34,22 @@ BEGIN
 		answers := answers || (coupon_issue($1, $2)).status;
 	END LOOP;
 	RETURN answers;
+END $$;
+
+-- 'ok', or the SQLSTATE
+CREATE FUNCTION pg_temp.emits(topic text, type text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM coupon_emit(topic, 'k', type, '{}');
+	RETURN 'ok';
+EXCEPTION WHEN OTHERS THEN
+	RETURN sqlstate;
+END $$;
+CREATE FUNCTION pg_temp.creates(topic text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM coupon_campaign_create('c', 1, topic => topic);
+	RETURN 'ok';
+EXCEPTION WHEN OTHERS THEN
+	RETURN sqlstate;
 END $$;
 
 -- campaigns
@@ -187,6 +203,22 @@ SELECT is(pg_temp.last_payload(), '{"amount": 10, "nested": {"a": [1, null]}}'::
 SELECT throws_ok($$SELECT coupon_emit('t', 'k', 'coupon.issued', '{}')$$, '22023', NULL, 'emit cannot forge the engine''s own events');
 SELECT throws_ok($$SELECT coupon_emit('t', 'k', 'coupon.', '{}')$$, '22023', NULL, 'nor anything that begins like them');
 SELECT lives_ok($$SELECT coupon_emit('t', 'k', 'coupons', '{}')$$, 'another name is fine');
+-- what a reader or a consumer would take for the engine's own
+SELECT is_empty(format($$SELECT t FROM unnest(%L::text[]) t WHERE pg_temp.emits('t', t) <> '22023'$$, ARRAY[
+	'Coupon.issued', 'COUPON.ISSUED', ' coupon.issued', 'coupon.issued ', E'\tcoupon.issued', E'coupon.issued\r\n',
+	E'x\ncoupon.issued', E'\u200bcoupon.issued', E'cou\u200dpon.issued', E'\ufeffcoupon.issued', E'\u0441oupon.issued',
+	E'\uff43oupon.issued', 'coupon\.issued', 'coupon .issued', E'\u00a0coupon.issued', 'a"b', 'a''b', 'a,b', E'a\u007f']),
+	'nor types that look like them: other case, blanks, invisible or foreign letters, ends of lines');
+SELECT is_empty($$SELECT t FROM unnest('{my.type,com.example.Order-Placed,v1/order_placed,urn:order:placed,coupon,coupon-x,1}'::text[]) t
+	WHERE pg_temp.emits('t', t) <> 'ok'$$, 'ordinary types are fine');
+SELECT is_empty(format($$SELECT t FROM unnest(%L::text[]) t WHERE pg_temp.emits(t, 'y') <> '22023'$$, ARRAY[
+	'my-topic', 'coupon-issued', 'my-topic.DLT', 'other.DLT', 'other.dlt', '__consumer_offsets', '__transaction_state', '__x',
+	'.', '..', 'a b', 'a/b', E'a\n', E'a\u200b', '', repeat('x', 246)]),
+	'nor to topics of campaigns, of dead letters, of Kafka itself, or that Kafka would not have');
+SELECT is_empty($$SELECT t FROM unnest('{my-topics,coupon,_a,a__b,DLT,a.DLTs}'::text[]) t WHERE pg_temp.emits(t, 'y') <> 'ok'$$, 'ordinary topics are fine');
+SELECT throws_like($$SELECT coupon_emit('my-topic', 'k', 'y', '{}')$$, '%topic "my-topic" belongs to a campaign%', 'and it says why');
+SELECT is_empty(format($$SELECT t FROM unnest(%L::text[]) t WHERE pg_temp.creates(t) <> '22023'$$, ARRAY[
+	'x.DLT', '__consumer_offsets', 'a b']), 'a campaign has no such topic either');
 SELECT pg_temp.new_events() AS ignore \gset
 
 -- rolled back with the change

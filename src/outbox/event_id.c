@@ -1,0 +1,197 @@
+/*
+ * event_id.c
+ *	  The ids of events: increasing in the order of appending, for ever.
+ *
+ * Ids are UUIDs of version 7 whose 60 bits of time (milliseconds, and 1/4096
+ * of one) come from one counter in shared memory that never stands still, so
+ * they increase strictly in the order of appending.  Two events of one row
+ * are appended under that row's lock, so their ids have the order of their
+ * commits.  The other 62 bits are random.
+ *
+ * The counter starts anew with the server, and the clock may have been set
+ * back meanwhile, or be that of another machine after a failover.  So ids are
+ * reserved: the sequence coupon.event_clock says up to which millisecond ids
+ * may have been given, and a session sets it on, for a second ahead, before
+ * it goes beyond that.  What it does is in the WAL before the events are,
+ * hence survives wherever one of them does.  Beside the time, the sequence
+ * tells which start of the server wrote it; whoever finds another one's moves
+ * the counter to it.
+ */
+#include "postgres.h"
+
+#include <sys/time.h>
+
+#include "catalog/pg_authid_d.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/fmgrprotos.h"
+
+#include "base/catalog.h"
+#include "base/shmem.h"
+#include "outbox/event_id.h"
+
+#define AHEAD_MS		1000	/* reserved at a time */
+#define START_BITS		16		/* of the sequence's value: the server's start */
+
+/* ---- shared memory ---- */
+
+typedef struct Shared
+{
+	pg_atomic_uint64 clock;		/* the time of the newest id */
+	uint16		start;			/* a random number for this start; constant */
+} Shared;
+
+static Shared *shared = NULL;
+
+static void
+request(void)
+{
+	RequestAddinShmemSpace(sizeof(Shared));
+}
+
+static void
+startup(void)
+{
+	bool		found;
+
+	shared = coupon_shmem_struct("coupon event ids", sizeof(Shared), &found);
+	if (found)
+		return;
+	pg_atomic_init_u64(&shared->clock, 0);
+	if (!pg_strong_random(&shared->start, sizeof(shared->start)))
+		elog(ERROR, "could not generate random values");
+}
+
+const CouponModule coupon_event_id_module = {
+	.request = request,
+	.startup = startup
+};
+
+/* ---- reserving ---- */
+
+/* What this session knows to be reserved: ids below that, in that sequence. */
+static uint64 reserved = 0;
+static Oid	reserved_in = InvalidOid;
+
+static void
+raise_clock(uint64 tick)
+{
+	uint64		last = pg_atomic_read_u64(&shared->clock);
+
+	while (last < tick && !pg_atomic_compare_exchange_u64(&shared->clock, &last, tick))
+		;
+}
+
+/*
+ * As a superuser: who appends events may not touch the sequence.  The lock is
+ * for reading and writing it in one; nothing waits while it is held.
+ */
+static void
+reserve(Oid sequence, uint64 tick)
+{
+	LOCAL_FCINFO(fcinfo, 1);
+	uint64		value = 0;
+	uint64		ms;
+	Datum		last;
+	Oid			user;
+	int			context;
+
+	GetUserIdAndSecContext(&user, &context);
+	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, context | SECURITY_LOCAL_USERID_CHANGE);
+	LockRelationOid(sequence, ShareUpdateExclusiveLock);
+
+	/* null: nobody has set it yet */
+	InitFunctionCallInfoData(*fcinfo, NULL, 1, InvalidOid, NULL, NULL);
+	fcinfo->args[0].value = ObjectIdGetDatum(sequence);
+	fcinfo->args[0].isnull = false;
+	last = pg_sequence_last_value(fcinfo);
+	if (!fcinfo->isnull)
+		value = DatumGetInt64(last);
+
+	ms = value >> START_BITS;
+	if ((value & ((1 << START_BITS) - 1)) != shared->start)
+	{
+		raise_clock(ms * COUPON_TICKS_PER_MS);
+		ms = 0;
+	}
+	if (tick >= ms * COUPON_TICKS_PER_MS)
+	{
+		tick = Max(tick, pg_atomic_read_u64(&shared->clock));
+		ms = tick / COUPON_TICKS_PER_MS + AHEAD_MS;
+		DirectFunctionCall2(setval_oid, ObjectIdGetDatum(sequence),
+							Int64GetDatum((int64) (ms << START_BITS | shared->start)));
+	}
+	reserved = ms * COUPON_TICKS_PER_MS;
+	reserved_in = sequence;
+
+	UnlockRelationOid(sequence, ShareUpdateExclusiveLock);
+	SetUserIdAndSecContext(user, context);
+}
+
+/* The time part: milliseconds since 1970 and 12 bits below, never twice. */
+static uint64
+next_tick(void)
+{
+	Oid			sequence = coupon_catalog()->event_clock;
+	pg_atomic_uint64 *clock = &shared->clock;
+	uint64		last = pg_atomic_read_u64(clock);
+	struct timeval now;
+	uint64		tick;
+
+	gettimeofday(&now, NULL);
+	tick = ((uint64) now.tv_sec * 1000 + now.tv_usec / 1000) * COUPON_TICKS_PER_MS +
+		(uint64) (now.tv_usec % 1000) * COUPON_TICKS_PER_MS / 1000;
+
+	for (;;)
+	{
+		uint64		next = Max(tick, last + 1);
+
+		if (unlikely(next >= reserved || sequence != reserved_in))
+		{
+			reserve(sequence, next);
+			last = pg_atomic_read_u64(clock);
+		}
+		else if (pg_atomic_compare_exchange_u64(clock, &last, next))
+			return next;
+	}
+}
+
+/* ---- ids ---- */
+
+void
+coupon_event_make_id(pg_uuid_t *id)
+{
+	static uint8 pool[1024];
+	static int	used = sizeof(pool);
+	uint64		tick = next_tick();
+	uint64		ms = tick / COUPON_TICKS_PER_MS;
+	unsigned	fraction = tick % COUPON_TICKS_PER_MS;
+
+	if (used + 8 > (int) sizeof(pool))
+	{
+		if (!pg_strong_random(pool, sizeof(pool)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR),
+					 errmsg("could not generate random values")));
+		used = 0;
+	}
+
+	for (int i = 0; i < 6; i++)
+		id->data[i] = (ms >> (40 - 8 * i)) & 0xff;
+	id->data[6] = 0x70 | (fraction >> 8);
+	id->data[7] = fraction & 0xff;
+	memcpy(&id->data[8], &pool[used], 8);
+	id->data[8] = 0x80 | (id->data[8] & 0x3f);
+	used += 8;
+}
+
+uint64
+coupon_event_tick(const pg_uuid_t *id)
+{
+	uint64		ms = 0;
+
+	for (int i = 0; i < 6; i++)
+		ms = ms << 8 | id->data[i];
+	return ms * COUPON_TICKS_PER_MS + ((id->data[6] & 0x0f) << 8 | id->data[7]);
+}
