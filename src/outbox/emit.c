@@ -18,6 +18,7 @@
 
 #include "base/arguments.h"
 #include "base/catalog.h"
+#include "base/shmem.h"
 #include "outbox/outbox.h"
 
 #define LETTERS			"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
@@ -130,6 +131,7 @@ coupon_emit(PG_FUNCTION_ARGS)
 	check_type(type);
 	PreventCommandIfReadOnly("coupon_emit()");
 	PreventCommandDuringRecovery("coupon_emit()");
+	coupon_shmem_attach();
 	refuse_campaigns_topic(topic);
 
 	*result = coupon_outbox_append(topic, key, type,
