@@ -18,6 +18,7 @@
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
@@ -36,7 +37,6 @@
 PG_FUNCTION_INFO_V1(coupon_redeem);
 PG_FUNCTION_INFO_V1(coupon_redeem_cancel);
 PG_FUNCTION_INFO_V1(coupon_revoke);
-PG_FUNCTION_INFO_V1(coupon_expire);
 PG_FUNCTION_INFO_V1(coupon_issuance_arrived);
 PG_FUNCTION_INFO_V1(coupon_issuance_returned);
 
@@ -523,28 +523,32 @@ coupon_issuance_returned(PG_FUNCTION_ARGS)
 
 /* ---- expiring ---- */
 
-int64
-coupon_redeem_expire(int32 max_rows)
+int
+coupon_redeem_expire_campaign(const CouponDue *due, int n, TimestampTz now)
 {
 	static CouponStatement update = {
 		"WITH due AS ("
-		"  SELECT d.campaign_id, d.serial FROM coupon.issuance d"
-		"   WHERE d.state = 'issued' AND d.expires_at <= $2"
-		"   ORDER BY d.expires_at LIMIT $1 FOR UPDATE SKIP LOCKED)"
+		"  SELECT d.serial FROM coupon.issuance d"
+		"   WHERE d.campaign_id = $1 AND d.serial = ANY ($2)"
+		"     AND d.state = 'issued' AND d.expires_at <= $3 FOR UPDATE SKIP LOCKED)"
 		" UPDATE coupon.issuance i SET state = 'expired'"
 		"   FROM due"
-		"   JOIN coupon.campaign c ON c.campaign_id = due.campaign_id"
-		"   LEFT JOIN coupon.unit u ON u.campaign_id = due.campaign_id AND u.serial = due.serial"
-		"  WHERE i.campaign_id = due.campaign_id AND i.serial = due.serial"
+		"   JOIN coupon.campaign c ON c.campaign_id = $1"
+		"   LEFT JOIN coupon.unit u ON u.campaign_id = $1 AND u.serial = due.serial"
+		"  WHERE i.campaign_id = $1 AND i.serial = due.serial"
 		" RETURNING " HOLDING_COLUMNS,
-		2, {INT4OID, TIMESTAMPTZOID}
+		3, {INT8OID, INT8ARRAYOID, TIMESTAMPTZOID}
 	};
-	TimestampTz now = GetCurrentTimestamp();
-	Datum		values[2];
+	Datum	   *serials = palloc(n * sizeof(Datum));
+	Datum		values[3];
 	uint64		count;
 
-	values[0] = Int32GetDatum(max_rows);
-	values[1] = TimestampTzGetDatum(now);
+	for (int i = 0; i < n; i++)
+		serials[i] = Int64GetDatum(due[i].serial);
+	values[0] = Int64GetDatum(due->campaign_id);
+	values[1] = PointerGetDatum(construct_array(serials, n, INT8OID, sizeof(int64),
+												FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	values[2] = TimestampTzGetDatum(now);
 
 	coupon_spi_connect();
 	count = coupon_spi_execute(&update, SPI_OK_UPDATE_RETURNING, values, NULL);
@@ -557,16 +561,4 @@ coupon_redeem_expire(int32 max_rows)
 	}
 	coupon_spi_finish();
 	return count;
-}
-
-/*
- * coupon_expire(max_rows)
- */
-Datum
-coupon_expire(PG_FUNCTION_ARGS)
-{
-	int32		max_rows = coupon_get_int32(fcinfo, 0, "max_rows", 1, 1000000);
-
-	coupon_shmem_attach();
-	PG_RETURN_INT64(coupon_redeem_expire(max_rows));
 }

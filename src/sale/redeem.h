@@ -5,11 +5,12 @@
 #ifndef COUPON_REDEEM_H
 #define COUPON_REDEEM_H
 
+#include "sale/sweep.h"
+
 /*
- * Marks up to max_rows issuances whose usage period is over as expired, in
- * the current transaction, oldest first, skipping rows that others have
- * locked; returns how many.  Needs an active snapshot.
+ * Marks those of n issuances of one campaign whose usage period is over as
+ * expired, skipping rows that others have locked; returns how many.
  */
-extern int64 coupon_redeem_expire(int32 max_rows);
+extern int	coupon_redeem_expire_campaign(const CouponDue *due, int n, TimestampTz now);
 
 #endif							/* COUPON_REDEEM_H */

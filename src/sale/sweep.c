@@ -11,26 +11,16 @@
 
 #include "access/relscan.h"
 #include "access/stratnum.h"
-#include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "base/arguments.h"
 #include "base/catalog.h"
 #include "outbox/outbox.h"
 #include "outbox/payload.h"
 #include "sale/late_payment.h"
 #include "sale/sweep.h"
-
-/* A row can come into the index a little after its hold has run out. */
-#define LATE_COMER_US		(10 * USECS_PER_SEC)
-
-/* A sweep from the first hold on, dead ones included, in place of the last one. */
-#define COMPLETE_SWEEP_MS	60000
-
-PG_FUNCTION_INFO_V1(coupon_hold_expire);
 
 /* ---- recording ---- */
 
@@ -156,67 +146,8 @@ coupon_sweep_take(CouponCampaign *campaign, const CouponDefinition *def, CouponT
 
 /* ---- sweeping ---- */
 
-/* A hold that seems to have run out. */
-typedef struct Due
-{
-	int64		campaign_id;
-	int64		serial;
-} Due;
-
-static int
-compare_due(const void *a, const void *b)
-{
-	const Due  *x = a;
-	const Due  *y = b;
-
-	if (x->campaign_id != y->campaign_id)
-		return x->campaign_id < y->campaign_id ? -1 : 1;
-	return x->serial < y->serial ? -1 : x->serial > y->serial;
-}
-
-/*
- * Collects holds that have run out.  All before *from are done with, and with
- * a snapshot held open for long their dead rows are many: they are not walked
- * over again.  What somebody is at stays on this side of *from.
- */
-static int
-collect_due(Due *due, int max_rows, TimestampTz now, TimestampTz *from, TimestampTz *next)
-{
-	SnapshotData dirty;
-	ScanKeyData key;
-	CouponScan	scan;
-	int			n = 0;
-	TimestampTz undone = DT_NOEND;
-
-	*next = DT_NOEND;
-	InitDirtySnapshot(dirty);
-	coupon_key_time(&key, 1, BTGreaterEqualStrategyNumber, *from);
-	coupon_scan_begin(&scan, coupon_catalog()->issuance, coupon_catalog()->issuance_lapse_idx,
-					  &dirty, &key, 1, false);
-	while (coupon_scan_next(&scan, ForwardScanDirection))
-	{
-		bool		isnull;
-		TimestampTz held_until = DatumGetTimestampTz(slot_getattr(scan.slot, Issuance_held_until, &isnull));
-
-		if (held_until > now || n == max_rows)
-		{
-			*next = held_until;
-			break;
-		}
-		undone = Min(undone, held_until);
-		if (TransactionIdIsValid(dirty.xmin) || TransactionIdIsValid(dirty.xmax))
-			continue;
-		due[n].campaign_id = DatumGetInt64(slot_getattr(scan.slot, Issuance_campaign_id, &isnull));
-		due[n++].serial = DatumGetInt64(slot_getattr(scan.slot, Issuance_serial, &isnull));
-	}
-	coupon_scan_end(&scan);
-	*from = Min(undone, Min(*next, now - LATE_COMER_US));
-	return n;
-}
-
-/* Takes away those of one campaign; returns how many. */
-static int
-sweep_campaign(const Due *due, int n, TimestampTz now)
+int
+coupon_sweep_campaign(const CouponDue *due, int n, TimestampTz now)
 {
 	const CouponDefinition *def;
 	CouponCampaign *campaign = coupon_campaign_enter(due->campaign_id, &def);
@@ -238,61 +169,6 @@ sweep_campaign(const Due *due, int n, TimestampTz now)
 	coupon_writer_close(store);
 	coupon_campaign_leave(campaign);
 	return removed;
-}
-
-/*
- * Sweeps from *from on; moves it.
- */
-static int64
-sweep(int32 max_rows, TimestampTz *from, TimestampTz *next)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	Due		   *due = palloc(max_rows * sizeof(Due));
-	int			n = collect_due(due, max_rows, now, from, next);
-	int64		removed = 0;
-	int			end;
-
-	qsort(due, n, sizeof(Due), compare_due);
-	for (int begin = 0; begin < n; begin = end)
-	{
-		for (end = begin + 1; end < n && due[end].campaign_id == due[begin].campaign_id;)
-			end++;
-		removed += sweep_campaign(&due[begin], end - begin, now);
-	}
-	pfree(due);
-	return removed;
-}
-
-int64
-coupon_sweep_holds(int32 max_rows, TimestampTz *next)
-{
-	static TimestampTz from = DT_NOBEGIN;
-	static TimestampTz complete_at = 0;
-	TimestampTz now = GetCurrentTimestamp();
-
-	/* now and then from the beginning: clocks can be set back */
-	if (now < complete_at || TimestampDifferenceExceeds(complete_at, now, COMPLETE_SWEEP_MS))
-	{
-		from = DT_NOBEGIN;
-		complete_at = now;
-	}
-	return sweep(max_rows, &from, next);
-}
-
-/*
- * coupon_hold_expire(max_rows)
- */
-Datum
-coupon_hold_expire(PG_FUNCTION_ARGS)
-{
-	int32		max_rows = coupon_get_int32(fcinfo, 0, "max_rows", 1, 1000000);
-	TimestampTz from = DT_NOBEGIN;
-	TimestampTz next;
-
-	coupon_shmem_attach();
-	PreventCommandDuringRecovery("coupon_hold_expire()");
-	PreventCommandIfReadOnly("coupon_hold_expire()");
-	PG_RETURN_INT64(sweep(max_rows, &from, &next));
 }
 
 /* ---- counting ---- */

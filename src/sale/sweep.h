@@ -38,12 +38,18 @@ extern int	coupon_sweep_take(CouponCampaign *campaign, const CouponDefinition *d
 							  CouponTableWriter *store, CouponPurpose purpose, int n,
 							  CouponUnit *units);
 
+/* A unit of a campaign whose time seems to be over. */
+typedef struct CouponDue
+{
+	int64		campaign_id;
+	int64		serial;
+} CouponDue;
+
 /*
- * Takes away up to max_rows holds that have run out, in the current
- * transaction, oldest first, passing by what others are at; returns how many.
- * *next: when the next one runs out, DT_NOEND if there is none.
+ * Takes away those of n holds of one campaign that have run out, passing by
+ * what others are at; returns how many.
  */
-extern int64 coupon_sweep_holds(int32 max_rows, TimestampTz *next);
+extern int	coupon_sweep_campaign(const CouponDue *due, int n, TimestampTz now);
 
 /* Holds of a campaign that are live, and that have run out but are there. */
 extern void coupon_sweep_count(const CouponDefinition *def, int64 *live, int64 *lapsed);
