@@ -10,11 +10,16 @@
 #   make bench-scenarios    build, the load scenarios of the source documents,
 #                 thresholds with pass or FAIL (25 minutes; BENCH_SCALE=0.1: 4)
 #   make kafka    a real Kafka to try it with, until Ctrl-C; needs Java and Maven
+#   make format   the sources in PostgreSQL's layout; check-format only looks
+#   make lint     shellcheck on the scripts, cppcheck and scan-build on src/
+#   make fresh-machines   both commands above on new machines of many kinds, in
+#                 chroots (as root, with debootstrap; half an hour)
 #   make check-layers                                     who includes whom
 #   make check-sql        is coupon--1.0.sql what the pieces in sql/ make
 #
 # test, demo and bench install what they need with apt-get when it is
-# missing, and touch no PostgreSQL installation or cluster of yours.
+# missing, and touch no PostgreSQL installation or cluster of yours.  They
+# build without a word but the compiler's; V=1 shows each command.
 
 MODULE_big = coupon
 EXTENSION = coupon
@@ -40,12 +45,17 @@ ISOLATION_OPTS = --inputdir=test --outputdir=.
 # Debian: librdkafka-dev
 SHLIB_LINK = -lrdkafka -lpthread
 
-EXTRA_CLEAN = coupon--1.0.sql.new tmp_install tmp_kafka tmp_bench tmp_pgspot
+EXTRA_CLEAN = coupon--1.0.sql.new tmp_install tmp_kafka tmp_bench tmp_log tmp_lint tmp_pgspot .built_for
 
 PG_CONFIG ?= pg_config
-PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
+pg_config_says := $(shell $(PG_CONFIG) --pgxs --includedir-server --version 2>/dev/null)
+PGXS := $(word 1,$(pg_config_says))
+server_headers := $(word 2,$(pg_config_says))
+version := $(wordlist 3,4,$(pg_config_says))
 
-ifneq ($(wildcard $(PGXS)),)
+# Debian's server and libpq-dev bring a pg_config, and no headers.
+complete := $(and $(wildcard $(PGXS)),$(wildcard $(server_headers)/postgres.h))
+ifneq ($(complete),)
 
 include $(PGXS)
 
@@ -56,35 +66,54 @@ coupon--1.0.sql: $(wildcard sql/*)
 	@if cmp -s $@.new $@; then rm $@.new; touch $@; else echo 'sql/build >$@'; mv $@.new $@; fi
 
 # Says what to install where the headers of librdkafka are missing.
-src/sink_kafka.o src/sink_kafka.bc: | check-librdkafka
+src/kafka/sink_kafka.o src/kafka/sink_kafka.bc: | check-librdkafka
 check-librdkafka:
 	@echo '#include <librdkafka/rdkafka.h>' | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 || { \
 		echo 'No librdkafka/rdkafka.h: install the headers of librdkafka (Debian: librdkafka-dev).' >&2; exit 1; }
 
+# Objects are for one PostgreSQL: with another one all is built anew.
+ifneq ($(shell cat .built_for 2>/dev/null),$(PGXS) $(version))
+$(shell echo '$(PGXS) $(version)' >.built_for)
+endif
+
 # Any header may change any object; the whole build takes seconds.
-$(OBJS) $(OBJS:.o=.bc): $(wildcard src/*/*.h)
+$(OBJS) $(OBJS:.o=.bc): $(wildcard src/*/*.h) .built_for
 
 else
 
-no_pgxs = *** No PostgreSQL server headers: "$(PG_CONFIG) --pgxs" names no file. \
-	Install them (Debian: postgresql-server-dev-15), or say where they are: make PG_CONFIG=/path/to/pg_config. \
+ifeq ($(version),)
+no_headers = cannot run $(PG_CONFIG).  Install the server headers of PostgreSQL (Debian: postgresql-server-dev-NN), or
+else
+no_headers = $(version), of which "$(PG_CONFIG)" tells, has no server headers here: $(server_headers)/postgres.h is \
+	missing.  Install them (Debian: postgresql-server-dev-$(word 1,$(subst ., ,$(word 2,$(version))))), or
+endif
+no_headers += say where another PostgreSQL is: make PG_CONFIG=/path/to/pg_config.  \
 	"make test" and "make demo" install what is missing themselves.
 
 all install installcheck installdirs uninstall tmp_install test-run demo-run bench-run bench-figures-run bench-scenarios-run:
-	@echo '$(no_pgxs)' >&2; exit 1
+	@echo '*** $(no_headers)' >&2; exit 1
 
 clean:
 	rm -rf $(OBJS) $(OBJS:.o=.bc) $(MODULE_big).so $(EXTRA_CLEAN)
 
 endif
 
-# A private copy of the PostgreSQL installation with coupon in it.
-ifneq ($(wildcard $(PGXS)),)
-tmp_install: all
-	@test/bin/copy_postgres '$(PG_CONFIG)' tmp_install
-	@$(MAKE) --no-print-directory -s install DESTDIR='$(CURDIR)/tmp_install'
+# V=1 shows the commands of private builds; -j as many as there are cores,
+# unless make was told otherwise.
+quietly = $(if $(filter 1,$(V)),,-s)
+show = $(if $(filter 1,$(V)),set -x;)
+jobs = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc 2>/dev/null))
 
-TESTS = $(sort $(wildcard test/t/*.pl))
+# A private copy of the PostgreSQL installation with coupon in it.  Without
+# bitcode: PGXS cannot install that below a path with a space.
+ifneq ($(complete),)
+tmp_install:
+	@echo 'Building coupon for $(version)'
+	@$(MAKE) --no-print-directory $(quietly) $(jobs) with_llvm=no all
+	@$(show) test/bin/copy_postgres '$(PG_CONFIG)' tmp_install
+	@$(MAKE) --no-print-directory $(quietly) with_llvm=no install DESTDIR='$(CURDIR)/tmp_install'
+
+# TESTS: some of test/t/*.pl, and all unless it is given
 test-run: check-layers check-sql tmp_install
 	@test/bin/run_tests $(TESTS)
 
@@ -104,8 +133,8 @@ endif
 # make reads pg_config's answer when it starts, so what has been installed
 # in between is seen by a second make only.
 test demo bench bench-figures bench-scenarios:
-	@test/bin/install_dependencies '$(PG_CONFIG)'
-	@$(MAKE) --no-print-directory $@-run
+	@pg_config=$$(test/bin/install_dependencies '$(PG_CONFIG)' $@) && \
+		$(MAKE) --no-print-directory PG_CONFIG="$$pg_config" $@-run
 
 # What the tests of the publisher run beside it.
 KAFKA_PROGRAMS = $(patsubst test/kafka/%.c,tmp_kafka/bin/%,$(sort $(wildcard test/kafka/*.c)))
@@ -116,8 +145,7 @@ kafka-programs: $(KAFKA_PROGRAMS)
 
 tmp_kafka/bin/%: test/kafka/%.c
 	@mkdir -p $(@D)
-	@if echo '#include <librdkafka/rdkafka.h>' | $(CC) -E - >/dev/null 2>&1; then \
-		echo '$(CC) $(KAFKA_CFLAGS) -o $@ $< -lrdkafka'; \
+	@$(show) if echo '#include <librdkafka/rdkafka.h>' | $(CC) -E - >/dev/null 2>&1; then \
 		$(CC) $(KAFKA_CFLAGS) -o $@.new $< -lrdkafka && mv $@.new $@; \
 	else \
 		echo 'skipped: $@, which needs the headers of librdkafka (Debian: librdkafka-dev)'; \
@@ -137,12 +165,23 @@ bench-programs: tmp_bench/redis_load tmp_bench/consumer
 
 tmp_bench/%: bench/peers/%.c
 	@mkdir -p $(@D)
-	@if printf '#include <%s>\n' $(BENCH_HEADERS) | $(CC) -I'$(shell $(PG_CONFIG) --includedir)' -E - >/dev/null 2>&1; then \
-		echo '$(CC) $(KAFKA_CFLAGS) -o $@ $<'; \
+	@$(show) if printf '#include <%s>\n' $(BENCH_HEADERS) | $(CC) -I'$(shell $(PG_CONFIG) --includedir)' -E - >/dev/null 2>&1; then \
 		$(CC) $(KAFKA_CFLAGS) -I'$(shell $(PG_CONFIG) --includedir)' -o $@.new $< $(BENCH_LIBS) && mv $@.new $@; \
 	else \
 		echo 'skipped: $@, which needs: $(BENCH_HEADERS)'; \
 	fi
+
+format:
+	@test/bin/format
+
+check-format:
+	@test/bin/format -n
+
+lint:
+	@test/bin/lint '$(PG_CONFIG)'
+
+fresh-machines:
+	@test/bin/fresh_machines
 
 check-layers:
 	@test/bin/check_layers
@@ -150,4 +189,6 @@ check-layers:
 check-sql: coupon--1.0.sql
 	@test/bin/check_sql
 
-.PHONY: check-librdkafka tmp_install test test-run demo demo-run bench bench-run bench-figures bench-figures-run bench-scenarios bench-scenarios-run kafka-programs kafka bench-programs check-layers check-sql
+.PHONY: check-librdkafka tmp_install test test-run demo demo-run bench bench-run bench-figures bench-figures-run \
+	bench-scenarios bench-scenarios-run kafka-programs kafka bench-programs \
+	format check-format lint fresh-machines check-layers check-sql

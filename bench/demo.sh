@@ -15,6 +15,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 if [ -z "${COUPON_SERVER_LOG:-}" ]; then
+	echo 'Starting a PostgreSQL server and a Kafka broker that nobody else uses'
 	exec "$here/../test/bin/with_server" -c max_connections=600 "$here/demo.sh"
 fi
 
@@ -101,7 +102,7 @@ run()
 	local name=$1 clients=$2 campaigns=$3 units=$4 users=$5
 	local wishes=$((campaigns * users)) each clicks pgbench status=0 check=ok
 	local first last opened done_calls failed answers p50 p95 p99 rate
-	local issued already sold_out busy paused other issuances sold_out_after events copies violations published try
+	local issued already sold_out busy paused other issuances sold_out_after events copies violations published
 
 	# every client clicks as often; at least a tenth more clicks than wishes
 	each=$(((wishes * 11 / 10 + clients - 1) / clients))
@@ -160,7 +161,7 @@ run()
 		SELECT count(*), CASE WHEN count(*) = $campaigns * $units
 		                      THEN to_char(extract(epoch FROM max(issued_at)) - $opened, 'FM990.00') || ' s' ELSE 'never' END
 		  FROM coupon.issuance WHERE campaign_id BETWEEN $first AND $last")
-	for try in {1..200}; do
+	for _ in {1..200}; do
 		[ "$(sql 'SELECT unpublished FROM coupon_outbox_status()')" != 0 ] || break
 		sleep 0.05
 	done

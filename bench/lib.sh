@@ -93,16 +93,22 @@ stop()
 	wait "$1" 2>/dev/null || true
 }
 
-# wait_until SECONDS WHAT COMMAND...: until it succeeds, or dies
-wait_until()
+# within SECONDS COMMAND...: until it succeeds; 1 if it does not
+within()
 {
-	local deadline=$((SECONDS + $1)) what=$2
-	shift 2
+	local deadline=$((SECONDS + $1))
+	shift
 
 	until "$@" >/dev/null 2>&1; do
-		[ $SECONDS -lt $deadline ] || die "waited too long: $what$(cat "$scratch"/*.log 2>/dev/null | tail -n 3)"
+		[ $SECONDS -lt $deadline ] || return 1
 		sleep 0.05
 	done
+}
+
+# wait_until SECONDS WHAT COMMAND...: or dies
+wait_until()
+{
+	within "$1" "${@:3}" || die "waited too long: $2"
 }
 
 is_true()
@@ -138,6 +144,7 @@ start_pooler()
 	local dir=$scratch/pooler owner=()
 
 	mkdir "$dir"
+	# shellcheck disable=SC2016 # the quotes are PgBouncer's
 	cat >"$dir/pgbouncer.ini" <<-END
 		[databases]
 		* = host=$PGHOST port=$PGPORT user=$(sql 'SELECT current_user') ${2:+connect_query='SET search_path = $2'}
@@ -165,7 +172,7 @@ start_pooler()
 	chmod 700 "$dir"
 	"${owner[@]}" pgbouncer -q "$dir/pgbouncer.ini" >"$scratch/pooler.log" 2>&1 &
 	pooler=$!
-	wait_until 60 'PgBouncer: ' test -S "$dir/.s.PGSQL.6432"
+	within 60 test -S "$dir/.s.PGSQL.6432" || die "PgBouncer does not start: $(tail -n 3 "$scratch/pooler.log" 2>&1)"
 }
 
 stop_pooler()
@@ -688,7 +695,9 @@ cell()
 
 	for ((try = 0; ; try++)); do
 		isolated "$@"
-		[ -z "$violations" ] && again "$try" || break
+		if [ -n "$violations" ] || ! again "$try"; then
+			break
+		fi
 	done
 }
 

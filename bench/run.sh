@@ -46,9 +46,9 @@ for part in ${BENCH_PARTS:-issue to_row latency sale mixes snapshot growth}; do
 	timeout --foreground -k 30 "${BENCH_PART_LIMIT:-5400}" "$bench_dir/parts/$part.sh" || status=1
 	echo "took: $((SECONDS - began)) s" | tee -a "$results/$part.machine.txt"
 done
-document=
-[ "$results" != "$bench_dir/results/latest" ] || document=$top/doc/benchmarks.md
-"$bench_dir/report.pl" "$results" $document || status=1
+document=()
+[ "$results" != "$bench_dir/results/latest" ] || document=("$top/doc/benchmarks.md")
+"$bench_dir/report.pl" "$results" "${document[@]}" || status=1
 if command -v gnuplot >/dev/null; then
 	"$bench_dir/plot.sh" "$results"
 else

@@ -17,13 +17,11 @@ sql "CREATE SCHEMA bench;
 	CREATE TABLE bench.outbox (LIKE coupon.outbox_0 INCLUDING ALL)"
 
 # many N, insert_select N: the statement of the N-th 10,000 users
-# shellcheck disable=SC2317
 many()
 {
 	echo "SELECT count(*) FROM coupon_issue_many($campaign, (SELECT array_agg('user-' || i) FROM generate_series($1 * 10000, $1 * 10000 + 9999) i)) WHERE status = 'issued';"
 }
 
-# shellcheck disable=SC2317
 insert_select()
 {
 	cat <<-END

@@ -116,7 +116,7 @@ idle()
 		for (1 .. 400) { printf "SELECT coupon_emit(%s, %s, %s, %s);\n", "\x27bare\x27", "\x27k$_\x27", "\x27t\x27", sprintf("\x27{\"t\": %.6f}\x27", time);
 			select undef, undef, undef, 0.02 + rand(0.04) }' | psql -qXAt >/dev/null
 	sleep 0.5
-	kill $(jobs -p %?kcat) 2>/dev/null || true
+	kill "$(jobs -p %?kcat)" 2>/dev/null || true
 	wait %?kcat 2>/dev/null || true
 	read -r n p50 p99 < <(perl -ne '/^([\d.]+) .*"t": ?([\d.]+)/ and push @x, 1000 * ($1 - $2);
 		END { @x = sort { $a <=> $b } @x; printf "%d %.1f %.1f\n", scalar(@x), $x[@x / 2], $x[@x * 0.99] }' "$scratch/arrivals")

@@ -109,9 +109,9 @@ figure_snapshot()
 		holder=$!
 		held_rate=
 		end=$((SECONDS + ${BENCH_SNAPSHOT_HELD:-60} - 5))
-		while [ $SECONDS -lt $end ]; do held_rate=$(drain); done
-		kill $holder 2>/dev/null || true
-		wait $holder 2>/dev/null || true
+		while [ "$SECONDS" -lt "$end" ]; do held_rate=$(drain); done
+		kill "$holder" 2>/dev/null || true
+		wait "$holder" 2>/dev/null || true
 		after_rate=$(drain)
 		echo "$held_rate $free_rate $after_rate" | awk '{ print $1 * 2 / ($2 + $3) }' >>"$scratch/ratios"
 		detail+="${detail:+, }without $free_rate, at the end of the snapshot $held_rate, after it $after_rate"

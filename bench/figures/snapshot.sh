@@ -15,7 +15,7 @@ for variant in coupon shards32; do
 	settle
 	PGOPTIONS="-c search_path=$schema" pgbench -n -f "$scratch/script.sql" -M prepared -c 64 -j "$cores" \
 		-T $((10 + before + held + 1)) -P 1 >"$scratch/pgbench" 2>&1 &
-	load=$!
+	load_pid=$!
 	sleep $((10 + before))
 	psql -qXAt -v ON_ERROR_STOP=1 >/dev/null <<-END
 		BEGIN ISOLATION LEVEL REPEATABLE READ;
@@ -23,7 +23,7 @@ for variant in coupon shards32; do
 		SELECT pg_sleep($held);
 		COMMIT;
 	END
-	wait "$load" || die "pgbench: $(tail -n 3 "$scratch/pgbench")"
+	wait "$load_pid" || die "pgbench: $(tail -n 3 "$scratch/pgbench")"
 	violations=$(check_variant "$variant" | head -n 5)
 	[ -z "$violations" ] || die "void, $variant: $violations"
 	read -r ratio detail <<<"$(awk -v b="$before" -v h="$held" '

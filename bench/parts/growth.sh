@@ -22,7 +22,6 @@ need_server "$@"
 : "${BENCH_GROWTH_SECONDS:=4}" "${BENCH_ROWS_SECONDS:=20}"
 most=${BENCH_CAMPAIGNS##* }
 
-# shellcheck disable=SC2317
 run_campaigns()
 {
 	local first
@@ -76,7 +75,6 @@ fill()
 	sql "VACUUM (ANALYZE) $relation"
 }
 
-# shellcheck disable=SC2317
 run_rows()
 {
 	large "$size" || fill "$table" "$size"
@@ -141,13 +139,11 @@ growth_rows()
 	done
 }
 
-# shellcheck disable=SC2317
 check_rows_of()
 {
 	violations=$(check_variant "$1" | head -n 5)
 }
 
-# shellcheck disable=SC2317
 run_connections()
 {
 	checked_run "$1" "$connections" "$BENCH_GROWTH_SECONDS"

@@ -15,7 +15,6 @@ read -ra variants <<<"${BENCH_VARIANTS:-select1 insert coupon grouped shards128 
 right=0
 "$bench_dir/peers/check.sh" "${variants[@]}" || right=1
 
-# shellcheck disable=SC2317
 run()
 {
 	checked_run "$1" "$clients" "$BENCH_SECONDS"

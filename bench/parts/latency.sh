@@ -17,7 +17,6 @@ read -ra variants <<<"${BENCH_LATENCY_VARIANTS:-insert coupon grouped shards128 
 clients=${BENCH_LATENCY_CLIENTS:-64}
 : "${BENCH_LATENCY_SECONDS:=8}"
 
-# shellcheck disable=SC2317
 run()
 {
 	local checkpoint='' due

@@ -17,7 +17,6 @@ need_server "$@"
 read -ra variants <<<"${BENCH_MIX_VARIANTS:-coupon grouped shards128 codes_random hot redis_always redis_everysec}"
 clients=${BENCH_MIX_CLIENTS:-64}
 
-# shellcheck disable=SC2317
 run_sold_out()
 {
 	prepare_variant "$1" 1
@@ -27,7 +26,6 @@ run_sold_out()
 	rate=$(awk -v n="$calls" -v s="$seconds" 'BEGIN { printf "%.0f", n / s }')
 }
 
-# shellcheck disable=SC2317
 run_duplicates()
 {
 	mix=twice
@@ -39,7 +37,6 @@ run_duplicates()
 	rate=$((2 * rate))
 }
 
-# shellcheck disable=SC2317
 run_rollbacks()
 {
 	mix=rollback

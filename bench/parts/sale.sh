@@ -12,7 +12,6 @@ set -euo pipefail
 need_server "$@"
 read -ra variants <<<"${BENCH_SALE_VARIANTS:-coupon grouped shards128 codes_random hot redis_always redis_everysec}"
 
-# shellcheck disable=SC2317
 run()
 {
 	local each=$(((${BENCH_SALE_STOCK:-20000} + ${clients%@*} - 1) / ${clients%@*})) next

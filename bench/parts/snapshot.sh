@@ -15,7 +15,6 @@ read -ra variants <<<"${BENCH_SNAPSHOT_VARIANTS:-coupon grouped shards128 codes_
 clients=${BENCH_SNAPSHOT_CLIENTS:-64}
 before=${BENCH_SNAPSHOT_BEFORE:-10} held=${BENCH_SNAPSHOT_HELD:-40} warm=3
 
-# shellcheck disable=SC2317
 run()
 {
 	local holder

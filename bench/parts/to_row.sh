@@ -46,7 +46,6 @@ done_at()
 	esac
 }
 
-# shellcheck disable=SC2317
 run()
 {
 	local deadline last behind
@@ -60,7 +59,7 @@ run()
 	deadline=$((SECONDS + BENCH_LIMIT))
 	behind=$(undone "$1")
 	until [ "$(undone "$1")" = 0 ]; do
-		[ $SECONDS -lt $deadline ] || die "$1: $(undone "$1") calls are without a row after $BENCH_LIMIT s"
+		[ "$SECONDS" -lt "$deadline" ] || die "$1: $(undone "$1") calls are without a row after $BENCH_LIMIT s"
 		[ -z "$consumer" ] || kill -0 "$consumer" 2>/dev/null || die "the consumer: $(tail -n 1 "$scratch/consumer")"
 		sleep 0.05
 	done
