@@ -19,9 +19,11 @@ CREATE TABLE coupon.campaign (
 );
 -- coupon_emit keeps off these topics.
 CREATE INDEX campaign_topic_idx ON coupon.campaign (topic COLLATE "C");
+-- names are not unique: the newest of a name comes last
+CREATE INDEX campaign_name_idx ON coupon.campaign (name, campaign_id);
 COMMENT ON TABLE coupon.campaign IS 'what is offered; its stock is the sum of its shards';
 COMMENT ON COLUMN coupon.campaign.campaign_id IS 'identifier, assigned by coupon_campaign_create';
-COMMENT ON COLUMN coupon.campaign.name IS 'for people, and the code of HTTP routes; need not be unique';
+COMMENT ON COLUMN coupon.campaign.name IS 'for people; need not be unique';
 COMMENT ON COLUMN coupon.campaign.per_user_limit IS 'how many units one user may have';
 COMMENT ON COLUMN coupon.campaign.opens_at IS 'first instant of the sale, null: at once';
 COMMENT ON COLUMN coupon.campaign.closes_at IS 'first instant after the sale, null: never';

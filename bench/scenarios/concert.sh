@@ -28,7 +28,7 @@ concerts()
 {
 	local file
 
-	for file in schema api; do
+	for file in ../sources/roles ../sources/http ../sources/api schema api; do
 		psql -qXAt -f "$example/$file.sql" >/dev/null
 	done
 	psql -qXAt -f "$example/load.sql" -v concerts="$BENCH_CONCERTS" -v dates="$BENCH_CONCERTS" >"$scratch/load" 2>&1 ||

@@ -8,7 +8,7 @@ AS $$
 $$;
 
 -- counts the answer; a refusal by its code
-CREATE FUNCTION bench.end_call(body json) RETURNS json
+CREATE FUNCTION bench.end_call(body jsonb) RETURNS jsonb
 LANGUAGE plpgsql
 AS $$
 DECLARE
@@ -24,8 +24,8 @@ LANGUAGE plpgsql
 AS $$
 BEGIN
 	PERFORM bench.begin_call('');
-	PERFORM bench.end_call(coupon_api.queue_enqueue(to_jsonb(user_id))::json);
-	RETURN current_setting('response.headers')::json #>> '{0,X-Access-Token}';
+	PERFORM bench.end_call(coupon_api.queue_enqueue(to_jsonb(user_id)));
+	RETURN current_setting('response.headers')::jsonb #>> '{0,X-Access-Token}';
 END
 $$;
 
@@ -34,11 +34,11 @@ LANGUAGE plpgsql
 AS $$
 BEGIN
 	PERFORM bench.begin_call(token);
-	RETURN bench.end_call(coupon_api.queue_order()::json) ->> 'order';
+	RETURN bench.end_call(coupon_api.queue_order()) ->> 'order';
 END
 $$;
 
-CREATE FUNCTION bench.concerts(token text) RETURNS json
+CREATE FUNCTION bench.concerts(token text) RETURNS jsonb
 LANGUAGE plpgsql
 AS $$
 BEGIN
@@ -47,7 +47,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION bench.schedules(token text, concert_id bigint) RETURNS json
+CREATE FUNCTION bench.schedules(token text, concert_id bigint) RETURNS jsonb
 LANGUAGE plpgsql
 AS $$
 BEGIN
@@ -56,7 +56,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION bench.seats(token text, schedule_id bigint) RETURNS json
+CREATE FUNCTION bench.seats(token text, schedule_id bigint) RETURNS jsonb
 LANGUAGE plpgsql
 AS $$
 BEGIN

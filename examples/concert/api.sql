@@ -1,4 +1,6 @@
--- Concert booking on coupon: the routes, for PostgREST.  After schema.sql:
+-- Concert booking on coupon: the routes, for PostgREST or any front that calls
+-- functions as it does.  After ../sources/roles.sql, ../sources/http.sql and
+-- schema.sql:
 --
 --	psql -d shop -f api.sql
 --
@@ -16,32 +18,20 @@ BEGIN;
 
 CREATE SCHEMA concert_api AUTHORIZATION concert_owner;
 SET LOCAL ROLE concert_owner;
-COMMENT ON SCHEMA concert_api IS 'the HTTP routes of the concert booking, for PostgREST';
+COMMENT ON SCHEMA concert_api IS 'the HTTP routes of the concert booking';
 
 -- ---------------------------------------------------------------------------
 -- Shared by the routes.  They pin no search_path, for the routes have done so.
 -- ---------------------------------------------------------------------------
 
-CREATE FUNCTION concert.answer(status integer, body json) RETURNS json
-LANGUAGE sql VOLATILE
-RETURN CASE WHEN pg_catalog.set_config('response.status', $1::pg_catalog.text, true) IS NOT NULL THEN $2 END;
-COMMENT ON FUNCTION concert.answer(integer, json) IS 'the body, with its status code set';
-
-CREATE FUNCTION concert.error(status integer, code text, message text, data json DEFAULT NULL) RETURNS json
-LANGUAGE sql VOLATILE
-RETURN concert.answer($1, CASE WHEN $4 IS NULL
-	THEN pg_catalog.json_build_object('error', pg_catalog.json_build_object('code', $2, 'message', $3))
-	ELSE pg_catalog.json_build_object('error', pg_catalog.json_build_object('code', $2, 'message', $3), 'data', $4) END);
-COMMENT ON FUNCTION concert.error(integer, text, text, json) IS 'an error body, with its status code set';
-
-CREATE FUNCTION concert.refuse(outcome text) RETURNS json
+CREATE FUNCTION concert.refuse(outcome text) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE
 AS $$
 BEGIN
 	IF outcome = 'busy' THEN
 		PERFORM set_config('response.headers', '[{"Retry-After": "1"}]', true);
 	END IF;
-	RETURN concert.error(CASE outcome WHEN 'not_admitted' THEN 403 ELSE 409 END, outcome, CASE outcome
+	RETURN web.error(CASE outcome WHEN 'not_admitted' THEN 403 ELSE 409 END, outcome, CASE outcome
 		WHEN 'taken' THEN 'The seat is another user''s.'
 		WHEN 'busy' THEN 'Another call is at the seat: try again.'
 		WHEN 'already_issued' THEN 'The user has bought the seat.'
@@ -57,46 +47,21 @@ END
 $$;
 COMMENT ON FUNCTION concert.refuse(text) IS 'the error that an outcome of coupon is';
 
-CREATE FUNCTION concert.value(value jsonb) RETURNS text
-LANGUAGE sql IMMUTABLE
-RETURN CASE pg_catalog.jsonb_typeof($1)
-	WHEN 'string' THEN $1 #>> '{}'
-	WHEN 'number' THEN CASE WHEN $1::pg_catalog.text ~ '^-?[0-9]{1,19}$' THEN $1::pg_catalog.text ELSE '' END
-	WHEN 'null' THEN NULL
-	ELSE CASE WHEN $1 IS NOT NULL THEN '' END
-END;
-COMMENT ON FUNCTION concert.value(jsonb) IS 'a string or an integer of a body as text; empty for anything else';
-
--- For GET there is no user but in the claim.
-CREATE FUNCTION concert.caller(needs_user boolean, given_user text, OUT user_id text, OUT token text, OUT error json)
+-- For GET there is no user but in the token; an application may do without.
+CREATE FUNCTION concert.caller(needs_user boolean, given_user text, OUT user_id text, OUT token text, OUT error jsonb)
 LANGUAGE plpgsql VOLATILE
 AS $$
-DECLARE
-	claim text := nullif(current_setting('request.jwt.claims', true), '')::json ->> 'sub';
 BEGIN
-	token := nullif(current_setting('request.headers', true), '')::json ->> 'x-access-token';
-	user_id := coalesce(claim, given_user);
-	CASE
-		WHEN coalesce(token, '') = '' THEN
-			error := concert.error(400, 'missing', 'The header X-Access-Token is missing.');
-		WHEN token !~ '^[1-9][0-9]{0,17}[.][1-9][0-9]{0,17}[.][0-9a-f]{32}$' THEN
-			error := concert.error(400, 'invalid', 'X-Access-Token is not a token.');
-		WHEN user_id IS NULL AND needs_user THEN
-			error := concert.error(400, 'missing', 'userId is missing.');
-		WHEN octet_length(given_user) NOT BETWEEN 1 AND 256 THEN
-			error := concert.error(400, 'invalid', 'userId must be a text of 1 to 256 bytes, or an integer.');
-		WHEN octet_length(claim) NOT BETWEEN 1 AND 256 THEN
-			error := concert.error(401, 'invalid_token', 'The token''s sub must be a text of 1 to 256 bytes.');
-		WHEN claim <> given_user COLLATE "C" THEN
-			error := concert.error(403, 'other_user', 'userId is not the user of the token.');
-		ELSE
-	END CASE;
+	SELECT t.token, t.error INTO token, error FROM web.ticket() t;
+	IF error IS NULL AND (needs_user OR web.subject() IS NOT NULL OR NOT web.may_speak_for_others()) THEN
+		SELECT c.user_id, c.error INTO user_id, error FROM web.caller('userId', given_user) c;
+	END IF;
 END
 $$;
 COMMENT ON FUNCTION concert.caller(boolean, text) IS
 	'who calls, by the verified claim or else as given, and with which ticket; or what is wrong with that';
 
-CREATE FUNCTION concert.admit(token text, user_id text) RETURNS json
+CREATE FUNCTION concert.admit(token text, user_id text) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE
 AS $$
 BEGIN
@@ -105,9 +70,9 @@ BEGIN
 EXCEPTION
 	WHEN SQLSTATE 'UC203' THEN
 		RETURN CASE (public.coupon_queue_position(token)).status
-			WHEN 'GONE' THEN concert.error(401, 'gone', 'The ticket has ended: enter the queue again.')
-			WHEN 'WAITING' THEN concert.error(403, 'not_admitted', 'The ticket still waits.')
-			ELSE concert.error(403, 'other_ticket', 'The ticket is another user''s, or of another room.')
+			WHEN 'GONE' THEN web.error(401, 'gone', 'The ticket has ended: enter the queue again.')
+			WHEN 'WAITING' THEN web.error(403, 'not_admitted', 'The ticket still waits.')
+			ELSE web.error(403, 'other_ticket', 'The ticket is another user''s, or of another room.')
 		END;
 END
 $$;
@@ -117,70 +82,70 @@ COMMENT ON FUNCTION concert.admit(text, text) IS 'null for the ticket of a sessi
 -- What there is
 -- ---------------------------------------------------------------------------
 
-CREATE FUNCTION concert_api.concerts() RETURNS json
+CREATE FUNCTION concert_api.concerts() RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	who record := concert.caller(false, NULL);
-	refused json := coalesce(who.error, concert.admit(who.token, who.user_id));
+	refused jsonb := coalesce(who.error, concert.admit(who.token, who.user_id));
 BEGIN
 	IF refused IS NOT NULL THEN
 		RETURN refused;
 	END IF;
-	RETURN concert.answer(200, json_build_object('concertsList', coalesce((
-		SELECT json_agg(l) FROM (SELECT c.id, c.title FROM concert.concert c ORDER BY c.id) l), '[]')));
+	RETURN web.answer(200, jsonb_build_object('concertsList', coalesce((
+		SELECT jsonb_agg(l) FROM (SELECT c.id, c.title FROM concert.concert c ORDER BY c.id) l), '[]')));
 END
 $$;
 COMMENT ON FUNCTION concert_api.concerts() IS 'GET /concerts';
 
-CREATE FUNCTION concert_api.schedules("concertId" text DEFAULT NULL) RETURNS json
+CREATE FUNCTION concert_api.schedules("concertId" text DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	who record := concert.caller(false, NULL);
-	refused json := coalesce(who.error, concert.admit(who.token, who.user_id));
-	list json;
+	refused jsonb := coalesce(who.error, concert.admit(who.token, who.user_id));
+	list jsonb;
 BEGIN
 	IF refused IS NOT NULL THEN
 		RETURN refused;
 	END IF;
 	IF coalesce($1 !~ '^[0-9]{1,18}$', true) THEN
-		RETURN concert.error(400, 'invalid', 'concertId must be an integer.');
+		RETURN web.error(400, 'invalid', 'concertId must be an integer.');
 	END IF;
-	SELECT json_agg(l) INTO list FROM (
+	SELECT jsonb_agg(l) INTO list FROM (
 		SELECT s.id, s.date, (
 		       SELECT CASE WHEN c.state <> 'open' THEN upper(c.state) WHEN c.remaining > 0 THEN 'AVAILABLE' ELSE 'SOLD_OUT' END
 		         FROM coupon.campaign_status c WHERE c.campaign_id = s.campaign_id) AS status
 		  FROM concert.schedule s WHERE s.concert_id = $1::bigint ORDER BY s.date) l;
 	IF list IS NULL AND NOT EXISTS (SELECT FROM concert.concert c WHERE c.id = $1::bigint) THEN
-		RETURN concert.error(404, 'unknown_concert', 'There is no such concert.');
+		RETURN web.error(404, 'unknown_concert', 'There is no such concert.');
 	END IF;
-	RETURN concert.answer(200, json_build_object('schedules', coalesce(list, '[]')));
+	RETURN web.answer(200, jsonb_build_object('schedules', coalesce(list, '[]')));
 END
 $$;
 COMMENT ON FUNCTION concert_api.schedules(text) IS
 	'GET /concerts/{id}/schedules - AVAILABLE, SOLD_OUT (also while the last seats are held), NOT_OPEN, PAUSED or CLOSED';
 
-CREATE FUNCTION concert_api.seats("scheduleId" text DEFAULT NULL) RETURNS json
+CREATE FUNCTION concert_api.seats("scheduleId" text DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	who record := concert.caller(false, NULL);
-	refused json := coalesce(who.error, concert.admit(who.token, who.user_id));
+	refused jsonb := coalesce(who.error, concert.admit(who.token, who.user_id));
 	schedule concert.schedule;
 BEGIN
 	IF refused IS NOT NULL THEN
 		RETURN refused;
 	END IF;
 	IF coalesce($1 !~ '^[0-9]{1,18}$', true) THEN
-		RETURN concert.error(400, 'invalid', 'scheduleId must be an integer.');
+		RETURN web.error(400, 'invalid', 'scheduleId must be an integer.');
 	END IF;
 	SELECT * INTO schedule FROM concert.schedule s WHERE s.id = $1::bigint;
 	IF NOT FOUND THEN
-		RETURN concert.error(404, 'unknown_schedule', 'There is no such schedule.');
+		RETURN web.error(404, 'unknown_schedule', 'There is no such schedule.');
 	END IF;
-	RETURN concert.answer(200, json_build_object('seats', (
-		SELECT json_agg(l) FROM (
+	RETURN web.answer(200, jsonb_build_object('seats', (
+		SELECT jsonb_agg(l) FROM (
 			SELECT schedule.first_seat + u.serial - 1 AS id, u.label AS "seatNum",
 			       CASE u.status WHEN 'FREE' THEN 'EMPTY' WHEN 'HELD' THEN 'RESERVED' ELSE 'SOLD' END AS status
 			  FROM public.coupon_units(schedule.campaign_id) u ORDER BY u.serial) l)));
@@ -192,21 +157,21 @@ COMMENT ON FUNCTION concert_api.seats(text) IS 'GET /concerts/schedules/{id}/sea
 -- Reserve, pay, give back
 -- ---------------------------------------------------------------------------
 
-CREATE FUNCTION concert_api.reservation("userId" jsonb DEFAULT NULL, "concertSeatId" jsonb DEFAULT NULL) RETURNS json
+CREATE FUNCTION concert_api.reservation("userId" jsonb DEFAULT NULL, "concertSeatId" jsonb DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	who record := concert.caller(true, concert.value($1));
-	seat text := concert.value($2);
-	refused json := who.error;
+	who record := concert.caller(true, web.value($1));
+	seat text := web.value($2);
+	refused jsonb := who.error;
 	schedule concert.schedule;
 	hold coupon.hold_result;
 	reservation_id bigint;
 BEGIN
 	IF refused IS NULL THEN
 		refused := CASE
-			WHEN seat IS NULL THEN concert.error(400, 'missing', 'concertSeatId is missing.')
-			WHEN seat !~ '^[0-9]{1,18}$' THEN concert.error(400, 'invalid', 'concertSeatId must be an integer.')
+			WHEN seat IS NULL THEN web.error(400, 'missing', 'concertSeatId is missing.')
+			WHEN seat !~ '^[0-9]{1,18}$' THEN web.error(400, 'invalid', 'concertSeatId must be an integer.')
 			ELSE concert.admit(who.token, who.user_id)
 		END;
 	END IF;
@@ -217,7 +182,7 @@ BEGIN
 	SELECT * INTO schedule FROM concert.schedule s
 	 WHERE s.first_seat <= seat::bigint ORDER BY s.first_seat DESC LIMIT 1;
 	IF NOT FOUND OR seat::bigint >= schedule.first_seat + schedule.seats THEN
-		RETURN concert.error(404, 'unknown_seat', 'There is no such seat.');
+		RETURN web.error(404, 'unknown_seat', 'There is no such seat.');
 	END IF;
 
 	hold := public.coupon_hold(schedule.campaign_id, seat::bigint - schedule.first_seat + 1, who.user_id, '5 min');
@@ -233,7 +198,7 @@ BEGIN
 		VALUES (schedule.id, seat::bigint, who.user_id, schedule.price, hold.held_until)
 		RETURNING r.id INTO reservation_id;
 	END IF;
-	RETURN concert.answer(200, json_build_object('reservationId', reservation_id));
+	RETURN web.answer(200, jsonb_build_object('reservationId', reservation_id));
 END
 $$;
 COMMENT ON FUNCTION concert_api.reservation(jsonb, jsonb) IS
@@ -242,16 +207,16 @@ COMMENT ON FUNCTION concert_api.reservation(jsonb, jsonb) IS
 -- The id of the reservation is in the path: nginx hands it on as a header.
 CREATE FUNCTION concert.reservation_of(
 	user_id text, given jsonb, OUT id bigint, OUT price bigint, OUT seat_id bigint, OUT schedule_id bigint,
-	OUT campaign_id bigint, OUT serial bigint, OUT error json)
+	OUT campaign_id bigint, OUT serial bigint, OUT error jsonb)
 LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
 	number text := coalesce(nullif(nullif(current_setting('request.headers', true), '')::json ->> 'x-reservation-id', ''),
-	                        concert.value(given));
+	                        web.value(given));
 	owner text;
 BEGIN
 	IF coalesce(number !~ '^[0-9]{1,18}$', true) THEN
-		error := concert.error(400, 'invalid', 'reservationId must be an integer.');
+		error := web.error(400, 'invalid', 'reservationId must be an integer.');
 		RETURN;
 	END IF;
 	SELECT r.id, r.price, r.seat_id, r.schedule_id, s.campaign_id, r.seat_id - s.first_seat + 1, r.user_id
@@ -259,15 +224,15 @@ BEGIN
 	  FROM concert.reservation r JOIN concert.schedule s ON s.id = r.schedule_id
 	 WHERE r.id = number::bigint;
 	IF NOT FOUND THEN
-		error := concert.error(404, 'unknown_reservation', 'There is no such reservation.');
+		error := web.error(404, 'unknown_reservation', 'There is no such reservation.');
 	ELSIF owner <> user_id COLLATE "C" THEN
-		error := concert.error(403, 'other_user', 'The reservation is another user''s.');
+		error := web.error(403, 'other_user', 'The reservation is another user''s.');
 	END IF;
 END
 $$;
 COMMENT ON FUNCTION concert.reservation_of(text, jsonb) IS 'the reservation that the path names, or what is wrong with it';
 
-CREATE FUNCTION concert.paid(reservation_id bigint) RETURNS json
+CREATE FUNCTION concert.paid(reservation_id bigint) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
@@ -276,12 +241,12 @@ BEGIN
 	SELECT * INTO payment FROM concert.payment p WHERE p.reservation_id = $1;
 	RETURN CASE
 		WHEN NOT FOUND THEN NULL
-		WHEN payment.state = 'PAID' THEN concert.answer(200, json_build_object('paymentId', payment.id))
-		ELSE concert.error(CASE payment.reason WHEN 'other_ref' THEN 409 ELSE 410 END, payment.reason, CASE payment.reason
+		WHEN payment.state = 'PAID' THEN web.answer(200, jsonb_build_object('paymentId', payment.id))
+		ELSE web.error(CASE payment.reason WHEN 'other_ref' THEN 409 ELSE 410 END, payment.reason, CASE payment.reason
 			WHEN 'lost' THEN 'The reservation ran out, and the seat is another user''s. The payment is given back.'
 			WHEN 'limit_reached' THEN 'The reservation ran out, and the user has as many seats as one may have. The payment is given back.'
 			ELSE 'The seat has been paid for otherwise. The payment is given back.' END,
-			json_build_object('paymentId', payment.id, 'status', payment.state))
+			jsonb_build_object('paymentId', payment.id, 'status', payment.state))
 	END;
 END
 $$;
@@ -289,14 +254,14 @@ COMMENT ON FUNCTION concert.paid(bigint) IS 'the answer to the payment of a rese
 
 -- One transaction confirms the seat, records the payment, tells the world and
 -- ends the ticket.  Locks are taken in this order by every call.
-CREATE FUNCTION concert_api.pay("userId" jsonb DEFAULT NULL, "reservationId" jsonb DEFAULT NULL) RETURNS json
+CREATE FUNCTION concert_api.pay("userId" jsonb DEFAULT NULL, "reservationId" jsonb DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	who record := concert.caller(true, concert.value($1));
+	who record := concert.caller(true, web.value($1));
 	reservation record;
 	seat coupon.hold_result;
-	answer json;
+	answer jsonb;
 	payment_id bigint;
 	is_late boolean;
 BEGIN
@@ -342,13 +307,13 @@ $$;
 COMMENT ON FUNCTION concert_api.pay(jsonb, jsonb) IS
 	'POST /concerts/reservations/{id}/pay - the seat is the user''s for good; 410 when it has gone to another, recorded for refund; a repetition gets the same answer';
 
-CREATE FUNCTION concert_api.release("userId" jsonb DEFAULT NULL, "reservationId" jsonb DEFAULT NULL) RETURNS json
+CREATE FUNCTION concert_api.release("userId" jsonb DEFAULT NULL, "reservationId" jsonb DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	who record := concert.caller(true, concert.value($1));
+	who record := concert.caller(true, web.value($1));
 	reservation record;
-	refused json := who.error;
+	refused jsonb := who.error;
 BEGIN
 	IF refused IS NULL THEN
 		reservation := concert.reservation_of(who.user_id, $2);
@@ -358,7 +323,7 @@ BEGIN
 	IF refused IS NOT NULL THEN
 		RETURN refused;
 	END IF;
-	RETURN concert.answer(200, json_build_object('released',
+	RETURN web.answer(200, jsonb_build_object('released',
 		public.coupon_release(reservation.campaign_id, reservation.serial, who.user_id)));
 END
 $$;
@@ -371,7 +336,7 @@ COMMENT ON FUNCTION concert_api.release(jsonb, jsonb) IS
 
 CREATE FUNCTION concert_api.concert_create(
 	title jsonb DEFAULT NULL, dates jsonb DEFAULT NULL, "seatAmount" jsonb DEFAULT NULL, price jsonb DEFAULT NULL)
-RETURNS json
+RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -380,37 +345,38 @@ DECLARE
 		coalesce(jsonb_typeof($3), 'null'), coalesce(jsonb_typeof($4), 'null'));
 BEGIN
 	IF is_missing THEN
-		RETURN concert.error(400, 'missing', 'title, dates, seatAmount and price are needed.');
+		RETURN web.error(400, 'missing', 'title, dates, seatAmount and price are needed.');
 	END IF;
 	IF jsonb_typeof($1) <> 'string' OR octet_length($1 #>> '{}') NOT BETWEEN 1 AND 200 THEN
-		RETURN concert.error(400, 'invalid', 'title must be a text of 1 to 200 bytes.');
+		RETURN web.error(400, 'invalid', 'title must be a text of 1 to 200 bytes.');
 	END IF;
-	IF concert.value($3) !~ '^[0-9]{1,6}$' OR concert.value($3)::integer NOT BETWEEN 1 AND 100000 THEN
-		RETURN concert.error(400, 'invalid', 'seatAmount must be an integer from 1 to 100000.');
+	IF web.value($3) !~ '^[0-9]{1,6}$' OR web.value($3)::integer NOT BETWEEN 1 AND 100000 THEN
+		RETURN web.error(400, 'invalid', 'seatAmount must be an integer from 1 to 100000.');
 	END IF;
-	IF concert.value($4) !~ '^[0-9]{1,12}$' THEN
-		RETURN concert.error(400, 'invalid', 'price must be an integer from 0 on.');
+	IF web.value($4) !~ '^[0-9]{1,12}$' THEN
+		RETURN web.error(400, 'invalid', 'price must be an integer from 0 on.');
 	END IF;
 	BEGIN
-		days := ARRAY(SELECT (d #>> '{}')::date FROM jsonb_array_elements($2) d);
+		-- a date that is written out: now and tomorrow are none
+		days := ARRAY(SELECT substring(d #>> '{}' FROM '^\d{4}-\d{2}-\d{2}$')::date FROM jsonb_array_elements($2) d);
 	EXCEPTION
 		WHEN data_exception THEN NULL;
 	END;
 	IF coalesce(cardinality(days) NOT BETWEEN 1 AND 1000, true) OR array_position(days, NULL) IS NOT NULL
 	   OR cardinality(days) > (SELECT count(DISTINCT d) FROM unnest(days) d WHERE isfinite(d)) THEN
-		RETURN concert.error(400, 'invalid', 'dates must be an array of 1 to 1000 dates, each as YYYY-MM-DD and once.');
+		RETURN web.error(400, 'invalid', 'dates must be an array of 1 to 1000 dates, each as YYYY-MM-DD and once.');
 	END IF;
-	RETURN concert.answer(201, json_build_object('id',
-		concert.concert_add($1 #>> '{}', days, concert.value($3)::integer, concert.value($4)::bigint)));
+	RETURN web.answer(201, jsonb_build_object('id',
+		concert.concert_add($1 #>> '{}', days, web.value($3)::integer, web.value($4)::bigint)));
 END
 $$;
 COMMENT ON FUNCTION concert_api.concert_create(jsonb, jsonb, jsonb, jsonb) IS
 	'POST /concerts/create - a concert with a schedule of so many seats for each date';
 
 REVOKE ALL ON ALL ROUTINES IN SCHEMA concert, concert_api FROM PUBLIC;
-GRANT USAGE ON SCHEMA concert_api TO coupon_admin, coupon_service;
-GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA concert_api TO coupon_admin, coupon_service;
-REVOKE EXECUTE ON FUNCTION concert_api.concert_create(jsonb, jsonb, jsonb, jsonb) FROM coupon_service;
+GRANT USAGE ON SCHEMA concert_api TO coupon_admin, coupon_service, coupon_web_user;
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA concert_api TO coupon_admin, coupon_service, coupon_web_user;
+REVOKE EXECUTE ON FUNCTION concert_api.concert_create(jsonb, jsonb, jsonb, jsonb) FROM coupon_service, coupon_web_user;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA concert TO coupon_admin;
 
 COMMIT;

@@ -12,7 +12,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 
-our @EXPORT = qw(new_server poll_until within try_sql await_true kill_and_recover
+our @EXPORT = qw(new_server load_example poll_until within try_sql await_true kill_and_recover
   sql_error settle conserved server_log_is_clean);
 
 # How long a test waits for what must come; PG_TEST_TIMEOUT_DEFAULT sets it.
@@ -50,6 +50,16 @@ END
 	$node->start;
 	$node->safe_psql('postgres', 'CREATE EXTENSION coupon');
 	return $node;
+}
+
+# load_example(node, database, file, psql's options): runs a file of examples/
+sub load_example
+{
+	my ($node, $database, $file, @options) = @_;
+
+	PostgreSQL::Test::Utils::system_or_bail('psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', @options,
+		'-d', $node->connstr($database), '-f', "examples/$file");
+	return;
 }
 
 # poll_until(what, sub): waits for the sub to be true; dies when it never is

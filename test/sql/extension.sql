@@ -42,22 +42,6 @@ SELECT status FROM coupon_test_shop.coupon_redeem_cancel(:s, 1, 'order-1');
 SELECT coupon_test_shop.coupon_revoke(:s, 1, 'test');
 SELECT name, state, stock, issued, remaining FROM coupon.campaign_status;
 SELECT * FROM coupon_test_shop.coupon_verify();
--- the routes, by whatever schema
-SELECT coupon_test_shop.coupon_campaign_close(:s);
-SELECT route, answer #>> '{error,code}' AS error, answer #>> '{data,status}' AS status FROM (VALUES
-	('issue_sync', coupon_api.issue_sync('2', 'shop')),
-	('issue_optimistic', coupon_api.issue_optimistic('2', 'shop')),
-	('issue_async', coupon_api.issue_async('2', 'shop')),
-	('issue_status', coupon_api.issue_status('2', 'shop')),
-	('issue_result', coupon_api.issue_result(NULL, '3', 'shop')),
-	('issue_result, by id', coupon_api.issue_result('00000004-0000-8000-8000-000000000000')),
-	('issue', coupon_api.issue('2', to_jsonb(:s))),
-	('issue_fcfs', coupon_api.issue_fcfs(:s::text, '2')),
-	('queue_enqueue', coupon_api.queue_enqueue('2'))) x(route, answer);
-SELECT coupon_api.admin_coupon_policies('"web"', '5', '10') ->> 'code' AS code,
-       coupon_api.admin_coupon_status('shop'), coupon_api.admin_queue_status('shop');
-SELECT set_config('request.headers', '{"x-access-token": "1.1.00000000000000000000000000000000"}', false) IS NOT NULL AS token;
-SELECT coupon_api.queue_order() #>> '{error,code}' AS error;
 SELECT coupon_issue(:s, 'alice');
 -- DROP ... CASCADE takes what depends on it
 CREATE VIEW coupon_test_view AS SELECT (coupon_test_shop.coupon_status(campaign_id)).stock FROM coupon.campaign;

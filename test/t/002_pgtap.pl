@@ -3,6 +3,7 @@
 use strict;
 use warnings;
 
+use CouponTest;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -15,6 +16,7 @@ $node->init;
 $node->append_conf('postgresql.conf', "shared_preload_libraries = 'coupon'\n");
 $node->start;
 $node->safe_psql('postgres', 'CREATE EXTENSION pgtap; CREATE EXTENSION coupon;');
+load_example($node, 'postgres', "sources/$_.sql") for qw(roles http api);
 
 # One pg_prove for each file, so that each has its own line here.
 foreach my $file (@files)

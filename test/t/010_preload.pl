@@ -77,6 +77,7 @@ for my $function (sort keys %call)
 }
 
 # over HTTP: come again
+load_example($node, 'postgres', "sources/$_.sql") for qw(roles http api);
 is($node->safe_psql('postgres', qq{SELECT coupon_api.$_('u', 'a') #>> '{error,code}', current_setting('response.status'), current_setting('response.headers')}),
 	'unavailable|503|[{"Retry-After": "1"}]', "coupon_api.$_ answers 503")
   for qw(issue_sync issue_optimistic);

@@ -1,4 +1,4 @@
-# examples/postgrest: what nginx makes of each original route, seen by an
+# examples/sources: what nginx makes of each original route, seen by an
 # upstream that answers with what it received; the same calls then played in
 # PostgREST's envelope with the roles of roles.sql, workers and other sessions
 # at work.
@@ -19,7 +19,7 @@ use Time::HiRes qw(time);
 my $nginx = nginx_program();
 plan skip_all => 'skipped: nginx is not installed (Debian: nginx-light)' unless $nginx;
 
-my $example = dirname(dirname(dirname(abs_path(__FILE__)))) . '/examples/postgrest';
+my $example = dirname(dirname(dirname(abs_path(__FILE__)))) . '/examples/sources';
 my $json = JSON::PP->new->canonical->allow_nonref;
 
 # ---- an upstream that answers with what it received ----
@@ -30,7 +30,7 @@ my ($upstream_port, $upstream_pid) = start_upstream();
 
 my $port = free_port();
 my $conf = slurp_file("$example/nginx.conf");
-is($conf =~ s/listen 8080;/listen 127.0.0.1:$port;/g, 1, 'nginx.conf listens on 8080');
+is($conf =~ s/listen 127\.0\.0\.1:8080;/listen 127.0.0.1:$port;/g, 1, 'nginx.conf listens on 8080');
 is($conf =~ s/server 127\.0\.0\.1:3000;/server 127.0.0.1:$upstream_port;/g, 1, 'nginx.conf has PostgREST at 3000');
 my ($proxy, $said) = start_nginx($nginx, $port, $conf);
 unlike($said, qr/\[(warn|error|emerg|crit)\]/, 'and has nothing to say');
@@ -65,28 +65,35 @@ for my $route (
 	[ 'POST', '/coupons/issue-sync/42?code=SPRING', '/rpc/issue_sync', 'userId=42&code=SPRING' ],
 	[ 'POST', '/coupons/issue-optimistic/42?code=SPRING', '/rpc/issue_optimistic', 'userId=42&code=SPRING' ],
 	[ 'POST', '/coupons/issue-async/42?code=SPRING', '/rpc/issue_async', 'userId=42&code=SPRING' ],
-	[ 'GET', '/coupons/issue-status/42?code=SPRING', '/rpc/issue_status?userId=42&code=SPRING' ],
-	[ 'GET', '/coupons/issue-result/42?code=SPRING', '/rpc/issue_result?userId=42&code=SPRING' ],
-	[ 'GET', '/coupons/issue-result/00000004-0000-8000-87f9-95887e05e562', '/rpc/issue_result?requestId=00000004-0000-8000-87f9-95887e05e562' ],
+	[ 'GET', '/coupons/issue-status/42?code=SPRING', '/rpc/issue_status', 'userId=42&code=SPRING' ],
+	[ 'GET', '/coupons/issue-result/42?code=SPRING', '/rpc/issue_result', 'userId=42&code=SPRING' ],
+	[ 'GET', '/coupons/issue-result/00000004-0000-8000-87f9-95887e05e562', '/rpc/issue_result', 'requestId=00000004-0000-8000-87f9-95887e05e562' ],
+	[ 'POST', '/coupons/issue/42?code=SPRING', '/rpc/issue_async', 'userId=42&code=SPRING' ],
+	[ 'GET', '/coupons/result/42?code=SPRING', '/rpc/issue_result', 'userId=42&code=SPRING' ],
+	[ 'GET', '/coupons/result/42?code=SPRING&requestId=00000004-0000-8000-87f9-95887e05e562', '/rpc/issue_result', 'userId=42&code=SPRING&requestId=00000004-0000-8000-87f9-95887e05e562' ],
+	[ 'GET', '/admin/kafka/health', '/rpc/admin_kafka_health', '' ],
+	[ 'GET', '/admin/kafka/status', '/rpc/admin_kafka_status', '' ],
+	# what PostgREST would take for a filter
+	[ 'GET', '/coupons/issue-status/lt.dan?code=eq.x', '/rpc/issue_status', 'userId=lt.dan&code=eq.x' ],
 	[ 'POST', '/admin/coupon-policies', '/rpc/admin_coupon_policies', '{"code":"SPRING","maxCount":1,"discountRate":10}' ],
-	[ 'GET', '/admin/coupons/SPRING/status', '/rpc/admin_coupon_status?code=SPRING' ],
-	[ 'GET', '/admin/redis/queue-status?code=SPRING', '/rpc/admin_queue_status?code=SPRING' ],
+	[ 'GET', '/admin/coupons/SPRING/status', '/rpc/admin_coupon_status', 'code=SPRING' ],
+	[ 'GET', '/admin/redis/queue-status?code=SPRING', '/rpc/admin_queue_status', 'code=SPRING' ],
 	[ 'POST', '/coupon/issue', '/rpc/issue', $snapshot ],
 	[ 'POST', '/api/coupons/11/issue-fcfs/0b7a-public', '/rpc/issue_fcfs', 'couponId=11&publicId=0b7a-public' ],
 	[ 'POST', '/queues/enqueue', '/rpc/queue_enqueue', '{"userId":5}' ],
-	[ 'GET', '/queues/order', '/rpc/queue_order' ],
+	[ 'GET', '/queues/order', '/rpc/queue_order', '' ],
 	# percent-encoded stays so, a plus of a query is a blank
 	[ 'POST', '/coupons/issue-sync/a%26b%3Bc%2Fd%20e?code=%EC%BF%A0%ED%8F%B0+1', '/rpc/issue_sync', 'userId=a%26b%3Bc%2Fd%20e&code=%EC%BF%A0%ED%8F%B0+1' ],
-	[ 'GET', '/admin/coupons/%EC%BF%A0%ED%8F%B0/status', '/rpc/admin_coupon_status?code=%EC%BF%A0%ED%8F%B0' ],
+	[ 'GET', '/admin/coupons/%EC%BF%A0%ED%8F%B0/status', '/rpc/admin_coupon_status', 'code=%EC%BF%A0%ED%8F%B0' ],
 	# more than was asked for, and less
 	[ 'POST', '/coupons/issue-sync/42?x=1&code=A&userId=43&code=B', '/rpc/issue_sync', 'userId=42&code=A' ],
 	[ 'POST', '/coupons/issue-sync/42', '/rpc/issue_sync', 'userId=42' ],
 	[ 'POST', '/coupons/issue-sync/?code=A', '/rpc/issue_sync', 'userId=&code=A' ],
-	[ 'GET', '/admin/redis/queue-status', '/rpc/admin_queue_status?' ],
-	[ 'GET', '/queues/order?code=A', '/rpc/queue_order' ],
+	[ 'GET', '/admin/redis/queue-status', '/rpc/admin_queue_status', '' ],
+	[ 'GET', '/queues/order?code=A', '/rpc/queue_order', '' ],
 	# no client adds an argument: & and ; separate them, + would be a blank
 	[ 'POST', '/coupons/issue-sync/42?code=A;userId=43', '/rpc/issue_sync', 'userId=42&code=' ],
-	[ 'GET', '/coupons/issue-status/42?code=A;userId=43', '/rpc/issue_status?userId=42&code=' ],
+	[ 'GET', '/coupons/issue-status/42?code=A;userId=43', '/rpc/issue_status', 'userId=42&code=' ],
 	[ 'POST', '/coupons/issue-sync/42&userId=43?code=A', '/rpc/issue_sync', 'userId=&code=A' ],
 	[ 'POST', '/coupons/issue-sync/42;userId=43?code=A', '/rpc/issue_sync', 'userId=&code=A' ],
 	[ 'POST', '/api/coupons/1&publicId=2/issue-fcfs/3', '/rpc/issue_fcfs', 'couponId=&publicId=3' ],
@@ -99,8 +106,8 @@ for my $route (
 		'Content-Type' => 'text/plain', 'Prefer' => 'tx=rollback', 'Accept' => 'text/csv', 'Range' => '0-1',
 		'Accept-Profile' => 'pg_catalog', 'Content-Profile' => 'pg_catalog')->{json};
 
-	is("$seen->{method} $seen->{uri} $seen->{body}", "$method $uri " . ($body // ''), "F6: $method $path");
-	is($seen->{headers}{'content-type'}, $method eq 'GET' ? undef : $body =~ /^\{/ ? 'application/json' : $form, '  its type');
+	is("$seen->{method} $seen->{uri} $seen->{body}", "POST $uri " . ($body // ''), "F6: $method $path");
+	is($seen->{headers}{'content-type'}, $body =~ /^\{/ ? 'application/json' : $form, '  its type');
 	is_deeply([ @{ $seen->{headers} }{qw(x-access-token authorization accept)} ], [ 'token', 'Bearer a.b.c', 'application/json' ], '  its headers');
 	is_deeply([ grep { exists $seen->{headers}{$_} } qw(prefer range accept-profile content-profile) ], [], '  and none that change a call');
 }
@@ -140,8 +147,9 @@ sub shape
 }
 sub unescape { return shift =~ s/\+/ /gr =~ s/%(..)/chr hex $1/ger }
 
-$node->psql('postgres', slurp_file("$example/roles.sql"), on_error_die => 1);
-pass('roles.sql runs');
+# and run again
+load_example($node, 'postgres', "sources/$_.sql") for qw(roles http api), qw(roles http api);
+pass('roles.sql, http.sql and api.sql run, and again');
 
 # call(method, path, body, headers, role, claims): through nginx to the
 # upstream, and from what arrived there to the answer: status, body, headers
@@ -149,10 +157,10 @@ sub call
 {
 	my ($method, $path, $body, $headers, $role, $claims) = @_;
 	my $seen = request($method, $path, $body, %{ $headers // {} })->{json};
-	my ($function, $query) = $seen->{uri} =~ m{^/rpc/(\w+)\??(.*)};
+	my ($function) = $seen->{uri} =~ m{^/rpc/(\w+)};
 	my $type = $seen->{headers}{'content-type'} // $form;
 	my $arguments = $type eq $form
-	  ? { map { map { unescape($_) } split /=/, $_, 2 } split /[&;]/, $method eq 'GET' ? $query : $seen->{body} }
+	  ? { map { map { unescape($_) } split /=/, $_, 2 } split /[&;]/, $seen->{body} }
 	  : $json->decode($seen->{body} eq '' ? '{}' : $seen->{body});
 
 	$role //= 'coupon_web_server';
@@ -167,7 +175,6 @@ sub call
 	my ($status, $stdout, $stderr) = $node->psql('postgres', join("\n",
 		'\set VERBOSITY verbose', 'BEGIN' . ($method eq 'GET' ? ' READ ONLY;' : ';'), "SET LOCAL ROLE $role;",
 		(map { "SELECT set_config('$_', " . literal($setting{$_}) . ', true) \g /dev/null' } sort keys %setting),
-		'SELECT coupon_web.check_token() \g /dev/null',
 		"SELECT coupon_api.$function($list) $from;",
 		q{SELECT current_setting('response.status'), nullif(current_setting('response.headers', true), '');}, 'COMMIT;'));
 
@@ -236,7 +243,7 @@ $locker->query_safe('ROLLBACK');
 $locker->quit;
 
 # 000, event and result: decided by the issuer
-my $made = call('POST', '/admin/coupon-policies', '{"code":"EVENT","maxCount":2,"discountRate":10}', undef, 'coupon_admin');
+my $made = call('POST', '/admin/coupon-policies', '{"code":"EVENT","maxCount":2,"discountRate":10}', undef, 'coupon_web_admin');
 is("$made->{status} $made->{json}{maxCount}", '201 2', 'a coupon is made');
 my $accepted = call('POST', '/coupons/issue-async/7?code=EVENT');
 my $id = $accepted->{json}{data}{requestId};
@@ -247,11 +254,11 @@ my $result = call('GET', "/coupons/issue-result/$id");
 is("$result->{status} $result->{json}{data}{outcome}", '200 issued', 'F4: the result is there');
 ok($result->{json}{data}{processed} && $result->{json}{data}{success}, 'F6: processed and success are true');
 is(call('POST', '/coupons/issue-async/7?code=EVENT')->{status}, 409, 'F7: a duplicate');
-is(call('GET', '/admin/coupons/EVENT/status', undef, undef, 'coupon_admin')->{json}{issuedCount}, 1, 'issuedCount');
+is(call('GET', '/admin/coupons/EVENT/status', undef, undef, 'coupon_web_admin')->{json}{issuedCount}, 1, 'issuedCount');
 is(call('POST', '/coupons/issue-sync/8?code=EVENT')->{status}, 200, 'the last one');
 my $sold_out = call('POST', '/coupons/issue-async/9?code=EVENT');
 is("$sold_out->{status} $sold_out->{json}{error}{code}", '409 sold_out', 'F7: sold out is refused at entry');
-is_deeply(call('GET', '/admin/redis/queue-status?code=EVENT', undef, undef, 'coupon_admin')->{json}, { queueSize => 0, processingCount => 0 }, 'nobody waits');
+is_deeply(call('GET', '/admin/redis/queue-status?code=EVENT', undef, undef, 'coupon_web_admin')->{json}, { queueSize => 0, processingCount => 0 }, 'nobody waits');
 
 # a request of a user who had a unit by the time it was decided
 my $twice = create('TWICE', 5);
@@ -317,6 +324,23 @@ $waiter->quit;
 is(call('POST', "/coupons/issue-sync/y?code=LAST")->{status}, 200, 'F3: the unit is back');
 $holder->quit;
 
+# two clicks at once: both find nobody waiting, one gets in
+my $clicks = create('CLICKS', 5);
+$locker = $node->background_psql('postgres');
+$locker->query_safe('BEGIN; LOCK TABLE coupon.request_0, coupon.request_1 IN SHARE MODE');
+my @clicks = map { $node->background_psql('postgres') } 1 .. 2;
+$_->query_until(qr/asks/, qq{\\echo asks
+	SELECT 'got ' || coalesce(r #>> '{error,code}', 'accepted') FROM coupon_api.issue_fcfs('$clicks', 'alice') r;
+	\\echo answered
+}) for @clicks;
+$node->poll_query_until('postgres', q{SELECT count(*) = 2 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%issue_fcfs%' AND pid <> pg_backend_pid()})
+  or die 'they do not wait';
+$locker->query_safe('COMMIT');
+$locker->quit;
+# the first may have been decided before the second is answered
+like(join(' ', sort map { $_->query_until(qr/answered/, '') =~ /got (\w+)/ } @clicks), qr/^(accepted requested|accepted already_issued|already_issued accepted)$/, 'F1: of two clicks at once one is accepted, the other is a duplicate');
+$_->quit for @clicks;
+
 # the depth of the queue is capped
 my $deep = create('DEEP', 5);
 $node->append_conf('postgresql.conf', 'coupon.request_depth = 1');
@@ -335,15 +359,14 @@ $holder->quit;
 # who may what
 is(call('POST', '/coupons/issue-sync/me?code=DEEP', undef, undef, 'coupon_web_user', { sub => 'me' })->{status}, 200, 'a user for himself');
 is(call('POST', '/coupons/issue-sync/you?code=DEEP', undef, undef, 'coupon_web_user', { sub => 'me' })->{status}, 403, 'a user for no other');
-is(call('POST', '/coupons/issue-sync/you?code=DEEP', undef, undef, 'coupon_web_user')->{status}, 'PT401', 'a user\'s token that names no user');
+is(call('POST', '/coupons/issue-sync/you?code=DEEP', undef, undef, 'coupon_web_user')->{status}, 401, 'a user\'s token that names no user');
 is(call('POST', '/coupons/issue-sync/you?code=DEEP', undef, undef, 'coupon_web_anonymous')->{status}, '42501', 'nobody without a token');
 is(call('GET', '/admin/coupons/DEEP/status')->{status}, '42501', 'no administration for an application');
 is(call('GET', "/coupons/issue-result/$id", undef, undef, 'coupon_web_user', { sub => 'you' })->{json}{data}{serial}, undef, 'another\'s result shows no unit');
 is(call('GET', "/coupons/issue-result/$id", undef, undef, 'coupon_web_user', { sub => '7' })->{json}{data}{serial}, $result->{json}{data}{serial} // sql("SELECT serial FROM coupon.request WHERE request_id = '$id'"), 'one\'s own does');
 
 # for load scripts without tokens
-sql('DROP SCHEMA coupon_web CASCADE; DROP ROLE coupon_web, coupon_web_anonymous, coupon_web_user, coupon_web_server');
-$node->psql('postgres', "\\set open on\n" . slurp_file("$example/roles.sql"), on_error_die => 1);
+load_example($node, 'postgres', 'sources/roles.sql', '-v', 'open=on');
 is(call('POST', '/coupons/issue-sync/77?code=DEEP', undef, undef, 'coupon_web_anonymous')->{status}, 200, 'open: without a token');
 is(call('GET', '/admin/coupons/DEEP/status', undef, undef, 'coupon_web_anonymous')->{status}, 200, 'open: administration, too');
 

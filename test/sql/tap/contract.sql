@@ -75,27 +75,10 @@ SELECT p.proname || '(' || pg_get_function_arguments(p.oid) || ')' AS signature,
   JOIN pg_proc p ON p.oid = d.objid AND p.pronamespace = e.extnamespace
  WHERE e.extname = 'coupon';
 
-SELECT plan(9 + (SELECT count(*)::int FROM expected FULL JOIN actual USING (signature)));
+SELECT plan(8 + (SELECT count(*)::int FROM expected FULL JOIN actual USING (signature)));
 
 SELECT is(a.result, x.result, 'F6: ' || signature)
   FROM expected x FULL JOIN actual a USING (signature) ORDER BY signature;
-
-SELECT results_eq($$SELECT (p.proname || '(' || pg_get_function_arguments(p.oid) || ') ' || pg_get_function_result(p.oid)) COLLATE "default"
-	FROM pg_proc p WHERE p.pronamespace = 'coupon_api'::regnamespace ORDER BY p.proname$$,
-	ARRAY[
-	'admin_coupon_policies(code jsonb DEFAULT NULL::jsonb, "maxCount" jsonb DEFAULT NULL::jsonb, "discountRate" jsonb DEFAULT NULL::jsonb) jsonb',
-	'admin_coupon_status(code text DEFAULT NULL::text) jsonb',
-	'admin_queue_status(code text DEFAULT NULL::text) jsonb',
-	'issue("userId" jsonb DEFAULT NULL::jsonb, "couponId" jsonb DEFAULT NULL::jsonb, "policyId" jsonb DEFAULT NULL::jsonb, "typeSnapshot" jsonb DEFAULT NULL::jsonb, "discountRateSnapshot" jsonb DEFAULT NULL::jsonb, "discountAmountSnapshot" jsonb DEFAULT NULL::jsonb, "minimumOrderAmountSnapshot" jsonb DEFAULT NULL::jsonb, "usagePeriodSnapshot" jsonb DEFAULT NULL::jsonb, "expiredAt" jsonb DEFAULT NULL::jsonb) jsonb',
-	'issue_async("userId" text DEFAULT NULL::text, code text DEFAULT NULL::text) jsonb',
-	'issue_fcfs("couponId" text DEFAULT NULL::text, "publicId" text DEFAULT NULL::text) jsonb',
-	'issue_optimistic("userId" text DEFAULT NULL::text, code text DEFAULT NULL::text) jsonb',
-	'issue_result("requestId" text DEFAULT NULL::text, "userId" text DEFAULT NULL::text, code text DEFAULT NULL::text) jsonb',
-	'issue_status("userId" text DEFAULT NULL::text, code text DEFAULT NULL::text) jsonb',
-	'issue_sync("userId" text DEFAULT NULL::text, code text DEFAULT NULL::text) jsonb',
-	'queue_enqueue("userId" jsonb DEFAULT NULL::jsonb, room jsonb DEFAULT ''"default"''::jsonb) jsonb',
-	'queue_order() jsonb'],
-	'F6: the routes');
 
 PREPARE columns_of(text) AS
 SELECT (a.attname || ' ' || format_type(a.atttypid, a.atttypmod)) COLLATE "default"

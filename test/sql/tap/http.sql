@@ -1,4 +1,4 @@
--- The routes of schema coupon_api in PostgREST's envelope: one transaction,
+-- examples/sources: the routes of schema coupon_api in PostgREST's envelope: one transaction,
 -- the role, request.*, GET in READ ONLY, the keys of the body as named
 -- arguments; response.status and response.headers are read back.  What workers
 -- and other sessions do is in test/t/095_http.pl.
@@ -31,7 +31,7 @@ BEGIN
 	END IF;
 	BEGIN
 		PERFORM set_config('request.method', method, true), set_config('request.path', '/rpc/' || function, true),
-		        set_config('request.headers', headers::text, true), set_config('request.jwt.claims', coalesce(claims::text, ''), true),
+		        set_config('request.headers', headers::text, true), set_config('request.jwt.claims', (jsonb_build_object('role', role) || coalesce(claims::jsonb, '{}'))::text, true),
 		        set_config('response.status', '', true), set_config('response.headers', '', true),
 		        set_config('search_path', 'coupon_api, public', true), set_config('role', role, true);
 		IF method = 'GET' THEN
@@ -93,7 +93,7 @@ SELECT serial FROM coupon_issue(:gone, 'a') \gset
 SELECT coupon_campaign_close(:gone) \g /dev/null
 CREATE TEMP TABLE answer AS SELECT * FROM pg_temp.http('POST', 'issue_sync', '{"userId": "a", "code": "GONE"}');
 SELECT is(status || ' ' || (body #>> '{error,code}'), '409 already_issued', 'F7: a duplicate: 409 of its own kind') FROM answer;
-SELECT is(pg_temp.shape(body), 'data: {code: null, couponId: number, expiresAt: null, issuedAt: string, serial: number, status: string, userId: string}, error: {code: string, message: string}',
+SELECT is(pg_temp.shape(body), 'data: {code: null, couponId: number, expiresAt: null, issuedAt: string, serial: number, status: string, userId: string}, error: {code: string, message: string}, message: string',
 	'F6: issue-sync: an error, and the unit: keys and types') FROM answer;
 SELECT is(body #>> '{data,serial}', :'serial', 'the first answer comes with it') FROM answer;
 SELECT is(body #>> '{data,serial}', :'serial', 'issue-optimistic: and here') FROM pg_temp.http('POST', 'issue_optimistic', '{"userId": "a", "code": "GONE"}');
@@ -247,12 +247,33 @@ SELECT is(pg_temp.refusal(method, f, arguments, claims => '{"role": "coupon_serv
 SELECT is(pg_temp.refusal('POST', 'issue_async', '{"userId": "me", "code": "ROOMY"}', claims => '{"sub": "me"}'), '409 already_issued', 'one''s own user may be said');
 SELECT is(pg_temp.refusal('POST', 'issue_sync', '{"code": "ROOMY"}', claims => '{"sub": ""}'), '401 invalid_token', 'an empty sub');
 SELECT is(pg_temp.refusal('POST', 'issue_sync', '{"code": "ROOMY"}', claims => '{"role": "coupon_service"}'), '400 missing', 'without sub the user must be said');
+SELECT is(pg_temp.refusal('POST', 'issue_sync', '{"userId": "me", "code": "ROOMY"}', role => 'coupon_web_user'), '401 invalid_token', 'a role that may not speak for others names nobody');
+SELECT is(pg_temp.refusal('POST', 'issue_async', '{"userId": "me", "code": "ROOMY"}', role => 'coupon_web_user', claims => '{"sub": "me"}'), '409 already_issued', 'a user for himself');
 SELECT is(pg_temp.refusal('POST', 'issue_async', '{"code": "ROOMY"}', claims => '{"sub": 12}'), '409 already_issued', 'a sub that is a number');
 
 -- ---- what there is ----
 
+SELECT results_eq($$SELECT (p.proname || '(' || pg_get_function_arguments(p.oid) || ') ' || pg_get_function_result(p.oid)) COLLATE "default"
+	FROM pg_proc p WHERE p.pronamespace = 'coupon_api'::regnamespace ORDER BY p.proname$$,
+	ARRAY[
+	'admin_coupon_policies(code jsonb DEFAULT NULL::jsonb, "maxCount" jsonb DEFAULT NULL::jsonb, "discountRate" jsonb DEFAULT NULL::jsonb) jsonb',
+	'admin_coupon_status(code text DEFAULT NULL::text) jsonb',
+	'admin_kafka_health() jsonb',
+	'admin_kafka_status() jsonb',
+	'admin_queue_status(code text DEFAULT NULL::text) jsonb',
+	'issue("userId" jsonb DEFAULT NULL::jsonb, "couponId" jsonb DEFAULT NULL::jsonb, "policyId" jsonb DEFAULT NULL::jsonb, "typeSnapshot" jsonb DEFAULT NULL::jsonb, "discountRateSnapshot" jsonb DEFAULT NULL::jsonb, "discountAmountSnapshot" jsonb DEFAULT NULL::jsonb, "minimumOrderAmountSnapshot" jsonb DEFAULT NULL::jsonb, "usagePeriodSnapshot" jsonb DEFAULT NULL::jsonb, "expiredAt" jsonb DEFAULT NULL::jsonb) jsonb',
+	'issue_async("userId" text DEFAULT NULL::text, code text DEFAULT NULL::text) jsonb',
+	'issue_fcfs("couponId" text DEFAULT NULL::text, "publicId" text DEFAULT NULL::text) jsonb',
+	'issue_optimistic("userId" text DEFAULT NULL::text, code text DEFAULT NULL::text) jsonb',
+	'issue_result("requestId" text DEFAULT NULL::text, "userId" text DEFAULT NULL::text, code text DEFAULT NULL::text) jsonb',
+	'issue_status("userId" text DEFAULT NULL::text, code text DEFAULT NULL::text) jsonb',
+	'issue_sync("userId" text DEFAULT NULL::text, code text DEFAULT NULL::text) jsonb',
+	'queue_enqueue("userId" jsonb DEFAULT NULL::jsonb, room jsonb DEFAULT ''"default"''::jsonb) jsonb',
+	'queue_order() jsonb'],
+	'F6: the routes');
+
 SELECT results_eq($$ SELECT proname::text COLLATE "default", provolatile::text COLLATE "default" FROM pg_proc WHERE pronamespace = 'coupon_api'::regnamespace ORDER BY 1 $$,
-	$$ VALUES ('admin_coupon_policies', 'v'), ('admin_coupon_status', 's'), ('admin_queue_status', 's'), ('issue', 'v'), ('issue_async', 'v'), ('issue_fcfs', 'v'),
+	$$ VALUES ('admin_coupon_policies', 'v'), ('admin_coupon_status', 's'), ('admin_kafka_health', 's'), ('admin_kafka_status', 's'), ('admin_queue_status', 's'), ('issue', 'v'), ('issue_async', 'v'), ('issue_fcfs', 'v'),
 	          ('issue_optimistic', 'v'), ('issue_result', 's'), ('issue_status', 's'), ('issue_sync', 'v'), ('queue_enqueue', 'v'), ('queue_order', 's') $$,
 	'the routes, and which are for GET');
 SELECT is(pg_temp.refusal('GET', 'issue_sync', '{"userId": "ro", "code": "ROOMY"}'), '500 25006', 'the envelope''s READ ONLY is one');
