@@ -127,7 +127,7 @@ coupon_intent_reserve(int n)
 	max_intents = wanted;
 }
 
-void
+CouponIntent *
 coupon_intent_push(CouponResolver resolve, struct CouponCampaign *campaign,
 				   struct CouponShard *shard, uint32 number)
 {
@@ -140,7 +140,9 @@ coupon_intent_push(CouponResolver resolve, struct CouponCampaign *campaign,
 	intent->campaign = campaign;
 	intent->shard = shard;
 	intent->number = number;
+	intent->flags = 0;
 	intent->level = GetCurrentTransactionNestLevel();
+	return intent;
 }
 
 CouponIntent *
@@ -175,17 +177,4 @@ coupon_intent_finish(CouponIntent *intent, bool committed)
 
 	coupon_intent_forget(intent);
 	copy.resolve(&copy, committed);
-}
-
-int
-coupon_intent_count(CouponResolver resolve, struct CouponCampaign *campaign)
-{
-	int			count = 0;
-
-	for (int i = 0; i < nintents; i++)
-	{
-		if (intents[i].resolve == resolve && intents[i].campaign == campaign)
-			count++;
-	}
-	return count;
 }

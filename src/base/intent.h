@@ -27,15 +27,16 @@ struct CouponIntent
 	struct CouponCampaign *campaign;
 	struct CouponShard *shard;
 	uint32		number;			/* of the resolver's own: a bit, an index */
+	uint32		flags;			/* of the resolver's own, 0 at first */
 	int			level;			/* nesting level of the subtransaction */
 };
 
 /* Makes room for n more intents.  May throw; call before touching anything. */
 extern void coupon_intent_reserve(int n);
 
-/* Records an intent in reserved room.  Never throws. */
-extern void coupon_intent_push(CouponResolver resolve, struct CouponCampaign *campaign,
-							   struct CouponShard *shard, uint32 number);
+/* Records an intent in reserved room; valid until the next one.  Never throws. */
+extern CouponIntent *coupon_intent_push(CouponResolver resolve, struct CouponCampaign *campaign,
+										struct CouponShard *shard, uint32 number);
 
 /* The newest intent that matches, or NULL.  number is compared too. */
 extern CouponIntent *coupon_intent_find(CouponResolver resolve, struct CouponCampaign *campaign,
@@ -46,8 +47,5 @@ extern void coupon_intent_finish(CouponIntent *intent, bool committed);
 
 /* Forgets one intent without resolving it.  Never throws. */
 extern void coupon_intent_forget(CouponIntent *intent);
-
-/* How many intents of that kind the transaction has for a campaign. */
-extern int	coupon_intent_count(CouponResolver resolve, struct CouponCampaign *campaign);
 
 #endif							/* COUPON_INTENT_H */

@@ -45,6 +45,7 @@
 #include "request/request.h"
 #include "request/request_result.h"
 #include "sale/issue.h"
+#include "sale/sweep.h"
 
 PG_FUNCTION_INFO_V1(coupon_request);
 
@@ -502,6 +503,7 @@ enter_line(CouponCampaign *campaign, const CouponDefinition *def, CouponQueue *q
 		   uint32 child, int64 *number, int64 *position)
 {
 	CouponStock *stock = coupon_stock_open(campaign, def);
+	int64		due = 0;		/* holds that have run out: their units can be had, too */
 
 	for (;;)
 	{
@@ -518,7 +520,7 @@ enter_line(CouponCampaign *campaign, const CouponDefinition *def, CouponQueue *q
 			LWLockRelease(line->lock);
 			return OUTCOME_FULL;
 		}
-		if (coupon_stock_exceeds(campaign, stock, waiting, false))
+		if (coupon_stock_exceeds(campaign, stock, waiting - due, false))
 		{
 			bool		entered = coupon_line_enter(line, false, number);
 
@@ -536,7 +538,8 @@ enter_line(CouponCampaign *campaign, const CouponDefinition *def, CouponQueue *q
 		LWLockRelease(line->lock);
 
 		/* not among the shards that are known; perhaps in the others */
-		if (!coupon_stock_exceeds(campaign, stock, waiting, true))
+		due = coupon_sweep_count_due(campaign, def, waiting + 1);
+		if (!coupon_stock_exceeds(campaign, stock, waiting - due, true))
 			return coupon_status_name(waiting == 0 && !coupon_stock_exceeds(campaign, stock, 0, true) ?
 									  COUPON_SOLD_OUT : COUPON_BUSY);
 	}

@@ -274,6 +274,12 @@ coupon_slot_unpin(CouponCampaign *campaign)
 	pg_atomic_fetch_sub_u32(&campaign->pins, 1);
 }
 
+int
+coupon_slot_number(const CouponCampaign *campaign)
+{
+	return campaign - shared->slots;
+}
+
 uint64
 coupon_slot_new_version(void)
 {

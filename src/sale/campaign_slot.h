@@ -57,6 +57,9 @@ extern void coupon_slot_unpin(CouponCampaign *campaign);
  */
 extern CouponCampaign *coupon_slot_lock(const CouponCampaignKey *key, LWLockMode mode);
 
+/* Its number among coupon.max_campaigns slots. */
+extern int	coupon_slot_number(const CouponCampaign *campaign);
+
 /* A version that no definition has had. */
 extern uint64 coupon_slot_new_version(void);
 

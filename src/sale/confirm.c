@@ -19,9 +19,9 @@
 #include "utils/timestamp.h"
 
 #include "base/arguments.h"
-#include "outbox/outbox.h"
-#include "outbox/payload.h"
 #include "sale/hold.h"
+#include "sale/sweep.h"
+#include "sale/unit_event.h"
 
 PG_FUNCTION_INFO_V1(coupon_confirm);
 PG_FUNCTION_INFO_V1(coupon_release);
@@ -33,58 +33,47 @@ static void
 append_event(CouponHold *hold, CouponWish *wish, const char *refused)
 {
 	const CouponDefinition *def = hold->def;
-	char	   *user_id = TextDatumGetCString(hold->user_id);
 	text	   *label = coupon_hold_label(def, wish->serial, refused == NULL);
-	StringInfoData payload;
+	CouponUnitEvent event = {0};
 
 	wish->issuance.code = label;
-	initStringInfo(&payload);
-	coupon_payload_begin(&payload);
-	coupon_payload_int64(&payload, "campaign_id", def->campaign_id);
-	coupon_payload_text(&payload, "user_id", user_id);
-	coupon_payload_int64(&payload, "serial", wish->serial);
-	coupon_payload_text(&payload, "label", label == NULL ? NULL : text_to_cstring(label));
-	coupon_payload_text(&payload, "ref", text_to_cstring(hold->confirm_ref));
+	event.topic = COUPON_DEFINITION_TOPIC(def);
+	event.campaign_id = def->campaign_id;
+	event.user_id = TextDatumGetCString(hold->user_id);
+	event.serial = wish->serial;
+	event.label = label == NULL ? NULL : text_to_cstring(label);
+	event.ref = text_to_cstring(hold->confirm_ref);
 	if (refused == NULL)
 	{
-		coupon_payload_json(&payload, "policy", hold->policy);
-		coupon_payload_time(&payload, "issued_at", wish->issuance.issued_at);
-		coupon_payload_time(&payload, "expires_at", wish->issuance.expires_at);
+		event.policy = hold->policy;
+		event.issued_at = wish->issuance.issued_at;
+		event.expires_at = wish->issuance.expires_at;
 	}
 	else
 	{
-		coupon_payload_text(&payload, "reason", refused);
-		coupon_payload_time(&payload, "at", GetCurrentTimestamp());
+		event.reason = refused;
+		event.at = GetCurrentTimestamp();
 	}
-	coupon_payload_end(&payload);
-	coupon_outbox_append(COUPON_DEFINITION_TOPIC(def), user_id,
-						 refused == NULL ? COUPON_EVENT_CONFIRMED : COUPON_EVENT_CONFIRM_REFUSED,
-						 payload.data);
-	pfree(payload.data);
-	pfree(user_id);
+	coupon_unit_event_append(refused == NULL ? COUPON_EVENT_CONFIRMED : COUPON_EVENT_CONFIRM_REFUSED,
+							 &event);
 }
 
-/* The unit is the user's own: a hold, or paid for already. */
+/* The user's own hold, run out or not.  False if it was changed meanwhile. */
 static bool
 confirm_own(CouponHold *hold, CouponWish *wish)
 {
-	CouponIssuanceRow *seats = &hold->seats;
+	CouponIssuanceRow *row = &hold->row;
 	Jsonb	   *policy;
 
-	wish->issuance = seats->issuance;
-	if (seats->state == COUPON_UNIT_ISSUED)
-	{
-		wish->status = seats->confirm_ref != NULL &&
-			coupon_same_text(seats->confirm_ref, hold->confirm_ref) ?
-			COUPON_HOLD_ALREADY_CONFIRMED : COUPON_HOLD_OTHER_REF;
-		return true;
-	}
 	PreventCommandIfReadOnly("coupon_confirm()");
-	if (!coupon_issuance_row_confirm(seats, GetCurrentTimestamp(), hold->confirm_ref))
+	if (!coupon_issuance_row_confirm(row, GetCurrentTimestamp(), hold->confirm_ref))
 		return false;
-	policy = coupon_issuance_row_policy(seats);
+	/* a rollback makes it a hold again, which may have run out */
+	(void) coupon_stock_take_over(hold->campaign, hold->stock, COUPON_TO_HOLD, wish->serial,
+								  &wish->unit);
+	policy = coupon_issuance_row_policy(row);
 	hold->policy = JsonbToCString(NULL, &policy->root, VARSIZE(policy));
-	wish->issuance = seats->issuance;
+	wish->issuance = row->issuance;
 	wish->status = COUPON_HOLD_CONFIRMED;
 	return true;
 }
@@ -98,10 +87,10 @@ confirm_again(CouponHold *hold, CouponWish *wish, TimestampTz now)
 {
 	PreventCommandIfReadOnly("coupon_confirm()");
 	wish->status = COUPON_HOLD_PENDING;
-	wish->taken = wish->lapsed = wish->inserted = false;
-	if (hold->seats.state == COUPON_UNIT_LAPSED)
+	wish->taken = wish->inserted = false;
+	if (hold->row.state == COUPON_UNIT_LAPSED)
 	{
-		if (!coupon_hold_inherit(hold, wish, now))
+		if (!coupon_hold_take_over(hold, wish, now))
 			return false;
 	}
 	else
@@ -124,23 +113,44 @@ confirm_again(CouponHold *hold, CouponWish *wish, TimestampTz now)
 static bool
 try_confirm(CouponHold *hold, CouponWish *wish)
 {
-	CouponIssuanceRow *seats = &hold->seats;
+	CouponIssuanceRow *row = &hold->row;
 	text	   *user_id = (text *) DatumGetPointer(hold->user_id);
 
 	for (;;)
 	{
 		TimestampTz now = GetCurrentTimestamp();
-		CouponUnitState state = coupon_issuance_row_find(seats, wish->serial, now);
-		bool		mine = state != COUPON_UNIT_FREE && coupon_same_text(seats->user_id, user_id);
+		CouponUnitState state = coupon_issuance_row_find(row, wish->serial, now);
+		bool		own = state != COUPON_UNIT_FREE && coupon_same_text(row->user_id, user_id);
+		bool		paid = own && state == COUPON_UNIT_ISSUED;
 
 		CHECK_FOR_INTERRUPTS();
 		if (state == COUPON_UNIT_UNDECIDED)
 		{
-			coupon_issuance_row_wait(seats);
+			coupon_issuance_row_wait(row);
 			continue;
 		}
-		hold->memory = coupon_late_payment_recall(seats, wish->serial, user_id, hold->confirm_ref);
-		if (mine && (state == COUPON_UNIT_ISSUED || hold->memory != COUPON_MEMORY_REFUSED))
+		if (paid && row->confirm_ref != NULL && coupon_same_text(row->confirm_ref, hold->confirm_ref))
+		{
+			wish->issuance = row->issuance;
+			wish->status = COUPON_HOLD_ALREADY_CONFIRMED;
+			return true;
+		}
+		if (!hold->payment_locked &&
+			(paid || coupon_late_payment_any(row, wish->serial, user_id)))
+		{
+			coupon_late_payment_lock(hold->def, wish->serial, user_id);
+			hold->payment_locked = true;
+			continue;			/* it may have taken its time */
+		}
+		if (hold->payment_locked)
+			hold->memory = coupon_late_payment_recall(row, wish->serial, user_id, hold->confirm_ref);
+		if (paid)
+		{
+			wish->issuance = row->issuance;
+			wish->status = COUPON_HOLD_OTHER_REF;
+			return true;
+		}
+		if (own && hold->memory != COUPON_MEMORY_REFUSED)
 		{
 			if (confirm_own(hold, wish))
 				return true;
@@ -163,7 +173,7 @@ refuse(CouponHold *hold, CouponWish *wish, const char *reason)
 		return;
 	PreventCommandIfReadOnly("coupon_confirm()");
 	append_event(hold, wish, reason);
-	coupon_late_payment_refuse(&hold->seats, wish->serial, (text *) DatumGetPointer(hold->user_id),
+	coupon_late_payment_refuse(&hold->row, wish->serial, (text *) DatumGetPointer(hold->user_id),
 						hold->confirm_ref);
 }
 
@@ -204,7 +214,7 @@ coupon_confirm(PG_FUNCTION_ARGS)
 			append_event(&hold, &wish, NULL);
 			/* an old payment must not find it again after a revocation */
 			if (hold.memory == COUPON_MEMORY_LAPSED)
-				coupon_late_payment_forget(&hold.seats, wish.serial, user_id);
+				coupon_late_payment_forget(&hold.row, wish.serial, user_id);
 			break;
 		case COUPON_HOLD_LOST:
 			refuse(&hold, &wish, "lost");
@@ -234,7 +244,7 @@ Datum
 coupon_release(PG_FUNCTION_ARGS)
 {
 	CouponHold	hold;
-	CouponIssuanceRow *seats = &hold.seats;
+	CouponIssuanceRow *row = &hold.row;
 	text	   *user_id;
 	int64		serial;
 	bool		released = false;
@@ -251,25 +261,25 @@ coupon_release(PG_FUNCTION_ARGS)
 	for (;;)
 	{
 		TimestampTz now = GetCurrentTimestamp();
-		CouponUnitState state = coupon_issuance_row_find(seats, serial, now);
+		CouponUnitState state = coupon_issuance_row_find(row, serial, now);
 
 		CHECK_FOR_INTERRUPTS();
 		/* whatever becomes of another's row, this user has no hold */
-		if (state == COUPON_UNIT_FREE || !coupon_same_text(seats->user_id, user_id))
+		if (state == COUPON_UNIT_FREE || !coupon_same_text(row->user_id, user_id))
 			break;
 		if (state == COUPON_UNIT_UNDECIDED)
 		{
-			coupon_issuance_row_wait(seats);
+			coupon_issuance_row_wait(row);
 			continue;
 		}
 		if (state != COUPON_UNIT_HELD)
-			break;				/* paid for, or run out: not his to give back */
+			break;				/* paid for, or run out: nothing to give back */
 		PreventCommandIfReadOnly("coupon_release()");
-		if (!coupon_issuance_row_remove(seats, COUPON_WAIT))
+		if (!coupon_issuance_row_remove(row, COUPON_WAIT))
 			continue;
 		coupon_stock_return(hold.campaign, hold.stock, serial);
-		coupon_sweep_append_event(seats, COUPON_EVENT_HOLD_RELEASED, now);
-		coupon_late_payment_forget(seats, serial, user_id);
+		coupon_sweep_append_event(row, COUPON_EVENT_HOLD_RELEASED, now);
+		coupon_late_payment_forget(row, serial, user_id);
 		released = true;
 		break;
 	}

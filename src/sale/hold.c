@@ -4,16 +4,10 @@
  *
  * A hold is an issuance with an end: a row of coupon.issuance in state held,
  * under the same unique indexes, so that a unit cannot be held twice nor held
- * and issued, and a user holds no more than he may have.  The order of steps
- * is that of issue.c: who has the unit is told so first, then the room is
- * asked, then the window, then the stock map, then the row, then the event.
- *
- * Nothing is waited for while a unit is taken.  The bits of all units are
- * tried first, in the order of serials, and given back if one is not to be
- * had; only then rows are written.  So sets that overlap cannot wait for each
- * other, and of two that collide the one that is ahead goes on.  Who collided
- * with a running transaction tries again for coupon.sold_out_wait, with empty
- * hands.
+ * and issued, and a user holds no more units than the limit allows.  The order
+ * of steps is that of issue.c: who has the unit is told so first, then the
+ * room is asked, then the window, then the stock map, then the row, then the
+ * event.
  */
 #include "postgres.h"
 
@@ -36,16 +30,14 @@
 #include "base/compat.h"
 #include "base/errors.h"
 #include "base/guc.h"
-#include "outbox/outbox.h"
-#include "outbox/payload.h"
 #include "sale/hold.h"
 #include "sale/issue.h"
+#include "sale/take.h"
+#include "sale/unit_event.h"
 #include "sale/user_filter.h"
 
 #define MAX_TTL			(7 * USECS_PER_DAY)
 #define MIN_TTL			INT64CONST(1000)
-#define FIRST_SLICE_MS	1		/* of waiting, doubled until ... */
-#define LAST_SLICE_MS	8
 
 PG_FUNCTION_INFO_V1(coupon_hold);
 PG_FUNCTION_INFO_V1(coupon_hold_many);
@@ -70,79 +62,6 @@ static const char *const status_names[] = {
 	[COUPON_HOLD_LOST] = "lost"
 };
 
-/* ---- a call ---- */
-
-void
-coupon_hold_begin(CouponHold *hold, int64 campaign_id, Datum user_id)
-{
-	memset(hold, 0, sizeof(*hold));
-	hold->user_id = user_id;
-	hold->campaign = coupon_campaign_enter(campaign_id, &hold->def);
-	hold->stock = coupon_stock_open(hold->campaign, hold->def);
-	hold->store = coupon_writer_open(coupon_catalog()->issuance, COUPON_INSERT);
-	coupon_lookup_begin(&hold->lookup, hold->def, hold->store);
-	coupon_issuance_row_begin(&hold->seats, hold->def, hold->store);
-}
-
-void
-coupon_hold_end(CouponHold *hold)
-{
-	coupon_issuance_row_end(&hold->seats);
-	coupon_lookup_end(&hold->lookup);
-	coupon_writer_close(hold->store);
-	coupon_campaign_leave(hold->campaign);
-}
-
-void
-coupon_hold_check_serial(const CouponDefinition *def, int64 serial)
-{
-	if (serial < 1 || serial > def->stock)
-		ereport(ERROR,
-				(errcode(ERRCODE_COUPON_UNKNOWN_UNIT),
-				 errmsg("unknown unit"),
-				 errdetail("Campaign %lld has the serials 1 to %lld, not %lld.",
-						   (long long) def->campaign_id, (long long) def->stock, (long long) serial),
-				 errhint("coupon_units() lists the units of a campaign.")));
-}
-
-static uint32
-wait_event(void)
-{
-	static uint32 event = 0;
-
-	if (event == 0)
-		event = coupon_wait_event("CouponUnitBusy");
-	return event;
-}
-
-bool
-coupon_hold_wait(CouponHold *hold)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz start;
-	long		waited_ms;
-	long		left_ms;
-
-	if (coupon_stock_has_mine(hold->campaign))
-		return false;
-	if (hold->deadline == 0)
-		hold->deadline = TimestampTzPlusMilliseconds(now, coupon_sold_out_wait);
-	start = TimestampTzPlusMilliseconds(hold->deadline, -coupon_sold_out_wait);
-	waited_ms = TimestampDifferenceMilliseconds(start, now);
-	left_ms = TimestampDifferenceMilliseconds(now, hold->deadline);
-	if (left_ms <= 0)
-		return false;
-
-	coupon_lookup_pause(&hold->lookup);
-	coupon_issuance_row_pause(&hold->seats);
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 Min(left_ms, Min(Max(waited_ms, FIRST_SLICE_MS), LAST_SLICE_MS)),
-					 wait_event());
-	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
-	return true;
-}
-
 /* What refuses everything, whoever has what; COUPON_HOLD_PENDING: nothing. */
 static CouponHoldStatus
 refusal_of(const CouponHold *hold)
@@ -164,249 +83,17 @@ is_owned(const CouponWish *wish)
 	return wish->status == COUPON_HOLD_ALREADY_HELD || wish->status == COUPON_HOLD_ALREADY_ISSUED;
 }
 
-/* ---- looking and taking ---- */
-
-/*
- * What the index says of a wish whose unit is not free.  It stays pending if
- * a hold on the unit has run out.
- */
-static void
-look(CouponHold *hold, CouponWish *wish, CouponHoldStatus refusal)
-{
-	CouponIssuanceRow *seats = &hold->seats;
-	CouponUnitState state = coupon_issuance_row_find(seats, wish->serial, GetCurrentTimestamp());
-	CouponHoldStatus status = COUPON_HOLD_TAKEN;
-	bool		mine;
-
-	if (state == COUPON_UNIT_FREE || state == COUPON_UNIT_UNDECIDED)
-		status = COUPON_HOLD_BUSY;
-	else
-	{
-		mine = coupon_same_text(seats->user_id, (text *) DatumGetPointer(hold->user_id));
-		if (mine && state != COUPON_UNIT_LAPSED)
-		{
-			wish->issuance = seats->issuance;
-			wish->status = state == COUPON_UNIT_HELD ?
-				COUPON_HOLD_ALREADY_HELD : COUPON_HOLD_ALREADY_ISSUED;
-			return;
-		}
-		if (state == COUPON_UNIT_LAPSED)
-		{
-			status = COUPON_HOLD_PENDING;
-			wish->lapsed = true;
-		}
-	}
-	wish->status = refusal != COUPON_HOLD_PENDING ? refusal : status;
-}
-
-/* Takes the units of the wishes, or finds out why not. */
-static void
-take_units(CouponHold *hold, CouponHoldStatus refusal)
-{
-	for (int i = 0; i < hold->nwishes; i++)
-	{
-		CouponWish *wish = &hold->wishes[i];
-
-		CHECK_FOR_INTERRUPTS();
-		wish->status = COUPON_HOLD_PENDING;
-		wish->taken = wish->lapsed = wish->inserted = false;
-		if (refusal == COUPON_HOLD_PENDING)
-			wish->taken = coupon_stock_take_serial(hold->campaign, hold->stock, wish->serial,
-												   &wish->unit);
-		if (wish->taken)
-			continue;
-		look(hold, wish, refusal);
-		if (wish->status == COUPON_HOLD_BUSY && hold->seats.state == COUPON_UNIT_FREE)
-		{
-			coupon_stock_heal(hold->campaign, hold->stock, &wish->unit);
-			wish->taken = coupon_stock_take_serial(hold->campaign, hold->stock, wish->serial,
-												   &wish->unit);
-			if (wish->taken)
-				wish->status = COUPON_HOLD_PENDING;
-		}
-	}
-}
-
-/*
- * Gives all units back; what was inserted is withdrawn.  The pending wishes
- * get the status.
- */
-static void
-give_up(CouponHold *hold, CouponHoldStatus status)
-{
-	for (int i = 0; i < hold->nwishes; i++)
-	{
-		CouponWish *wish = &hold->wishes[i];
-
-		if (wish->inserted)
-		{
-			/* nobody else can have touched it */
-			if (coupon_issuance_row_find(&hold->seats, wish->serial, DT_NOBEGIN) == COUPON_UNIT_FREE ||
-				!coupon_issuance_row_remove(&hold->seats, COUPON_NO_WAIT))
-				elog(ERROR, "could not withdraw serial %lld", (long long) wish->serial);
-			wish->inserted = false;
-			coupon_stock_give_back(hold->campaign, &wish->unit);
-		}
-		else if (wish->taken && wish->lapsed)
-			coupon_stock_give_back(hold->campaign, &wish->unit);
-		else if (wish->taken)
-			coupon_stock_put_back(hold->campaign, &wish->unit);
-		wish->taken = false;
-		if (wish->status == COUPON_HOLD_PENDING)
-			wish->status = status;
-	}
-}
-
-bool
-coupon_hold_inherit(CouponHold *hold, CouponWish *wish, TimestampTz now)
-{
-	if (!coupon_issuance_row_remove(&hold->seats, COUPON_NO_WAIT))
-		return false;
-	coupon_stock_inherit(hold->campaign, hold->stock, COUPON_TO_HOLD, wish->serial, &wish->unit);
-	wish->taken = wish->lapsed = true;
-	coupon_sweep_record(&hold->seats, now);
-	return true;
-}
-
-/* Takes away the holds that have run out on wished units; false if one stays. */
-static bool
-inherit_units(CouponHold *hold)
-{
-	for (int i = 0; i < hold->nwishes; i++)
-	{
-		CouponWish *wish = &hold->wishes[i];
-		TimestampTz now = GetCurrentTimestamp();
-
-		if (wish->status != COUPON_HOLD_PENDING || wish->taken)
-			continue;
-		if (coupon_issuance_row_find(&hold->seats, wish->serial, now) != COUPON_UNIT_LAPSED ||
-			!coupon_hold_inherit(hold, wish, now))
-		{
-			wish->status = COUPON_HOLD_BUSY;
-			return false;
-		}
-	}
-	return true;
-}
-
-/* ---- inserting ---- */
-
-/*
- * Locks the user and finds numbers for the pending wishes.  False if he has
- * too few left: then he is not locked.
- */
-static bool
-lock_and_number(CouponHold *hold, int npending, int32 *nths, CouponHoldStatus *why)
-{
-	for (;;)
-	{
-		bool		undecided;
-		int64		lapsed;
-		int			found;
-
-		coupon_issuance_lock_user(hold->def, hold->user_id);
-		found = coupon_lookup_numbers(&hold->lookup, hold->user_id, npending, nths,
-									  &undecided, &lapsed);
-		coupon_lookup_pause(&hold->lookup);
-		if (found == npending)
-			return true;
-		coupon_issuance_unlock_user(hold->def, hold->user_id);
-
-		/* what has run out is none of his any more */
-		if (lapsed != 0 &&
-			coupon_sweep_serial(hold->campaign, hold->def, hold->store, lapsed))
-			continue;
-		*why = undecided || lapsed != 0 ? COUPON_HOLD_BUSY : COUPON_HOLD_LIMIT_REACHED;
-		return false;
-	}
-}
-
-/* Inserts one row; false, with a status, if an index refuses it. */
-static bool
-insert_wish(CouponHold *hold, CouponWish *wish, int32 nth, TimestampTz now)
-{
-	const CouponDefinition *def = hold->def;
-	CouponIssuance *issuance = &wish->issuance;
-
-	issuance->serial = wish->unit.serial;
-	issuance->shard = wish->unit.shard_number;
-	issuance->nth = nth;
-	issuance->issued_at = now;
-	issuance->held_until = hold->ttl == 0 ? 0 : now + hold->ttl;
-	/* what is held cannot be used yet: its usage period has not begun */
-	issuance->expires_at = hold->ttl != 0 || def->usage_period_days == 0 ? DT_NOEND :
-		now + def->usage_period_days * USECS_PER_DAY;
-	issuance->code = NULL;
-
-	coupon_filter_add(hold->campaign, hold->user_id);
-	switch (coupon_issuance_insert(hold->store, def, hold->user_id, issuance, hold->confirm_ref))
-	{
-		case COUPON_INSERTED:
-			wish->inserted = true;
-			return true;
-		case COUPON_USER_TAKEN:
-			wish->status = COUPON_HOLD_BUSY;
-			coupon_stock_give_back(hold->campaign, &wish->unit);
-			break;
-		case COUPON_SERIAL_TAKEN:
-			wish->status = COUPON_HOLD_BUSY;
-			coupon_stock_disown(hold->campaign, &wish->unit);
-			break;
-	}
-	wish->taken = false;
-	return false;
-}
-
-bool
-coupon_hold_insert(CouponHold *hold)
-{
-	int			npending = 0;
-	int			used = 0;
-	int32		one_nth;
-	int32	   *nths = &one_nth;
-	CouponHoldStatus why;
-	TimestampTz now;
-	bool		done = true;
-
-	for (int i = 0; i < hold->nwishes; i++)
-		npending += hold->wishes[i].status == COUPON_HOLD_PENDING;
-	if (npending > hold->def->per_user_limit)
-	{
-		give_up(hold, COUPON_HOLD_LIMIT_REACHED);
-		return false;
-	}
-	if (npending > 1)
-		nths = palloc(npending * sizeof(int32));
-	if (!lock_and_number(hold, npending, nths, &why))
-	{
-		give_up(hold, why);
-		return false;
-	}
-
-	now = GetCurrentTimestamp();
-	for (int i = 0; i < hold->nwishes && done; i++)
-	{
-		if (hold->wishes[i].status == COUPON_HOLD_PENDING)
-			done = insert_wish(hold, &hold->wishes[i], nths[used++], now);
-	}
-	coupon_issuance_unlock_user(hold->def, hold->user_id);
-	if (!done)
-		give_up(hold, COUPON_HOLD_NOT_HELD);
-	else if (hold->ttl != 0)
-		coupon_stock_note_hold(hold->stock, now + hold->ttl);
-	return done;
-}
-
 /* ---- holding ---- */
 
 static void
 append_events(CouponHold *hold)
 {
-	char	   *user_id = TextDatumGetCString(hold->user_id);
 	CouponOutbox *outbox = coupon_outbox_begin(hold->nwishes > 1);
-	StringInfoData payload;
+	CouponUnitEvent event = {0};
 
-	initStringInfo(&payload);
+	event.topic = COUPON_DEFINITION_TOPIC(hold->def);
+	event.campaign_id = hold->def->campaign_id;
+	event.user_id = TextDatumGetCString(hold->user_id);
 	for (int i = 0; i < hold->nwishes; i++)
 	{
 		CouponWish *wish = &hold->wishes[i];
@@ -414,23 +101,22 @@ append_events(CouponHold *hold)
 		if (wish->status != COUPON_HOLD_HELD)
 			continue;
 		wish->issuance.code = coupon_hold_label(hold->def, wish->serial, false);
-		coupon_hold_payload(&payload, hold->def, user_id, wish->serial, wish->issuance.code,
-							wish->issuance.held_until, wish->issuance.issued_at);
-		coupon_outbox_add(outbox, COUPON_DEFINITION_TOPIC(hold->def), user_id,
-						  COUPON_EVENT_HELD, payload.data);
+		event.serial = wish->serial;
+		event.label = wish->issuance.code == NULL ? NULL : text_to_cstring(wish->issuance.code);
+		event.held_until = wish->issuance.held_until;
+		event.at = wish->issuance.issued_at;
+		coupon_unit_event_add(outbox, COUPON_EVENT_HELD, &event);
 	}
 	coupon_outbox_finish(outbox);
-	pfree(payload.data);
-	pfree(user_id);
 }
 
 /* Holds the pending wishes, whose units are taken or can be inherited. */
 static bool
 hold_units(CouponHold *hold)
 {
-	if (!inherit_units(hold))
+	if (!coupon_hold_take_over_all(hold))
 	{
-		give_up(hold, COUPON_HOLD_NOT_HELD);
+		coupon_hold_give_up(hold, COUPON_HOLD_NOT_HELD);
 		return false;
 	}
 	if (!coupon_hold_insert(hold))
@@ -455,7 +141,7 @@ try_set(CouponHold *hold)
 
 	if (refusal == COUPON_HOLD_PENDING)
 		PreventCommandIfReadOnly("coupon_hold()");
-	take_units(hold, refusal);
+	coupon_hold_take(hold, refusal);
 	for (int pass = 0; pass < 2; pass++)
 	{
 		npending = 0;
@@ -473,7 +159,7 @@ try_set(CouponHold *hold)
 				refused = true;
 		}
 		if (busy || refused)
-			give_up(hold, COUPON_HOLD_NOT_HELD);
+			coupon_hold_give_up(hold, COUPON_HOLD_NOT_HELD);
 		else if (npending > 0 && !hold_units(hold))
 			continue;			/* see why not */
 		break;
@@ -499,14 +185,13 @@ try_any(CouponHold *hold, CouponWish *wish)
 	CouponIssuance found;
 	CouponShortage why;
 	int			room;
-	int			taken;
 
 	wish->status = refusal;
-	wish->taken = wish->lapsed = wish->inserted = false;
+	wish->taken = wish->inserted = false;
 	if (refusal == COUPON_HOLD_NOT_OPEN)
 		return false;
-	if (refusal == COUPON_HOLD_PENDING && coupon_stock_sold_out(hold->campaign, hold->def) &&
-		!coupon_stock_may_lapse(hold->campaign, GetCurrentTimestamp()))
+	if (refusal == COUPON_HOLD_PENDING &&
+		coupon_stock_sold_out(hold->campaign, hold->def, GetCurrentTimestamp()))
 	{
 		wish->status = refusal = COUPON_HOLD_SOLD_OUT;
 		if (coupon_filter_excludes(hold->campaign, hold->user_id))
@@ -532,28 +217,21 @@ try_any(CouponHold *hold, CouponWish *wish)
 	}
 
 	PreventCommandIfReadOnly("coupon_hold_any()");
-	taken = coupon_stock_take(hold->campaign, hold->stock, COUPON_TO_HOLD, 1,
-							  coupon_stock_has_mine(hold->campaign) ? 0 : coupon_sold_out_wait,
-							  &wish->unit, &why);
-	if (taken == 0 && coupon_stock_may_lapse(hold->campaign, GetCurrentTimestamp()))
-	{
-		taken = coupon_sweep_take(hold->campaign, hold->def, hold->store, COUPON_TO_HOLD, 1,
-								  &wish->unit);
-		wish->lapsed = taken > 0;
-	}
-	if (taken == 0)
+	if (coupon_take(hold->campaign, hold->def, hold->table, COUPON_TO_HOLD, 1,
+					coupon_stock_has_own(hold->campaign) ? 0 : coupon_sold_out_wait,
+					&wish->unit, &why) == 0)
 	{
 		wish->status = why == COUPON_SHORT_BUSY ? COUPON_HOLD_BUSY : COUPON_HOLD_SOLD_OUT;
 		return false;
 	}
 	wish->taken = true;
 	wish->serial = wish->unit.serial;
-	/* a limit that has been reached meanwhile is better told by what he has */
+	/* a limit that has been reached meanwhile is better told by what the user has */
 	return !hold_units(hold) &&
 		(wish->status == COUPON_HOLD_BUSY || wish->status == COUPON_HOLD_LIMIT_REACHED);
 }
 
-/* ---- SQL functions ---- */
+/* ---- results ---- */
 
 text *
 coupon_hold_label(const CouponDefinition *def, int64 serial, bool owned)
@@ -609,6 +287,8 @@ coupon_hold_result(FunctionCallInfo fcinfo, CouponHold *hold, const CouponWish *
 		elog(ERROR, "coupon.hold_result has an unexpected shape");
 	return HeapTupleGetDatum(form_result(entry->tupDesc, hold, wish));
 }
+
+/* ---- SQL functions ---- */
 
 static Datum
 get_user(FunctionCallInfo fcinfo, int argument)
@@ -799,7 +479,7 @@ coupon_hold_any(PG_FUNCTION_ARGS)
 	while (try_any(&hold, &wish) && coupon_hold_wait(&hold))
 		;
 	if (wish.status != COUPON_HOLD_HELD && !is_owned(&wish))
-		wish.serial = 0;		/* whichever was tried, it is not his */
+		wish.serial = 0;		/* whichever was tried, it is not the user's */
 	result = coupon_hold_result(fcinfo, &hold, &wish);
 	coupon_hold_end(&hold);
 	return result;

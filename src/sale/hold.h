@@ -9,7 +9,7 @@
 #include "fmgr.h"
 
 #include "sale/late_payment.h"
-#include "sale/sweep.h"
+#include "sale/stock.h"
 
 #define COUPON_MAX_HELD_TOGETHER	COUPON_MAX_PER_USER_LIMIT
 
@@ -41,9 +41,8 @@ typedef struct CouponWish
 	CouponHoldStatus status;
 	CouponUnit	unit;
 	bool		taken;			/* the unit is this transaction's */
-	bool		lapsed;			/* a hold on it has run out, but is still there */
-	bool		inserted;
-	CouponIssuance issuance;	/* the user's, where he has it now */
+	bool		inserted;		/* so is a row for it */
+	CouponIssuance issuance;	/* the user's, where it is theirs now */
 	int			place;			/* in the caller's array */
 } CouponWish;
 
@@ -53,14 +52,15 @@ typedef struct CouponHold
 	CouponCampaign *campaign;
 	const CouponDefinition *def;
 	CouponStock *stock;
-	CouponTableWriter *store;
-	CouponIssuanceRow seats;
+	CouponTableWriter *table;
+	CouponIssuanceRow row;
 	CouponLookup lookup;
 	Datum		user_id;
 	int64		ttl;			/* microseconds, 0: what is inserted is no hold ... */
 	text	   *confirm_ref;	/* ... but paid for by this */
 	const char *policy;			/* JSON, of what was confirmed */
 	CouponMemory memory;		/* of that payment */
+	bool		payment_locked;
 	CouponWish *wishes;			/* in the order of serials, no serial twice */
 	int			nwishes;
 	TimestampTz deadline;		/* of all waiting, 0: did not wait yet */
@@ -72,6 +72,18 @@ extern void coupon_hold_end(CouponHold *hold);
 /* ERROR unless the campaign has that unit. */
 extern void coupon_hold_check_serial(const CouponDefinition *def, int64 serial);
 
+/* Takes the units of the wishes, or finds out why not; refusal: of all that are not the user's. */
+extern void coupon_hold_take(CouponHold *hold, CouponHoldStatus refusal);
+
+/* Takes over the units of pending wishes that have a hold that has run out; false if one cannot be. */
+extern bool coupon_hold_take_over_all(CouponHold *hold);
+
+/*
+ * Gives all units back; what was inserted is withdrawn.  The pending wishes
+ * get the status.
+ */
+extern void coupon_hold_give_up(CouponHold *hold, CouponHoldStatus status);
+
 /*
  * Inserts rows for the pending wishes, whose units are taken: all or none.
  * True if they are there; otherwise the culprits have a status, and no unit
@@ -81,9 +93,9 @@ extern bool coupon_hold_insert(CouponHold *hold);
 
 /*
  * Takes away the hold that has run out on the wish's unit, found last, and
- * takes the unit; false if somebody is at it.
+ * takes the unit over; false if somebody is at it.
  */
-extern bool coupon_hold_inherit(CouponHold *hold, CouponWish *wish, TimestampTz now);
+extern bool coupon_hold_take_over(CouponHold *hold, CouponWish *wish, TimestampTz now);
 
 /*
  * Sleeps a little, so that others come to an end; false if that has been

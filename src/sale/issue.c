@@ -36,9 +36,10 @@
 #include "base/compat.h"
 #include "base/guc.h"
 #include "outbox/outbox.h"
-#include "outbox/payload.h"
 #include "sale/issue.h"
 #include "sale/sweep.h"
+#include "sale/take.h"
+#include "sale/unit_event.h"
 #include "sale/user_filter.h"
 
 #define palloc_huge_array(type, n) \
@@ -53,9 +54,8 @@ typedef struct Batch
 	CouponCampaign *campaign;
 	const CouponDefinition *def;
 	CouponLookup lookup;
-	CouponTableWriter *store;			/* NULL: there is nothing to issue */
+	CouponTableWriter *table; /* NULL: there is nothing to issue */
 	CouponOutbox *outbox;		/* begun with the first event */
-	StringInfoData payload;
 	TimestampTz now;
 	CouponWait	wait;
 	CouponItem *items;
@@ -69,6 +69,7 @@ typedef struct Batch
 	CouponUnit *dealt;			/* as taken, before they are dealt out */
 	int			nspare;			/* the first ones of dealt: for the next round */
 	bool		was_short;		/* the last round had too few units */
+	CouponStatus refusal;		/* without a table: of all who have no unit */
 } Batch;
 
 static const char *const status_names[] = {
@@ -132,12 +133,13 @@ compare_items(const void *a, const void *b, void *items)
 	int			y = *(const int *) b;
 	int			order = compare_users(items, x, y);
 
+	CHECK_FOR_INTERRUPTS();
 	return order != 0 ? order : x - y;
 }
 
 /*
- * Looks a user up; holds of his that have run out are taken away first, if
- * they stand in the way and anything may be issued.
+ * Looks a user up.  A hold of theirs that has run out is taken away first, if
+ * it stands in the way and anything may be issued: its unit is the batch's.
  */
 static CouponUserState
 look_up_user(Batch *batch, Datum user_id, CouponWait wait, CouponIssuance *found, int *room)
@@ -145,14 +147,20 @@ look_up_user(Batch *batch, Datum user_id, CouponWait wait, CouponIssuance *found
 	for (;;)
 	{
 		CouponUserState state = coupon_lookup_user(&batch->lookup, user_id, wait, found, room);
+		CouponUnit	unit;
 
 		if (state != COUPON_USER_LAPSED)
 			return state;
-		if (batch->store == NULL)
+		if (batch->table == NULL)
 			return COUPON_USER_MAY_HAVE;
 		PreventCommandIfReadOnly("coupon_issue()");
-		if (!coupon_sweep_serial(batch->campaign, batch->def, batch->store, found->serial))
+		if (!coupon_sweep_serial(batch->campaign, batch->def, batch->table, COUPON_TO_ISSUE,
+								 found->serial, &unit))
 			return COUPON_USER_LOCKED;
+		if (batch->nspare < batch->nitems)
+			batch->dealt[batch->nspare++] = unit;
+		else
+			coupon_stock_give_back(batch->campaign, &unit, COUPON_WITHDRAWN);
 	}
 }
 
@@ -180,6 +188,7 @@ find_user_candidates(Batch *batch, int begin, int end)
 	if (nwishes == 0)
 		return 0;
 
+	CHECK_FOR_INTERRUPTS();
 	if (batch->highest >= 0 && compare_users(batch->items, first, batch->highest) <= 0)
 		wait = COUPON_NO_WAIT;
 	state = look_up_user(batch, batch->items[first].user_id, wait, &found, &room);
@@ -197,7 +206,9 @@ find_user_candidates(Batch *batch, int begin, int end)
 		}
 		else if (state == COUPON_USER_LOCKED)
 			decide(batch, item, COUPON_BUSY);
-		else if (batch->store != NULL && !batch->items[item].admitted &&
+		else if (batch->table == NULL)
+			decide(batch, item, batch->refusal);
+		else if (!batch->items[item].admitted &&
 				 !coupon_campaign_admits(batch->def, batch->items[item].user_id))
 			decide(batch, item, COUPON_NOT_ADMITTED);
 		else if (ncandidates < room)
@@ -210,6 +221,18 @@ find_user_candidates(Batch *batch, int begin, int end)
 	return ncandidates;
 }
 
+/* The end of the items in by_user that are of the same user as the first. */
+static int
+end_of_user(Batch *batch, int begin)
+{
+	int			end = begin + 1;
+
+	while (end < batch->nvalid &&
+		   compare_users(batch->items, batch->by_user[begin], batch->by_user[end]) == 0)
+		end++;
+	return end;
+}
+
 /* Looks up who has pending items; returns how many items want a unit. */
 static int
 find_candidates(Batch *batch)
@@ -219,15 +242,36 @@ find_candidates(Batch *batch)
 
 	for (int begin = 0; begin < batch->nvalid; begin = end)
 	{
-		for (end = begin + 1; end < batch->nvalid; end++)
-		{
-			if (compare_users(batch->items, batch->by_user[begin], batch->by_user[end]) != 0)
-				break;
-		}
+		end = end_of_user(batch, begin);
 		ncandidates += find_user_candidates(batch, begin, end);
 	}
 	coupon_lookup_pause(&batch->lookup);
 	return ncandidates;
+}
+
+/*
+ * The units are dealt out, and there are no more: whoever gets none, and has
+ * no item that got one, has the answer.
+ */
+static void
+refuse_the_others(Batch *batch, CouponStatus answer)
+{
+	int			end;
+
+	for (int begin = 0; begin < batch->nvalid; begin = end)
+	{
+		bool		gets_one = false;
+
+		CHECK_FOR_INTERRUPTS();
+		end = end_of_user(batch, begin);
+		for (int i = begin; i < end; i++)
+			gets_one |= batch->pending[batch->by_user[i]] && batch->candidate[batch->by_user[i]];
+		for (int i = begin; i < end && !gets_one; i++)
+		{
+			if (batch->pending[batch->by_user[i]])
+				decide(batch, batch->by_user[i], answer);
+		}
+	}
 }
 
 /*
@@ -238,68 +282,86 @@ find_candidates(Batch *batch)
 static void
 deal_units(Batch *batch, int ncandidates)
 {
-	CouponStock *stock = coupon_stock_open(batch->campaign, batch->def);
 	CouponShortage why = COUPON_NO_SHORTAGE;
-	bool		is_short = false;
 	int			wait_ms = batch->wait == COUPON_WAIT && !batch->was_short ? coupon_sold_out_wait : 0;
 	int			ndealt = batch->nspare;
 	int			next = 0;
 
 	if (ndealt < ncandidates)
-		ndealt += coupon_stock_take(batch->campaign, stock, COUPON_TO_ISSUE, ncandidates - ndealt,
-									wait_ms, batch->dealt + ndealt, &why);
-	if (ndealt < ncandidates && coupon_stock_may_lapse(batch->campaign, GetCurrentTimestamp()))
-		ndealt += coupon_sweep_take(batch->campaign, batch->def, batch->store, COUPON_TO_ISSUE,
-									ncandidates - ndealt, batch->dealt + ndealt);
+		ndealt += coupon_take(batch->campaign, batch->def, batch->table, COUPON_TO_ISSUE,
+							  ncandidates - ndealt, wait_ms, batch->dealt + ndealt, &why);
 	for (int item = 0; item < batch->nitems; item++)
 	{
 		if (!batch->pending[item] || !batch->candidate[item])
 			continue;
 		if (next < ndealt)
-		{
 			batch->units[item] = batch->dealt[next++];
-			continue;
-		}
-		batch->candidate[item] = false;
-		if (batch->was_short)
-			decide(batch, item, why == COUPON_SHORT_BUSY ? COUPON_BUSY : COUPON_SOLD_OUT);
 		else
-			is_short = true;
+			batch->candidate[item] = false;
 	}
-	batch->was_short = is_short;
+	if (why != COUPON_NO_SHORTAGE && batch->was_short)
+		refuse_the_others(batch, why == COUPON_SHORT_BUSY ? COUPON_BUSY : COUPON_SOLD_OUT);
+	batch->was_short = why != COUPON_NO_SHORTAGE;
 	batch->nspare = ndealt - next;
 	memmove(batch->dealt, batch->dealt + next, batch->nspare * sizeof(CouponUnit));
 }
 
 static void
-append_event(Batch *batch, CouponItem *item)
+append_event(Batch *batch, const CouponItem *item)
 {
-	CouponIssuance *issuance = &item->issuance;
-	char	   *user_id = TextDatumGetCString(item->user_id);
-	char	   *code = issuance->code == NULL ? NULL : text_to_cstring(issuance->code);
-	StringInfo	payload = &batch->payload;
+	const CouponIssuance *issuance = &item->issuance;
+	CouponUnitEvent event = {0};
 
 	if (batch->outbox == NULL)
-	{
 		batch->outbox = coupon_outbox_begin(batch->nitems > 1);
-		initStringInfo(payload);
+	event.topic = COUPON_DEFINITION_TOPIC(batch->def);
+	event.campaign_id = batch->def->campaign_id;
+	event.user_id = TextDatumGetCString(item->user_id);
+	event.serial = issuance->serial;
+	event.code = issuance->code == NULL ? NULL : text_to_cstring(issuance->code);
+	event.policy = COUPON_DEFINITION_POLICY_JSON(batch->def);
+	event.issued_at = issuance->issued_at;
+	event.expires_at = issuance->expires_at;
+	coupon_unit_event_add(batch->outbox, COUPON_EVENT_ISSUED, &event);
+	pfree(unconstify(char *, event.user_id));
+	if (event.code != NULL)
+		pfree(unconstify(char *, event.code));
+}
+
+/*
+ * Inserts the row of an item, in exchange for units that turn out to be
+ * somebody else's if need be.  Fills the issuance.
+ */
+static CouponInsertion
+insert_item(Batch *batch, CouponItem *item, CouponUnit *unit)
+{
+	const CouponDefinition *def = batch->def;
+	CouponIssuance *issuance = &item->issuance;
+
+	issuance->issued_at = batch->now;
+	issuance->held_until = 0;
+	issuance->expires_at = def->usage_period_days == 0 ? DT_NOEND :
+		batch->now + def->usage_period_days * USECS_PER_DAY;
+	coupon_filter_add(batch->campaign, item->user_id);
+	for (;;)
+	{
+		CouponInsertion result;
+		CouponShortage why;
+
+		issuance->serial = unit->serial;
+		issuance->shard = unit->shard_number;
+		issuance->code = def->coded ? coupon_issuance_label(def->campaign_id, unit->serial) : NULL;
+		result = coupon_issuance_insert(batch->table, def, item->user_id, issuance, NULL);
+		if (result != COUPON_SERIAL_TAKEN)
+			return result;
+
+		CHECK_FOR_INTERRUPTS();
+		coupon_stock_give_back(batch->campaign, unit, COUPON_NOT_OURS);
+		if (batch->nspare > 0)
+			*unit = batch->dealt[--batch->nspare];
+		else if (coupon_take(batch->campaign, def, batch->table, COUPON_TO_ISSUE, 1, 0, unit, &why) == 0)
+			return result;
 	}
-
-	coupon_payload_begin(payload);
-	coupon_payload_int64(payload, "campaign_id", batch->def->campaign_id);
-	coupon_payload_text(payload, "user_id", user_id);
-	coupon_payload_int64(payload, "serial", issuance->serial);
-	coupon_payload_text(payload, "code", code);
-	coupon_payload_json(payload, "policy", COUPON_DEFINITION_POLICY_JSON(batch->def));
-	coupon_payload_time(payload, "issued_at", issuance->issued_at);
-	coupon_payload_time(payload, "expires_at", issuance->expires_at);
-	coupon_payload_end(payload);
-
-	coupon_outbox_add(batch->outbox, COUPON_DEFINITION_TOPIC(batch->def), user_id,
-					  COUPON_EVENT_ISSUED, payload->data);
-	pfree(user_id);
-	if (code != NULL)
-		pfree(code);
 }
 
 /*
@@ -310,13 +372,11 @@ append_event(Batch *batch, CouponItem *item)
 static void
 insert_candidates(Batch *batch)
 {
-	const CouponDefinition *def = batch->def;
 	bool		lost = false;
 
 	for (int i = 0; i < batch->nvalid; i++)
 	{
 		int			number = batch->by_user[i];
-		CouponItem *item = &batch->items[number];
 		CouponUnit *unit = &batch->units[number];
 
 		if (!batch->pending[number] || !batch->candidate[number])
@@ -327,21 +387,10 @@ insert_candidates(Batch *batch)
 			batch->dealt[batch->nspare++] = *unit;
 			continue;
 		}
-
-		item->issuance.serial = unit->serial;
-		item->issuance.shard = unit->shard_number;
-		item->issuance.issued_at = batch->now;
-		item->issuance.expires_at = def->usage_period_days == 0 ? DT_NOEND :
-			batch->now + def->usage_period_days * USECS_PER_DAY;
-		item->issuance.code = def->coded ?
-			coupon_issuance_label(def->campaign_id, unit->serial) : NULL;
-
-		coupon_filter_add(batch->campaign, item->user_id);
-		item->issuance.held_until = 0;
-		switch (coupon_issuance_insert(batch->store, def, item->user_id, &item->issuance, NULL))
+		switch (insert_item(batch, &batch->items[number], unit))
 		{
 			case COUPON_INSERTED:
-				append_event(batch, item);
+				append_event(batch, &batch->items[number]);
 				decide(batch, number, COUPON_ISSUED);
 				if (batch->highest < 0 ||
 					compare_users(batch->items, number, batch->highest) > 0)
@@ -353,16 +402,15 @@ insert_candidates(Batch *batch)
 				lost = true;
 				break;
 			case COUPON_SERIAL_TAKEN:
-				coupon_stock_disown(batch->campaign, unit);
 				lost = true;
 				break;
 		}
 	}
 }
 
-/* Rounds until every item has its outcome; refusal: of all who have no unit. */
+/* Rounds until every item has its outcome. */
 static void
-work_off(Batch *batch, CouponStatus refusal)
+work_off(Batch *batch)
 {
 	for (;;)
 	{
@@ -370,26 +418,14 @@ work_off(Batch *batch, CouponStatus refusal)
 
 		if (ncandidates == 0)
 			break;
-		if (batch->store == NULL)
-		{
-			for (int item = 0; item < batch->nitems; item++)
-			{
-				if (batch->pending[item] && batch->candidate[item])
-					decide(batch, item, refusal);
-			}
-			continue;
-		}
 		PreventCommandIfReadOnly("coupon_issue()");
 		deal_units(batch, ncandidates);
 		insert_candidates(batch);
 	}
-	for (int i = 0; i < batch->nspare; i++)
-		coupon_stock_give_back(batch->campaign, &batch->dealt[i]);
+	while (batch->nspare > 0)
+		coupon_stock_give_back(batch->campaign, &batch->dealt[--batch->nspare], COUPON_WITHDRAWN);
 	if (batch->outbox != NULL)
-	{
 		coupon_outbox_finish(batch->outbox);
-		pfree(batch->payload.data);
-	}
 }
 
 /* A batch; with refusals_only nothing is done, and false, if units may be issued. */
@@ -412,8 +448,7 @@ issue_batch(int64 campaign_id, CouponItem *items, int nitems, CouponWait wait,
 	batch.nitems = nitems;
 	batch.highest = -1;
 	window = coupon_issue_window(batch.def, batch.now);
-	if (window == COUPON_ISSUED && coupon_stock_sold_out(batch.campaign, batch.def) &&
-		!coupon_stock_may_lapse(batch.campaign, batch.now))
+	if (window == COUPON_ISSUED && coupon_stock_sold_out(batch.campaign, batch.def, batch.now))
 	{
 		window = COUPON_SOLD_OUT;
 		coupon_filter_consider(batch.campaign, batch.def);
@@ -462,12 +497,13 @@ issue_batch(int64 campaign_id, CouponItem *items, int nitems, CouponWait wait,
 		if (batch.nvalid > 1)
 			qsort_arg(batch.by_user, batch.nvalid, sizeof(int), compare_items, items);
 		if (window == COUPON_ISSUED)
-			batch.store = coupon_writer_open(coupon_catalog()->issuance, COUPON_INSERT);
-		coupon_lookup_begin(&batch.lookup, batch.def, batch.store);
-		work_off(&batch, window);
+			batch.table = coupon_writer_open(coupon_catalog()->issuance, COUPON_INSERT);
+		coupon_lookup_begin(&batch.lookup, batch.def, batch.table);
+		batch.refusal = window;
+		work_off(&batch);
 		coupon_lookup_end(&batch.lookup);
-		if (batch.store != NULL)
-			coupon_writer_close(batch.store);
+		if (batch.table != NULL)
+			coupon_writer_close(batch.table);
 	}
 	coupon_campaign_leave(batch.campaign);
 	return true;
@@ -580,6 +616,7 @@ coupon_issue_many(PG_FUNCTION_ARGS)
 	{
 		HeapTuple	tuple = coupon_issue_form_result(rsinfo->setDesc, PointerGetDatum(users[i]), &items[i]);
 
+		CHECK_FOR_INTERRUPTS();
 		tuplestore_puttuple(rsinfo->setResult, tuple);
 		heap_freetuple(tuple);
 	}

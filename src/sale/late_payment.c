@@ -6,6 +6,10 @@
  * unit gets it if it is still free, and is told that it is lost if it is not;
  * who never held it gets nothing.  A payment that was refused is remembered
  * in its place: it will be given back, so it must never confirm anything.
+ *
+ * A payment has one decision.  Whoever decides by what is remembered, or
+ * refuses, has the payment lock until the transaction ends, so a second call
+ * for the same payment sees what became of the first.
  */
 #include "postgres.h"
 
@@ -13,11 +17,13 @@
 #include "access/stratnum.h"
 #include "access/xact.h"
 #include "catalog/pg_type_d.h"
+#include "common/hashfn.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
 #include "base/guc.h"
+#include "base/locks.h"
 #include "base/spi.h"
 #include "base/table_writer.h"
 #include "sale/late_payment.h"
@@ -41,27 +47,48 @@ insert_memory(int64 campaign_id, int64 serial, TimestampTz held_until, text *use
 }
 
 void
-coupon_late_payment_remember(const CouponIssuanceRow *seats)
+coupon_late_payment_remember(const CouponIssuanceRow *row)
 {
-	insert_memory(seats->def->campaign_id, seats->issuance.serial, seats->issuance.held_until,
-				  seats->user_id, NULL);
+	insert_memory(row->def->campaign_id, row->issuance.serial, row->issuance.held_until,
+				  row->user_id, NULL);
 }
 
 static void
-begin_memories(CouponScan *scan, const CouponIssuanceRow *seats, int64 serial, text *user_id,
+begin_memories(CouponScan *scan, const CouponIssuanceRow *row, int64 serial, text *user_id,
 			   Snapshot snapshot)
 {
 	ScanKeyData keys[3];
 
-	coupon_key_int64(&keys[0], 1, BTEqualStrategyNumber, seats->def->campaign_id);
+	coupon_key_int64(&keys[0], 1, BTEqualStrategyNumber, row->def->campaign_id);
 	coupon_key_int64(&keys[1], 2, BTEqualStrategyNumber, serial);
 	coupon_key_text(&keys[2], 3, PointerGetDatum(user_id));
 	coupon_scan_begin(scan, coupon_catalog()->lapsed_hold, coupon_catalog()->lapsed_hold_idx,
 					  snapshot, keys, 3, false);
 }
 
+void
+coupon_late_payment_lock(const CouponDefinition *def, int64 serial, text *user_id)
+{
+	coupon_lock(COUPON_LOCK_PAYMENT,
+				coupon_user_hash(PointerGetDatum(user_id), hash_combine64(def->campaign_id, serial)));
+}
+
+bool
+coupon_late_payment_any(const CouponIssuanceRow *row, int64 serial, text *user_id)
+{
+	SnapshotData dirty;
+	CouponScan	scan;
+	bool		found;
+
+	InitDirtySnapshot(dirty);
+	begin_memories(&scan, row, serial, user_id, &dirty);
+	found = coupon_scan_next(&scan, ForwardScanDirection);
+	coupon_scan_end(&scan);
+	return found;
+}
+
 CouponMemory
-coupon_late_payment_recall(const CouponIssuanceRow *seats, int64 serial, text *user_id, text *ref)
+coupon_late_payment_recall(const CouponIssuanceRow *row, int64 serial, text *user_id, text *ref)
 {
 	Snapshot	snapshot;
 	CouponMemory memory = COUPON_MEMORY_NONE;
@@ -69,7 +96,7 @@ coupon_late_payment_recall(const CouponIssuanceRow *seats, int64 serial, text *u
 
 	CommandCounterIncrement();	/* what this transaction has written, too */
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	begin_memories(&scan, seats, serial, user_id, snapshot);
+	begin_memories(&scan, row, serial, user_id, snapshot);
 	while (memory != COUPON_MEMORY_REFUSED && coupon_scan_next(&scan, ForwardScanDirection))
 	{
 		bool		isnull;
@@ -88,7 +115,7 @@ coupon_late_payment_recall(const CouponIssuanceRow *seats, int64 serial, text *u
 }
 
 void
-coupon_late_payment_forget(const CouponIssuanceRow *seats, int64 serial, text *user_id)
+coupon_late_payment_forget(const CouponIssuanceRow *row, int64 serial, text *user_id)
 {
 	CouponTableWriter *writer = coupon_writer_open(coupon_catalog()->lapsed_hold, COUPON_DELETE);
 	Snapshot	snapshot;
@@ -96,7 +123,7 @@ coupon_late_payment_forget(const CouponIssuanceRow *seats, int64 serial, text *u
 
 	CommandCounterIncrement();
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	begin_memories(&scan, seats, serial, user_id, snapshot);
+	begin_memories(&scan, row, serial, user_id, snapshot);
 	while (coupon_scan_next(&scan, ForwardScanDirection))
 	{
 		bool		isnull;
@@ -112,10 +139,10 @@ coupon_late_payment_forget(const CouponIssuanceRow *seats, int64 serial, text *u
 }
 
 void
-coupon_late_payment_refuse(const CouponIssuanceRow *seats, int64 serial, text *user_id, text *ref)
+coupon_late_payment_refuse(const CouponIssuanceRow *row, int64 serial, text *user_id, text *ref)
 {
-	coupon_late_payment_forget(seats, serial, user_id);
-	insert_memory(seats->def->campaign_id, serial, GetCurrentTimestamp(), user_id, ref);
+	coupon_late_payment_forget(row, serial, user_id);
+	insert_memory(row->def->campaign_id, serial, GetCurrentTimestamp(), user_id, ref);
 }
 
 int64

@@ -27,11 +27,10 @@
 #include "base/catalog.h"
 #include "base/errors.h"
 #include "base/spi.h"
-#include "outbox/outbox.h"
-#include "outbox/payload.h"
 #include "sale/campaign.h"
 #include "sale/redeem.h"
 #include "sale/stock.h"
+#include "sale/unit_event.h"
 #include "sale/user_filter.h"
 
 PG_FUNCTION_INFO_V1(coupon_redeem);
@@ -131,24 +130,21 @@ lock_holdings(int64 campaign_id, char *user_id, int64 serial, int *count)
 static void
 append_event(const Holding *holding, const char *type, const char *reason, TimestampTz now)
 {
-	StringInfoData payload;
+	CouponUnitEvent event = {0};
 
-	initStringInfo(&payload);
-	coupon_payload_begin(&payload);
-	coupon_payload_int64(&payload, "campaign_id", holding->campaign_id);
-	coupon_payload_text(&payload, "user_id", holding->user_id);
-	coupon_payload_int64(&payload, "serial", holding->serial);
-	coupon_payload_text(&payload, "code", holding->code);
-	coupon_payload_json(&payload, "policy", holding->policy);
-	coupon_payload_time(&payload, "issued_at", holding->issued_at);
-	coupon_payload_time(&payload, "expires_at", holding->expires_at);
-	coupon_payload_text(&payload, "order_ref", holding->order_ref);
-	coupon_payload_time(&payload, "redeemed_at", holding->redeemed_at);
-	coupon_payload_text(&payload, "reason", reason);
-	coupon_payload_time(&payload, "at", now);
-	coupon_payload_end(&payload);
-	coupon_outbox_append(holding->topic, holding->user_id, type, payload.data);
-	pfree(payload.data);
+	event.topic = holding->topic;
+	event.campaign_id = holding->campaign_id;
+	event.user_id = holding->user_id;
+	event.serial = holding->serial;
+	event.code = holding->code;
+	event.policy = holding->policy;
+	event.issued_at = holding->issued_at;
+	event.expires_at = holding->expires_at;
+	event.order_ref = holding->order_ref;
+	event.redeemed_at = holding->redeemed_at;
+	event.reason = reason;
+	event.at = now;
+	coupon_unit_event_append(type, &event);
 }
 
 static bool
@@ -271,7 +267,7 @@ choose_redeemable(Holding *holdings, int count, const char *order_ref, Timestamp
 		}
 		else if (in_state(holding, "held"))
 		{
-			/* not paid for; and what has run out is not his any more */
+			/* not paid for; and what has run out is not the user's any more */
 			if (holding->held_until > now)
 				held = held ? held : holding;
 		}
@@ -441,47 +437,71 @@ coupon_revoke(PG_FUNCTION_ARGS)
 
 COUPON_FOR_NUMERIC_USERS(coupon_revoke, 1);
 
+/* ---- what others do to the table ---- */
+
+static TriggerData *
+get_row_trigger(FunctionCallInfo fcinfo, const char *name)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ||
+		RelationGetRelid(trigger->tg_relation) != coupon_catalog()->issuance)
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("%s() must be called as a row trigger on coupon.issuance", name)));
+	return trigger;
+}
+
+static Datum
+get_column(TriggerData *trigger, HeapTuple tuple, int column, bool *isnull)
+{
+	return heap_getattr(tuple, column, RelationGetDescr(trigger->tg_relation), isnull);
+}
+
 /*
  * coupon_issuance_arrived() - row trigger on coupon.issuance
  *
- * Somebody else than coupon gave a unit to a user: he is not to be told that
- * he has none.
+ * Somebody else than coupon wrote a row: its user is not to be told that they
+ * have no unit, and a hold is to be missed by nobody who looks for those that
+ * have run out, neither the new one nor the old one, if this is rolled back.
  */
 Datum
 coupon_issuance_arrived(PG_FUNCTION_ARGS)
 {
-	TriggerData *trigger = (TriggerData *) fcinfo->context;
-	HeapTuple	tuple;
-	TupleDesc	desc;
-	bool		isnull;
+	TriggerData *trigger = get_row_trigger(fcinfo, "coupon.issuance_arrived");
+	bool		update = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event);
+	HeapTuple	old = trigger->tg_trigtuple;
+	HeapTuple	new = update ? trigger->tg_newtuple : trigger->tg_trigtuple;
 	CouponCampaign *campaign;
+	Datum		user_id;
+	Datum		held_until;
+	bool		isnull;
+	CouponUnit	unit;
 
-	if (!CALLED_AS_TRIGGER(fcinfo))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("coupon.issuance_arrived() must be called as a trigger")));
 	if (!coupon_shmem_available())
 		return PointerGetDatum(NULL);
-
-	tuple = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ?
-		trigger->tg_newtuple : trigger->tg_trigtuple;
-	desc = RelationGetDescr(trigger->tg_relation);
-	campaign = coupon_campaign_enter_known(DatumGetInt64(heap_getattr(tuple, Issuance_campaign_id,
-																	  desc, &isnull)));
-	if (campaign != NULL)
+	campaign = coupon_campaign_enter_known(DatumGetInt64(get_column(trigger, new, Issuance_campaign_id, &isnull)));
+	if (campaign == NULL)
+		return PointerGetDatum(NULL);
+	if (DsaPointerIsValid(campaign->stock))
 	{
-		if (DsaPointerIsValid(campaign->stock))
+		CouponStock *stock = coupon_stock_known(campaign);
+
+		held_until = get_column(trigger, new, Issuance_held_until, &isnull);
+		if (!isnull)
+			coupon_stock_note_hold(stock, DatumGetTimestampTz(held_until));
+		if (update)
 		{
-			Datum		user_id = heap_getattr(tuple, Issuance_user_id, desc, &isnull);
-
-			Datum		held_until = heap_getattr(tuple, Issuance_held_until, desc, &isnull);
-
+			(void) get_column(trigger, old, Issuance_held_until, &isnull);
 			if (!isnull)
-				coupon_stock_note_hold(coupon_stock_known(campaign), DatumGetTimestampTz(held_until));
-			coupon_filter_add(campaign, PointerGetDatum(PG_DETOAST_DATUM_PACKED(user_id)));
+				(void) coupon_stock_take_over(campaign, stock, COUPON_TO_HOLD,
+											  DatumGetInt64(get_column(trigger, old, Issuance_serial, &isnull)),
+											  &unit);
 		}
-		coupon_campaign_leave(campaign);
+		user_id = get_column(trigger, new, Issuance_user_id, &isnull);
+		coupon_filter_add(campaign, PointerGetDatum(PG_DETOAST_DATUM_PACKED(user_id)));
 	}
+	coupon_campaign_leave(campaign);
 	return PointerGetDatum(NULL);
 }
 
@@ -493,30 +513,19 @@ coupon_issuance_arrived(PG_FUNCTION_ARGS)
 Datum
 coupon_issuance_returned(PG_FUNCTION_ARGS)
 {
-	TriggerData *trigger = (TriggerData *) fcinfo->context;
-	TupleDesc	desc;
-	bool		isnull;
-	int64		campaign_id;
-	int64		serial;
+	TriggerData *trigger = get_row_trigger(fcinfo, "coupon.issuance_returned");
+	HeapTuple	old = trigger->tg_trigtuple;
 	CouponCampaign *campaign;
 	const CouponDefinition *def;
-
-	if (!CALLED_AS_TRIGGER(fcinfo))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("coupon.issuance_returned() must be called as a trigger")));
+	bool		isnull;
 
 	/* without shared memory there is no map that could be wrong */
 	if (!coupon_shmem_available())
 		return PointerGetDatum(NULL);
-
-	desc = RelationGetDescr(trigger->tg_relation);
-	campaign_id = DatumGetInt64(heap_getattr(trigger->tg_trigtuple, Issuance_campaign_id,
-											 desc, &isnull));
-	serial = DatumGetInt64(heap_getattr(trigger->tg_trigtuple, Issuance_serial, desc, &isnull));
-
-	campaign = coupon_campaign_enter(campaign_id, &def);
-	coupon_stock_return(campaign, coupon_stock_open(campaign, def), serial);
+	campaign = coupon_campaign_enter(DatumGetInt64(get_column(trigger, old, Issuance_campaign_id, &isnull)),
+									 &def);
+	coupon_stock_return(campaign, coupon_stock_open(campaign, def),
+						DatumGetInt64(get_column(trigger, old, Issuance_serial, &isnull)));
 	coupon_campaign_leave(campaign);
 	return PointerGetDatum(NULL);
 }

@@ -11,18 +11,30 @@
  * campaign is called sold out.  Shards are built from the index one by one,
  * on first use (stock_build.c).
  *
- * Concurrency.  All fields are atomics, changed in an order that makes one
- * question answerable without a lock: is everything gone?  A taker sets the
- * bit, raises in_flight, then lowers free; whoever gives back clears the bit,
- * raises free, raises supply, then lowers in_flight.  So a reader that sees
- * free = 0 and then in_flight = 0 in every shard, and the same supply before
- * and after, knows that no unit is free nor can come back.  The verdict is
- * remembered as the supply at which it was reached: it lapses by itself when
- * a unit returns.
+ * A unit is in flight while a transaction that is still running has taken it,
+ * or has changed or deleted its row: what becomes of it is known at the end.
+ *
+ * Concurrency.  The fields are atomics, changed in an order that makes one
+ * question answerable without a lock: can no unit be had, now or later?
+ *	- Taking: sets the bit, raises in_flight, lowers free.
+ *	- Taking over a unit whose row is there: raises in_flight, raises supply.
+ *	- A unit that can be had again: clears the bit and raises free, or notes
+ *	  that a hold may have run out; raises supply; lowers in_flight.
+ * Who reads supply, then sees that no hold has run out, that free is 0 and
+ * then that in_flight is 0 in every shard, and then the same supply, knows
+ * that no unit is free nor can come back.  That verdict is remembered as the
+ * supply at which it was reached: whatever makes it wrong raises supply.
+ *
+ * lapse_at is a time before which no hold runs out, or an earlier one.  It is
+ * raised by who has looked at all holds, if none was noted since that look
+ * began, and lowered by who inserts a hold, afterwards, or brings one back by
+ * a rollback.  Holds whose row a running transaction has deleted or changed
+ * are in flight instead.
  */
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
@@ -33,8 +45,36 @@
 /* how often to look at what nobody will wake us for: a foreign transaction */
 #define UNSETTLED_SLICE_MS	20
 
-/* a session whose own shard is not built builds it in one of so many calls */
-#define BUILD_EVERY			8
+/* What becomes of a unit in flight: flags of its intent. */
+#define UNIT_ISSUED		1		/* at commit it is counted as issued */
+#define UNIT_RETURNS	2		/* at commit it is free; otherwise it is gone */
+#define UNIT_HAS_ROW	4		/* at abort its old row is there again; otherwise it is free */
+
+/* The units that this transaction has in flight, by the number of the campaign's slot. */
+typedef struct OwnUnits
+{
+	uint32		in_flight;
+	uint32		returning;		/* those among them that are free at commit */
+} OwnUnits;
+
+static OwnUnits *own_units = NULL;
+
+static OwnUnits *
+own_units_of(CouponCampaign *campaign)
+{
+	static OwnUnits none = {0};
+
+	return own_units == NULL ? &none : &own_units[coupon_slot_number(campaign)];
+}
+
+/* Makes room for n more units in flight.  May throw. */
+static void
+reserve_units(int n)
+{
+	if (own_units == NULL)
+		own_units = MemoryContextAllocZero(TopMemoryContext, mul_size(coupon_max_campaigns, sizeof(OwnUnits)));
+	coupon_intent_reserve(n);
+}
 
 static CouponShard *
 find_shard(CouponStock *stock, int64 serial)
@@ -68,8 +108,8 @@ sum_in_flight(CouponStock *stock)
 	return sum;
 }
 
-static uint32
-wait_event(void)
+uint32
+coupon_stock_wait_event(void)
 {
 	static uint32 event = 0;
 
@@ -84,122 +124,77 @@ coupon_stock_known(CouponCampaign *campaign)
 	return stock_of(campaign);
 }
 
-/* ---- intents ---- */
+/* ---- units in flight ---- */
 
 /* Ends a unit's flight; the last one to land tells those who wait for it. */
 static void
-land(CouponCampaign *campaign, CouponStock *stock, CouponShard *shard, bool freed)
+land(CouponCampaign *campaign, CouponStock *stock, CouponShard *shard, bool to_be_had)
 {
 	uint32		left = pg_atomic_sub_fetch_u32(&shard->in_flight, 1);
 
-	if (freed ||
+	own_units_of(campaign)->in_flight--;
+	if (to_be_had ||
 		(left == 0 && has_waiters(stock) && sum_in_flight(stock) == 0))
 		wake_waiters(stock);
 	coupon_slot_unpin(campaign);
 }
 
-/* A unit taken to be held: gone at commit, free again at abort. */
+/* Makes a unit free that has no row any more. */
 static void
-resolve_hold(CouponIntent *intent, bool committed)
+free_unit(CouponStock *stock, CouponShard *shard, uint32 bit)
 {
-	CouponStock *stock = stock_of(intent->campaign);
+	uint32		state = pg_atomic_read_u32(&shard->state);
 
-	if (!committed)
-		clear_bit(stock, intent->shard, intent->number);
-	land(intent->campaign, stock, intent->shard, !committed);
-}
-
-/* A unit taken to be issued. */
-static void
-resolve_take(CouponIntent *intent, bool committed)
-{
-	if (committed)
-		pg_atomic_fetch_add_u64(&intent->campaign->answers[COUPON_ISSUED], 1);
-	resolve_hold(intent, committed);
-}
-
-/*
- * A unit of which this transaction has deleted one row to insert another: at
- * abort the old row is there again.
- */
-static void
-resolve_inherit_hold(CouponIntent *intent, bool committed)
-{
-	land(intent->campaign, stock_of(intent->campaign), intent->shard, false);
-}
-
-static void
-resolve_inherit(CouponIntent *intent, bool committed)
-{
-	if (committed)
-		pg_atomic_fetch_add_u64(&intent->campaign->answers[COUPON_ISSUED], 1);
-	resolve_inherit_hold(intent, committed);
-}
-
-/* A unit taken in vain: free again in any case. */
-static void
-resolve_vain(CouponIntent *intent, bool committed)
-{
-	CouponStock *stock = stock_of(intent->campaign);
-
-	clear_bit(stock, intent->shard, intent->number);
-	land(intent->campaign, stock, intent->shard, true);
-}
-
-/* A unit whose row was deleted: free at commit. */
-static void
-resolve_return(CouponIntent *intent, bool committed)
-{
-	CouponStock *stock = stock_of(intent->campaign);
-	CouponShard *shard = intent->shard;
-
-	while (committed)
+	/* who is building may have read the row as live, and is told to read again */
+	while ((state & SHARD_BUILDING) != 0)
 	{
-		uint32		state = pg_atomic_read_u32(&shard->state);
-
-		if (state & SHARD_READY)
-			clear_bit(stock, shard, intent->number);
-		else if (state & SHARD_BUILDING)
-		{
-			/* the builder may have read the row as live */
-			if (!pg_atomic_compare_exchange_u32(&shard->state, &state,
-												SHARD_BUILDING | SHARD_STALE))
-				continue;
-		}
-		break;
+		if (pg_atomic_compare_exchange_u32(&shard->state, &state, SHARD_BUILDING | SHARD_STALE))
+			return;
 	}
-	land(intent->campaign, stock, shard, committed);
+	pg_read_barrier();			/* the bits are read after the state */
+	if ((state & SHARD_READY) != 0)
+		clear_bit(stock, shard, bit);
 }
 
-/* What a unit that this transaction has taken is recorded as. */
-static const CouponResolver takes[] = {
-	resolve_take, resolve_hold, resolve_inherit, resolve_inherit_hold
-};
-
-/* The newest, where a unit was taken and then inherited. */
-static CouponIntent *
-find_take(CouponCampaign *campaign, const CouponUnit *unit)
+/* The intent of a unit in flight. */
+static void
+resolve_unit(CouponIntent *intent, bool committed)
 {
-	CouponIntent *newest = NULL;
+	CouponCampaign *campaign = intent->campaign;
+	CouponStock *stock = stock_of(campaign);
+	bool		to_be_had = true;
 
-	for (size_t i = 0; i < lengthof(takes); i++)
+	if (intent->flags & UNIT_RETURNS)
+		own_units_of(campaign)->returning--;
+	if (committed && !(intent->flags & UNIT_RETURNS))
 	{
-		CouponIntent *intent = coupon_intent_find(takes[i], campaign, unit->shard, unit->bit);
-
-		if (newest == NULL || (intent != NULL && intent > newest))
-			newest = intent;
+		if (intent->flags & UNIT_ISSUED)
+			pg_atomic_fetch_add_u64(&campaign->answers[COUPON_ISSUED], 1);
+		to_be_had = false;
 	}
-	return newest;
+	else if (!committed && (intent->flags & UNIT_HAS_ROW))
+	{
+		/* the row may be a hold that has run out */
+		coupon_stock_note_hold(stock, DT_NOBEGIN);
+		pg_atomic_fetch_add_u64(&stock->supply, 1);
+	}
+	else
+		free_unit(stock, intent->shard, intent->number);
+	land(campaign, stock, intent->shard, to_be_had);
 }
 
-static uint32
-count_mine(CouponCampaign *campaign)
+/* Records a unit in flight, in reserved room.  Never throws. */
+static void
+start_flight(CouponCampaign *campaign, CouponShard *shard, uint32 bit, uint32 flags)
 {
-	uint32		count = 0;
+	OwnUnits   *own = own_units_of(campaign);
 
-	for (size_t i = 0; i < lengthof(takes); i++)
-		count += coupon_intent_count(takes[i], campaign);
-	return count;
+	pg_atomic_fetch_add_u32(&shard->in_flight, 1);
+	pg_atomic_fetch_add_u32(&campaign->pins, 1);
+	coupon_intent_push(resolve_unit, campaign, shard, bit)->flags = flags;
+	own->in_flight++;
+	if (flags & UNIT_RETURNS)
+		own->returning++;
 }
 
 static void
@@ -211,6 +206,12 @@ set_unit(CouponUnit *unit, CouponShard *shard, uint32 bit)
 	unit->serial = shard->first_serial + bit;
 }
 
+bool
+coupon_stock_has_own(CouponCampaign *campaign)
+{
+	return own_units_of(campaign)->in_flight > 0;
+}
+
 /* ---- taking ---- */
 
 /* Takes up to n units of a shard.  Nothing in here can throw. */
@@ -218,7 +219,6 @@ static int
 take_from_shard(CouponCampaign *campaign, CouponShard *shard, CouponPurpose purpose, int n,
 				CouponUnit *units)
 {
-	CouponResolver resolver = purpose == COUPON_TO_HOLD ? resolve_hold : resolve_take;
 	pg_atomic_uint64 *words = get_words(shard);
 	int			nwords = count_words(shard);
 	uint32		start = pg_atomic_read_u32(&shard->cursor);
@@ -249,10 +249,8 @@ take_from_shard(CouponCampaign *campaign, CouponShard *shard, CouponPurpose purp
 				uint32		bit = at * 64 + pg_rightmost_one_pos64(got);
 
 				got &= got - 1;
-				pg_atomic_fetch_add_u32(&shard->in_flight, 1);
+				start_flight(campaign, shard, bit, purpose == COUPON_TO_ISSUE ? UNIT_ISSUED : 0);
 				pg_atomic_fetch_sub_u32(&shard->free, 1);
-				pg_atomic_fetch_add_u32(&campaign->pins, 1);
-				coupon_intent_push(resolver, campaign, shard, bit);
 				set_unit(&units[taken++], shard, bit);
 			}
 			if (taken > 0 && at != start)
@@ -262,43 +260,19 @@ take_from_shard(CouponCampaign *campaign, CouponShard *shard, CouponPurpose purp
 	return taken;
 }
 
-/*
- * The shard at which this session begins: one of its own, so that neighbouring
- * processes are far apart.  While that one is not built, mostly the one that
- * was built last, so that of thousands of campaigns that are used now and
- * then not every shard is read from the index.
- */
-static uint32
-choose_home(CouponStock *stock, uint32 nshards)
-{
-	static uint32 visits = 0;
-	uint32		home = (coupon_my_proc_number() * 2654435761U) % nshards;
-	uint32		built = pg_atomic_read_u32(&stock->built);
-
-	if (is_ready(get_shard(stock, home)) || built >= nshards || ++visits % BUILD_EVERY == 0)
-		return home;
-	if (is_ready(get_shard(stock, built)) &&
-		pg_atomic_read_u32(&get_shard(stock, built)->free) > 0)
-		return built;
-	return home;
-}
-
-/* One walk over all shards, from the session's own. */
-static int
-take_from_shards(CouponCampaign *campaign, CouponStock *stock, CouponPurpose purpose, int n,
-				 CouponUnit *units)
+int
+coupon_stock_take(CouponCampaign *campaign, CouponStock *stock, CouponPurpose purpose, int n,
+				  CouponUnit *units)
 {
 	uint32		nshards = count_shards(stock);
-	uint32		home;
+	/* neighbouring processes begin far apart */
+	uint32		home = coupon_my_proc_number() * 2654435761U;
 	int			taken = 0;
 
-	if (nshards == 0)
-		return 0;
-	home = choose_home(stock, nshards);
-
+	reserve_units(n);
 	for (uint32 i = 0; i < nshards && taken < n; i++)
 	{
-		CouponShard *shard = get_shard(stock, (home + i) % nshards);
+		CouponShard *shard = get_shard(stock, (home % nshards + i) % nshards);
 
 		if (pg_atomic_read_u32(&shard->state) == 0)
 			coupon_stock_build_shard(campaign, stock, shard);
@@ -306,174 +280,6 @@ take_from_shards(CouponCampaign *campaign, CouponStock *stock, CouponPurpose pur
 			taken += take_from_shard(campaign, shard, purpose, n - taken, units + taken);
 	}
 	return taken;
-}
-
-typedef enum Verdict
-{
-	ALL_GONE,
-	LOOK_AGAIN,					/* a unit is or was free since the walk */
-	IN_FLIGHT,					/* it depends on sessions that will wake us */
-	COMING_BACK,				/* it comes back with our own commit */
-	UNSETTLED					/* it depends on somebody who will not */
-} Verdict;
-
-/* Units that this transaction's own commit will free. */
-static uint32
-count_coming_back(CouponCampaign *campaign)
-{
-	return coupon_intent_count(resolve_return, campaign) +
-		coupon_intent_count(resolve_vain, campaign);
-}
-
-/* A walk over all shards, every one of them ready, found nothing.  Why? */
-static Verdict
-judge(CouponCampaign *campaign, CouponStock *stock)
-{
-	uint32		nshards = count_shards(stock);
-	uint64		supply = pg_atomic_read_u64(&stock->supply);
-	uint32		in_flight = 0;
-	uint32		mine;
-	uint32		coming_back;
-
-	for (uint32 i = 0; i < nshards; i++)
-	{
-		CouponShard *shard = get_shard(stock, i);
-
-		if (!is_ready(shard))
-			return IN_FLIGHT;
-		if (pg_atomic_read_u32(&shard->free) > 0)
-			return LOOK_AGAIN;
-		in_flight += pg_atomic_read_u32(&shard->in_flight);
-	}
-
-	/* what this transaction itself holds is not decided by waiting */
-	mine = count_mine(campaign);
-	coming_back = count_coming_back(campaign);
-	if (in_flight > mine + coming_back)
-		/* nobody wakes those who are the last to hold something */
-		return mine + coming_back == 0 ? IN_FLIGHT : UNSETTLED;
-	if (coming_back > 0)
-		return COMING_BACK;
-
-	if (mine == 0)
-	{
-		for (uint32 i = 0; i < nshards; i++)
-		{
-			CouponShard *shard = get_shard(stock, i);
-
-			if (pg_atomic_read_u32(&shard->unchecked) == 1 &&
-				coupon_stock_recheck_shard(campaign, stock, shard) > 0)
-				return UNSETTLED;
-		}
-	}
-
-	if (pg_atomic_read_u64(&stock->supply) != supply)
-		return LOOK_AGAIN;
-	if (mine == 0)
-		pg_atomic_write_u64(&stock->sold_out_at, supply);
-	return ALL_GONE;
-}
-
-static bool
-is_sold_out(CouponCampaign *campaign, CouponStock *stock)
-{
-	return pg_atomic_read_u64(&stock->sold_out_at) == pg_atomic_read_u64(&stock->supply) &&
-		count_coming_back(campaign) == 0;
-}
-
-bool
-coupon_stock_settled(CouponCampaign *campaign, CouponStock *stock)
-{
-	pg_memory_barrier();		/* after what the caller has announced */
-	return is_sold_out(campaign, stock) && sum_in_flight(stock) == 0 &&
-		is_sold_out(campaign, stock);
-}
-
-bool
-coupon_stock_sold_out(CouponCampaign *campaign, const CouponDefinition *def)
-{
-	CouponStock *stock;
-
-	if (!DsaPointerIsValid(campaign->stock))
-		return false;
-	stock = stock_of(campaign);
-	/* a verdict says nothing of units that the map has yet to hear of */
-	return is_sold_out(campaign, stock) && count_shards(stock) >= (uint32) def->nshards;
-}
-
-/*
- * Sleeps until something changes, at most max_ms, or the deadline, which the
- * first call sets.  False if it has passed.  The first sleep of a series
- * returns at once, so that the caller looks again after joining the waiters.
- */
-static bool
-wait_for_change(CouponStock *stock, int wait_ms, long max_ms, TimestampTz *deadline)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	long		left_ms;
-
-	if (*deadline == 0)
-		*deadline = TimestampTzPlusMilliseconds(now, wait_ms);
-	left_ms = TimestampDifferenceMilliseconds(now, *deadline);
-	if (left_ms <= 0)
-		return false;
-	(void) ConditionVariableTimedSleep(&stock->changed, Min(left_ms, max_ms),
-									   wait_event());
-	return true;
-}
-
-int
-coupon_stock_take(CouponCampaign *campaign, CouponStock *stock, CouponPurpose purpose, int n,
-				  int wait_ms, CouponUnit *units, CouponShortage *why)
-{
-	TimestampTz deadline = 0;
-	int			taken = 0;
-
-	*why = COUPON_NO_SHORTAGE;
-	coupon_intent_reserve(n);
-
-	while (*why == COUPON_NO_SHORTAGE && !is_sold_out(campaign, stock))
-	{
-		Verdict		verdict;
-
-		CHECK_FOR_INTERRUPTS();
-		taken += take_from_shards(campaign, stock, purpose, n - taken, units + taken);
-		if (taken == n)
-			break;
-
-		verdict = judge(campaign, stock);
-		if (verdict == ALL_GONE)
-			*why = COUPON_SHORT_SOLD_OUT;
-		else if (verdict == COMING_BACK)
-			*why = COUPON_SHORT_BUSY;
-		else if (verdict != LOOK_AGAIN &&
-				 !wait_for_change(stock, wait_ms,
-								  verdict == UNSETTLED ? UNSETTLED_SLICE_MS : MAX_SOLD_OUT_WAIT,
-								  &deadline))
-			*why = COUPON_SHORT_BUSY;
-	}
-	if (taken < n && *why == COUPON_NO_SHORTAGE)
-		*why = COUPON_SHORT_SOLD_OUT;
-
-	if (deadline != 0)
-		ConditionVariableCancelSleep();
-	return taken;
-}
-
-/* ---- taking a certain unit ---- */
-
-static void
-make_ready(CouponCampaign *campaign, CouponStock *stock, CouponShard *shard)
-{
-	if (is_ready(shard))
-		return;
-	do
-	{
-		coupon_stock_build_shard(campaign, stock, shard);
-		if (!is_ready(shard))	/* another session is at it */
-			(void) ConditionVariableTimedSleep(&stock->changed, 10, wait_event());
-	} while (!is_ready(shard));
-	ConditionVariableCancelSleep();
 }
 
 bool
@@ -487,8 +293,8 @@ coupon_stock_take_serial(CouponCampaign *campaign, CouponStock *stock, int64 ser
 
 	if (shard == NULL)
 		elog(ERROR, "serial %lld is outside the shards", (long long) serial);
-	make_ready(campaign, stock, shard);
-	coupon_intent_reserve(1);
+	coupon_stock_make_ready(campaign, stock, shard);
+	reserve_units(1);
 
 	bit = serial - shard->first_serial;
 	mask = UINT64CONST(1) << (bit % 64);
@@ -496,40 +302,172 @@ coupon_stock_take_serial(CouponCampaign *campaign, CouponStock *stock, int64 ser
 	set_unit(unit, shard, bit);
 	if ((pg_atomic_read_u64(word) & mask) || (pg_atomic_fetch_or_u64(word, mask) & mask))
 		return false;
-	pg_atomic_fetch_add_u32(&shard->in_flight, 1);
+	start_flight(campaign, shard, bit, 0);
 	pg_atomic_fetch_sub_u32(&shard->free, 1);
-	pg_atomic_fetch_add_u32(&campaign->pins, 1);
-	coupon_intent_push(resolve_hold, campaign, shard, bit);
 	return true;
+}
+
+/* A unit whose row this transaction has deleted or changed. */
+static bool
+take_with_row(CouponCampaign *campaign, CouponStock *stock, int64 serial, uint32 flags,
+			  CouponUnit *unit)
+{
+	CouponShard *shard = find_shard(stock, serial);
+
+	if (shard == NULL)
+		return false;
+	reserve_units(1);
+	set_unit(unit, shard, serial - shard->first_serial);
+	start_flight(campaign, shard, unit->bit, UNIT_HAS_ROW | flags);
+	pg_atomic_fetch_add_u64(&stock->supply, 1);
+	return true;
+}
+
+bool
+coupon_stock_take_over(CouponCampaign *campaign, CouponStock *stock, CouponPurpose purpose,
+					   int64 serial, CouponUnit *unit)
+{
+	return take_with_row(campaign, stock, serial, purpose == COUPON_TO_ISSUE ? UNIT_ISSUED : 0, unit);
+}
+
+/* ---- giving back ---- */
+
+void
+coupon_stock_return(CouponCampaign *campaign, CouponStock *stock, int64 serial)
+{
+	CouponUnit	unit;
+
+	(void) take_with_row(campaign, stock, serial, UNIT_RETURNS, &unit);
+}
+
+void
+coupon_stock_give_back(CouponCampaign *campaign, const CouponUnit *unit, CouponUnused why)
+{
+	CouponIntent *intent = coupon_intent_find(resolve_unit, campaign, unit->shard, unit->bit);
+	uint32		has_row = intent->flags & UNIT_HAS_ROW;
+
+	if (why == COUPON_NOT_OURS)
+		pg_atomic_write_u32(&unit->shard->unchecked, 1);
+
+	if (has_row == 0 && why == COUPON_UNTOUCHED)
+		coupon_intent_finish(intent, false);
+	else if (has_row == 0 && why == COUPON_NOT_OURS)
+	{
+		coupon_intent_forget(intent);
+		land(campaign, stock_of(campaign), unit->shard, false);
+	}
+	else if (why == COUPON_NOT_OURS)
+		intent->flags = has_row;
+	else
+	{
+		intent->flags = has_row | UNIT_RETURNS;
+		own_units_of(campaign)->returning++;
+	}
 }
 
 void
 coupon_stock_heal(CouponCampaign *campaign, CouponStock *stock, const CouponUnit *unit)
 {
-	if (pg_atomic_read_u32(&unit->shard->in_flight) == 0)
-		(void) coupon_stock_recheck_shard(campaign, stock, unit->shard);
+	(void) coupon_stock_recheck(campaign, stock, unit->shard, unit->bit, unit->bit);
 }
 
-void
-coupon_stock_inherit(CouponCampaign *campaign, CouponStock *stock, CouponPurpose purpose,
-					 int64 serial, CouponUnit *unit)
-{
-	CouponShard *shard = find_shard(stock, serial);
+/* ---- is everything gone? ---- */
 
-	if (shard == NULL)
-		elog(ERROR, "serial %lld is outside the shards", (long long) serial);
-	coupon_intent_reserve(1);
-	set_unit(unit, shard, serial - shard->first_serial);
-	pg_atomic_fetch_add_u32(&shard->in_flight, 1);
-	pg_atomic_fetch_add_u32(&campaign->pins, 1);
-	coupon_intent_push(purpose == COUPON_TO_HOLD ? resolve_inherit_hold : resolve_inherit,
-					   campaign, shard, unit->bit);
+uint64
+coupon_stock_supply(CouponStock *stock)
+{
+	uint64		supply = pg_atomic_read_u64(&stock->supply);
+
+	pg_read_barrier();			/* all else is read after it */
+	return supply;
+}
+
+CouponVerdict
+coupon_stock_judge(CouponCampaign *campaign, CouponStock *stock, uint64 supply, bool undecided)
+{
+	OwnUnits   *own = own_units_of(campaign);
+	uint32		nshards = count_shards(stock);
+	uint32		in_flight = 0;
+
+	for (uint32 i = 0; i < nshards; i++)
+	{
+		CouponShard *shard = get_shard(stock, i);
+
+		if (!is_ready(shard))
+			return COUPON_IN_FLIGHT;
+		if (pg_atomic_read_u32(&shard->free) > 0)
+			return COUPON_LOOK_AGAIN;
+		pg_read_barrier();		/* who takes lowers free last, who frees raises it first */
+		in_flight += pg_atomic_read_u32(&shard->in_flight);
+	}
+
+	/* what this transaction itself holds is not decided by waiting */
+	if (in_flight > own->in_flight)
+		/* nobody wakes those who are the last to hold something */
+		return own->in_flight == 0 ? COUPON_IN_FLIGHT : COUPON_UNSETTLED;
+	if (undecided)
+		return COUPON_UNSETTLED;
+	if (own->returning > 0)
+		return COUPON_COMING_BACK;
+
+	for (uint32 i = 0; i < nshards && own->in_flight == 0; i++)
+	{
+		CouponShard *shard = get_shard(stock, i);
+
+		if (pg_atomic_read_u32(&shard->unchecked) == 1 &&
+			coupon_stock_recheck(campaign, stock, shard, 0, shard->units - 1) > 0)
+			return COUPON_UNSETTLED;
+	}
+
+	pg_read_barrier();
+	if (pg_atomic_read_u64(&stock->supply) != supply)
+		return COUPON_LOOK_AGAIN;
+	if (own->in_flight == 0)
+		pg_atomic_write_u64(&stock->sold_out_at, supply);
+	return COUPON_ALL_GONE;
 }
 
 bool
-coupon_stock_has_mine(CouponCampaign *campaign)
+coupon_stock_settled(CouponStock *stock)
 {
-	return count_mine(campaign) + count_coming_back(campaign) > 0;
+	return pg_atomic_read_u64(&stock->sold_out_at) == pg_atomic_read_u64(&stock->supply);
+}
+
+bool
+coupon_stock_sold_out(CouponCampaign *campaign, const CouponDefinition *def, TimestampTz now)
+{
+	CouponStock *stock;
+
+	/* holds first: one that is taken over voids the verdict, then it is no hold any more */
+	if (!DsaPointerIsValid(campaign->stock) || coupon_stock_may_lapse(campaign, now))
+		return false;
+	pg_read_barrier();
+	stock = stock_of(campaign);
+	/* a verdict says nothing of units that the map has yet to hear of */
+	return coupon_stock_settled(stock) && count_shards(stock) >= (uint32) def->nshards;
+}
+
+bool
+coupon_stock_wait(CouponStock *stock, CouponVerdict verdict, int wait_ms, TimestampTz *deadline)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	long		left_ms;
+
+	if (verdict == COUPON_LOOK_AGAIN)
+		return true;
+	if (verdict == COUPON_COMING_BACK)
+		return false;
+	if (*deadline == 0)
+		*deadline = TimestampTzPlusMilliseconds(now, wait_ms);
+	left_ms = TimestampDifferenceMilliseconds(now, *deadline);
+	if (left_ms <= 0)
+		return false;
+	if (verdict == COUPON_UNSETTLED)
+		left_ms = Min(left_ms, UNSETTLED_SLICE_MS);
+	/* the first of a series joins the waiters and returns at once */
+	(void) ConditionVariableTimedSleep(&stock->changed, left_ms, coupon_stock_wait_event());
+	pg_memory_barrier();		/* who wakes looks for waiters after its change */
+	return true;
 }
 
 /* ---- holds that run out ---- */
@@ -537,13 +475,11 @@ coupon_stock_has_mine(CouponCampaign *campaign)
 void
 coupon_stock_note_hold(CouponStock *stock, TimestampTz held_until)
 {
-	uint64		known;
-
-	pg_memory_barrier();		/* the row is in the index before this look */
-	known = pg_atomic_read_u64(&stock->lapse_at);
-	while ((TimestampTz) known > held_until &&
-		   !pg_atomic_compare_exchange_u64(&stock->lapse_at, &known, (uint64) held_until))
-		;
+	SpinLockAcquire(&stock->lapse_lock);
+	stock->holds_noted++;
+	if (held_until < (TimestampTz) pg_atomic_read_u64(&stock->lapse_at))
+		pg_atomic_write_u64(&stock->lapse_at, (uint64) held_until);
+	SpinLockRelease(&stock->lapse_lock);
 }
 
 bool
@@ -553,56 +489,27 @@ coupon_stock_may_lapse(CouponCampaign *campaign, TimestampTz now)
 		(TimestampTz) pg_atomic_read_u64(&stock_of(campaign)->lapse_at) <= now;
 }
 
-void
-coupon_stock_begin_lapse(CouponStock *stock)
+uint64
+coupon_stock_holds_noted(CouponStock *stock)
 {
-	pg_atomic_exchange_u64(&stock->lapse_at, (uint64) DT_NOEND);
-}
+	uint64		noted;
 
-/* ---- giving back ---- */
-
-void
-coupon_stock_put_back(CouponCampaign *campaign, const CouponUnit *unit)
-{
-	coupon_intent_finish(find_take(campaign, unit), false);
+	SpinLockAcquire(&stock->lapse_lock);
+	noted = stock->holds_noted;
+	SpinLockRelease(&stock->lapse_lock);
+	return noted;
 }
 
 void
-coupon_stock_give_back(CouponCampaign *campaign, const CouponUnit *unit)
+coupon_stock_next_lapse(CouponStock *stock, uint64 noted, TimestampTz next)
 {
-	CouponIntent *intent = find_take(campaign, unit);
-
-	/* where a row was deleted, an abort brings it back */
-	if (intent->resolve == resolve_inherit || intent->resolve == resolve_inherit_hold)
-		intent->resolve = resolve_return;
-	else
-		intent->resolve = resolve_vain;
+	SpinLockAcquire(&stock->lapse_lock);
+	if (stock->holds_noted == noted)
+		pg_atomic_write_u64(&stock->lapse_at, (uint64) next);
+	SpinLockRelease(&stock->lapse_lock);
 }
 
-void
-coupon_stock_disown(CouponCampaign *campaign, const CouponUnit *unit)
-{
-	coupon_intent_forget(find_take(campaign, unit));
-	pg_atomic_write_u32(&unit->shard->unchecked, 1);
-	land(campaign, stock_of(campaign), unit->shard, false);
-}
-
-void
-coupon_stock_return(CouponCampaign *campaign, CouponStock *stock, int64 serial)
-{
-	CouponShard *shard = find_shard(stock, serial);
-
-	/* outside the shards there is nothing to give back */
-	if (shard == NULL)
-		return;
-
-	coupon_intent_reserve(1);
-	pg_atomic_fetch_add_u32(&shard->in_flight, 1);
-	pg_atomic_fetch_add_u32(&campaign->pins, 1);
-	coupon_intent_push(resolve_return, campaign, shard, serial - shard->first_serial);
-}
-
-/* ---- summing ---- */
+/* ---- counting ---- */
 
 void
 coupon_stock_sum(CouponCampaign *campaign, CouponStock *stock, CouponStockSum *sum)
@@ -616,13 +523,7 @@ coupon_stock_sum(CouponCampaign *campaign, CouponStock *stock, CouponStockSum *s
 		uint32		free;
 		uint32		in_flight;
 
-		while (!is_ready(shard))
-		{
-			coupon_stock_build_shard(campaign, stock, shard);
-			if (!is_ready(shard))	/* another session is at it */
-				(void) ConditionVariableTimedSleep(&stock->changed, 10,
-												   wait_event());
-		}
+		coupon_stock_make_ready(campaign, stock, shard);
 		/* counted without a lock; a unit taken and returned is in flight twice */
 		free = Min(pg_atomic_read_u32(&shard->free), (uint32) shard->units);
 		in_flight = Min(pg_atomic_read_u32(&shard->in_flight), shard->units - free);
@@ -630,7 +531,6 @@ coupon_stock_sum(CouponCampaign *campaign, CouponStock *stock, CouponStockSum *s
 		sum->free += free;
 		sum->in_flight += in_flight;
 	}
-	ConditionVariableCancelSleep();
 }
 
 bool
@@ -659,13 +559,7 @@ coupon_stock_exceeds(CouponCampaign *campaign, CouponStock *stock, int64 wanted,
 			found += Min(free + pg_atomic_read_u32(&shard->in_flight), (uint32) shard->units);
 		}
 		if (found > wanted || unread == NULL || !build)
-		{
-			if (build)
-				ConditionVariableCancelSleep();
 			return found > wanted;
-		}
-		coupon_stock_build_shard(campaign, stock, unread);
-		if (!is_ready(unread))	/* another session is at it */
-			(void) ConditionVariableTimedSleep(&stock->changed, 10, wait_event());
+		coupon_stock_make_ready(campaign, stock, unread);
 	}
 }

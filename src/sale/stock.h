@@ -26,14 +26,6 @@ typedef enum CouponPurpose
 	COUPON_TO_HOLD
 } CouponPurpose;
 
-/* Why fewer units were taken than wanted. */
-typedef enum CouponShortage
-{
-	COUPON_NO_SHORTAGE,
-	COUPON_SHORT_SOLD_OUT,		/* none free, none in flight elsewhere */
-	COUPON_SHORT_BUSY			/* still in flight when the wait was over */
-} CouponShortage;
-
 /*
  * The map of an entered campaign, made if need be; no shard is built yet.
  * Valid while the campaign is pinned.
@@ -43,15 +35,18 @@ extern CouponStock *coupon_stock_open(CouponCampaign *campaign, const CouponDefi
 /* The map of a campaign that has one, by campaign->stock. */
 extern CouponStock *coupon_stock_known(CouponCampaign *campaign);
 
-/* True if the campaign is known to be sold out: a few reads of shared memory. */
-extern bool coupon_stock_sold_out(CouponCampaign *campaign, const CouponDefinition *def);
-
 /*
- * Takes up to n units; returns how many, and why not all.  Each is given back
- * if the (sub)transaction aborts.  Waits up to wait_ms for units in flight.
+ * True if the campaign is known to be sold out, and no hold of it may have run
+ * out by now: a few reads of shared memory.
  */
+extern bool coupon_stock_sold_out(CouponCampaign *campaign, const CouponDefinition *def,
+								  TimestampTz now);
+
+/* ---- taking; each unit is given back if the (sub)transaction aborts ---- */
+
+/* One walk over all shards: takes up to n free units, returns how many. */
 extern int	coupon_stock_take(CouponCampaign *campaign, CouponStock *stock, CouponPurpose purpose,
-							  int n, int wait_ms, CouponUnit *units, CouponShortage *why);
+							  int n, CouponUnit *units);
 
 /*
  * Takes the unit of that serial, to hold it; false if it is not free, and who
@@ -61,43 +56,82 @@ extern int	coupon_stock_take(CouponCampaign *campaign, CouponStock *stock, Coupo
 extern bool coupon_stock_take_serial(CouponCampaign *campaign, CouponStock *stock, int64 serial,
 									 CouponUnit *unit);
 
-/* A unit was not free, but has no row: compares its shard with the index. */
+/* A unit was not free, but has no row: compares it with the index. */
 extern void coupon_stock_heal(CouponCampaign *campaign, CouponStock *stock, const CouponUnit *unit);
 
 /*
  * Takes over a unit whose row this transaction has just deleted, to insert
- * another one: nobody else can have it in between.
+ * another one, or changed: nobody else can have it in between.  At abort the
+ * old row is there again.  False for a serial outside the shards.
  */
-extern void coupon_stock_inherit(CouponCampaign *campaign, CouponStock *stock,
-								 CouponPurpose purpose, int64 serial, CouponUnit *unit);
+extern bool coupon_stock_take_over(CouponCampaign *campaign, CouponStock *stock,
+								   CouponPurpose purpose, int64 serial, CouponUnit *unit);
 
 /* Has this transaction units in flight?  Then others may wait for it. */
-extern bool coupon_stock_has_mine(CouponCampaign *campaign);
+extern bool coupon_stock_has_own(CouponCampaign *campaign);
 
-/*
- * When holds run out, as far as shared memory knows: may one have by now?  Who
- * inserts a hold notes it afterwards; who looks for those that have run out
- * begins so, and then notes the first that has not.
- */
-extern void coupon_stock_note_hold(CouponStock *stock, TimestampTz held_until);
-extern bool coupon_stock_may_lapse(CouponCampaign *campaign, TimestampTz now);
-extern void coupon_stock_begin_lapse(CouponStock *stock);
+/* ---- giving back ---- */
 
-/* Gives a unit back now: no row was inserted for it. */
-extern void coupon_stock_put_back(CouponCampaign *campaign, const CouponUnit *unit);
+/* Why a unit is not used that this transaction has taken. */
+typedef enum CouponUnused
+{
+	COUPON_UNTOUCHED,			/* no row was written for it: free at once */
+	COUPON_WITHDRAWN,			/* a row was, and is deleted again, which others cannot know yet:
+								 * free when the transaction ends */
+	COUPON_NOT_OURS				/* the index says that it is somebody else's: stays taken */
+} CouponUnused;
 
-/*
- * Gives a unit back when the transaction ends, one way or the other: it was
- * not used, but a row that was inserted for it and deleted again is undecided
- * to others until then.
- */
-extern void coupon_stock_give_back(CouponCampaign *campaign, const CouponUnit *unit);
+/* One that was taken over is free when the transaction commits, in any case. */
+extern void coupon_stock_give_back(CouponCampaign *campaign, const CouponUnit *unit,
+								   CouponUnused why);
 
-/* Leaves a unit taken that the index says is somebody else's. */
-extern void coupon_stock_disown(CouponCampaign *campaign, const CouponUnit *unit);
-
-/* Gives a serial back when this transaction, which deleted its row, commits. */
+/* The unit of a row that this transaction has deleted: free when it commits. */
 extern void coupon_stock_return(CouponCampaign *campaign, CouponStock *stock, int64 serial);
+
+/* ---- is everything gone? ---- */
+
+typedef enum CouponVerdict
+{
+	COUPON_ALL_GONE,			/* none can be had, now or later */
+	COUPON_LOOK_AGAIN,			/* one is or was to be had since the look began */
+	COUPON_IN_FLIGHT,			/* it depends on sessions that will wake us */
+	COUPON_COMING_BACK,			/* one comes back with our own commit */
+	COUPON_UNSETTLED			/* it depends on somebody who will not wake us */
+} CouponVerdict;
+
+/*
+ * A look begins with the supply; then the shards are walked over, then the
+ * holds that have run out.  If that was in vain, this says why.  undecided:
+ * another transaction is at a hold that has run out.
+ */
+extern uint64 coupon_stock_supply(CouponStock *stock);
+extern CouponVerdict coupon_stock_judge(CouponCampaign *campaign, CouponStock *stock,
+										uint64 supply, bool undecided);
+
+/*
+ * Waits until another look may end differently; false if it cannot, or the
+ * deadline has passed, which the first wait sets to wait_ms from then on.
+ * Ends with ConditionVariableCancelSleep() if *deadline is set.
+ */
+extern bool coupon_stock_wait(CouponStock *stock, CouponVerdict verdict, int wait_ms,
+							  TimestampTz *deadline);
+
+/* ---- holds that run out ---- */
+
+/* To be called when a hold is in the index. */
+extern void coupon_stock_note_hold(CouponStock *stock, TimestampTz held_until);
+
+/* May one have run out by now?  False only if none has. */
+extern bool coupon_stock_may_lapse(CouponCampaign *campaign, TimestampTz now);
+
+/*
+ * Who looks through all holds asks first which were noted, and says afterwards
+ * when the first of them runs out that is not its own.
+ */
+extern uint64 coupon_stock_holds_noted(CouponStock *stock);
+extern void coupon_stock_next_lapse(CouponStock *stock, uint64 noted, TimestampTz next);
+
+/* ---- counting ---- */
 
 /* Sums over all shards, building those that are not built. */
 typedef struct CouponStockSum
@@ -124,19 +158,26 @@ stock_of(CouponCampaign *campaign)
 	return dsa_get_address(coupon_area, campaign->stock);
 }
 
+/* What a session waits in for units and shards. */
+extern uint32 coupon_stock_wait_event(void);
+
 /* Sold out, and nothing in flight: no row can be on its way. */
-extern bool coupon_stock_settled(CouponCampaign *campaign, CouponStock *stock);
+extern bool coupon_stock_settled(CouponStock *stock);
 
 /* Builds a shard from the index, unless another session is at it. */
 extern void coupon_stock_build_shard(CouponCampaign *campaign, CouponStock *stock,
 									 CouponShard *shard);
 
+/* The same, and waits if another session is. */
+extern void coupon_stock_make_ready(CouponCampaign *campaign, CouponStock *stock,
+									CouponShard *shard);
+
 /*
- * Compares a shard in which nothing is free or in flight with the index, and
- * frees the units that have no row.  Returns the number of undecided rows:
+ * Compares the bits first to last of a shard with the index, and frees the
+ * units that are taken and have no row.  Returns the number of undecided rows:
  * those of transactions that did not come through this map.
  */
-extern int	coupon_stock_recheck_shard(CouponCampaign *campaign, CouponStock *stock,
-									   CouponShard *shard);
+extern int	coupon_stock_recheck(CouponCampaign *campaign, CouponStock *stock,
+								 CouponShard *shard, int32 first, int32 last);
 
 #endif							/* COUPON_STOCK_H */

@@ -24,6 +24,9 @@
 #include "base/intent.h"
 #include "sale/stock.h"
 
+/* how often to look whether another session has built a shard, if nobody says so */
+#define BUILDING_SLICE_MS	10
+
 /* ---- intents ---- */
 
 /* A shard being built: somebody else may. */
@@ -34,10 +37,12 @@ resolve_build(CouponIntent *intent, bool committed)
 	wake_waiters(stock_of(intent->campaign));
 }
 
-/* A shard being compared with the index. */
+/* A shard being compared with the index: in vain, if not committed. */
 static void
 resolve_check(CouponIntent *intent, bool committed)
 {
+	if (!committed)
+		pg_atomic_write_u32(&intent->shard->unchecked, 1);
 	pg_atomic_fetch_and_u32(&intent->shard->state, ~SHARD_CHECKING);
 }
 
@@ -112,9 +117,10 @@ make_stock(uint32 base)
 
 	pg_atomic_init_u64(&stock->supply, 0);
 	pg_atomic_init_u64(&stock->sold_out_at, NEVER_SOLD_OUT);
+	SpinLockInit(&stock->lapse_lock);
+	stock->holds_noted = 0;
 	pg_atomic_init_u64(&stock->lapse_at, (uint64) DT_NOBEGIN);
 	pg_atomic_init_u32(&stock->nshards, 0);
-	pg_atomic_init_u32(&stock->built, 0);
 	pg_atomic_init_u32(&stock->filter_state, 0);
 	ConditionVariableInit(&stock->changed);
 	stock->base = Max(base, 1);
@@ -207,13 +213,15 @@ coupon_stock_open(CouponCampaign *campaign, const CouponDefinition *def)
 /* ---- reading the index ---- */
 
 /*
- * Sets the bits of the serials of a shard that have a live or undecided row;
- * returns the number of serials with nothing but a row that a running
- * transaction has inserted.  (A row being updated has an older version that
- * is decided, and one being deleted is in flight in the map.)  Pages that the visibility map calls all-visible are not looked at.
+ * Sets the bits first to last of a shard whose serials have a live or
+ * undecided row, and clears all others; returns the number of serials with
+ * nothing but a row that a running transaction has inserted.  (A row being
+ * updated has an older version that is decided, and one being deleted is in
+ * flight in the map.)  Pages that the visibility map calls all-visible are not
+ * looked at.
  */
 static int
-read_index(int64 campaign_id, CouponShard *shard, uint64 *bits)
+read_index(int64 campaign_id, CouponShard *shard, int32 first, int32 last, uint64 *bits)
 {
 	const CouponCatalog *catalog = coupon_catalog();
 	SnapshotData dirty;
@@ -229,9 +237,8 @@ read_index(int64 campaign_id, CouponShard *shard, uint64 *bits)
 
 	InitDirtySnapshot(dirty);
 	coupon_key_int64(&keys[0], 1, BTEqualStrategyNumber, campaign_id);
-	coupon_key_int64(&keys[1], 2, BTGreaterEqualStrategyNumber, shard->first_serial);
-	coupon_key_int64(&keys[2], 2, BTLessEqualStrategyNumber,
-					 shard->first_serial + shard->units - 1);
+	coupon_key_int64(&keys[1], 2, BTGreaterEqualStrategyNumber, shard->first_serial + first);
+	coupon_key_int64(&keys[2], 2, BTLessEqualStrategyNumber, shard->first_serial + last);
 	coupon_scan_begin(&scan, catalog->issuance, catalog->issuance_serial_key,
 					  &dirty, keys, 3, true);
 
@@ -268,10 +275,6 @@ read_index(int64 campaign_id, CouponShard *shard, uint64 *bits)
 	if (BufferIsValid(vmbuffer))
 		ReleaseBuffer(vmbuffer);
 	coupon_scan_end(&scan);
-
-	/* what lies beyond the last unit is never free */
-	if (shard->units % 64 != 0)
-		bits[count_words(shard) - 1] |= PG_UINT64_MAX << (shard->units % 64);
 	return undecided;
 }
 
@@ -297,7 +300,10 @@ coupon_stock_build_shard(CouponCampaign *campaign, CouponStock *stock, CouponSha
 	do
 	{
 		pg_atomic_write_u32(&shard->state, SHARD_BUILDING);
-		(void) read_index(campaign->key.campaign_id, shard, bits);
+		(void) read_index(campaign->key.campaign_id, shard, 0, shard->units - 1, bits);
+		/* what lies beyond the last unit is never free */
+		if (shard->units % 64 != 0)
+			bits[nwords - 1] |= PG_UINT64_MAX << (shard->units % 64);
 
 		free = nwords * 64;
 		for (int i = 0; i < nwords; i++)
@@ -311,55 +317,76 @@ coupon_stock_build_shard(CouponCampaign *campaign, CouponStock *stock, CouponSha
 	} while (!pg_atomic_compare_exchange_u32(&shard->state, &state, SHARD_READY));
 
 	coupon_intent_forget(coupon_intent_find(resolve_build, campaign, shard, 0));
-	pg_atomic_write_u32(&stock->built, shard->number);
 	pg_atomic_fetch_add_u64(&stock->supply, 1);
 	wake_waiters(stock);
 	pfree(bits);
 }
 
-int
-coupon_stock_recheck_shard(CouponCampaign *campaign, CouponStock *stock, CouponShard *shard)
+void
+coupon_stock_make_ready(CouponCampaign *campaign, CouponStock *stock, CouponShard *shard)
 {
-	int			nwords = count_words(shard);
-	uint64	   *bits = palloc(nwords * sizeof(uint64));
-	uint64		supply = pg_atomic_read_u64(&stock->supply);
-	uint32		state = SHARD_READY;
-	int			undecided;
-
-	coupon_intent_reserve(1);
-	if (!pg_atomic_compare_exchange_u32(&shard->state, &state, SHARD_READY | SHARD_CHECKING))
+	while (!is_ready(shard))
 	{
-		pfree(bits);
-		return 1;				/* another session is at it: not settled yet */
+		coupon_stock_build_shard(campaign, stock, shard);
+		if (is_ready(shard))
+			break;
+		/* another session is at it */
+		(void) ConditionVariableTimedSleep(&stock->changed, BUILDING_SLICE_MS,
+										   coupon_stock_wait_event());
+		pg_memory_barrier();	/* who wakes looks for waiters after its change */
 	}
-	coupon_intent_push(resolve_check, campaign, shard, 0);
-
-	undecided = read_index(campaign->key.campaign_id, shard, bits);
-
-	/* a unit that came back meanwhile makes the comparison void */
-	if (pg_atomic_read_u64(&stock->supply) == supply &&
-		pg_atomic_read_u32(&shard->in_flight) == 0)
-	{
-		if (undecided == 0)
-			pg_atomic_write_u32(&shard->unchecked, 0);
-		for (int i = 0; i < nwords; i++)
-		{
-			uint64		wrong = pg_atomic_read_u64(&get_words(shard)[i]) & ~bits[i];
-
-			while (wrong != 0)
-			{
-				int			bit = pg_rightmost_one_pos64(wrong);
-
-				wrong &= wrong - 1;
-				clear_bit(stock, shard, i * 64 + bit);
-			}
-		}
-	}
-
-	coupon_intent_finish(coupon_intent_find(resolve_check, campaign, shard, 0), true);
-	if (pg_atomic_read_u64(&stock->supply) != supply)
-		wake_waiters(stock);
-	pfree(bits);
-	return undecided;
+	ConditionVariableCancelSleep();
 }
 
+int
+coupon_stock_recheck(CouponCampaign *campaign, CouponStock *stock, CouponShard *shard,
+					 int32 first, int32 last)
+{
+	Size		size = count_words(shard) * sizeof(uint64);
+	uint64	   *rows = palloc(size);
+	uint64	   *taken = palloc(size);
+	bool		whole = first == 0 && last == shard->units - 1;
+	uint64		supply = coupon_stock_supply(stock);
+	uint32		state = SHARD_READY;
+	int			undecided = 1;	/* not settled yet */
+
+	coupon_intent_reserve(1);
+	if (pg_atomic_compare_exchange_u32(&shard->state, &state, SHARD_READY | SHARD_CHECKING))
+	{
+		coupon_intent_push(resolve_check, campaign, shard, 0);
+		if (whole)
+			pg_atomic_write_u32(&shard->unchecked, 0);
+
+		/*
+		 * Units that are taken, while none is in flight, have a row.  Those
+		 * that have none are free, if no unit has come back until the index
+		 * has been read: then it is these same units that are taken.
+		 */
+		for (int i = 0; i < count_words(shard); i++)
+			taken[i] = pg_atomic_read_u64(&get_words(shard)[i]);
+		pg_read_barrier();
+		if (pg_atomic_read_u32(&shard->in_flight) == 0)
+		{
+			int			found = read_index(campaign->key.campaign_id, shard, first, last, rows);
+
+			pg_read_barrier();
+			if (pg_atomic_read_u32(&shard->in_flight) == 0 &&
+				pg_atomic_read_u64(&stock->supply) == supply)
+			{
+				undecided = found;
+				for (int32 bit = first; bit <= last; bit++)
+				{
+					if (taken[bit / 64] & ~rows[bit / 64] & (UINT64CONST(1) << (bit % 64)))
+						clear_bit(stock, shard, bit);
+				}
+			}
+		}
+		coupon_intent_finish(coupon_intent_find(resolve_check, campaign, shard, 0),
+							 undecided == 0);
+		if (pg_atomic_read_u64(&stock->supply) != supply)
+			wake_waiters(stock);
+	}
+	pfree(taken);
+	pfree(rows);
+	return undecided;
+}

@@ -9,6 +9,7 @@
 #include "port/pg_bitutils.h"
 #include "storage/condition_variable.h"
 #include "storage/proclist.h"
+#include "storage/spin.h"
 
 #include "base/shmem.h"
 
@@ -31,9 +32,9 @@ struct CouponShard
 	dsa_pointer bits;			/* written by the builder, constant when ready */
 	pg_atomic_uint32 state;
 	pg_atomic_uint32 free;
-	pg_atomic_uint32 in_flight; /* units taken or being returned, undecided */
+	pg_atomic_uint32 in_flight; /* units whose transaction has yet to end */
 	pg_atomic_uint32 cursor;	/* word in which a free unit was last found */
-	pg_atomic_uint32 unchecked; /* 1: not compared with the index since it mattered */
+	pg_atomic_uint32 unchecked; /* 1: to be compared with the index before all is called gone */
 };
 
 #define CACHE_LINE	64
@@ -48,11 +49,12 @@ struct CouponShard
 
 struct CouponStock
 {
-	pg_atomic_uint64 supply;	/* raised whenever units become free */
+	pg_atomic_uint64 supply;	/* raised whenever a unit becomes free, or may yet */
 	pg_atomic_uint64 sold_out_at;	/* supply at which all was gone */
-	pg_atomic_uint64 lapse_at;	/* a time; no hold runs out before */
-	pg_atomic_uint32 nshards;
-	pg_atomic_uint32 built;		/* the shard built last */
+	slock_t		lapse_lock;
+	uint64		holds_noted;	/* lapse_lock */
+	pg_atomic_uint64 lapse_at;	/* lapse_lock to write; a time, no hold runs out before */
+	pg_atomic_uint32 nshards;	/* partition lock to write */
 	ConditionVariable changed;
 	uint32		base;			/* shards in the first segment, constant */
 	pg_atomic_uint32 filter_state;	/* user_filter.c */

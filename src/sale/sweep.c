@@ -17,131 +17,161 @@
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
-#include "outbox/outbox.h"
-#include "outbox/payload.h"
 #include "sale/late_payment.h"
+#include "sale/stock.h"
 #include "sale/sweep.h"
+#include "sale/unit_event.h"
+
+/* How many more holds are looked for than wanted: others want the first ones, too. */
+#define SPARE_FINDS			32
 
 /* ---- recording ---- */
 
 void
-coupon_hold_payload(StringInfo payload, const CouponDefinition *def, const char *user_id,
-					int64 serial, text *label, TimestampTz held_until, TimestampTz at)
+coupon_sweep_append_event(const CouponIssuanceRow *row, const char *type, TimestampTz now)
 {
-	coupon_payload_begin(payload);
-	coupon_payload_int64(payload, "campaign_id", def->campaign_id);
-	coupon_payload_text(payload, "user_id", user_id);
-	coupon_payload_int64(payload, "serial", serial);
-	coupon_payload_text(payload, "label", label == NULL ? NULL : text_to_cstring(label));
-	coupon_payload_time(payload, "held_until", held_until);
-	coupon_payload_time(payload, "at", at);
-	coupon_payload_end(payload);
-}
-
-void
-coupon_sweep_append_event(const CouponIssuanceRow *seats, const char *type, TimestampTz now)
-{
-	const CouponDefinition *def = seats->def;
-	char	   *user_id = text_to_cstring(seats->user_id);
+	const CouponDefinition *def = row->def;
 	text	   *label = def->labels_public ?
-		coupon_issuance_label(def->campaign_id, seats->issuance.serial) : NULL;
-	StringInfoData payload;
+		coupon_issuance_label(def->campaign_id, row->issuance.serial) : NULL;
+	CouponUnitEvent event = {0};
 
-	initStringInfo(&payload);
-	coupon_hold_payload(&payload, def, user_id, seats->issuance.serial, label,
-						seats->issuance.held_until, now);
-	coupon_outbox_append(COUPON_DEFINITION_TOPIC(def), user_id, type, payload.data);
-	pfree(payload.data);
-	pfree(user_id);
+	event.topic = COUPON_DEFINITION_TOPIC(def);
+	event.campaign_id = def->campaign_id;
+	event.user_id = text_to_cstring(row->user_id);
+	event.serial = row->issuance.serial;
+	event.label = label == NULL ? NULL : text_to_cstring(label);
+	event.held_until = row->issuance.held_until;
+	event.at = now;
+	coupon_unit_event_append(type, &event);
 }
 
 void
-coupon_sweep_record(const CouponIssuanceRow *seats, TimestampTz now)
+coupon_sweep_record(const CouponIssuanceRow *row, TimestampTz now)
 {
-	coupon_late_payment_remember(seats);
-	coupon_sweep_append_event(seats, COUPON_EVENT_HOLD_EXPIRED, now);
+	coupon_late_payment_remember(row);
+	coupon_sweep_append_event(row, COUPON_EVENT_HOLD_EXPIRED, now);
 }
 
 /* Removes the row found last if it is a hold that has run out and free to be. */
 static bool
-remove_lapsed(CouponIssuanceRow *seats, int64 serial, TimestampTz now)
+remove_lapsed(CouponIssuanceRow *row, int64 serial, TimestampTz now)
 {
-	if (coupon_issuance_row_find(seats, serial, now) != COUPON_UNIT_LAPSED ||
-		!coupon_issuance_row_remove(seats, COUPON_NO_WAIT))
+	if (coupon_issuance_row_find(row, serial, now) != COUPON_UNIT_LAPSED ||
+		!coupon_issuance_row_remove(row, COUPON_NO_WAIT))
 		return false;
-	coupon_sweep_record(seats, now);
+	coupon_sweep_record(row, now);
 	return true;
 }
 
-/* ---- taking away ---- */
+/* ---- taking over ---- */
 
 bool
-coupon_sweep_serial(CouponCampaign *campaign, const CouponDefinition *def, CouponTableWriter *store,
-					int64 serial)
+coupon_sweep_serial(CouponCampaign *campaign, const CouponDefinition *def,
+					CouponTableWriter *table, CouponPurpose purpose, int64 serial,
+					CouponUnit *unit)
 {
 	CouponStock *stock = coupon_stock_open(campaign, def);
-	CouponIssuanceRow seats;
-	bool		removed;
+	CouponIssuanceRow row;
+	bool		taken;
 
-	coupon_issuance_row_begin(&seats, def, store);
-	removed = remove_lapsed(&seats, serial, GetCurrentTimestamp());
-	coupon_issuance_row_end(&seats);
-	if (removed)
-		coupon_stock_return(campaign, stock, serial);
-	return removed;
+	coupon_issuance_row_begin(&row, def, table);
+	taken = remove_lapsed(&row, serial, GetCurrentTimestamp()) &&
+		coupon_stock_take_over(campaign, stock, purpose, serial, unit);
+	coupon_issuance_row_end(&row);
+	return taken;
 }
 
-int
-coupon_sweep_take(CouponCampaign *campaign, const CouponDefinition *def, CouponTableWriter *store,
-				  CouponPurpose purpose, int n, CouponUnit *units)
+/*
+ * Looks for up to max holds of a campaign that have run out by now and that
+ * nobody is at, and tells the stock map when the next one does.  *undecided:
+ * how many more there are that another transaction is at.
+ */
+static int
+find_lapsed(CouponStock *stock, int64 campaign_id, TimestampTz now, int max, int64 *serials,
+			int *undecided)
 {
-	CouponStock *stock = coupon_stock_open(campaign, def);
-	TimestampTz now = GetCurrentTimestamp();
+	uint64		noted = coupon_stock_holds_noted(stock);
 	TimestampTz next = DT_NOEND;
-	int64	   *serials = MemoryContextAllocHuge(CurrentMemoryContext, mul_size(n, sizeof(int64)));
-	int			nserials = 0;
-	int			taken = 0;
+	int			n = 0;
 	SnapshotData dirty;
 	ScanKeyData key;
 	CouponScan	scan;
-	CouponIssuanceRow seats;
 
-	coupon_stock_begin_lapse(stock);
+	*undecided = 0;
 	InitDirtySnapshot(dirty);
-	coupon_key_int64(&key, 1, BTEqualStrategyNumber, def->campaign_id);
+	coupon_key_int64(&key, 1, BTEqualStrategyNumber, campaign_id);
 	coupon_scan_begin(&scan, coupon_catalog()->issuance, coupon_catalog()->issuance_held_idx,
 					  &dirty, &key, 1, false);
-	while (coupon_scan_next(&scan, ForwardScanDirection))
+	while (n < max && coupon_scan_next(&scan, ForwardScanDirection))
 	{
 		bool		isnull;
 		TimestampTz held_until = DatumGetTimestampTz(slot_getattr(scan.slot, Issuance_held_until, &isnull));
 
-		if (held_until > now || nserials == n)
-		{
-			next = held_until;
+		next = Min(next, held_until);
+		if (held_until > now)
 			break;
-		}
-		/* what somebody is at is there again if he gives up */
 		if (TransactionIdIsValid(dirty.xmin) || TransactionIdIsValid(dirty.xmax))
-			next = Min(next, held_until);
+			++*undecided;
 		else
-			serials[nserials++] = DatumGetInt64(slot_getattr(scan.slot, Issuance_serial, &isnull));
+			serials[n++] = DatumGetInt64(slot_getattr(scan.slot, Issuance_serial, &isnull));
 	}
 	coupon_scan_end(&scan);
+	coupon_stock_next_lapse(stock, noted, next);
+	return n;
+}
 
-	coupon_issuance_row_begin(&seats, def, store);
-	for (int i = 0; i < nserials; i++)
+int
+coupon_sweep_take(CouponCampaign *campaign, const CouponDefinition *def,
+				  CouponTableWriter *table, CouponPurpose purpose, int n, CouponUnit *units,
+				  bool *undecided)
+{
+	CouponStock *stock = coupon_stock_open(campaign, def);
+	TimestampTz now = GetCurrentTimestamp();
+	int			max = n + SPARE_FINDS;
+	int64	   *serials = MemoryContextAllocHuge(CurrentMemoryContext, mul_size(max, sizeof(int64)));
+	int			taken = 0;
+	int			nfound;
+	int			others;
+	bool		again;
+	CouponIssuanceRow row;
+
+	coupon_issuance_row_begin(&row, def, table);
+	do
 	{
-		if (remove_lapsed(&seats, serials[i], now))
-			coupon_stock_inherit(campaign, stock, purpose, serials[i], &units[taken++]);
-		else
-			next = Min(next, now);
-	}
-	coupon_issuance_row_end(&seats);
-	/* and if this transaction is rolled back, they are there again, too */
-	coupon_stock_note_hold(stock, taken > 0 ? Min(next, now) : next);
+		again = false;
+		nfound = find_lapsed(stock, def->campaign_id, now, max, serials, &others);
+		*undecided = others > 0;
+		for (int i = 0; i < nfound && taken < n; i++)
+		{
+			CHECK_FOR_INTERRUPTS();
+			if (!remove_lapsed(&row, serials[i], now))
+				*undecided = true;
+			else if (coupon_stock_take_over(campaign, stock, purpose, serials[i], &units[taken]))
+			{
+				taken++;
+				again = nfound == max;
+			}
+		}
+	} while (taken < n && again);
+	coupon_issuance_row_end(&row);
 	pfree(serials);
 	return taken;
+}
+
+int64
+coupon_sweep_count_due(CouponCampaign *campaign, const CouponDefinition *def, int max)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int64	   *serials;
+	int			others;
+	int			n;
+
+	if (!coupon_stock_may_lapse(campaign, now))
+		return 0;
+	serials = MemoryContextAllocHuge(CurrentMemoryContext, mul_size(max, sizeof(int64)));
+	n = find_lapsed(coupon_stock_open(campaign, def), def->campaign_id, now, max, serials, &others);
+	pfree(serials);
+	return (int64) n + others;
 }
 
 /* ---- sweeping ---- */
@@ -152,21 +182,21 @@ coupon_sweep_campaign(const CouponDue *due, int n, TimestampTz now)
 	const CouponDefinition *def;
 	CouponCampaign *campaign = coupon_campaign_enter(due->campaign_id, &def);
 	CouponStock *stock = coupon_stock_open(campaign, def);
-	CouponTableWriter *store = coupon_writer_open(coupon_catalog()->issuance, COUPON_DELETE);
-	CouponIssuanceRow seats;
+	CouponTableWriter *table = coupon_writer_open(coupon_catalog()->issuance, COUPON_DELETE);
+	CouponIssuanceRow row;
 	int			removed = 0;
 
-	coupon_issuance_row_begin(&seats, def, store);
+	coupon_issuance_row_begin(&row, def, table);
 	for (int i = 0; i < n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (!remove_lapsed(&seats, due[i].serial, now))
+		if (!remove_lapsed(&row, due[i].serial, now))
 			continue;
 		coupon_stock_return(campaign, stock, due[i].serial);
 		removed++;
 	}
-	coupon_issuance_row_end(&seats);
-	coupon_writer_close(store);
+	coupon_issuance_row_end(&row);
+	coupon_writer_close(table);
 	coupon_campaign_leave(campaign);
 	return removed;
 }

@@ -5,38 +5,35 @@
 #ifndef COUPON_SWEEP_H
 #define COUPON_SWEEP_H
 
-#include "lib/stringinfo.h"
-
 #include "sale/issuance_table.h"
-
-/* What the events of a hold say when it begins, is released or runs out. */
-extern void coupon_hold_payload(StringInfo payload, const CouponDefinition *def,
-								const char *user_id, int64 serial, text *label,
-								TimestampTz held_until, TimestampTz at);
+#include "sale/stock.h"
 
 /*
  * What is known of a hold that is over: its event, and for one that has run
- * out the memory of it.  For the row that *seats has just removed.
+ * out the memory of it.  For the row that *row has just removed.
  */
-extern void coupon_sweep_append_event(const CouponIssuanceRow *seats, const char *type,
+extern void coupon_sweep_append_event(const CouponIssuanceRow *row, const char *type,
 									  TimestampTz now);
-extern void coupon_sweep_record(const CouponIssuanceRow *seats, TimestampTz now);
+extern void coupon_sweep_record(const CouponIssuanceRow *row, TimestampTz now);
 
 /*
- * Takes away the hold of that serial if it has run out; its unit is free when
- * the transaction commits.  False if it is not there any more, or somebody is
- * at it.
+ * Takes away the hold of that serial if it has run out, and takes its unit
+ * over; false if it is not there any more, or another transaction is at it.
  */
 extern bool coupon_sweep_serial(CouponCampaign *campaign, const CouponDefinition *def,
-								CouponTableWriter *store, int64 serial);
+								CouponTableWriter *table, CouponPurpose purpose, int64 serial,
+								CouponUnit *unit);
 
 /*
- * Takes away up to n holds of the campaign that have run out, and makes their
- * units the transaction's own; returns how many.
+ * The same with up to n holds of the campaign, whichever have run out; returns
+ * how many.  Sets *undecided if another transaction is at one that has.
  */
 extern int	coupon_sweep_take(CouponCampaign *campaign, const CouponDefinition *def,
-							  CouponTableWriter *store, CouponPurpose purpose, int n,
-							  CouponUnit *units);
+							  CouponTableWriter *table, CouponPurpose purpose, int n,
+							  CouponUnit *units, bool *undecided);
+
+/* How many holds of the campaign have run out and are still there; stops at max. */
+extern int64 coupon_sweep_count_due(CouponCampaign *campaign, const CouponDefinition *def, int max);
 
 /* A unit of a campaign whose time seems to be over. */
 typedef struct CouponDue

@@ -104,8 +104,10 @@ coupon_filter_add(CouponCampaign *campaign, Datum user_id)
 	CouponStock *stock = stock_of(campaign);
 
 	pg_memory_barrier();		/* the unit was taken before this look */
-	if (pg_atomic_read_u32(&stock->filter_state) != FILTER_NONE)
-		add_user(stock, campaign->key.campaign_id, user_id);
+	if (pg_atomic_read_u32(&stock->filter_state) == FILTER_NONE)
+		return;
+	pg_read_barrier();			/* the filter was there before its state said so */
+	add_user(stock, campaign->key.campaign_id, user_id);
 }
 
 /* The intent of a builder: somebody else may try again. */
@@ -167,7 +169,8 @@ coupon_filter_consider(CouponCampaign *campaign, const CouponDefinition *def)
 		return;
 	coupon_intent_push(resolve_filter, campaign, NULL, 0);
 
-	if (coupon_stock_settled(campaign, stock))
+	/* the exchange was a barrier: who takes a unit after this look sees the announcement */
+	if (coupon_stock_settled(stock))
 	{
 		add_all_users(stock, campaign->key.campaign_id);
 		coupon_intent_forget(coupon_intent_find(resolve_filter, campaign, NULL, 0));

@@ -1,0 +1,58 @@
+/*
+ * take.c
+ *	  Taking any units of a campaign: free ones, and those of holds that have
+ *	  run out.
+ *
+ * There are three answers to who gets no unit.  As long as another transaction
+ * has one in its hands that may come back it is waited for, and then the
+ * campaign is busy.  Sold out is said only when no unit is free, none in
+ * flight and no hold has run out; until then a user is asked to try again.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "storage/condition_variable.h"
+#include "utils/timestamp.h"
+
+#include "sale/sweep.h"
+#include "sale/take.h"
+
+int
+coupon_take(CouponCampaign *campaign, const CouponDefinition *def, CouponTableWriter *table,
+			CouponPurpose purpose, int n, int wait_ms, CouponUnit *units, CouponShortage *why)
+{
+	CouponStock *stock = coupon_stock_open(campaign, def);
+	TimestampTz deadline = 0;
+	int			taken = 0;
+
+	*why = COUPON_NO_SHORTAGE;
+	while (*why == COUPON_NO_SHORTAGE)
+	{
+		TimestampTz now = GetCurrentTimestamp();
+		uint64		supply = coupon_stock_supply(stock);
+		bool		undecided = false;
+		CouponVerdict verdict;
+
+		CHECK_FOR_INTERRUPTS();
+		if (coupon_stock_sold_out(campaign, def, now))
+		{
+			*why = COUPON_SHORT_SOLD_OUT;
+			break;
+		}
+		taken += coupon_stock_take(campaign, stock, purpose, n - taken, units + taken);
+		if (taken < n && coupon_stock_may_lapse(campaign, now))
+			taken += coupon_sweep_take(campaign, def, table, purpose, n - taken, units + taken,
+									   &undecided);
+		if (taken == n)
+			break;
+
+		verdict = coupon_stock_judge(campaign, stock, supply, undecided);
+		if (verdict == COUPON_ALL_GONE)
+			*why = COUPON_SHORT_SOLD_OUT;
+		else if (!coupon_stock_wait(stock, verdict, wait_ms, &deadline))
+			*why = COUPON_SHORT_BUSY;
+	}
+	if (deadline != 0)
+		ConditionVariableCancelSleep();
+	return taken;
+}
