@@ -879,7 +879,7 @@ COMMENT ON COLUMN coupon.ticket.joined_at IS 'when it was taken';
 COMMENT ON COLUMN coupon.ticket.admitted_at IS 'when the session began, null: not yet';
 COMMENT ON COLUMN coupon.ticket.ended_at IS 'when it ended, null: it waits or is admitted';
 COMMENT ON COLUMN coupon.ticket.user_id IS 'whose it is';
-COMMENT ON COLUMN coupon.ticket.reason IS 'why it ended: idle, expired, or what coupon_queue_leave was told';
+COMMENT ON COLUMN coupon.ticket.reason IS 'why it ended: idle, expired, gone (the room was deleted), or what coupon_queue_leave was told';
 
 CREATE TYPE coupon.queue_result AS (
 	status         text,

@@ -17,9 +17,10 @@
 #include "kafka/publisher_status.h"
 #include "outbox/event_id.h"
 #include "outbox/outbox.h"
-#include "queue/line.h"
-#include "request/request.h"
+#include "queue/queue.h"
+#include "request/issuer.h"
 #include "room/room.h"
+#include "room/room_worker.h"
 #include "sale/campaign_slot.h"
 #include "sale/stock_map.h"
 #include "sale/sweep.h"
@@ -34,7 +35,8 @@ static const CouponModule *const modules[] = {
 	&coupon_event_id_module,
 	&coupon_outbox_module,
 	&coupon_publisher_module,
-	&coupon_line_module,
+	&coupon_queue_module,
+	&coupon_room_module,
 	&coupon_stock_map_module,
 	&coupon_campaign_slot_module,
 	&coupon_group_module,

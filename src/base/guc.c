@@ -19,7 +19,7 @@ int			coupon_sweep_interval = DEFAULT_SWEEP_INTERVAL;
 int			coupon_hold_keep = DEFAULT_HOLD_KEEP;
 int			coupon_issuers = DEFAULT_ISSUERS;
 int			coupon_queue_memory = DEFAULT_QUEUE_MEMORY;
-int			coupon_max_queues = DEFAULT_MAX_QUEUES;
+int			coupon_max_lines = DEFAULT_MAX_LINES;
 int			coupon_request_depth = DEFAULT_REQUEST_DEPTH;
 int			coupon_queue_keep = DEFAULT_QUEUE_KEEP;
 int			coupon_group_workers = DEFAULT_GROUP_WORKERS;
@@ -145,11 +145,11 @@ coupon_guc_define_postmaster(void)
 							PGC_POSTMASTER, GUC_UNIT_KB,
 							NULL, NULL, NULL);
 
-	DefineCustomIntVariable("coupon.max_queues",
+	DefineCustomIntVariable("coupon.max_lines",
 							"Rooms, and campaigns with waiting requests, at the same time.",
 							NULL,
-							&coupon_max_queues,
-							DEFAULT_MAX_QUEUES, MIN_MAX_QUEUES, MAX_MAX_QUEUES,
+							&coupon_max_lines,
+							DEFAULT_MAX_LINES, MIN_MAX_LINES, MAX_MAX_LINES,
 							PGC_POSTMASTER, 0,
 							NULL, NULL, NULL);
 

@@ -34,9 +34,9 @@
 #define DEFAULT_QUEUE_MEMORY		(64 * 1024)		/* kB */
 #define MIN_QUEUE_MEMORY			1024
 #define MAX_QUEUE_MEMORY			(64 * 1024 * 1024)
-#define DEFAULT_MAX_QUEUES			256
-#define MIN_MAX_QUEUES				8
-#define MAX_MAX_QUEUES				8192
+#define DEFAULT_MAX_LINES			256
+#define MIN_MAX_LINES				8
+#define MAX_MAX_LINES				8192
 #define DEFAULT_REQUEST_DEPTH		100000
 #define MAX_REQUEST_DEPTH			100000000
 #define DEFAULT_QUEUE_KEEP			(3600 * 1000)	/* ms */
@@ -51,7 +51,7 @@ extern int	coupon_sweep_interval;
 extern int	coupon_hold_keep;
 extern int	coupon_issuers;
 extern int	coupon_queue_memory;
-extern int	coupon_max_queues;
+extern int	coupon_max_lines;
 extern int	coupon_request_depth;
 extern int	coupon_queue_keep;
 extern int	coupon_group_workers;

@@ -1,42 +1,24 @@
 /*
  * line.c
- *	  Lines of people in shared memory: who waits, in which order.
+ *	  A line: who waits, in which order.
  *
  * Two bits a place, live and ready, in chunks of 4096 places, and a directory
  * of the chunks with their counts.  How many are ahead of somebody is a sum
  * over the directory and one chunk's words: a few hundred nanoseconds with a
  * million waiting.  Numbers are given and made live in one step, so a
  * position never rises; an aborted entry is cleared and leaves no hole.
- *
- * A session may learn of a row before the callback of the transaction that
- * wrote it has noted it here, and change the row at once; so changes are
- * applied in any order, and each looks at what is there first.
- *
- * Locking: registry lock, then one line's lock, then those of the area.
- * Building is done under a heavyweight lock, since it reads tables.
  */
 #include "postgres.h"
 
 #include "miscadmin.h"
 #include "port/pg_bitutils.h"
-#include "utils/memutils.h"
-#include "utils/syscache.h"
 
-#include "base/compat.h"
-#include "base/database.h"
-#include "base/errors.h"
-#include "base/guc.h"
-#include "base/intent.h"
-#include "base/shmem.h"
 #include "queue/line.h"
-
-#define QUEUES			(2 * COUPON_MAX_DATABASES)
 
 #define CHUNK_PLACES	4096
 #define CHUNK_WORDS		(CHUNK_PLACES / 64)
-#define PAGE_TICKETS	256
-#define EPOCH_DAYS		8		/* before the start: longer than any session */
-#define CHUNK_PAGES		(CHUNK_PLACES / PAGE_TICKETS)
+#define PAGE_ENTRIES	256
+#define CHUNK_PAGES		(CHUNK_PLACES / PAGE_ENTRIES)
 
 typedef struct Entry
 {
@@ -50,136 +32,16 @@ typedef struct Chunk
 {
 	uint64		live[CHUNK_WORDS];
 	uint64		ready[CHUNK_WORDS];
-	dsa_pointer pages[CHUNK_PAGES]; /* of tickets, made when needed */
+	dsa_pointer pages[CHUNK_PAGES]; /* of what is remembered, made when needed */
 } Chunk;
 
-typedef struct Shared
-{
-	LWLockPadded *locks;		/* the registry's, then the lines' */
-	TimestampTz epoch;			/* of ticket time */
-	uint64		seed;			/* of hashes of users */
-	CouponQueue queues[QUEUES];
-	int			nlines;
-	CouponLine	lines[FLEXIBLE_ARRAY_MEMBER];
-} Shared;
-
 dsa_area   *coupon_queue_area = NULL;
-
-static Shared *shared = NULL;
-static void *area = NULL;
-
-#define REGISTRY_LOCK	(&shared->locks[0].lock)
-
-static bool forget_gone(void);
-
-/* Lines that this session has met, by id. */
-#define CACHED_LINES	64
-static CouponLine *cached[CACHED_LINES];
-
-/* ---- shared memory ---- */
-
-static Size
-shared_size(void)
-{
-	return add_size(offsetof(Shared, lines), mul_size(coupon_max_queues, sizeof(CouponLine)));
-}
-
-static Size
-area_size(void)
-{
-	return mul_size(coupon_queue_memory, 1024);
-}
-
-static void
-request(void)
-{
-	RequestAddinShmemSpace(shared_size());
-	RequestAddinShmemSpace(area_size());
-	RequestNamedLWLockTranche("coupon_queue", coupon_max_queues + 1);
-}
-
-static void
-startup(void)
-{
-	bool		found;
-
-	area = coupon_area_make("coupon queue memory", area_size());
-	shared = coupon_shmem_struct("coupon queues", shared_size(), &found);
-	if (found)
-		return;
-
-	shared->locks = GetNamedLWLockTranche("coupon_queue");
-	shared->epoch = GetCurrentTimestamp() - EPOCH_DAYS * USECS_PER_DAY;
-	if (!pg_strong_random(&shared->seed, sizeof(shared->seed)))
-		elog(ERROR, "could not generate random values");
-	for (int i = 0; i < QUEUES; i++)
-	{
-		CouponQueue *queue = &shared->queues[i];
-
-		pg_atomic_init_u32(&queue->built, 0);
-		pg_atomic_init_u32(&queue->child, 0);
-		pg_atomic_init_u64(&queue->since, 0);
-		for (int c = 0; c < COUPON_QUEUE_CHILDREN; c++)
-		{
-			pg_atomic_init_u32(&queue->open[c], 0);
-			pg_atomic_init_u64(&queue->finished[c], 0);
-		}
-	}
-	shared->nlines = coupon_max_queues;
-	for (int i = 0; i < shared->nlines; i++)
-	{
-		shared->lines[i].lock = &shared->locks[i + 1].lock;
-		ConditionVariableInit(&shared->lines[i].changed);
-	}
-}
-
-static void
-attach(void)
-{
-	coupon_queue_area = coupon_area_attach(area, "coupon_queue_memory");
-}
-
-const CouponModule coupon_line_module = {
-	.request = request,
-	.startup = startup,
-	.attach = attach
-};
-
-void
-coupon_line_out_of_memory(void)
-{
-	(void) forget_gone();		/* for the next one */
-	ereport(ERROR,
-			(errcode(ERRCODE_COUPON_OUT_OF_QUEUE_MEMORY),
-			 errmsg("queues do not fit into coupon.queue_memory"),
-			 errdetail("All of %d kB is in use.", coupon_queue_memory),
-			 errhint("Raise coupon.queue_memory: about 40 bytes for each ticket in a room, and 1 for each request.")));
-	pg_unreachable();
-}
 
 dsa_pointer
 coupon_line_allocate(Size size)
 {
 	return dsa_allocate_extended(coupon_queue_area, size,
 								 DSA_ALLOC_NO_OOM | DSA_ALLOC_ZERO | (size > 1024 * 1024 ? DSA_ALLOC_HUGE : 0));
-}
-
-uint64
-coupon_line_seed(void)
-{
-	return shared->seed;
-}
-
-uint32
-coupon_line_clock(TimestampTz time)
-{
-	return time <= shared->epoch ? 1 : (time - shared->epoch) / 100000 + 1;
-}
-
-TimestampTz
-coupon_line_time(uint32 clock)
-{
-	return shared->epoch + (int64) clock * 100000;
 }
 
 /* ---- the directory ---- */
@@ -279,11 +141,11 @@ shrink(CouponLine *line, int64 number)
 }
 
 static bool
-make_chunk(CouponLine *line, bool has_ticket, int64 number)
+make_chunk(CouponLine *line, int64 number, bool with_entry)
 {
 	Entry	   *entry;
 	Chunk	   *chunk;
-	int			page = (number % CHUNK_PLACES) / PAGE_TICKETS;
+	int			page = (number % CHUNK_PLACES) / PAGE_ENTRIES;
 
 	if (!extend_directory(line, number / CHUNK_PLACES))
 		return false;
@@ -295,9 +157,9 @@ make_chunk(CouponLine *line, bool has_ticket, int64 number)
 			return false;
 	}
 	chunk = chunk_of(entry);
-	if (has_ticket && !DsaPointerIsValid(chunk->pages[page]))
+	if (with_entry && !DsaPointerIsValid(chunk->pages[page]))
 	{
-		chunk->pages[page] = coupon_line_allocate(PAGE_TICKETS * sizeof(CouponTicket));
+		chunk->pages[page] = coupon_line_allocate(PAGE_ENTRIES * line->entry_size);
 		if (!DsaPointerIsValid(chunk->pages[page]))
 			return false;
 	}
@@ -312,20 +174,22 @@ keep(CouponLine *line, int64 number)
 }
 
 bool
-coupon_line_enter(CouponLine *line, bool has_ticket, int64 *number)
+coupon_line_enter(CouponLine *line, int64 *number)
 {
-	if (!make_chunk(line, has_ticket, line->next))
+	if (!make_chunk(line, line->next, line->entry_size > 0))
 		return false;
 	*number = line->next++;
 	keep(line, *number);
+	line->uncommitted++;
+	line->entered_by = GetSessionUserId();
 	coupon_line_set_live(line, *number);
 	return true;
 }
 
 bool
-coupon_line_restore(CouponLine *line, bool has_ticket, int64 number)
+coupon_line_restore(CouponLine *line, int64 number)
 {
-	if (!make_chunk(line, has_ticket, number))
+	if (!make_chunk(line, number, line->entry_size > 0))
 		return false;
 	keep(line, number);
 	return true;
@@ -365,9 +229,9 @@ coupon_line_hold(CouponLine *line, int64 place)
 	for (int64 i = 1; i <= place;
 		 i = (i / CHUNK_PLACES + 1) * CHUNK_PLACES)
 	{
-		if (!make_chunk(line, false, i))
+		if (!make_chunk(line, i, false))
 			return false;
-		keep(line, i);
+		entry_of(line, i)->kept++;	/* but not line->kept: it keeps nobody's slot */
 	}
 	return true;
 }
@@ -384,26 +248,12 @@ coupon_line_drop(CouponLine *line, int64 number)
 
 /* ---- places ---- */
 
-static inline bool
-test_place(CouponLine *line, int64 place, bool ready)
-{
-	Chunk	   *chunk = chunk_of(entry_of(line, place));
-
-	if (chunk == NULL)
-		return false;
-	return ((ready ? chunk->ready : chunk->live)[WORD_OF(place)] & MASK_OF(place)) != 0;
-}
-
 bool
 coupon_line_is_live(CouponLine *line, int64 place)
 {
-	return test_place(line, place, false);
-}
+	Chunk	   *chunk = chunk_of(entry_of(line, place));
 
-bool
-coupon_line_is_ready(CouponLine *line, int64 place)
-{
-	return test_place(line, place, true);
+	return chunk != NULL && (chunk->live[WORD_OF(place)] & MASK_OF(place)) != 0;
 }
 
 void
@@ -504,18 +354,18 @@ coupon_line_find_ready(CouponLine *line, int64 from, int64 *places, int max)
 	return n;
 }
 
-CouponTicket *
-coupon_line_ticket(CouponLine *line, int64 number)
+void *
+coupon_line_entry(CouponLine *line, int64 number)
 {
 	Chunk	   *chunk = number < 1 || number >= line->next ? NULL : chunk_of(entry_of(line, number));
 	dsa_pointer page;
 
 	if (chunk == NULL)
 		return NULL;
-	page = chunk->pages[(number % CHUNK_PLACES) / PAGE_TICKETS];
+	page = chunk->pages[(number % CHUNK_PLACES) / PAGE_ENTRIES];
 	if (!DsaPointerIsValid(page))
 		return NULL;
-	return (CouponTicket *) dsa_get_address(coupon_queue_area, page) + number % PAGE_TICKETS;
+	return (char *) dsa_get_address(coupon_queue_area, page) + number % PAGE_ENTRIES * line->entry_size;
 }
 
 void
@@ -533,447 +383,53 @@ coupon_line_count_served(CouponLine *line, TimestampTz now)
 	line->served++;
 }
 
-/* ---- the registry ---- */
+/* ---- slots ---- */
 
-static void
-forget_line(CouponLine *line)
+void
+coupon_line_init(CouponLine *line, struct CouponQueue *queue, int64 id, int64 next,
+				 uint32 entry_size)
+{
+	line->id = id;
+	line->closing = false;
+	line->next = next;
+	line->live = line->ready = line->kept = line->uncommitted = line->pending = 0;
+	line->entered_by = InvalidOid;
+	line->cursor = next;
+	line->resume_at = 0;
+	line->passed_at = 0;
+	line->first_chunk = line->nchunks = 0;
+	line->capacity = 0;
+	line->entry_size = entry_size;
+	line->directory = InvalidDsaPointer;
+	line->served = line->rate_base = 0;
+	line->rate_since = 0;
+	line->rate = 0;
+	memset(line->state, 0, sizeof(line->state));
+	for (int i = 0; i < COUPON_LINE_BLOCKS; i++)
+		line->blocks[i] = InvalidDsaPointer;
+	line->queue = queue;
+}
+
+void
+coupon_line_free(CouponLine *line)
 {
 	for (int64 i = line->first_chunk; i < line->first_chunk + line->nchunks; i++)
 		free_chunk(entry_of(line, i * CHUNK_PLACES));
 	if (DsaPointerIsValid(line->directory))
 		dsa_free(coupon_queue_area, line->directory);
-	if (DsaPointerIsValid(line->room.admitted))
-		dsa_free(coupon_queue_area, line->room.admitted);
-	if (DsaPointerIsValid(line->room.place_of))
-		dsa_free(coupon_queue_area, line->room.place_of);
+	for (int i = 0; i < COUPON_LINE_BLOCKS; i++)
+	{
+		if (DsaPointerIsValid(line->blocks[i]))
+			dsa_free(coupon_queue_area, line->blocks[i]);
+	}
 	line->queue = NULL;
 	line->closing = false;
 	/* who sleeps looks again, and has it built anew */
 	ConditionVariableBroadcast(&line->changed);
 }
 
-/*
- * Forgets a queue with all its lines, unless a transaction is at one of them.
- * Called with the registry lock.  First nobody can enter a line any more, and
- * only when all are seen to be idle they go.
- */
-static bool
-forget_queue(CouponQueue *queue)
+bool
+coupon_line_is_idle(const CouponLine *line)
 {
-	bool		idle = true;
-
-	for (int i = 0; i < shared->nlines; i++)
-	{
-		CouponLine *line = &shared->lines[i];
-
-		if (line->queue != queue)
-			continue;
-		LWLockAcquire(line->lock, LW_EXCLUSIVE);
-		line->closing = true;
-		idle = idle && line->pending == 0;
-		LWLockRelease(line->lock);
-	}
-	for (int i = 0; i < shared->nlines; i++)
-	{
-		CouponLine *line = &shared->lines[i];
-
-		if (line->queue != queue)
-			continue;
-		LWLockAcquire(line->lock, LW_EXCLUSIVE);
-		if (idle)
-			forget_line(line);
-		line->closing = false;
-		LWLockRelease(line->lock);
-	}
-	if (idle)
-	{
-		pg_atomic_write_u32(&queue->built, 0);
-		queue->database = InvalidOid;
-		queue->table = InvalidOid;
-	}
-	return idle;
-}
-
-/* Was the table dropped, or its database, as this transaction sees it? */
-static bool
-is_gone(Oid database, Oid table)
-{
-	if (database == MyDatabaseId)
-		return !SearchSysCacheExists1(RELOID, ObjectIdGetDatum(table));
-	return !SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(database));
-}
-
-/*
- * Forgets who waited in databases and installations that were dropped; true
- * if there was one.  Should the drop be rolled back, they are read again.
- */
-static bool
-forget_gone(void)
-{
-	bool		found = false;
-
-	for (int i = 0; i < QUEUES; i++)
-	{
-		CouponQueue *queue = &shared->queues[i];
-		Oid			database;
-		Oid			table;
-
-		LWLockAcquire(REGISTRY_LOCK, LW_SHARED);
-		database = queue->database;
-		table = queue->table;
-		LWLockRelease(REGISTRY_LOCK);
-		if (!OidIsValid(table) || !is_gone(database, table))
-			continue;
-		LWLockAcquire(REGISTRY_LOCK, LW_EXCLUSIVE);
-		if (queue->database == database && queue->table == table)
-			found |= forget_queue(queue);
-		LWLockRelease(REGISTRY_LOCK);
-	}
-	return found;
-}
-
-static CouponQueue *
-find_queue(Oid table)
-{
-	for (int i = 0; i < QUEUES; i++)
-	{
-		if (shared->queues[i].table == table && shared->queues[i].database == MyDatabaseId)
-			return &shared->queues[i];
-	}
-	return NULL;
-}
-
-/* Finds or makes the place of a queue; ERROR if all are in use. */
-static CouponQueue *
-claim_queue(Oid table)
-{
-	CouponQueue *queue;
-
-	LWLockAcquire(REGISTRY_LOCK, LW_EXCLUSIVE);
-	queue = find_queue(table);
-	if (queue == NULL)
-	{
-		/* it may take the place of one that was dropped */
-		LWLockRelease(REGISTRY_LOCK);
-		(void) forget_gone();
-		LWLockAcquire(REGISTRY_LOCK, LW_EXCLUSIVE);
-		queue = find_queue(table);
-	}
-	for (int i = 0; queue == NULL && i < QUEUES; i++)
-	{
-		if (!OidIsValid(shared->queues[i].table))
-			queue = &shared->queues[i];
-	}
-	for (int i = 0; queue == NULL && i < QUEUES; i++)
-	{
-		if (forget_queue(&shared->queues[i]))
-			queue = &shared->queues[i];
-	}
-	if (queue != NULL && queue->table != table)
-	{
-		pg_atomic_write_u32(&queue->built, 0);
-		pg_atomic_write_u32(&queue->child, 0);
-		queue->database = MyDatabaseId;
-		queue->table = table;
-	}
-	LWLockRelease(REGISTRY_LOCK);
-	if (queue == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_COUPON_OUT_OF_QUEUE_MEMORY),
-				 errmsg("too many databases with queues in use"),
-				 errdetail("Shared memory has room for %d.", COUPON_MAX_DATABASES),
-				 errhint("Try again when transactions that use them have ended.")));
-	return queue;
-}
-
-CouponQueue *
-coupon_queue(const CouponQueueKind *kind)
-{
-	static CouponQueue *last[2] = {NULL, NULL};
-	CouponQueue **mine = &last[kind->has_tickets];
-	Oid			table;
-
-	coupon_shmem_attach();		/* or says what is missing */
-	table = kind->table();
-	for (;;)
-	{
-		CouponQueue *queue = *mine;
-
-		if (queue == NULL || queue->table != table || queue->database != MyDatabaseId)
-			queue = *mine = claim_queue(table);
-		if (pg_atomic_read_u32(&queue->built))
-			return queue;
-
-		/* one session builds, the others wait; ERROR after a failure of its own only */
-		coupon_lock(kind->lock, table);
-		if (queue->table == table && queue->database == MyDatabaseId &&
-			!pg_atomic_read_u32(&queue->built))
-		{
-			/* what a builder before left that failed, or nothing */
-			LWLockAcquire(REGISTRY_LOCK, LW_EXCLUSIVE);
-			if (queue->table == table && forget_queue(queue))
-			{
-				queue->database = MyDatabaseId;
-				queue->table = table;
-				pg_atomic_write_u32(&queue->child, 0);
-				pg_atomic_write_u64(&queue->since, GetCurrentTimestamp());
-				for (int c = 0; c < COUPON_QUEUE_CHILDREN; c++)
-				{
-					pg_atomic_write_u32(&queue->open[c], 0);
-					pg_atomic_write_u64(&queue->finished[c], GetCurrentTimestamp());
-				}
-			}
-			LWLockRelease(REGISTRY_LOCK);
-			kind->build(queue);
-			pg_write_barrier();
-			pg_atomic_write_u32(&queue->built, 1);
-		}
-		coupon_unlock(kind->lock, table);
-	}
-}
-
-/* Is this slot, locked, that line? */
-static inline bool
-is_line(CouponLine *line, CouponQueue *queue, int64 id)
-{
-	return line->queue == queue && line->id == id && !line->closing;
-}
-
-static CouponLine *
-find_line(CouponQueue *queue, int64 id)
-{
-	CouponLine *found = NULL;
-
-	LWLockAcquire(REGISTRY_LOCK, LW_SHARED);
-	for (int i = 0; i < shared->nlines; i++)
-	{
-		if (shared->lines[i].queue == queue && shared->lines[i].id == id)
-		{
-			found = &shared->lines[i];
-			break;
-		}
-	}
-	LWLockRelease(REGISTRY_LOCK);
-	return found;
-}
-
-/* Makes a line; NULL if there is no slot, or the queue was forgotten meanwhile. */
-static CouponLine *
-make_line(CouponQueue *queue, Oid table, int64 id, int64 next)
-{
-	CouponLine *line = NULL;
-
-	LWLockAcquire(REGISTRY_LOCK, LW_EXCLUSIVE);
-	if (queue->table == table && queue->database == MyDatabaseId)
-	{
-		for (int i = 0; line == NULL && i < shared->nlines; i++)
-		{
-			if (shared->lines[i].queue == NULL)
-				line = &shared->lines[i];
-		}
-		/* a line in which nobody is can be made anew at any time */
-		for (int i = 0; line == NULL && i < shared->nlines; i++)
-		{
-			CouponLine *idle = &shared->lines[i];
-
-			LWLockAcquire(idle->lock, LW_EXCLUSIVE);
-			if (idle->pending == 0 && idle->kept == 0)
-			{
-				forget_line(idle);
-				line = idle;
-			}
-			LWLockRelease(idle->lock);
-		}
-	}
-	if (line != NULL)
-	{
-		LWLockAcquire(line->lock, LW_EXCLUSIVE);
-		line->id = id;
-		line->closing = false;
-		line->next = next;
-		line->live = line->ready = line->kept = line->pending = 0;
-		line->cursor = next;
-		line->resume_at = 0;
-		line->passed_at = 0;
-		line->first_chunk = line->nchunks = 0;
-		line->capacity = 0;
-		line->directory = InvalidDsaPointer;
-		line->served = line->rate_base = 0;
-		line->rate_since = 0;
-		line->rate = 0;
-		memset(&line->room, 0, sizeof(line->room));
-		line->room.wanted_version = 1;
-		line->queue = queue;
-		LWLockRelease(line->lock);
-	}
-	LWLockRelease(REGISTRY_LOCK);
-	return line;
-}
-
-static void
-complain_of_slots(void)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_COUPON_OUT_OF_QUEUE_MEMORY),
-			 errmsg("too many rooms and campaigns with waiting users"),
-			 errdetail("All %d places are in use.", coupon_max_queues),
-			 errhint("Raise coupon.max_queues.")));
-}
-
-CouponLine *
-coupon_line_lock(const CouponQueueKind *kind, int64 id, LWLockMode mode, bool make)
-{
-	CouponLine **mine = &cached[((uint64) id * 2 + kind->has_tickets) % CACHED_LINES];
-
-	for (;;)
-	{
-		CouponQueue *queue = coupon_queue(kind);
-		CouponLine *line = *mine;
-		Oid			table = queue->table;
-
-		if (line == NULL || line->queue != queue || line->id != id)
-			line = find_line(queue, id);
-		if (line != NULL)
-		{
-			LWLockAcquire(line->lock, mode);
-			if (is_line(line, queue, id) && queue->table == table)
-			{
-				*mine = line;
-				return line;
-			}
-			LWLockRelease(line->lock);
-			/* whoever closes it has the registry lock */
-			*mine = NULL;
-			continue;
-		}
-		if (!make)
-			return NULL;
-
-		/* one at a time, so that no number is given twice */
-		coupon_lock(kind->lock, table);
-		if (table == kind->table() && find_line(queue, id) == NULL)
-		{
-			line = make_line(queue, table, id, kind->last_number(id) + 1);
-			if (line == NULL && queue->table == table && !forget_gone())
-				complain_of_slots();
-		}
-		coupon_unlock(kind->lock, table);
-	}
-}
-
-/* For a builder: the line, made if need be, locked. */
-CouponLine *
-coupon_line_lock_building(const CouponQueueKind *kind, CouponQueue *queue, int64 id)
-{
-	CouponLine *line = find_line(queue, id);
-
-	if (line == NULL)
-		line = make_line(queue, queue->table, id, kind->last_number(id) + 1);
-	if (line == NULL && forget_gone())
-		line = make_line(queue, queue->table, id, kind->last_number(id) + 1);
-	if (line == NULL)
-		complain_of_slots();
-	LWLockAcquire(line->lock, LW_EXCLUSIVE);
-	return line;
-}
-
-CouponLine *
-coupon_line_lock_nth(CouponQueue *queue, int n, LWLockMode mode)
-{
-	CouponLine *line = &shared->lines[n];
-
-	if (line->queue != queue)	/* an unlocked look */
-		return NULL;
-	LWLockAcquire(line->lock, mode);
-	if (line->queue == queue && !line->closing)
-		return line;
-	LWLockRelease(line->lock);
-	return NULL;
-}
-
-int
-coupon_line_slots(void)
-{
-	return shared->nlines;
-}
-
-/* ---- changes that a transaction owes ---- */
-
-#define KEPT_PENDING	4096	/* a larger array is freed when it is empty */
-
-static CouponPending *pending = NULL;
-static int	npending = 0;
-static int	max_pending = 0;
-
-/* Applies changes from..to - 1; one lock for those to one line. */
-static void
-apply_changes(int from, int to, bool committed)
-{
-	for (int i = from; i < to;)
-	{
-		CouponLine *line = pending[i].line;
-		bool		wake = false;
-
-		LWLockAcquire(line->lock, LW_EXCLUSIVE);
-		for (; i < to && pending[i].line == line; i++)
-		{
-			wake |= pending[i].apply(&pending[i], committed);
-			line->pending--;
-		}
-		LWLockRelease(line->lock);
-		if (wake)
-			ConditionVariableBroadcast(&line->changed);
-	}
-}
-
-/*
- * The intent of a change.  Intents are resolved newest first, and the first
- * of a commit applies all: whoever sees one entry ready is to see those before
- * it, too.
- */
-static void
-resolve_pending(CouponIntent *intent, bool committed)
-{
-	int			to = npending;
-
-	if (to <= (int) intent->number)
-		return;
-	npending = committed ? 0 : intent->number;
-	apply_changes(npending, to, committed);
-}
-
-void
-coupon_pending_reserve(int n)
-{
-	coupon_intent_reserve(n);
-	if (npending + n <= max_pending && (npending > 0 || max_pending <= KEPT_PENDING))
-		return;
-	if (npending == 0 && pending != NULL)
-	{
-		pfree(pending);
-		pending = NULL;
-		max_pending = 0;
-	}
-	n = Max(Max(64, npending + n), max_pending * 2);
-	if (pending == NULL)
-		pending = MemoryContextAllocHuge(TopMemoryContext, mul_size(n, sizeof(CouponPending)));
-	else
-		pending = repalloc_huge(pending, mul_size(n, sizeof(CouponPending)));
-	max_pending = n;
-}
-
-void
-coupon_pending_push(CouponApply apply, CouponLine *line, int64 number, uint32 child, uint64 extra)
-{
-	CouponPending *change = &pending[npending];
-
-	Assert(npending < max_pending);
-	change->apply = apply;
-	change->line = line;
-	change->number = number;
-	change->child = child;
-	change->extra = extra;
-	line->pending++;
-	coupon_intent_push(resolve_pending, NULL, NULL, npending);
-	npending++;
+	return line->pending == 0 && line->kept == 0;
 }

@@ -2,25 +2,26 @@
  * queue_table.h
  *	  A queue's two tables, which take turns.
  *
- * A queue has two child tables.  Rows go to one; each is inserted once and
- * changed a few times.  When all rows of the other are final and were kept
- * long enough it is truncated, and takes its turn.
+ * Each row is inserted once and changed a few times.
  */
 #ifndef COUPON_QUEUE_TABLE_H
 #define COUPON_QUEUE_TABLE_H
 
 #include "base/table_writer.h"
-#include "queue/line.h"
+#include "queue/queue.h"
 
 /* Opens the child where rows of the queue go now, for insertions; sets its number. */
-extern CouponTableWriter *coupon_queue_table_open(CouponQueue *queue, const Oid *children,
+extern CouponTableWriter *coupon_queue_table_open(const CouponQueueKind *kind, CouponQueue *queue,
 												  uint32 *child);
 
 /*
- * Empties the child that is out of use, and changes over to it, when it is
- * time; never waits.  In a transaction of its own.
+ * Looks after the tables, if it is time; to be called again and again by one
+ * worker, in a transaction that has done nothing else.  Never waits.  True if
+ * the transaction is to end now, so that a change counts and no lock stays.
  */
-extern void coupon_queue_table_rotate(CouponQueue *queue, const Oid *children,
-							   int final_column, int keep_ms);
+extern bool coupon_queue_table_rotate(const CouponQueueKind *kind);
+
+/* How long a queue's worker may wait that has nothing else to do before due, in ms. */
+extern int	coupon_queue_table_wait_ms(const CouponQueueKind *kind, TimestampTz due);
 
 #endif							/* COUPON_QUEUE_TABLE_H */

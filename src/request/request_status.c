@@ -25,7 +25,7 @@
 #include "base/compat.h"
 #include "base/errors.h"
 #include "base/guc.h"
-#include "request/request_result.h"
+#include "request/request_status.h"
 
 PG_FUNCTION_INFO_V1(coupon_request_status);
 PG_FUNCTION_INFO_V1(coupon_request_status_of);
@@ -96,7 +96,7 @@ describe_decided(const CouponRequest *request, CouponRequestResult *result)
 static bool
 find_position(const CouponRequest *request, int64 *position)
 {
-	CouponLine *line = coupon_line_lock(&coupon_requests, request->campaign_id, LW_SHARED, true);
+	CouponLine *line = coupon_queue_lock(&coupon_requests, request->campaign_id, LW_SHARED, true);
 	bool		live = coupon_line_is_live(line, request->number);
 
 	if (live)
@@ -277,14 +277,14 @@ await_decision(const CouponRequest *request, TimestampTz deadline)
 {
 	for (;;)
 	{
-		CouponLine *line = coupon_line_lock(&coupon_requests, request->campaign_id, LW_SHARED, true);
+		CouponLine *line = coupon_queue_lock(&coupon_requests, request->campaign_id, LW_SHARED, true);
 		ConditionVariable *changed = &line->changed;
 		bool		live;
 		long		left;
 
 		LWLockRelease(line->lock);
 		ConditionVariablePrepareToSleep(changed);
-		line = coupon_line_lock(&coupon_requests, request->campaign_id, LW_SHARED, true);
+		line = coupon_queue_lock(&coupon_requests, request->campaign_id, LW_SHARED, true);
 		live = coupon_line_is_live(line, request->number) || &line->changed != changed;
 		LWLockRelease(line->lock);
 		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
@@ -367,9 +367,9 @@ coupon_request_queue(PG_FUNCTION_ARGS)
 	PreventCommandDuringRecovery("coupon_request_queue()");
 	InitMaterializedSRF(fcinfo, 0);
 	queue = coupon_queue(&coupon_requests);
-	for (int i = 0; i < coupon_line_slots(); i++)
+	for (int i = 0; i < coupon_queue_slots(); i++)
 	{
-		CouponLine *line = coupon_line_lock_nth(queue, i, LW_SHARED);
+		CouponLine *line = coupon_queue_lock_nth(queue, i, LW_SHARED);
 		Datum		values[QUEUE_NATTS];
 		bool		nulls[QUEUE_NATTS] = {0};
 		int64		first = 0;

@@ -2,18 +2,15 @@
  * room.c
  *	  Waiting rooms: what shared memory knows of them and of their tickets.
  *
- * A ticket waits in a line (line.c), is admitted to a session, and ends.  Its
- * row in coupon.ticket says all of it, but for one thing: when its holder last
- * showed a sign of life is in shared memory alone, so that a poll writes
- * nothing; after a restart everybody has his idle time anew.
+ * A ticket waits in a line, is admitted to a session, and ends.  Its row in
+ * coupon.ticket says all of it, but for one thing: when its holder last showed
+ * a sign of life is in shared memory alone, so that a poll writes nothing;
+ * after a restart everybody has their idle time anew.
  *
- * The changes of a ticket are noted by the callbacks of the transactions that
- * made them, in whatever order these come: ended wins, and a ticket is
- * forgotten when it is known both to be committed and to have ended.
- *
- * Sessions are also found by their users, for issuing, which asks whether one is admitted: in a table
- * of 64-bit hashes with a secret seed.  To be let in without a session one
- * would have to find a user id with the hash of somebody who has one.
+ * Sessions are also found by their users, since issuing asks whether one is
+ * admitted: in a table of 64-bit hashes with a secret seed.  To be let in
+ * without a session one would have to find a user id with the hash of somebody
+ * who has one.
  *
  * In a room that draws lots, those who came before the opening stand in the
  * order of sha256(seed || number); place and number differ for them alone.
@@ -21,115 +18,80 @@
 #include "postgres.h"
 
 #include "access/stratnum.h"
-#include "access/table.h"
-#include "access/tableam.h"
 #include "commands/trigger.h"
-#include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "port/pg_bitutils.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
-#include "base/compat.h"
 #include "base/database.h"
+#include "base/intent.h"
 #include "base/locks.h"
-#include "base/shmem.h"
 #include "room/room.h"
 #include "room/room_draw.h"
+#include "room/ticket_table.h"
+
+/* Before the start by longer than any session lasts. */
+#define EPOCH		(PgStartTime - (COUPON_ROOM_MAX_DAYS + 1) * USECS_PER_DAY)
+#define CLOCK_US	100000
+
+typedef struct Shared
+{
+	pg_atomic_uint64 version;	/* of all definitions of rooms; from 1 */
+	uint64		seed;			/* of the hashes of users */
+} Shared;
+
+static Shared *shared = NULL;
 
 PG_FUNCTION_INFO_V1(coupon_room_changed);
 
-/* ---- rows ---- */
+/* ---- shared memory ---- */
 
-void
-coupon_ticket_read(TupleTableSlot *slot, uint32 child, CouponTicketRow *row)
+static void
+request(void)
 {
-	Datum	   *values = slot->tts_values;
-	bool	   *nulls = slot->tts_isnull;
-
-	slot_getallattrs(slot);
-	row->room_id = DatumGetInt64(values[Ticket_room_id - 1]);
-	row->number = DatumGetInt64(values[Ticket_number - 1]);
-	row->secret = *DatumGetUUIDP(values[Ticket_secret - 1]);
-	row->joined_at = DatumGetTimestampTz(values[Ticket_joined_at - 1]);
-	row->admitted_at = nulls[Ticket_admitted_at - 1] ? 0 :
-		DatumGetTimestampTz(values[Ticket_admitted_at - 1]);
-	row->ended_at = nulls[Ticket_ended_at - 1] ? 0 :
-		DatumGetTimestampTz(values[Ticket_ended_at - 1]);
-	row->user_id = DatumGetTextPCopy(values[Ticket_user_id - 1]);
-	row->reason = nulls[Ticket_reason - 1] ? NULL : DatumGetTextPCopy(values[Ticket_reason - 1]);
-	row->tid = slot->tts_tid;
-	row->child = child;
+	RequestAddinShmemSpace(sizeof(Shared));
 }
 
-void
-coupon_ticket_fill(TupleTableSlot *slot, const CouponTicketRow *row)
+static void
+startup(void)
 {
-	Datum	   *values = slot->tts_values;
-	bool	   *nulls = slot->tts_isnull;
-
-	values[Ticket_room_id - 1] = Int64GetDatum(row->room_id);
-	values[Ticket_number - 1] = Int64GetDatum(row->number);
-	values[Ticket_secret - 1] = UUIDPGetDatum(&row->secret);
-	values[Ticket_joined_at - 1] = TimestampTzGetDatum(row->joined_at);
-	values[Ticket_admitted_at - 1] = TimestampTzGetDatum(row->admitted_at);
-	values[Ticket_ended_at - 1] = TimestampTzGetDatum(row->ended_at);
-	values[Ticket_user_id - 1] = PointerGetDatum(row->user_id);
-	values[Ticket_reason - 1] = PointerGetDatum(row->reason);
-	memset(nulls, false, Ticket_natts);
-	nulls[Ticket_admitted_at - 1] = row->admitted_at == 0;
-	nulls[Ticket_ended_at - 1] = row->ended_at == 0;
-	nulls[Ticket_reason - 1] = row->reason == NULL;
-}
-
-bool
-coupon_ticket_find(int64 room_id, int64 number, uint32 child, CouponTicketRow *row)
-{
-	const CouponCatalog *catalog = coupon_catalog();
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	ScanKeyData keys[2];
-	CouponScan	scan;
 	bool		found;
 
-	coupon_key_int64(&keys[0], 1, BTEqualStrategyNumber, room_id);
-	coupon_key_int64(&keys[1], 2, BTEqualStrategyNumber, number);
-	coupon_scan_begin(&scan, catalog->tickets[child], catalog->ticket_pkeys[child],
-					  snapshot, keys, 2, false);
-	found = coupon_scan_next(&scan, ForwardScanDirection);
+	shared = coupon_shmem_struct("coupon rooms", sizeof(Shared), &found);
 	if (found)
-		coupon_ticket_read(scan.slot, child, row);
-	coupon_scan_end_unlock(&scan);
-	UnregisterSnapshot(snapshot);
-	return found;
+		return;
+	pg_atomic_init_u64(&shared->version, 1);
+	if (!pg_strong_random(&shared->seed, sizeof(shared->seed)))
+		elog(ERROR, "could not generate random values");
 }
 
-CouponRowChange
-coupon_ticket_update(CouponTableWriter *rows, CouponTicketRow *row, bool wait)
-{
-	coupon_ticket_fill(coupon_writer_row(rows), row);
-	return coupon_writer_update(rows, &row->tid, wait);
-}
+const CouponModule coupon_room_module = {
+	.request = request,
+	.startup = startup
+};
 
 /* ---- places ---- */
 
 static uint32 *
-draw_of(CouponLine *line)
+places_of(CouponLine *line)
 {
-	return dsa_get_address(coupon_queue_area, line->room.place_of);
+	return dsa_get_address(coupon_queue_area, line->blocks[ROOM_PLACES]);
 }
 
 int64
 coupon_room_place(CouponLine *line, int64 number)
 {
-	return number > line->room.drawn ? number : draw_of(line)[number - 1];
+	return number > coupon_room(line)->placed ? number : places_of(line)[number - 1];
 }
 
 int64
 coupon_room_number(CouponLine *line, int64 place)
 {
-	return place > line->room.drawn ? place : draw_of(line)[line->room.drawn + place - 1];
+	return place > coupon_room(line)->placed ? place : places_of(line)[coupon_room(line)->placed + place - 1];
 }
 
 /* ---- sessions ---- */
@@ -143,13 +105,13 @@ typedef struct Session
 static Session *
 sessions_of(CouponLine *line)
 {
-	return dsa_get_address(coupon_queue_area, line->room.admitted);
+	return dsa_get_address(coupon_queue_area, line->blocks[ROOM_SESSIONS]);
 }
 
 uint64
 coupon_room_hash_user(text *user_id)
 {
-	return coupon_user_hash(PointerGetDatum(user_id), coupon_line_seed());
+	return coupon_user_hash(PointerGetDatum(user_id), shared->seed);
 }
 
 static void
@@ -168,9 +130,9 @@ static int64
 find_session(CouponLine *line, uint64 hash, int64 number)
 {
 	Session    *sessions;
-	uint32		mask = line->room.buckets - 1;
+	uint32		mask = coupon_room(line)->buckets - 1;
 
-	if (line->room.nadmitted == 0)
+	if (coupon_room(line)->nadmitted == 0)
 		return -1;
 	sessions = sessions_of(line);
 	for (uint32 at = hash & mask; sessions[at].number != 0; at = (at + 1) & mask)
@@ -182,11 +144,11 @@ find_session(CouponLine *line, uint64 hash, int64 number)
 }
 
 /* Removes a session; those behind it move up, so that no hole ends a search. */
-static void
-remove_session(CouponLine *line, uint64 hash, int64 number)
+void
+coupon_room_end_session(CouponLine *line, uint64 hash, int64 number)
 {
 	int64		found = find_session(line, hash, number);
-	uint32		mask = line->room.buckets - 1;
+	uint32		mask = coupon_room(line)->buckets - 1;
 	Session    *sessions;
 	uint32		hole;
 
@@ -205,36 +167,36 @@ remove_session(CouponLine *line, uint64 hash, int64 number)
 		}
 	}
 	sessions[hole].number = 0;
-	line->room.nadmitted--;
+	coupon_room(line)->nadmitted--;
 }
 
 bool
 coupon_room_reserve(CouponLine *line, int n)
 {
-	uint32		wanted = line->room.nadmitted + line->pending + n;
+	uint32		wanted = coupon_room(line)->nadmitted + line->pending + n;
 	uint32		buckets;
 	dsa_pointer pointer;
 
-	if (wanted * 2 <= line->room.buckets)
+	if (wanted * 2 <= coupon_room(line)->buckets)
 		return true;
 	buckets = pg_nextpower2_32(Max(wanted * 2, 64));
 	pointer = coupon_line_allocate(buckets * sizeof(Session));
 	if (!DsaPointerIsValid(pointer))
 		return false;
-	if (DsaPointerIsValid(line->room.admitted))
+	if (DsaPointerIsValid(line->blocks[ROOM_SESSIONS]))
 	{
 		Session    *old = sessions_of(line);
 
-		for (uint32 i = 0; i < line->room.buckets; i++)
+		for (uint32 i = 0; i < coupon_room(line)->buckets; i++)
 		{
 			if (old[i].number != 0)
 				add_session(dsa_get_address(coupon_queue_area, pointer), buckets,
 							old[i].hash, old[i].number);
 		}
-		dsa_free(coupon_queue_area, line->room.admitted);
+		dsa_free(coupon_queue_area, line->blocks[ROOM_SESSIONS]);
 	}
-	line->room.admitted = pointer;
-	line->room.buckets = buckets;
+	line->blocks[ROOM_SESSIONS] = pointer;
+	coupon_room(line)->buckets = buckets;
 	return true;
 }
 
@@ -250,25 +212,53 @@ coupon_room_is_session_of(CouponLine *line, int64 number, text *user_id)
 	return find_session(line, coupon_room_hash_user(user_id), number) >= 0;
 }
 
-static void
-begin_session(CouponLine *line, CouponTicket *ticket, int64 number, uint64 hash, uint32 clock)
+void
+coupon_room_begin_session(CouponLine *line, CouponTicket *ticket, int64 number, uint64 hash,
+						  uint32 clock)
 {
+	CouponRoom *room = coupon_room(line);
+
 	ticket->flags |= TICKET_ADMITTED;
 	ticket->admitted = clock;
 	ticket->seen = Max(ticket->seen, clock);
-	add_session(sessions_of(line), line->room.buckets, hash, number);
-	line->room.nadmitted++;
-	line->room.next_expiry = Min(line->room.next_expiry, coupon_ticket_deadline(line, ticket));
+	add_session(sessions_of(line), room->buckets, hash, number);
+	room->nadmitted++;
+	room->next_expiry = Min(room->next_expiry, coupon_ticket_deadline(line, ticket));
+}
+
+/* ---- tickets ---- */
+
+uint32
+coupon_room_clock(TimestampTz time)
+{
+	return time <= EPOCH ? 1 : (time - EPOCH) / CLOCK_US + 1;
+}
+
+TimestampTz
+coupon_room_time(uint32 clock)
+{
+	return EPOCH + (int64) clock * CLOCK_US;
 }
 
 TimestampTz
 coupon_ticket_deadline(CouponLine *line, const CouponTicket *ticket)
 {
-	TimestampTz deadline = coupon_line_time(ticket->seen) + line->room.idle_ttl;
+	const CouponRoomDefinition *def = &coupon_room(line)->def;
+	TimestampTz deadline = coupon_room_time(ticket->seen) + def->idle_ttl;
 
 	if (ticket->flags & TICKET_ADMITTED)
-		deadline = Min(deadline, coupon_line_time(ticket->admitted) + line->room.session_ttl);
+		deadline = Min(deadline, coupon_room_time(ticket->admitted) + def->session_ttl);
 	return deadline;
+}
+
+void
+coupon_room_set_ready(CouponLine *line, int64 number)
+{
+	CouponRoom *room = coupon_room(line);
+
+	coupon_line_set_ready(line, coupon_room_place(line, number));
+	room->next_idle = Min(room->next_idle,
+						  coupon_ticket_deadline(line, coupon_room_ticket(line, number)));
 }
 
 bool
@@ -278,176 +268,34 @@ coupon_ticket_is_alive(CouponLine *line, const CouponTicket *ticket, TimestampTz
 		now < coupon_ticket_deadline(line, ticket);
 }
 
-/* ---- changes ---- */
-
-/* Forgets a ticket that is known to have been committed and to have ended. */
-static void
-settle(CouponLine *line, CouponTicket *ticket, int64 number)
-{
-	if ((ticket->flags & (TICKET_READY | TICKET_ENDED)) != (TICKET_READY | TICKET_ENDED))
-		return;
-	pg_atomic_write_u64(&line->queue->finished[ticket->child], GetCurrentTimestamp());
-	pg_atomic_fetch_sub_u32(&line->queue->open[ticket->child], 1);
-	ticket->flags = 0;
-	coupon_line_drop(line, number);
-}
-
-static void
-leave_join(CouponPending *change, CouponTicket *ticket)
-{
-	CouponLine *line = change->line;
-
-	coupon_line_clear(line, coupon_room_place(line, change->number));
-	pg_atomic_fetch_sub_u32(&line->queue->open[change->child], 1);
-	ticket->flags = 0;
-	coupon_line_drop(line, change->number);
-}
-
-bool
-coupon_apply_join(CouponPending *change, bool committed)
-{
-	CouponLine *line = change->line;
-	CouponTicket *ticket = coupon_line_ticket(line, change->number);
-
-	if (!committed)
-	{
-		leave_join(change, ticket);
-		return false;
-	}
-	ticket->flags |= TICKET_READY;
-	if (coupon_line_is_live(line, coupon_room_place(line, change->number)))
-		coupon_line_set_ready(line, coupon_room_place(line, change->number));
-	settle(line, ticket, change->number);
-	coupon_wake(COUPON_ROOM_WORKER);
-	return false;
-}
-
-bool
-coupon_apply_join_admitted(CouponPending *change, bool committed)
-{
-	CouponLine *line = change->line;
-	CouponTicket *ticket = coupon_line_ticket(line, change->number);
-
-	if (!committed)
-	{
-		leave_join(change, ticket);
-		return false;
-	}
-	ticket->flags |= TICKET_READY;
-	if (!(ticket->flags & TICKET_ENDED))
-	{
-		begin_session(line, ticket, change->number, change->extra, ticket->admitted);
-		coupon_line_count_served(line, GetCurrentTimestamp());
-	}
-	settle(line, ticket, change->number);
-	coupon_wake(COUPON_ROOM_WORKER);
-	return false;
-}
-
-bool
-coupon_apply_admit(CouponPending *change, bool committed)
-{
-	CouponLine *line = change->line;
-	CouponTicket *ticket = coupon_line_ticket(line, change->number);
-	TimestampTz now;
-
-	/* it may have ended, and be forgotten, before we came to note this */
-	if (!committed || ticket == NULL || (ticket->flags & TICKET_ENDED) ||
-		!(ticket->flags & TICKET_USED))
-		return false;
-	now = GetCurrentTimestamp();
-	coupon_line_clear(line, coupon_room_place(line, change->number));
-	begin_session(line, ticket, change->number, change->extra, coupon_line_clock(now));
-	coupon_line_count_served(line, now);
-	return false;
-}
-
-bool
-coupon_apply_end(CouponPending *change, bool committed)
-{
-	CouponLine *line = change->line;
-	CouponTicket *ticket = coupon_line_ticket(line, change->number);
-
-	if (!committed || ticket == NULL || !(ticket->flags & TICKET_USED) ||
-		(ticket->flags & TICKET_ENDED))
-		return false;
-	ticket->flags |= TICKET_ENDED;
-	if (ticket->flags & TICKET_ADMITTED)
-		remove_session(line, change->extra, change->number);
-	else
-		coupon_line_clear(line, coupon_room_place(line, change->number));
-	settle(line, ticket, change->number);
-	coupon_wake(COUPON_ROOM_WORKER);
-	return false;
-}
-
-/* Those who waited for the draw take their places; extra is the draw. */
-bool
-coupon_apply_draw(CouponPending *change, bool committed)
-{
-	CouponLine *line = change->line;
-
-	if (!committed)
-	{
-		dsa_free(coupon_queue_area, change->extra);
-		return false;
-	}
-	for (int64 number = 1; number <= change->number; number++)
-		coupon_line_clear(line, number);
-	line->room.place_of = change->extra;
-	line->room.drawn = change->number;
-	for (int64 number = 1; number <= change->number; number++)
-	{
-		CouponTicket *ticket = coupon_line_ticket(line, number);
-
-		if (ticket == NULL || !(ticket->flags & TICKET_USED) ||
-			(ticket->flags & (TICKET_ADMITTED | TICKET_ENDED)))
-			continue;
-		coupon_line_set_live(line, coupon_room_place(line, number));
-		if (ticket->flags & TICKET_READY)
-			coupon_line_set_ready(line, coupon_room_place(line, number));
-	}
-	coupon_wake(COUPON_ROOM_WORKER);
-	return false;
-}
-
 /* ---- definitions ---- */
 
-static bool
-apply_room_change(CouponPending *change, bool committed)
+/* After an abort, too: this transaction may have read its own room. */
+static void
+resolve_change(CouponIntent *intent, bool committed)
 {
-	/* after an abort, too: this transaction may have loaded its own change */
-	change->line->room.wanted_version++;
+	pg_atomic_fetch_add_u64(&shared->version, 1);
 	coupon_wake(COUPON_ROOM_WORKER);
-	return false;
 }
 
 /*
  * coupon_room_changed() - row trigger on coupon.room
+ *
+ * All rooms are read again on their next use: changes are rare, and a line for
+ * each room that one transaction creates might be more than there are.
  */
 Datum
 coupon_room_changed(PG_FUNCTION_ARGS)
 {
-	TriggerData *trigger = (TriggerData *) fcinfo->context;
-	HeapTuple	tuple;
-	CouponLine *line;
-	int64		room_id;
-	bool		isnull;
-
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("coupon.room_changed() must be called as a trigger")));
-	if (!coupon_shmem_available())
-		return PointerGetDatum(NULL);
-
-	tuple = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ?
-		trigger->tg_newtuple : trigger->tg_trigtuple;
-	room_id = DatumGetInt64(heap_getattr(tuple, Room_id, RelationGetDescr(trigger->tg_relation), &isnull));
-	coupon_pending_reserve(1);
-	line = coupon_line_lock(&coupon_tickets, room_id, LW_EXCLUSIVE, true);
-	coupon_pending_push(apply_room_change, line, 0, 0, 0);
-	LWLockRelease(line->lock);
+	if (coupon_shmem_available())
+	{
+		coupon_intent_reserve(1);
+		coupon_intent_push(resolve_change, NULL, NULL, 0);
+	}
 	return PointerGetDatum(NULL);
 }
 
@@ -482,75 +330,81 @@ method_of(text *name)
 		strcmp(method, "reject") == 0 ? COUPON_ROOM_REJECT : COUPON_ROOM_FIFO;
 }
 
-/* Reads a room as of now; false if there is none. */
+/* A room as of now, with or without what this transaction has done; false if there is none. */
 static bool
-read_room(int64 room_id, CouponRoomState *state, int64 *drawn)
+read_room_with(int64 room_id, bool own_changes, CouponRoomDefinition *def)
 {
 	const CouponCatalog *catalog = coupon_catalog();
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	ScanKeyData key;
 	CouponScan	scan;
-	bool		found;
 
-	*drawn = 0;
+	if (!own_changes)
+		snapshot->curcid = FirstCommandId;
+	memset(def, 0, sizeof(*def));
+	def->drawn = -1;
 	coupon_key_int64(&key, 1, BTEqualStrategyNumber, room_id);
 	coupon_scan_begin(&scan, catalog->room, catalog->room_pkey, snapshot, &key, 1, false);
-	found = coupon_scan_next(&scan, ForwardScanDirection);
-	if (found)
+	def->exists = coupon_scan_next(&scan, ForwardScanDirection);
+	if (def->exists)
 	{
 		Datum	   *values = scan.slot->tts_values;
 		bool	   *nulls = scan.slot->tts_isnull;
 
 		slot_getallattrs(scan.slot);
-		state->capacity = DatumGetInt32(values[Room_capacity - 1]);
-		state->per_second = nulls[Room_admit_per_second - 1] ? 0 :
-			rate_per_second(values[Room_admit_per_second - 1]);
-		state->session_ttl = lifetime_us(values[Room_session_ttl - 1]);
-		state->idle_ttl = lifetime_us(values[Room_idle_ttl - 1]);
-		state->method = method_of(DatumGetTextPP(values[Room_method - 1]));
-		state->paused = DatumGetBool(values[Room_paused - 1]);
-		state->opens_at = nulls[Room_opens_at - 1] ? DT_NOBEGIN :
+		def->capacity = DatumGetInt32(values[Room_capacity - 1]);
+		if (!nulls[Room_admit_per_second - 1])
+			def->per_second = rate_per_second(values[Room_admit_per_second - 1]);
+		def->session_ttl = lifetime_us(values[Room_session_ttl - 1]);
+		def->idle_ttl = lifetime_us(values[Room_idle_ttl - 1]);
+		def->method = method_of(DatumGetTextPP(values[Room_method - 1]));
+		def->paused = DatumGetBool(values[Room_paused - 1]);
+		def->opens_at = nulls[Room_opens_at - 1] ? DT_NOBEGIN :
 			DatumGetTimestampTz(values[Room_opens_at - 1]);
 		if (!nulls[Room_drawn - 1])
-			*drawn = DatumGetInt64(values[Room_drawn - 1]);
+			def->drawn = DatumGetInt64(values[Room_drawn - 1]);
 	}
-	state->exists = found;
-	state->is_drawn = false;
-	if (found)
-		state->is_drawn = !scan.slot->tts_isnull[Room_drawn - 1];
 	coupon_scan_end_unlock(&scan);
 	UnregisterSnapshot(snapshot);
-	return found;
+	return def->exists;
+}
+
+/*
+ * What is read is for all sessions, so it is what is committed; but a room
+ * that this transaction has created nobody else can use.
+ */
+static bool
+read_room(int64 room_id, CouponRoomDefinition *def)
+{
+	return read_room_with(room_id, false, def) || read_room_with(room_id, true, def);
 }
 
 /* Brings a room's definition in shared memory up to date. */
 static void
 load_room(int64 room_id)
 {
-	CouponRoomState state = {0};	/* as it stays where there is no such room */
-	CouponLine *line = coupon_line_lock(&coupon_tickets, room_id, LW_SHARED, true);
-	uint64		version = line->room.wanted_version;
-	int64		drawn;
+	uint64		version = pg_atomic_read_u64(&shared->version);
+	CouponRoomDefinition def;
+	CouponLine *line;
 
-	LWLockRelease(line->lock);
-	(void) read_room(room_id, &state, &drawn);
-
-	line = coupon_line_lock(&coupon_tickets, room_id, LW_EXCLUSIVE, true);
-	if (line->room.wanted_version == version)
+	pg_read_barrier();
+	(void) read_room(room_id, &def);
+	line = coupon_queue_lock(&coupon_tickets, room_id, LW_EXCLUSIVE, true);
+	if (coupon_room(line)->version < version)
 	{
-		line->room.capacity = state.capacity;
-		line->room.per_second = state.per_second;
-		line->room.session_ttl = state.session_ttl;
-		line->room.idle_ttl = state.idle_ttl;
-		line->room.method = state.method;
-		line->room.paused = state.paused;
-		line->room.opens_at = state.opens_at;
-		line->room.exists = state.exists;
-		line->room.is_drawn = state.is_drawn;
-		line->room.next_expiry = 0;
-		line->room.version = version;
+		CouponRoom *room = coupon_room(line);
+
+		room->version = version;
+		room->def = def;
+		room->next_expiry = room->next_idle = 0;
 	}
 	LWLockRelease(line->lock);
+}
+
+bool
+coupon_room_is_stale(CouponLine *line)
+{
+	return coupon_room(line)->version != pg_atomic_read_u64(&shared->version);
 }
 
 CouponLine *
@@ -558,22 +412,20 @@ coupon_room_lock(int64 room_id, LWLockMode mode, bool fresh)
 {
 	for (;;)
 	{
-		CouponLine *line = coupon_line_lock(&coupon_tickets, room_id, mode, false);
+		CouponLine *line = coupon_queue_lock(&coupon_tickets, room_id, mode, false);
 
 		if (line == NULL)
 		{
-			CouponRoomState state;
-			int64		drawn;
+			CouponRoomDefinition def;
 
 			/* whoever makes up ids makes no lines by that */
-			if (!read_room(room_id, &state, &drawn))
+			if (!read_room(room_id, &def))
 				return NULL;
-			line = coupon_line_lock(&coupon_tickets, room_id, mode, true);
+			line = coupon_queue_lock(&coupon_tickets, room_id, mode, true);
 		}
-		if (line->room.version == line->room.wanted_version ||
-			(!fresh && line->room.version != 0))
+		if (!coupon_room_is_stale(line) || (!fresh && coupon_room(line)->version != 0))
 		{
-			if (line->room.exists)
+			if (coupon_room(line)->def.exists)
 				return line;
 			LWLockRelease(line->lock);
 			return NULL;
@@ -586,10 +438,31 @@ coupon_room_lock(int64 room_id, LWLockMode mode, bool fresh)
 
 /* ---- the queue ---- */
 
+/* A ticket that has not ended, as a building session finds it. */
+typedef struct FoundTicket
+{
+	CouponFound found;
+	pg_uuid_t	secret;
+	TimestampTz admitted_at;
+	uint64		hash;
+} FoundTicket;
+
 static Oid
-ticket_table(void)
+table(void)
 {
 	return coupon_catalog()->ticket;
+}
+
+static const Oid *
+children(void)
+{
+	return coupon_catalog()->tickets;
+}
+
+static const Oid *
+user_keys(void)
+{
+	return coupon_catalog()->ticket_user_keys;
 }
 
 static int64
@@ -597,12 +470,13 @@ last_number(int64 room_id)
 {
 	const CouponCatalog *catalog = coupon_catalog();
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	CouponRoomState state;
+	CouponRoomDefinition def;
 	int64		last;
 	ScanKeyData key;
 
 	/* numbers of a draw are taken, even if nobody of it is left */
-	(void) read_room(room_id, &state, &last);
+	read_room(room_id, &def);
+	last = Max(def.drawn, 0);
 	coupon_key_int64(&key, 1, BTEqualStrategyNumber, room_id);
 	for (int child = 0; child < COUPON_QUEUE_CHILDREN; child++)
 	{
@@ -622,127 +496,87 @@ last_number(int64 room_id)
 	return last;
 }
 
-/* A ticket that has not ended, as a building session finds it. */
-typedef struct Found
+static void
+read_found(TupleTableSlot *slot, CouponFound *found)
 {
-	int64		room_id;
-	int64		number;
-	pg_uuid_t	secret;
-	TimestampTz admitted_at;
-	uint64		hash;
-	uint32		child;
-} Found;
+	FoundTicket *ticket = (FoundTicket *) found;
+	CouponTicketRow row;
 
-static int
-compare_found(const void *a, const void *b)
+	coupon_ticket_read(slot, 0, &row);
+	found->id = row.room_id;
+	found->number = row.number;
+	ticket->secret = row.secret;
+	ticket->admitted_at = row.admitted_at;
+	ticket->hash = coupon_room_hash_user(row.user_id);
+	pfree(row.user_id);
+}
+
+/* With the places of those who drew lots. */
+static CouponLine *
+lock_building(CouponQueue *queue, int64 room_id)
 {
-	const Found *x = a;
-	const Found *y = b;
+	CouponRoomDefinition def;
+	uint32	   *places = NULL;
+	CouponLine *line;
+	bool		fits = true;
 
-	if (x->room_id != y->room_id)
-		return x->room_id < y->room_id ? -1 : 1;
-	return x->number < y->number ? -1 : x->number > y->number;
+	if (read_room(room_id, &def) && def.drawn > 0)
+		places = coupon_room_compute_draw(room_id, def.drawn);
+	line = coupon_queue_lock_building(&coupon_tickets, queue, room_id);
+	if (places != NULL)
+	{
+		line->blocks[ROOM_PLACES] = coupon_room_store_draw(places, def.drawn);
+		fits = DsaPointerIsValid(line->blocks[ROOM_PLACES]) && coupon_line_hold(line, def.drawn);
+		coupon_room(line)->placed = fits ? def.drawn : 0;
+		pfree(places);
+	}
+	if (!fits)
+	{
+		LWLockRelease(line->lock);
+		coupon_queue_refuse(COUPON_NO_MEMORY);
+	}
+	return line;
 }
 
 static bool
-restore_ticket(CouponLine *line, const Found *found, uint32 now)
+restore(CouponLine *line, const CouponFound *found)
 {
+	const FoundTicket *row = (const FoundTicket *) found;
 	CouponTicket *ticket;
 
-	if (!coupon_room_reserve(line, 1) ||
-		!coupon_line_restore(line, true, found->number))
+	if (!coupon_room_reserve(line, 1) || !coupon_line_restore(line, found->number))
 		return false;
-	pg_atomic_fetch_add_u32(&line->queue->open[found->child], 1);
-	ticket = coupon_line_ticket(line, found->number);
+	ticket = coupon_room_ticket(line, found->number);
 	memset(ticket, 0, sizeof(*ticket));
-	memcpy(ticket->secret, found->secret.data, sizeof(ticket->secret));
+	memcpy(ticket->secret, row->secret.data, sizeof(ticket->secret));
 	ticket->child = found->child;
 	ticket->flags = TICKET_USED | TICKET_READY;
-	ticket->seen = now;
-	if (found->admitted_at != 0)
-		begin_session(line, ticket, found->number, found->hash, coupon_line_clock(found->admitted_at));
+	ticket->seen = coupon_room_clock(GetCurrentTimestamp());
+	if (row->admitted_at != 0)
+		coupon_room_begin_session(line, ticket, found->number, row->hash,
+								  coupon_room_clock(row->admitted_at));
 	else
 	{
 		coupon_line_set_live(line, coupon_room_place(line, found->number));
-		coupon_line_set_ready(line, coupon_room_place(line, found->number));
+		coupon_room_set_ready(line, found->number);
 	}
 	return true;
 }
 
-/* Reads who waits and who is admitted, once after the server's start. */
-static void
-build_queue(CouponQueue *queue)
-{
-	const CouponCatalog *catalog = coupon_catalog();
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	uint32		now = coupon_line_clock(GetCurrentTimestamp());
-	int64		n = 0;
-	int64		room = 1024;
-	Found	   *found = palloc(room * sizeof(Found));
-
-	for (uint32 child = 0; child < COUPON_QUEUE_CHILDREN; child++)
-	{
-		Relation	rel = table_open(catalog->tickets[child], AccessShareLock);
-		TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
-		TupleTableSlot *slot = table_slot_create(rel, NULL);
-
-		while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
-		{
-			CouponTicketRow row;
-
-			CHECK_FOR_INTERRUPTS();
-			if (!slot_attisnull(slot, Ticket_ended_at))
-				continue;
-			if (n == room)
-				found = repalloc_huge(found, mul_size(room *= 2, sizeof(Found)));
-			coupon_ticket_read(slot, child, &row);
-			found[n].room_id = row.room_id;
-			found[n].number = row.number;
-			found[n].secret = row.secret;
-			found[n].admitted_at = row.admitted_at;
-			found[n].hash = coupon_room_hash_user(row.user_id);
-			found[n++].child = child;
-			pfree(row.user_id);
-		}
-		if (n > 0 && found[n - 1].child == child)
-			pg_atomic_write_u32(&queue->child, child);
-		ExecDropSingleTupleTableSlot(slot);
-		table_endscan(scan);
-		table_close(rel, AccessShareLock);
-	}
-	UnregisterSnapshot(snapshot);
-	qsort(found, n, sizeof(Found), compare_found);
-
-	for (int64 i = 0; i < n;)
-	{
-		int64		room_id = found[i].room_id;
-		CouponRoomState state;
-		CouponLine *line;
-		int64		drawn;
-		dsa_pointer draw = InvalidDsaPointer;
-		bool		fits = true;
-
-		if (read_room(room_id, &state, &drawn) && drawn > 0)
-			draw = coupon_room_compute_draw(room_id, drawn);
-		line = coupon_line_lock_building(&coupon_tickets, queue, room_id);
-		if (DsaPointerIsValid(draw))
-		{
-			fits = coupon_line_hold(line, drawn);
-			line->room.place_of = draw;
-			line->room.drawn = drawn;
-		}
-		for (; i < n && fits && found[i].room_id == room_id; i++)
-			fits = restore_ticket(line, &found[i], now);
-		LWLockRelease(line->lock);
-		if (!fits)
-			coupon_line_out_of_memory();
-		CHECK_FOR_INTERRUPTS();
-	}
-	pfree(found);
-}
-
 const CouponQueueKind coupon_tickets = {
-	ticket_table, build_queue, last_number, true, COUPON_LOCK_TICKETS
+	.number = COUPON_TICKETS,
+	.lock = COUPON_LOCK_TICKETS,
+	.user_lock = COUPON_LOCK_JOINER,
+	.final_column = Ticket_ended_at,
+	.entry_size = sizeof(CouponTicket),
+	.found_size = sizeof(FoundTicket),
+	.table = table,
+	.children = children,
+	.user_keys = user_keys,
+	.last_number = last_number,
+	.read = read_found,
+	.lock_building = lock_building,
+	.restore = restore
 };
 
 /* ---- for the sale ---- */
@@ -760,11 +594,11 @@ coupon_room_admits(int64 room_id, Datum user_id)
 	bucket = find_session(line, coupon_room_hash_user((text *) DatumGetPointer(user_id)), 0);
 	if (bucket >= 0)
 	{
-		CouponTicket *ticket = coupon_line_ticket(line, coupon_room_session(line, bucket));
+		CouponTicket *ticket = coupon_room_ticket(line, coupon_room_session(line, bucket));
 
 		admits = coupon_ticket_is_alive(line, ticket, now);
 		if (admits)
-			ticket->seen = coupon_line_clock(now);
+			ticket->seen = coupon_room_clock(now);
 	}
 	LWLockRelease(line->lock);
 	return admits;

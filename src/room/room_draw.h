@@ -7,13 +7,10 @@
 
 #include "utils/dsa.h"
 
-/*
- * The order of tickets 1..n by the room's seed: n places by number, then n
- * numbers by place, in the queue area.  ERROR without memory.
- */
-extern dsa_pointer coupon_room_compute_draw(int64 room_id, int64 n);
+/* The order of tickets 1..n by the room's seed: n places by number, then n numbers by place. */
+extern uint32 *coupon_room_compute_draw(int64 room_id, int64 n);
 
-/* Draws the lots of a room that opens now, in this transaction. */
-extern void coupon_room_draw_lots(int64 room_id);
+/* The same in the queues' memory; invalid without memory.  Never throws. */
+extern dsa_pointer coupon_room_store_draw(const uint32 *places, int64 n);
 
 #endif							/* COUPON_ROOM_DRAW_H */

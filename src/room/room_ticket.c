@@ -8,7 +8,6 @@
  * work in a READ ONLY transaction and cost no more than a call.
  *
  * A user has one live ticket in a room: joining again answers with the same.
- * He is looked up under a lock on the user and with a dirty snapshot.
  */
 #include "postgres.h"
 
@@ -18,10 +17,8 @@
 #include "access/xlog.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
-#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
@@ -29,8 +26,12 @@
 #include "base/arguments.h"
 #include "base/compat.h"
 #include "base/errors.h"
-#include "base/locks.h"
+#include "base/random.h"
+#include "queue/own_row.h"
+#include "queue/queue_table.h"
 #include "room/room.h"
+#include "room/room_change.h"
+#include "room/ticket_table.h"
 
 PG_FUNCTION_INFO_V1(coupon_queue_join);
 PG_FUNCTION_INFO_V1(coupon_queue_position);
@@ -68,7 +69,16 @@ poll_after(CouponLine *line, int64 position, int64 eta)
 		wait = position <= 100 ? MIN_POLL_US : position <= 1000 ? 5 * USECS_PER_SEC : 15 * USECS_PER_SEC;
 	wait = Max(MIN_POLL_US, Min(wait, MAX_POLL_US));
 	/* and in time not to be taken for gone */
-	return Min(wait, line->room.idle_ttl / 3);
+	return Min(wait, coupon_room(line)->def.idle_ttl / 3);
+}
+
+/* What is told of a session. */
+static Answer
+admitted(CouponLine *line)
+{
+	Answer		answer = {"ADMITTED", NULL, 0, 0, coupon_room(line)->def.idle_ttl / 3};
+
+	return answer;
 }
 
 /* What a ticket's holder is told.  Under the line's lock. */
@@ -76,31 +86,26 @@ static Answer
 answer_for(CouponLine *line, const CouponTicket *ticket, int64 number, TimestampTz now)
 {
 	Answer		answer = {"WAITING", NULL, -1, -1, -1};
+	const CouponRoom *room = coupon_room(line);
 	double		rate = line->rate;
 
 	if (ticket->flags & TICKET_ADMITTED)
-	{
-		answer.status = "ADMITTED";
-		answer.position = 0;
-		answer.eta = 0;
-		answer.poll_after = line->room.idle_ttl / 3;
-		return answer;
-	}
-	if (now < line->room.opens_at)
-		answer.eta = line->room.opens_at - now;
-	if (line->room.method == COUPON_ROOM_RANDOM && line->room.opens_at != DT_NOBEGIN && !line->room.is_drawn)
+		return admitted(line);
+	if (now < room->def.opens_at)
+		answer.eta = room->def.opens_at - now;
+	if (room->def.method == COUPON_ROOM_RANDOM && room->def.opens_at != DT_NOBEGIN && room->def.drawn < 0)
 	{
 		/* nobody has a place before the draw */
 		answer.poll_after = poll_after(line, 0, answer.eta);
 		return answer;
 	}
 	answer.position = coupon_line_ahead(line, coupon_room_place(line, number)) + 1;
-	if (line->room.per_second > 0 && (rate == 0 || rate > line->room.per_second))
-		rate = line->room.per_second;
+	if (room->def.per_second > 0 && (rate == 0 || rate > room->def.per_second))
+		rate = room->def.per_second;
 	if (rate > 0)
 		answer.eta = Max(answer.eta, 0) +
 			Min(answer.position / rate * USECS_PER_SEC, (double) (100 * USECS_PER_DAY));
-	else if (line->room.nadmitted < line->room.capacity && answer.eta < 0 && !line->room.paused)
+	else if (room->nadmitted < room->def.capacity && answer.eta < 0 && !room->def.paused)
 		answer.eta = 0;
 	answer.poll_after = poll_after(line, answer.position, answer.eta);
 	return answer;
@@ -229,7 +234,7 @@ find_ticket(const Token *token, TimestampTz now, CouponLine **line)
 	*line = coupon_room_lock(token->room_id, LW_SHARED, false);
 	if (*line == NULL)
 		return NULL;
-	ticket = coupon_line_ticket(*line, token->number);
+	ticket = coupon_room_ticket(*line, token->number);
 	if (ticket != NULL && same_secret(ticket->secret, token->secret) &&
 		coupon_ticket_is_alive(*line, ticket, now))
 		return ticket;
@@ -256,7 +261,7 @@ coupon_queue_position(PG_FUNCTION_ARGS)
 	ticket = find_ticket(&token, now, &line);
 	if (ticket != NULL)
 	{
-		ticket->seen = coupon_line_clock(now);
+		ticket->seen = coupon_room_clock(now);
 		answer = answer_for(line, ticket, token.number, now);
 		LWLockRelease(line->lock);
 	}
@@ -331,7 +336,7 @@ coupon_queue_require(PG_FUNCTION_ARGS)
 			is = "is another user's";
 		else
 			is = NULL;
-		ticket->seen = coupon_line_clock(now);
+		ticket->seen = coupon_room_clock(now);
 		LWLockRelease(line->lock);
 	}
 	if (is != NULL)
@@ -345,43 +350,14 @@ coupon_queue_require(PG_FUNCTION_ARGS)
 
 /* ---- joining ---- */
 
-/* The user's ticket that has not ended; *undecided: a transaction to wait for. */
+/* The user's ticket that has not ended answers a join. */
 static bool
-find_own(int64 room_id, text *user_id, CouponTicketRow *found, TransactionId *undecided)
+answers(TupleTableSlot *slot, uint32 child, void *arg)
 {
-	const CouponCatalog *catalog = coupon_catalog();
-	bool		any = false;
-	SnapshotData dirty;
-	ScanKeyData keys[2];
-
-	*undecided = InvalidTransactionId;
-	InitDirtySnapshot(dirty);
-	coupon_key_int64(&keys[0], 1, BTEqualStrategyNumber, room_id);
-	coupon_key_text(&keys[1], 2, PointerGetDatum(user_id));
-	for (uint32 child = 0; child < COUPON_QUEUE_CHILDREN && !any; child++)
-	{
-		CouponScan	scan;
-
-		coupon_scan_begin(&scan, catalog->tickets[child], catalog->ticket_user_keys[child],
-						  &dirty, keys, 2, false);
-		while (!any && coupon_scan_next(&scan, ForwardScanDirection))
-		{
-			TransactionId inserter = dirty.xmin;
-
-			if (!slot_attisnull(scan.slot, Ticket_ended_at))
-				continue;
-			if (TransactionIdIsValid(inserter))
-				*undecided = inserter;
-			else
-			{
-				any = true;
-				coupon_ticket_read(scan.slot, child, found);
-				*undecided = InvalidTransactionId;
-			}
-		}
-		coupon_scan_end_unlock(&scan);
-	}
-	return any;
+	if (!slot_attisnull(slot, Ticket_ended_at))
+		return false;
+	coupon_ticket_read(slot, child, arg);
+	return true;
 }
 
 /*
@@ -404,7 +380,7 @@ end_ticket(CouponTicketRow *row, const char *reason)
 		if (coupon_ticket_update(rows, row, true) == COUPON_ROW_CHANGED)
 		{
 			coupon_pending_reserve(1);
-			line = coupon_line_lock(&coupon_tickets, row->room_id, LW_EXCLUSIVE, true);
+			line = coupon_queue_lock(&coupon_tickets, row->room_id, LW_EXCLUSIVE, true);
 			coupon_pending_push(coupon_apply_end, line, row->number, row->child,
 								coupon_room_hash_user(row->user_id));
 			LWLockRelease(line->lock);
@@ -429,11 +405,11 @@ renew(const CouponTicketRow *row, Answer *answer)
 
 	if (line == NULL)
 		return false;
-	ticket = coupon_line_ticket(line, row->number);
+	ticket = coupon_room_ticket(line, row->number);
 	alive = ticket != NULL && coupon_ticket_is_alive(line, ticket, now);
 	if (alive)
 	{
-		ticket->seen = coupon_line_clock(now);
+		ticket->seen = coupon_room_clock(now);
 		*answer = answer_for(line, ticket, row->number, now);
 	}
 	LWLockRelease(line->lock);
@@ -445,23 +421,31 @@ renew(const CouponTicketRow *row, Answer *answer)
 static void
 make_secret(pg_uuid_t *secret)
 {
-	static uint8 pool[1024];
-	static int	used = sizeof(pool);
-
-	if (used == sizeof(pool))
-	{
-		if (!pg_strong_random(pool, sizeof(pool)))
-			ereport(ERROR,
-					(errcode(ERRCODE_INTERNAL_ERROR),
-					 errmsg("could not generate random values")));
-		used = 0;
-	}
-	memcpy(secret->data, pool + used, UUID_LEN);
-	memset(pool + used, 0, UUID_LEN);
-	used += UUID_LEN;
+	coupon_random(secret->data, UUID_LEN);
 	/* version 4, as the column's type wants to be read */
 	secret->data[6] = (secret->data[6] & 0x0f) | 0x40;
 	secret->data[8] = (secret->data[8] & 0x3f) | 0x80;
+}
+
+/* What is remembered of a ticket that enters the line, and what its holder is told. */
+static void
+note_ticket(CouponLine *line, const CouponTicketRow *row, bool admit, Answer *answer)
+{
+	CouponTicket *ticket = coupon_room_ticket(line, row->number);
+
+	memset(ticket, 0, sizeof(*ticket));
+	memcpy(ticket->secret, row->secret.data, UUID_LEN);
+	ticket->seen = coupon_room_clock(row->joined_at);
+	ticket->child = row->child;
+	ticket->flags = TICKET_USED;
+	if (admit)
+	{
+		ticket->admitted = ticket->seen;
+		coupon_line_clear(line, row->number);
+		*answer = admitted(line);
+	}
+	else
+		*answer = answer_for(line, ticket, row->number, row->joined_at);
 }
 
 /* A place in the line, and the row that says so. */
@@ -469,23 +453,18 @@ static void
 enter_room(int64 room_id, text *user_id, Answer *answer)
 {
 	CouponQueue *queue = coupon_queue(&coupon_tickets);
-	TimestampTz now = GetCurrentTimestamp();
-	CouponTicketRow row = {0};
+	CouponTicketRow row = {.room_id = room_id, .user_id = user_id, .joined_at = GetCurrentTimestamp()};
 	CouponTableWriter *rows;
 	CouponLine *line;
-	CouponTicket *ticket;
+	CouponEntering entering;
 	bool		admit;
-	bool		fits;
 
-	rows = coupon_queue_table_open(queue, coupon_catalog()->tickets, &row.child);
-	row.room_id = room_id;
-	row.user_id = user_id;
-	row.joined_at = now;
+	rows = coupon_queue_table_open(&coupon_tickets, queue, &row.child);
 	make_secret(&row.secret);
 	coupon_pending_reserve(1);
 
 	line = coupon_room_lock(room_id, LW_EXCLUSIVE, true);
-	if (line == NULL || line->room.method == COUPON_ROOM_REJECT)
+	if (line == NULL || coupon_room(line)->def.method == COUPON_ROOM_REJECT)
 	{
 		if (line != NULL)
 			LWLockRelease(line->lock);
@@ -494,36 +473,21 @@ enter_room(int64 room_id, text *user_id, Answer *answer)
 		answer->status = "REJECTED";
 		return;
 	}
-	admit = line->room.method == COUPON_ROOM_PASSTHROUGH;
-	fits = (!admit || coupon_room_reserve(line, 1)) && coupon_line_enter(line, true, &row.number);
-	if (fits)
+	admit = coupon_room(line)->def.method == COUPON_ROOM_PASSTHROUGH;
+	entering = admit && !coupon_room_reserve(line, 1) ? COUPON_NO_MEMORY :
+		coupon_queue_enter(line, &row.number);
+	if (entering == COUPON_ENTERED)
 	{
 		pg_atomic_fetch_add_u32(&queue->open[row.child], 1);
 		coupon_pending_push(admit ? coupon_apply_join_admitted : coupon_apply_join,
 							line, row.number, row.child, coupon_room_hash_user(user_id));
-		ticket = coupon_line_ticket(line, row.number);
-		memset(ticket, 0, sizeof(*ticket));
-		memcpy(ticket->secret, row.secret.data, UUID_LEN);
-		ticket->seen = coupon_line_clock(now);
-		ticket->child = row.child;
-		ticket->flags = TICKET_USED;
-		*answer = answer_for(line, ticket, row.number, now);
-		if (admit)
-		{
-			ticket->admitted = ticket->seen;
-			coupon_line_clear(line, row.number);
-			*answer = gone;
-			answer->status = "ADMITTED";
-			answer->position = 0;
-			answer->eta = 0;
-			answer->poll_after = line->room.idle_ttl / 3;
-		}
+		note_ticket(line, &row, admit, answer);
 	}
 	LWLockRelease(line->lock);
-	if (!fits)
-		coupon_line_out_of_memory();
+	if (entering != COUPON_ENTERED)
+		coupon_queue_refuse(entering);
 
-	row.admitted_at = admit ? now : 0;
+	row.admitted_at = admit ? row.joined_at : 0;
 	coupon_ticket_fill(coupon_writer_row(rows), &row);
 	coupon_writer_insert(rows);
 	coupon_writer_close(rows);
@@ -539,7 +503,6 @@ coupon_queue_join(PG_FUNCTION_ARGS)
 	Answer		answer = gone;
 	text	   *user_id;
 	int64		room_id;
-	uint64		joiner;
 
 	coupon_check_text(fcinfo, 0, "room", 1, COUPON_MAX_NAME);
 	coupon_check_text(fcinfo, 1, "user_id", 1, COUPON_MAX_NAME);
@@ -549,34 +512,23 @@ coupon_queue_join(PG_FUNCTION_ARGS)
 	(void) coupon_queue(&coupon_tickets);
 	room_id = find_room(PG_GETARG_TEXT_PP(0));
 
-	joiner = coupon_user_hash(PointerGetDatum(user_id), room_id);
 	for (;;)
 	{
 		CouponTicketRow row;
-		TransactionId undecided;
+		int			nothers;
 
-		coupon_lock(COUPON_LOCK_JOINER, joiner);
-		if (find_own(room_id, user_id, &row, &undecided))
-		{
-			/* over by the clock, but nobody has noted it yet */
-			if (!renew(&row, &answer))
-			{
-				coupon_unlock(COUPON_LOCK_JOINER, joiner);
-				(void) end_ticket(&row, "expired");
-				continue;
-			}
-			break;
-		}
-		if (!TransactionIdIsValid(undecided))
+		if (!coupon_own_row_lock(&coupon_tickets, room_id, user_id, answers, &row, &nothers))
 		{
 			enter_room(room_id, user_id, &answer);
 			break;
 		}
-		/* not with the lock: its owner may want it */
-		coupon_unlock(COUPON_LOCK_JOINER, joiner);
-		XactLockTableWait(undecided, NULL, NULL, XLTW_None);
+		if (renew(&row, &answer))
+			break;
+		/* over by the clock, but nobody has noted it yet */
+		coupon_own_row_unlock(&coupon_tickets, room_id, user_id);
+		(void) end_ticket(&row, "expired");
 	}
-	coupon_unlock(COUPON_LOCK_JOINER, joiner);
+	coupon_own_row_unlock(&coupon_tickets, room_id, user_id);
 	return form_answer(fcinfo, &answer);
 }
 
@@ -628,7 +580,7 @@ coupon_room_counts(PG_FUNCTION_ARGS)
 	if (line == NULL)
 		PG_RETURN_NULL();
 	values[0] = Int64GetDatum(line->live);
-	values[1] = Int64GetDatum(line->room.nadmitted);
+	values[1] = Int64GetDatum(coupon_room(line)->nadmitted);
 	values[2] = Int64GetDatum(line->next - 1);
 	values[3] = Int64GetDatum(line->served);
 	values[4] = Float8GetDatum(line->rate);

@@ -12,7 +12,7 @@ use Time::HiRes qw(usleep);
 my $node = new_server('main', <<'END');
 coupon.databases = ''
 coupon.queue_memory = '1MB'
-coupon.max_queues = 16
+coupon.max_lines = 16
 coupon.request_depth = 10000000
 END
 
@@ -80,7 +80,7 @@ for my $i (1 .. 20)
 {
 	$error .= sql_error($node, 'postgres', "SELECT coupon_queue_join('many$i', 'a')");
 }
-like($error, qr/ERROR:  UC201: .*HINT: .*coupon\.max_queues/s, 'F17: too many rooms with somebody in them');
+like($error, qr/ERROR:  UC201: .*HINT: .*coupon\.max_lines/s, 'F17: too many rooms with somebody in them');
 load_example($node, 'postgres', "sources/$_.sql") for qw(roles http api);
 is( sql(q{SELECT current_setting('response.status'), r #>> '{error,code}', current_setting('response.headers') FROM coupon_api.queue_enqueue('"a"', '"many20"') r}),
 	'503|unavailable|[{"Retry-After": "1"}]', 'F7, F17: over HTTP: 503');

@@ -1,16 +1,14 @@
 /*
- * request.h
- *	  Asynchronous requests: the queue's rows, and what is known of them.
+ * request_table.h
+ *	  The rows of coupon.request, and the queue that is made from them.
  */
-#ifndef COUPON_REQUEST_H
-#define COUPON_REQUEST_H
+#ifndef COUPON_REQUEST_TABLE_H
+#define COUPON_REQUEST_TABLE_H
 
-#include "access/htup.h"
 #include "executor/tuptable.h"
 #include "utils/uuid.h"
 
-#include "queue/line.h"
-#include "queue/queue_table.h"
+#include "queue/queue.h"
 
 /* What fits into an id beside 58 random bits. */
 #define COUPON_MAX_REQUEST_CAMPAIGN	((INT64CONST(1) << 30) - 1)
@@ -35,8 +33,8 @@ typedef struct CouponRequest
 
 extern const CouponQueueKind coupon_requests;
 
-/* An id, random or, to begin or end a range, with bits all 0 or all 1. */
-extern void coupon_request_make_id(pg_uuid_t *id, int64 campaign_id, int64 number, uint64 low_bits);
+/* A new id for a request whose campaign and number are set. */
+extern void coupon_request_make_id(CouponRequest *request);
 
 extern void coupon_request_read(TupleTableSlot *slot, uint32 child, CouponRequest *request);
 extern void coupon_request_fill(TupleTableSlot *slot, const CouponRequest *request);
@@ -54,22 +52,4 @@ extern bool coupon_request_find_newest(int64 campaign_id, text *user_id, CouponR
 extern int	coupon_request_find_numbers(int64 campaign_id, const int64 *numbers, int nnumbers,
 										uint32 child_mask, CouponRequest *requests);
 
-/* What is left after a batch. */
-typedef enum CouponDecideResult
-{
-	COUPON_DECIDED_ALL,			/* nothing to do */
-	COUPON_DECIDED_SOME,		/* perhaps more to be done at once */
-	COUPON_DECIDE_LATER			/* requests that cannot be decided now */
-} CouponDecideResult;
-
-/*
- * Decides up to max waiting requests of one campaign, adds their number to
- * *decided.  Without wait_for_tables it does nothing if a table is locked.
- */
-extern CouponDecideResult coupon_request_decide_some(int max, bool wait_for_tables,
-													 int64 *decided);
-
-/* issuer_worker.c */
-extern const struct CouponWorkerKind coupon_issuer;
-
-#endif							/* COUPON_REQUEST_H */
+#endif							/* COUPON_REQUEST_TABLE_H */

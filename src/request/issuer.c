@@ -1,6 +1,7 @@
 /*
- * request_decide.c
- *	  Deciding requests: a campaign's line, from its front, in batches.
+ * issuer.c
+ *	  Deciding requests: a campaign's line, from its front, in batches; and the
+ *	  worker that does it all the time.
  *
  * One session at a time decides for a campaign, under a lock that dies with
  * it, so that requests are served in their order; several sessions serve
@@ -12,33 +13,42 @@
  * elsewhere, the line stands still for a moment; while the campaign is paused
  * it stands.  Anything else ends a request, and says how.
  *
- * A row that cannot be written (a constraint of the DBA's own) fails its
- * request alone: a batch that fails is done again in halves.
+ * A unit that cannot be issued (a constraint of the DBA's own) fails its
+ * request alone: a batch that fails is done again in halves.  Only an ERROR
+ * that is nobody's fault and passes makes the line wait, and it alone.
  */
 #include "postgres.h"
 
 #include "access/stratnum.h"
-#include "access/xact.h"
 #include "access/xlog.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
-#include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
+#include "utils/uuid.h"
 
 #include "base/arguments.h"
+#include "base/attempt.h"
 #include "base/compat.h"
-#include "base/database.h"
-#include "base/locks.h"
+#include "base/errors.h"
+#include "base/guc.h"
+#include "base/table_writer.h"
 #include "outbox/outbox.h"
 #include "outbox/payload.h"
-#include "request/request.h"
+#include "queue/pending.h"
+#include "queue/queue_table.h"
+#include "request/issuer.h"
+#include "request/request_table.h"
 #include "sale/issue.h"
 
 #define LOOK_AGAIN_MS	20		/* after somebody was passed by, if nobody else waits */
 #define PASSED_MS		100		/* and if others do */
 #define PAUSED_MS		100		/* between looks at a paused campaign */
+#define LOCKED_MS		10		/* while somebody has the tables locked */
+#define FAILED_MS		1000	/* after an ERROR that is not a request's own */
+#define BATCH_REQUESTS	1000	/* of the worker */
+#define SMALL_BATCH		200		/* a commit is shared by more, */
+#define REST_MS			2		/* if they have the time to gather */
 #define SCAN_GAP		64		/* decided rows that a scan may walk over */
 
 #define OUTCOME_FAILED	"failed"
@@ -54,6 +64,7 @@ typedef struct Batch
 	CouponRequest *requests;
 	CouponItem *items;
 	const char **outcomes;		/* NULL: as the item says */
+	int		   *errors;			/* SQLSTATE of those that failed, or 0 */
 	CouponOutbox *outbox;
 	StringInfoData payload;
 } Batch;
@@ -90,64 +101,28 @@ apply_read(CouponPending *change, bool committed)
 
 /* ---- finding work ---- */
 
-static bool
-claim(int64 campaign_id)
-{
-	return coupon_lock_try(COUPON_LOCK_DECIDING, campaign_id) != LOCKACQUIRE_NOT_AVAIL;
-}
-
-/*
- * The next line with something to do, claimed until the transaction ends; 0:
- * none.  Sets *standing if requests wait that cannot be decided now.
- */
-static int64
-claim_line(CouponQueue *queue, bool *standing)
-{
-	static int	next = 0;
-	TimestampTz now = GetCurrentTimestamp();
-
-	*standing = false;
-	for (int i = 0; i < coupon_line_slots(); i++)
-	{
-		int			n = next++ % coupon_line_slots();
-		CouponLine *line = coupon_line_lock_nth(queue, n, LW_SHARED);
-		int64		id = 0;
-
-		if (next >= coupon_line_slots())
-			next = 0;
-		if (line == NULL)
-			continue;
-		if (line->ready > 0 && line->resume_at <= now)
-			id = line->id;
-		else if (line->ready > 0)
-			*standing = true;
-		LWLockRelease(line->lock);
-		if (id != 0 && claim(id))
-			return id;
-	}
-	return 0;
-}
-
-/* The line stands until then; from its front, if somebody was passed by. */
-static void
+/* The line stands for so long, and from its front if somebody was passed by. */
+static TimestampTz
 hold_line(int64 campaign_id, int ms, bool rewind)
 {
-	CouponLine *line = coupon_line_lock(&coupon_requests, campaign_id, LW_EXCLUSIVE, true);
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+	CouponLine *line = coupon_queue_lock(&coupon_requests, campaign_id, LW_EXCLUSIVE, true);
 
-	line->resume_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+	line->resume_at = until;
 	if (rewind)
 	{
 		line->cursor = 0;
 		line->passed_at = 0;
 	}
 	LWLockRelease(line->lock);
+	return until;
 }
 
 /* Somebody was passed by: to be looked at again before long. */
 static void
 note_passed(int64 campaign_id)
 {
-	CouponLine *line = coupon_line_lock(&coupon_requests, campaign_id, LW_EXCLUSIVE, true);
+	CouponLine *line = coupon_queue_lock(&coupon_requests, campaign_id, LW_EXCLUSIVE, true);
 
 	if (line->passed_at == 0)
 		line->passed_at = GetCurrentTimestamp();
@@ -163,7 +138,7 @@ choose_requests(int64 campaign_id, int max, int64 *numbers)
 	int			n;
 
 	coupon_pending_reserve(1);
-	line = coupon_line_lock(&coupon_requests, campaign_id, LW_EXCLUSIVE, true);
+	line = coupon_queue_lock(&coupon_requests, campaign_id, LW_EXCLUSIVE, true);
 	if (line->passed_at != 0 && TimestampDifferenceExceeds(line->passed_at, now, PASSED_MS))
 	{
 		line->cursor = 0;
@@ -183,7 +158,7 @@ choose_requests(int64 campaign_id, int max, int64 *numbers)
 static void
 put_back(int64 campaign_id, int64 number)
 {
-	CouponLine *line = coupon_line_lock(&coupon_requests, campaign_id, LW_EXCLUSIVE, true);
+	CouponLine *line = coupon_queue_lock(&coupon_requests, campaign_id, LW_EXCLUSIVE, true);
 
 	line->cursor = Min(line->cursor, number);
 	LWLockRelease(line->lock);
@@ -229,21 +204,38 @@ campaign_exists(int64 campaign_id)
 
 /* ---- deciding ---- */
 
-/* Could the same succeed later, without anybody changing anything? */
+/* Might the same succeed later, without anybody mending anything? */
 static bool
 is_passing(int sqlerrcode)
 {
 	switch (ERRCODE_TO_CATEGORY(sqlerrcode))
 	{
-		case MAKE_SQLSTATE('0', 'A', '0', '0', '0'):
-		case MAKE_SQLSTATE('2', '1', '0', '0', '0'):
-		case MAKE_SQLSTATE('2', '2', '0', '0', '0'):
-		case MAKE_SQLSTATE('2', '3', '0', '0', '0'):
-		case MAKE_SQLSTATE('P', '0', '0', '0', '0'):
-			return false;
-		default:
+		case MAKE_SQLSTATE('4', '0', '0', '0', '0'):	/* a deadlock, a conflict */
+		case MAKE_SQLSTATE('5', '3', '0', '0', '0'):	/* memory, disk, connections */
+		case MAKE_SQLSTATE('5', '7', '0', '0', '0'):	/* told to stop */
+		case MAKE_SQLSTATE('5', '8', '0', '0', '0'):	/* the file system */
 			return true;
+		default:
+			return sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
+				sqlerrcode == ERRCODE_COUPON_OUT_OF_MAP_MEMORY;
 	}
+}
+
+/* A part of a batch. */
+typedef struct Part
+{
+	Batch	   *batch;
+	int			begin;
+	int			n;
+} Part;
+
+static void
+issue(void *arg)
+{
+	Part	   *part = arg;
+
+	coupon_issue_batch(part->batch->campaign_id, part->batch->items + part->begin, part->n,
+					   COUPON_NO_WAIT);
 }
 
 /*
@@ -253,9 +245,8 @@ is_passing(int sqlerrcode)
 static void
 issue_part(Batch *batch, int begin, int n)
 {
-	MemoryContext oldcontext = CurrentMemoryContext;
-	ResourceOwner oldowner = CurrentResourceOwner;
-	volatile bool failed = false;
+	Part		part = {batch, begin, n};
+	ErrorData  *error;
 
 	check_stack_depth();
 	for (int i = begin; i < begin + n; i++)
@@ -264,55 +255,38 @@ issue_part(Batch *batch, int begin, int n)
 		batch->items[i].user_id = PointerGetDatum(batch->requests[i].user_id);
 		batch->items[i].admitted = true;	/* asked when the request was accepted */
 	}
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(oldcontext);
-	PG_TRY();
-	{
-		coupon_issue_batch(batch->campaign_id, batch->items + begin, n, COUPON_NO_WAIT);
-		ReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(oldcontext);
-		CurrentResourceOwner = oldowner;
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(oldcontext);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(oldcontext);
-		CurrentResourceOwner = oldowner;
-		if (is_passing(error->sqlerrcode))
-			ReThrowError(error);
-		failed = true;
-		if (n == 1)
-		{
-			ereport(LOG,
-					(errmsg("coupon request could not be decided: %s", error->message),
-					 errdetail("Campaign %lld, request number %lld.", (long long) batch->campaign_id,
-							   (long long) batch->requests[begin].number)));
-			batch->outcomes[begin] = OUTCOME_FAILED;
-		}
-		FreeErrorData(error);
-	}
-	PG_END_TRY();
-
-	if (failed && n > 1)
+	error = coupon_attempt(issue, &part);
+	if (error == NULL)
+		return;
+	if (is_passing(error->sqlerrcode))
+		ReThrowError(error);
+	if (n > 1)
 	{
 		issue_part(batch, begin, n / 2);
 		issue_part(batch, begin + n / 2, n - n / 2);
 	}
+	else
+	{
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 errmsg("coupon request could not be decided: %s", error->message),
+				 errdetail("Campaign %lld, request number %lld, SQLSTATE %s.",
+						   (long long) batch->campaign_id,
+						   (long long) batch->requests[begin].number,
+						   unpack_sql_state(error->sqlerrcode))));
+		batch->outcomes[begin] = OUTCOME_FAILED;
+		batch->errors[begin] = error->sqlerrcode;
+	}
+	FreeErrorData(error);
 }
 
 /* Who is not served is told why, and so are those who listen. */
 static void
-append_event(Batch *batch, const CouponRequest *request, const char *outcome, TimestampTz now)
+append_event(Batch *batch, const CouponRequest *request, const char *outcome, int error,
+			 TimestampTz now)
 {
 	StringInfo	payload = &batch->payload;
 	char	   *user_id = text_to_cstring(request->user_id);
-	char		id[40];
 
 	if (batch->def == NULL)
 		return;
@@ -321,14 +295,14 @@ append_event(Batch *batch, const CouponRequest *request, const char *outcome, Ti
 		batch->outbox = coupon_outbox_begin(true);
 		initStringInfo(payload);
 	}
-	for (int i = 0, at = 0; i < UUID_LEN; i++)
-		at += sprintf(id + at, i == 4 || i == 6 || i == 8 || i == 10 ? "-%02x" : "%02x",
-					  request->id.data[i]);
 	coupon_payload_begin(payload);
 	coupon_payload_int64(payload, "campaign_id", batch->campaign_id);
 	coupon_payload_text(payload, "user_id", user_id);
-	coupon_payload_text(payload, "request_id", id);
+	coupon_payload_text(payload, "request_id",
+						DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&request->id))));
 	coupon_payload_text(payload, "outcome", outcome);
+	if (error != 0)
+		coupon_payload_text(payload, "sqlstate", unpack_sql_state(error));
 	coupon_payload_time(payload, "at", now);
 	coupon_payload_end(payload);
 	coupon_outbox_add(batch->outbox, COUPON_DEFINITION_TOPIC(batch->def), user_id,
@@ -362,10 +336,10 @@ store_outcome(Batch *batch, CouponTableWriter *rows, int i, TimestampTz now)
 						   (long long) request->number),
 				 errhint("Leave the rows of coupon.request to the issuer.")));
 	if (batch->outcomes[i] != NULL || item->status != COUPON_ISSUED)
-		append_event(batch, request, outcome, now);
+		append_event(batch, request, outcome, batch->errors[i], now);
 
 	coupon_pending_reserve(1);
-	line = coupon_line_lock(&coupon_requests, batch->campaign_id, LW_EXCLUSIVE, true);
+	line = coupon_queue_lock(&coupon_requests, batch->campaign_id, LW_EXCLUSIVE, true);
 	coupon_pending_push(apply_decided, line, request->number, request->child, 0);
 	LWLockRelease(line->lock);
 }
@@ -447,81 +421,140 @@ lock_tables(CouponQueue *queue, bool wait)
 	return mask;
 }
 
-/* One batch of a claimed line. */
-static CouponDecideResult
-decide_line(CouponQueue *queue, int64 campaign_id, int max, bool wait_for_tables, int64 *decided)
+/* What is to be done with a claimed line, and what was. */
+typedef struct Work
 {
-	Batch		batch = {0};
-	CouponCampaign *campaign = NULL;
-	int64	   *numbers = palloc(max * sizeof(int64));
-	uint32		child_mask = 0;
-	int			nchosen;
-	int			n;
+	CouponQueue *queue;
+	int64		campaign_id;
+	int			max;
+	bool		wait_for_tables;
+	int64		decided;
+	TimestampTz resume_at;		/* nothing more to be done before; 0: at once */
+} Work;
 
-	batch.campaign_id = campaign_id;
-	batch.requests = palloc(max * sizeof(CouponRequest));
-	if (campaign_exists(campaign_id))
+/* Chooses and reads the next requests of the line; the batch may be empty. */
+static void
+fill_batch(Work *work, Batch *batch, int *nchosen)
+{
+	int64	   *numbers = palloc(work->max * sizeof(int64));
+	uint32		child_mask;
+
+	*nchosen = choose_requests(work->campaign_id, work->max, numbers);
+	if (*nchosen > 0)
+	{
+		child_mask = lock_tables(work->queue, work->wait_for_tables);
+		if (child_mask == 0)
+		{
+			put_back(work->campaign_id, numbers[0]);
+			work->resume_at = hold_line(work->campaign_id, LOCKED_MS, false);
+			return;
+		}
+		batch->requests = palloc(*nchosen * sizeof(CouponRequest));
+		batch->n = read_requests(work->campaign_id, child_mask, numbers, *nchosen, batch->requests);
+	}
+	/* who waits was passed by */
+	if (batch->n == 0)
+		work->resume_at = hold_line(work->campaign_id, LOOK_AGAIN_MS, true);
+}
+
+/* One batch of a claimed line. */
+static void
+decide_line(void *arg)
+{
+	Work	   *work = arg;
+	Batch		batch = {.campaign_id = work->campaign_id};
+	CouponCampaign *campaign = NULL;
+	int			nchosen = 0;
+
+	if (campaign_exists(work->campaign_id))
 	{
 		CouponStatus window;
 
-		campaign = coupon_campaign_enter(campaign_id, &batch.def);
+		campaign = coupon_campaign_enter(work->campaign_id, &batch.def);
 		window = coupon_issue_window(batch.def, GetCurrentTimestamp());
 		if (window == COUPON_PAUSED || window == COUPON_NOT_OPEN)
-		{
-			coupon_campaign_leave(campaign);
-			hold_line(campaign_id, PAUSED_MS, false);
-			return COUPON_DECIDE_LATER;
-		}
+			work->resume_at = hold_line(work->campaign_id, PAUSED_MS, false);
 	}
-	nchosen = choose_requests(campaign_id, max, numbers);
-	if (nchosen > 0)
+	if (work->resume_at == 0)
+		fill_batch(work, &batch, &nchosen);
+	if (batch.n > 0)
 	{
-		child_mask = lock_tables(queue, wait_for_tables);
-		if (child_mask == 0)
-		{
-			put_back(campaign_id, numbers[0]);
-			if (campaign != NULL)
-				coupon_campaign_leave(campaign);
-			return COUPON_DECIDE_LATER;
-		}
-		batch.n = read_requests(campaign_id, child_mask, numbers, nchosen, batch.requests);
-	}
-	if (batch.n == 0)
-	{
-		/* who waits was passed by */
-		hold_line(campaign_id, LOOK_AGAIN_MS, true);
-		if (campaign != NULL)
-			coupon_campaign_leave(campaign);
-		return COUPON_DECIDE_LATER;
-	}
-	batch.items = palloc0(batch.n * sizeof(CouponItem));
-	batch.outcomes = palloc0(batch.n * sizeof(char *));
-	n = decide_batch(&batch);
-	*decided += n;
-	if (batch.n < nchosen)
-		note_passed(campaign_id);
-	if (n < batch.n)
-	{
-		if (has_free_unit(campaign, batch.def))
-			note_passed(campaign_id);
-		else
-			hold_line(campaign_id, LOOK_AGAIN_MS, true);
+		batch.items = palloc0(batch.n * sizeof(CouponItem));
+		batch.outcomes = palloc0(batch.n * sizeof(char *));
+		batch.errors = palloc0(batch.n * sizeof(int));
+		work->decided = decide_batch(&batch);
+		if (work->decided < batch.n && !has_free_unit(campaign, batch.def))
+			work->resume_at = hold_line(work->campaign_id, LOOK_AGAIN_MS, true);
+		else if (work->decided < nchosen)
+			note_passed(work->campaign_id);
 	}
 	if (campaign != NULL)
 		coupon_campaign_leave(campaign);
-	return COUPON_DECIDED_SOME;
 }
 
-CouponDecideResult
-coupon_request_decide_some(int max, bool wait_for_tables, int64 *decided)
+/* A claimed line, whose ERROR is its own. */
+static void
+attempt_line(Work *work)
 {
-	CouponQueue *queue = coupon_queue(&coupon_requests);
-	bool		standing;
-	int64		campaign_id = claim_line(queue, &standing);
+	ErrorData  *error = coupon_attempt(decide_line, work);
 
-	if (campaign_id == 0)
-		return standing ? COUPON_DECIDE_LATER : COUPON_DECIDED_ALL;
-	return decide_line(queue, campaign_id, max, wait_for_tables, decided);
+	if (error == NULL)
+		return;
+	work->decided = 0;
+	work->resume_at = hold_line(work->campaign_id, FAILED_MS, false);
+	ereport(WARNING,
+			(errcode(error->sqlerrcode),
+			 errmsg("requests of campaign %lld cannot be decided now: %s",
+					(long long) work->campaign_id, error->message),
+			 error->detail ? errdetail("%s", error->detail) : 0,
+			 error->hint ? errhint("%s", error->hint) : 0));
+	FreeErrorData(error);
+}
+
+/*
+ * Decides up to max waiting requests of one campaign, adds their number to
+ * *decided.  True: there may be more to do at once; if not, there may be at
+ * *due.
+ */
+static bool
+decide_some(int max, bool wait_for_tables, int64 *decided, TimestampTz *due)
+{
+	static int	next = 0;
+	CouponQueue *queue = coupon_queue(&coupon_requests);
+
+	*due = DT_NOEND;
+	for (int i = 0; i < coupon_queue_slots(); i++)
+	{
+		CouponLine *line;
+		Work		work = {queue, 0, max, wait_for_tables};
+		TimestampTz resume_at;
+		bool		waiting;
+
+		next = (next + 1) % coupon_queue_slots();
+		line = coupon_queue_lock_nth(queue, next, LW_SHARED);
+		if (line == NULL)
+			continue;
+		work.campaign_id = line->id;
+		resume_at = line->resume_at;
+		waiting = line->ready > 0;
+		LWLockRelease(line->lock);
+		if (!waiting)
+			continue;
+		if (resume_at > GetCurrentTimestamp())
+		{
+			*due = Min(*due, resume_at);
+			continue;
+		}
+		/* claimed until the transaction ends; if not, another session is at it */
+		if (coupon_lock_try(COUPON_LOCK_DECIDING, work.campaign_id) == LOCKACQUIRE_NOT_AVAIL)
+			continue;
+		attempt_line(&work);
+		*decided += work.decided;
+		if (work.decided > 0 || work.resume_at == 0)
+			return true;
+		*due = Min(*due, work.resume_at);
+	}
+	return false;
 }
 
 /*
@@ -532,9 +565,66 @@ coupon_request_decide(PG_FUNCTION_ARGS)
 {
 	int32		max = coupon_get_int32(fcinfo, 0, "max_rows", 1, 100000);
 	int64		decided = 0;
+	TimestampTz due;
 
 	PreventCommandIfReadOnly("coupon_request_decide()");
 	PreventCommandDuringRecovery("coupon_request_decide()");
-	(void) coupon_request_decide_some(max, true, &decided);
+	(void) decide_some(max, true, &decided, &due);
 	PG_RETURN_INT64(decided);
 }
+
+/* ---- the worker ---- */
+
+static int	wait_ms = 0;			/* after a cycle that left nothing to do */
+static int64 last_batch = 0;
+
+/* A cycle decides or rotates: emptying a table wants no lock on another. */
+static bool
+decide(void)
+{
+	int64		decided = 0;
+	TimestampTz due;
+	bool		more;
+
+	last_batch = 0;
+	if (coupon_worker_instance() == 0 && coupon_queue_table_rotate(&coupon_requests))
+		return true;
+	more = decide_some(BATCH_REQUESTS, false, &decided, &due);
+	last_batch = decided;
+	/* until a line may go on; whoever requests wakes us sooner */
+	wait_ms = coupon_queue_table_wait_ms(&coupon_requests, due);
+	return more;
+}
+
+static int
+decide_interval(void)
+{
+	return wait_ms;
+}
+
+/* Who comes to an idle issuer is served at once, and only then it rests. */
+static int
+decide_rest(void)
+{
+	return last_batch > 0 && last_batch < SMALL_BATCH ? REST_MS : 0;
+}
+
+static int
+issuers(void)
+{
+	return coupon_issuers;
+}
+
+static const char *const tables[] = {
+	"campaign", "shard", "unit", "issuance", "lapsed_hold", "outbox_0", "outbox_1", "outbox_2",
+	"request", NULL
+};
+
+const CouponWorkerKind coupon_issuer = {
+	.name = "coupon issuer",
+	.tables = tables,
+	.work = decide,
+	.interval = decide_interval,
+	.instances = issuers,
+	.rest = decide_rest
+};

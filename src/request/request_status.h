@@ -1,13 +1,13 @@
 /*
- * request_result.h
+ * request_status.h
  *	  What a caller is told of a request: coupon.request_result.
  */
-#ifndef COUPON_REQUEST_RESULT_H
-#define COUPON_REQUEST_RESULT_H
+#ifndef COUPON_REQUEST_STATUS_H
+#define COUPON_REQUEST_STATUS_H
 
 #include "fmgr.h"
 
-#include "request/request.h"
+#include "request/request_table.h"
 #include "sale/issue.h"
 
 typedef enum CouponRequestStatus
@@ -35,4 +35,4 @@ extern void coupon_request_describe(const CouponRequest *request, CouponRequestR
 
 extern Datum coupon_request_form_result(FunctionCallInfo fcinfo, const CouponRequestResult *result);
 
-#endif							/* COUPON_REQUEST_RESULT_H */
+#endif							/* COUPON_REQUEST_STATUS_H */

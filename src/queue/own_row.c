@@ -1,0 +1,77 @@
+/*
+ * own_row.c
+ *	  The row of a user's that a call is answered with.
+ *
+ * Calls of one user come one after another, by a lock on the user, and see
+ * each other's rows by a dirty snapshot.
+ */
+#include "postgres.h"
+
+#include "access/stratnum.h"
+#include "storage/lmgr.h"
+#include "utils/snapmgr.h"
+
+#include "queue/own_row.h"
+
+/* *undecided: a transaction whose row would be the answer, if there is no other. */
+static bool
+find_row(const CouponQueueKind *kind, int64 id, text *user_id, CouponAnswers answers, void *arg,
+		 int *nothers, TransactionId *undecided)
+{
+	bool		found = false;
+	SnapshotData dirty;
+	ScanKeyData keys[2];
+
+	*undecided = InvalidTransactionId;
+	*nothers = 0;
+	InitDirtySnapshot(dirty);
+	coupon_key_int64(&keys[0], 1, BTEqualStrategyNumber, id);
+	coupon_key_text(&keys[1], 2, PointerGetDatum(user_id));
+	for (uint32 child = 0; child < COUPON_QUEUE_CHILDREN && !found; child++)
+	{
+		CouponScan	scan;
+
+		coupon_scan_begin(&scan, kind->children()[child], kind->user_keys()[child],
+						  &dirty, keys, 2, false);
+		while (!found && coupon_scan_next(&scan, ForwardScanDirection))
+		{
+			TransactionId inserter = dirty.xmin;
+
+			if (!answers(scan.slot, child, arg))
+				*nothers += slot_attisnull(scan.slot, kind->final_column);
+			else if (TransactionIdIsValid(inserter))
+				*undecided = inserter;
+			else
+				found = true;
+		}
+		coupon_scan_end_unlock(&scan);
+	}
+	return found;
+}
+
+bool
+coupon_own_row_lock(const CouponQueueKind *kind, int64 id, text *user_id,
+					CouponAnswers answers, void *arg, int *nothers)
+{
+	uint64		user = coupon_user_hash(PointerGetDatum(user_id), id);
+
+	for (;;)
+	{
+		TransactionId undecided;
+
+		coupon_lock(kind->user_lock, user);
+		if (find_row(kind, id, user_id, answers, arg, nothers, &undecided))
+			return true;
+		if (!TransactionIdIsValid(undecided))
+			return false;
+		/* not with the lock: its owner may want it */
+		coupon_unlock(kind->user_lock, user);
+		XactLockTableWait(undecided, NULL, NULL, XLTW_None);
+	}
+}
+
+void
+coupon_own_row_unlock(const CouponQueueKind *kind, int64 id, text *user_id)
+{
+	coupon_unlock(kind->user_lock, coupon_user_hash(PointerGetDatum(user_id), id));
+}

@@ -1,0 +1,23 @@
+/*
+ * own_row.h
+ *	  The row of a user's that a call is answered with.
+ */
+#ifndef COUPON_OWN_ROW_H
+#define COUPON_OWN_ROW_H
+
+#include "queue/queue.h"
+
+/* Is a row of the user's the answer?  If so it is copied into arg. */
+typedef bool (*CouponAnswers) (TupleTableSlot *slot, uint32 child, void *arg);
+
+/*
+ * Locks a user of a line against calls of other sessions, until
+ * coupon_own_row_unlock(), and looks for the answer to this one; waits for
+ * transactions that have yet to decide about it.  *nothers: how many other
+ * rows of the user are not final.
+ */
+extern bool coupon_own_row_lock(const CouponQueueKind *kind, int64 id, text *user_id,
+								CouponAnswers answers, void *arg, int *nothers);
+extern void coupon_own_row_unlock(const CouponQueueKind *kind, int64 id, text *user_id);
+
+#endif							/* COUPON_OWN_ROW_H */
