@@ -96,6 +96,10 @@ CREATE FUNCTION coupon.campaign_changed() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_campaign_changed';
 COMMENT ON FUNCTION coupon.campaign_changed() IS 'drops the cached definition when a change commits';
 
+CREATE FUNCTION coupon.shard_deleted() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_shard_deleted';
+COMMENT ON FUNCTION coupon.shard_deleted() IS 'waits for those who issue units of a deleted shard, and refuses the deletion if one is issued';
+
 CREATE FUNCTION coupon.shard_guard() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -141,6 +145,9 @@ CREATE TRIGGER shard_changed AFTER INSERT OR UPDATE OR DELETE ON coupon.shard
 CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON coupon.shard
 	FOR EACH STATEMENT EXECUTE FUNCTION coupon.refuse_truncate();
 ALTER TABLE coupon.shard ENABLE ALWAYS TRIGGER shard_changed;
+CREATE TRIGGER shard_deleted AFTER DELETE ON coupon.shard
+	FOR EACH ROW EXECUTE FUNCTION coupon.shard_deleted();
+ALTER TABLE coupon.shard ENABLE ALWAYS TRIGGER shard_deleted;
 ALTER TABLE coupon.shard ENABLE ALWAYS TRIGGER refuse_truncate;
 
 CREATE FUNCTION @extschema@.coupon_campaign_create(
@@ -1281,6 +1288,7 @@ GRANT USAGE ON SCHEMA coupon TO coupon_admin, coupon_service, coupon_reader;
 GRANT SELECT ON TABLE coupon.campaign TO coupon_admin, coupon_service, coupon_reader;
 GRANT SELECT ON TABLE coupon.shard TO coupon_admin, coupon_service, coupon_reader;
 REVOKE ALL ON FUNCTION coupon.campaign_changed() FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.shard_deleted() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.shard_guard() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.refuse_truncate() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.coupon_campaign_create(text, bigint, integer, timestamp with time zone, timestamp with time zone, jsonb, text) FROM PUBLIC;

@@ -67,8 +67,8 @@ coupon_campaign_unknown(int64 campaign_id)
 	pg_unreachable();
 }
 
-static CouponCampaignKey
-campaign_key(int64 campaign_id)
+CouponCampaignKey
+coupon_campaign_key(int64 campaign_id)
 {
 	CouponCampaignKey key = {0};
 
@@ -111,6 +111,9 @@ resolve_change(CouponIntent *intent, bool committed)
 				dsa_free(coupon_area, campaign->definition);
 				campaign->definition = InvalidDsaPointer;
 			}
+			/* one that was deleted is restored under its id */
+			if (changed[intent->number].created)
+				pg_atomic_write_u32(&campaign->deletions, 0);
 			LWLockRelease(campaign->partition);
 		}
 	}
@@ -137,7 +140,7 @@ note_change(int64 campaign_id, bool created, int32 visible_shards)
 	}
 	coupon_intent_reserve(1);
 
-	changed[nchanged].key = campaign_key(campaign_id);
+	changed[nchanged].key = coupon_campaign_key(campaign_id);
 	changed[nchanged].created = created;
 	changed[nchanged].visible_shards = visible_shards;
 	coupon_intent_push(resolve_change, NULL, NULL, nchanged);
@@ -419,7 +422,7 @@ coupon_campaign_enter(int64 campaign_id, const CouponDefinition **definition)
 
 	coupon_shmem_attach();
 	coupon_intent_reserve(1);
-	key = campaign_key(campaign_id);
+	key = coupon_campaign_key(campaign_id);
 
 	if (nchanged == 0 || find_changed(campaign_id) == NULL)
 		campaign = enter_cached(&key);
@@ -440,7 +443,7 @@ coupon_campaign_enter_known(int64 campaign_id)
 
 	coupon_shmem_attach();
 	coupon_intent_reserve(1);
-	key = campaign_key(campaign_id);
+	key = coupon_campaign_key(campaign_id);
 	campaign = coupon_slot_lock(&key, LW_SHARED);
 	if (campaign == NULL)
 		return NULL;

@@ -45,6 +45,9 @@ typedef struct CouponDefinition
 #define COUPON_DEFINITION_POLICY_JSON(def)	((const char *) (def) + (def)->policy_json)
 #define COUPON_DEFINITION_POLICY(def)	((Jsonb *) ((char *) (def) + (def)->policy))
 
+/* The key of its slot. */
+extern CouponCampaignKey coupon_campaign_key(int64 campaign_id);
+
 /* usage_period_days of a checked policy, 0: never expires. */
 extern int32 coupon_policy_usage_period(Jsonb *policy);
 

@@ -86,6 +86,7 @@ startup(void)
 		CouponCampaign *campaign = &shared->slots[i];
 
 		pg_atomic_init_u32(&campaign->pins, 0);
+		pg_atomic_init_u32(&campaign->deletions, 0);
 		pg_atomic_init_u32(&campaign->recent, 0);
 		for (int s = 0; s < COUPON_COUNTED_STATUSES; s++)
 			pg_atomic_init_u64(&campaign->answers[s], 0);
@@ -248,6 +249,7 @@ coupon_slot_pin(const CouponCampaignKey *key)
 				campaign->version = coupon_slot_new_version();
 				campaign->definition = InvalidDsaPointer;
 				campaign->stock = InvalidDsaPointer;
+				pg_atomic_write_u32(&campaign->deletions, 0);
 				for (int s = 0; s < COUPON_COUNTED_STATUSES; s++)
 					pg_atomic_write_u64(&campaign->answers[s], 0);
 				pg_atomic_write_u32(&campaign->pins, 1);

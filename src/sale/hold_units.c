@@ -266,7 +266,8 @@ insert_wish(CouponHold *hold, CouponWish *wish, int32 nth, TimestampTz now)
 	issuance->code = NULL;
 
 	coupon_filter_add(hold->campaign, hold->user_id);
-	switch (coupon_issuance_insert(hold->table, def, hold->user_id, issuance, hold->confirm_ref))
+	switch (coupon_issuance_insert(hold->table, hold->campaign, def, hold->user_id, issuance,
+								   hold->confirm_ref))
 	{
 		case COUPON_INSERTED:
 			wish->inserted = true;

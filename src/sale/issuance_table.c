@@ -372,7 +372,8 @@ coupon_issuance_unlock_user(const CouponDefinition *def, Datum user_id)
 }
 
 CouponInsertion
-coupon_issuance_insert(CouponTableWriter *writer, const CouponDefinition *def, Datum user_id,
+coupon_issuance_insert(CouponTableWriter *writer, CouponCampaign *campaign,
+					   const CouponDefinition *def, Datum user_id,
 					   const CouponIssuance *issuance, text *confirm_ref)
 {
 	int			conflict;
@@ -381,6 +382,51 @@ coupon_issuance_insert(CouponTableWriter *writer, const CouponDefinition *def, D
 	coupon_issuance_lock_user(def, user_id);
 	conflict = coupon_writer_insert_unless(writer);
 	coupon_issuance_unlock_user(def, user_id);
+
+	/* in place of a lock on the shard, see campaign_delete.c */
+	if (pg_atomic_read_u32(&campaign->deletions) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("campaign %lld is being deleted", (long long) def->campaign_id),
+				 errdetail("Another transaction has deleted the shard %d, and has yet to commit.",
+						   issuance->shard),
+				 errhint("Try again when that transaction has ended.")));
 	return conflict < 0 ? COUPON_INSERTED :
 		conflict == Issuance_serial_key ? COUPON_SERIAL_TAKEN : COUPON_USER_TAKEN;
+}
+
+/* ---- deleting what issuances refer to ---- */
+
+void
+coupon_issuance_await_none(int64 campaign_id, int64 first_serial, int64 last_serial)
+{
+	const CouponCatalog *catalog = coupon_catalog();
+	SnapshotData dirty;
+	ScanKeyData keys[3];
+	CouponScan	scan;
+
+	InitDirtySnapshot(dirty);
+	coupon_key_int64(&keys[0], 1, BTEqualStrategyNumber, campaign_id);
+	coupon_key_int64(&keys[1], 2, BTGreaterEqualStrategyNumber, first_serial);
+	coupon_key_int64(&keys[2], 2, BTLessEqualStrategyNumber, last_serial);
+	coupon_scan_begin(&scan, catalog->issuance, catalog->issuance_serial_key, &dirty, keys, 3, false);
+	while (coupon_scan_next(&scan, ForwardScanDirection))
+	{
+		TransactionId xid = TransactionIdIsValid(dirty.xmin) ? dirty.xmin : dirty.xmax;
+		ItemPointerData tid = scan.slot->tts_tid;
+		CouponIssuance issuance;
+
+		coupon_issuance_read(scan.slot, &issuance);
+		if (!TransactionIdIsValid(xid))
+			ereport(ERROR,
+					(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
+					 errmsg("shard %d of campaign %lld is in use", issuance.shard, (long long) campaign_id),
+					 errdetail("Serial %lld is issued.", (long long) issuance.serial),
+					 errhint("Delete the campaign's rows of coupon.issuance first, and again if others were issuing.")));
+		ExecClearTuple(scan.slot);
+		XactLockTableWait(xid, scan.heap, &tid, XLTW_Delete);
+		coupon_key_int64(&keys[1], 2, BTGreaterEqualStrategyNumber, issuance.serial);
+		index_rescan(scan.scan, keys, 3, NULL, 0);
+	}
+	coupon_scan_end(&scan);
 }

@@ -58,9 +58,15 @@ extern Datum coupon_issuance_state(bool held);
  * conflicts nothing is left, but that others cannot know before the
  * transaction ends.
  */
-extern CouponInsertion coupon_issuance_insert(CouponTableWriter *writer, const CouponDefinition *def,
-										   Datum user_id, const CouponIssuance *issuance,
-										   text *confirm_ref);
+extern CouponInsertion coupon_issuance_insert(CouponTableWriter *writer, CouponCampaign *campaign,
+											  const CouponDefinition *def, Datum user_id,
+											  const CouponIssuance *issuance, text *confirm_ref);
+
+/*
+ * Waits for the transactions that insert or delete issuances of these serials;
+ * ERROR if there is one.
+ */
+extern void coupon_issuance_await_none(int64 campaign_id, int64 first_serial, int64 last_serial);
 
 /*
  * While a user of a campaign is locked no other session inserts a row for

@@ -351,7 +351,8 @@ insert_item(Batch *batch, CouponItem *item, CouponUnit *unit)
 		issuance->serial = unit->serial;
 		issuance->shard = unit->shard_number;
 		issuance->code = def->coded ? coupon_issuance_label(def->campaign_id, unit->serial) : NULL;
-		result = coupon_issuance_insert(batch->table, def, item->user_id, issuance, NULL);
+		result = coupon_issuance_insert(batch->table, batch->campaign, def, item->user_id,
+										issuance, NULL);
 		if (result != COUPON_SERIAL_TAKEN)
 			return result;
 

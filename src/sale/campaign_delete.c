@@ -1,0 +1,87 @@
+/*
+ * campaign_delete.c
+ *	  The end of a campaign: nobody is issued a unit of a shard that is deleted.
+ *
+ * A row of coupon.issuance refers to its shard.  The foreign key's own check
+ * does not see the rows of transactions that have not committed; it relies on
+ * a lock on the shard's row that our writer does not take, because all who
+ * issue would write it.  Instead, whoever issues looks at the campaign's
+ * deletions once their row is in the index, and whoever deletes looks into the
+ * index once they have raised them.  So one of the two meets the other.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "commands/trigger.h"
+#include "fmgr.h"
+#include "utils/rel.h"
+
+#include "base/catalog.h"
+#include "base/intent.h"
+#include "sale/campaign.h"
+#include "sale/issuance_table.h"
+
+PG_FUNCTION_INFO_V1(coupon_shard_deleted);
+
+/* The intent of a deletion: it stays raised unless the deletion is undone. */
+static void
+resolve_deletion(CouponIntent *intent, bool committed)
+{
+	if (!committed)
+		pg_atomic_fetch_sub_u32(&intent->campaign->deletions, 1);
+	coupon_slot_unpin(intent->campaign);
+}
+
+static void
+raise_deletions(int64 campaign_id)
+{
+	CouponCampaignKey key = coupon_campaign_key(campaign_id);
+	CouponCampaign *campaign;
+
+	coupon_intent_reserve(1);
+	campaign = coupon_slot_pin(&key);
+	if (coupon_intent_find(resolve_deletion, campaign, NULL, 0) != NULL)
+		coupon_slot_unpin(campaign);
+	else
+	{
+		pg_atomic_fetch_add_u32(&campaign->deletions, 1);
+		coupon_intent_push(resolve_deletion, campaign, NULL, 0);
+	}
+}
+
+/*
+ * coupon_shard_deleted() - row trigger on coupon.shard
+ *
+ * Waits for those who issue or revoke units of the shard; ERROR if one is left
+ * that is issued.
+ */
+Datum
+coupon_shard_deleted(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	HeapTuple	tuple;
+	TupleDesc	desc;
+	bool		isnull;
+	int			number;
+	int64		campaign_id;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("coupon.shard_deleted() must be called as a trigger for deletions")));
+
+	/* without shared memory nobody issues */
+	if (!coupon_shmem_available())
+		return PointerGetDatum(NULL);
+	coupon_shmem_attach();
+
+	(void) coupon_table(trigger->tg_relation, &number);
+	tuple = trigger->tg_trigtuple;
+	desc = RelationGetDescr(trigger->tg_relation);
+	campaign_id = DatumGetInt64(heap_getattr(tuple, Shard_campaign_id, desc, &isnull));
+	raise_deletions(campaign_id);
+	coupon_issuance_await_none(campaign_id,
+							   DatumGetInt64(heap_getattr(tuple, Shard_first_serial, desc, &isnull)),
+							   DatumGetInt64(heap_getattr(tuple, Shard_last_serial, desc, &isnull)));
+	return PointerGetDatum(NULL);
+}
