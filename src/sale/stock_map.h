@@ -71,6 +71,7 @@ get_shard(CouponStock *stock, uint32 number)
 	uint32		segment = 0;
 	uint32		start = 0;
 
+	Assert(stock->base > 0);
 	if (number >= stock->base)
 	{
 		segment = pg_leftmost_one_pos32(number / stock->base) + 1;
