@@ -336,7 +336,7 @@ finish($_) for values %p;
 like($p{gone}->{err}, qr/ERROR:  UC001: unknown campaign\nDETAIL:  There is no campaign $gone.\nHINT:/, 'a campaign that went meanwhile');
 like($p{long}->{err}, qr/ERROR:  54000: .*DETAIL:  It has 300 bytes.\nHINT:/s, 'a code that cannot be');
 is(join('', map { $p{"fine$_"}->{out} } 1 .. 3), "n1|issued\nn2|issued\nn3|issued\n", 'are nothing to the others');
-like($p{twice}->{err}, qr/ERROR:  23505: .*DETAIL:.*HINT:/s, 'a row that an index refuses');
+like($p{twice}->{err}, qr/ERROR:  23505: .*DETAIL:/s, 'a row that an index refuses');
 is($p{one}->{out} . $p{two}->{out}, "one|issued\ntwo|issued\n", 'is nothing to others of the same campaign');
 is(issued_to($long, 'a') . issued_to($once, 'twice'), '00', 'and they leave nothing behind');
 sql('DROP INDEX coupon.either');
