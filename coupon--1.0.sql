@@ -36,7 +36,7 @@ $$;
 CREATE TABLE coupon.campaign (
 	campaign_id    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	name           text NOT NULL,
-	per_user_limit integer NOT NULL CHECK (per_user_limit >= 1),
+	per_user_limit integer NOT NULL CHECK (per_user_limit BETWEEN 1 AND 10000),
 	opens_at       timestamptz,
 	closes_at      timestamptz,
 	paused         boolean NOT NULL DEFAULT false,
@@ -47,8 +47,10 @@ CREATE TABLE coupon.campaign (
 	created_at     timestamptz NOT NULL DEFAULT pg_catalog.now(),
 	room_id        bigint,
 	labels_public  boolean NOT NULL DEFAULT false,
+	max_per_user_limit integer NOT NULL,
 	CHECK (closes_at > opens_at),
-	CHECK (coded OR NOT labels_public)
+	CHECK (coded OR NOT labels_public),
+	CHECK (max_per_user_limit >= per_user_limit)
 );
 -- coupon_emit keeps off these topics.
 CREATE INDEX campaign_topic_idx ON coupon.campaign (topic COLLATE "C");
@@ -58,6 +60,7 @@ COMMENT ON TABLE coupon.campaign IS 'what is offered; its stock is the sum of it
 COMMENT ON COLUMN coupon.campaign.campaign_id IS 'identifier, assigned by coupon_campaign_create';
 COMMENT ON COLUMN coupon.campaign.name IS 'for people; need not be unique';
 COMMENT ON COLUMN coupon.campaign.per_user_limit IS 'how many units one user may have';
+COMMENT ON COLUMN coupon.campaign.max_per_user_limit IS 'the highest per_user_limit that there was: what was issued under it stays valid when the limit is lowered';
 COMMENT ON COLUMN coupon.campaign.opens_at IS 'first instant of the sale, null: at once';
 COMMENT ON COLUMN coupon.campaign.closes_at IS 'first instant after the sale, null: never';
 COMMENT ON COLUMN coupon.campaign.paused IS 'true: issuing answers paused until coupon_campaign_resume';
@@ -100,6 +103,26 @@ CREATE FUNCTION coupon.shard_deleted() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_shard_deleted';
 COMMENT ON FUNCTION coupon.shard_deleted() IS 'waits for those who issue units of a deleted shard, and refuses the deletion if one is issued';
 
+CREATE FUNCTION coupon.campaign_guard() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF NEW.max_per_user_limit < OLD.max_per_user_limit THEN
+		RAISE check_violation USING
+			MESSAGE = 'max_per_user_limit cannot be lowered',
+			DETAIL = format('Campaign %s: users may have had %s units.', NEW.campaign_id, OLD.max_per_user_limit),
+			HINT = 'Change per_user_limit.';
+	END IF;
+	NEW.max_per_user_limit := greatest(NEW.max_per_user_limit, NEW.per_user_limit);
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION coupon.campaign_guard() IS 'remembers the highest per-user limit';
+
+CREATE FUNCTION coupon.policy_guard() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_policy_guard';
+COMMENT ON FUNCTION coupon.policy_guard() IS 'refuses a policy that coupon_campaign_create() would refuse';
+
 CREATE FUNCTION coupon.shard_guard() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -130,11 +153,17 @@ END
 $$;
 COMMENT ON FUNCTION coupon.refuse_truncate() IS 'a truncation would leave the stock map behind';
 
+CREATE TRIGGER campaign_guard BEFORE INSERT OR UPDATE OF per_user_limit, max_per_user_limit ON coupon.campaign
+	FOR EACH ROW EXECUTE FUNCTION coupon.campaign_guard();
+CREATE TRIGGER policy_guard AFTER INSERT OR UPDATE OF policy ON coupon.campaign
+	FOR EACH ROW EXECUTE FUNCTION coupon.policy_guard();
 CREATE TRIGGER campaign_changed AFTER INSERT OR UPDATE OR DELETE ON coupon.campaign
 	FOR EACH ROW EXECUTE FUNCTION coupon.campaign_changed();
 CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON coupon.campaign
 	FOR EACH STATEMENT EXECUTE FUNCTION coupon.refuse_truncate();
--- What keeps shared memory right must fire for replicated changes, too.
+-- What keeps shared memory right, or fills a column in, must fire for
+-- replicated changes, too.
+ALTER TABLE coupon.campaign ENABLE ALWAYS TRIGGER campaign_guard;
 ALTER TABLE coupon.campaign ENABLE ALWAYS TRIGGER campaign_changed;
 ALTER TABLE coupon.campaign ENABLE ALWAYS TRIGGER refuse_truncate;
 
@@ -303,22 +332,25 @@ AS $$
 DECLARE
 	user_limit integer;
 BEGIN
-	PERFORM 1 FROM coupon.shard s
-	 WHERE s.campaign_id = NEW.campaign_id AND s.shard = NEW.shard
-	   AND NEW.serial BETWEEN s.first_serial AND s.last_serial;
-	IF NOT FOUND THEN
+	-- a change to anything else leaves what was allowed when the row came
+	IF ROW(NEW.campaign_id, NEW.shard, NEW.serial) IS DISTINCT FROM ROW(OLD.campaign_id, OLD.shard, OLD.serial)
+	   AND NOT EXISTS (SELECT FROM coupon.shard s
+	                    WHERE s.campaign_id = NEW.campaign_id AND s.shard = NEW.shard
+	                      AND NEW.serial BETWEEN s.first_serial AND s.last_serial) THEN
 		RAISE check_violation USING
 			MESSAGE = 'serial is outside the campaign''s shards',
 			DETAIL = format('Campaign %s, shard %s, serial %s.', NEW.campaign_id, NEW.shard, NEW.serial),
 			HINT = 'Units are added with coupon_campaign_add_stock().';
 	END IF;
-	SELECT c.per_user_limit INTO user_limit FROM coupon.campaign c
-	 WHERE c.campaign_id = NEW.campaign_id;
-	IF NEW.nth NOT BETWEEN 1 AND user_limit THEN
-		RAISE check_violation USING
-			MESSAGE = 'issuance exceeds the per-user limit',
-			DETAIL = format('Campaign %s, user %s, nth %s, limit %s.', NEW.campaign_id, NEW.user_id, NEW.nth, user_limit),
-			HINT = 'nth counts a user''s units from 1.';
+	IF ROW(NEW.campaign_id, NEW.nth) IS DISTINCT FROM ROW(OLD.campaign_id, OLD.nth) THEN
+		SELECT c.max_per_user_limit INTO user_limit FROM coupon.campaign c
+		 WHERE c.campaign_id = NEW.campaign_id;
+		IF NEW.nth NOT BETWEEN 1 AND user_limit THEN
+			RAISE check_violation USING
+				MESSAGE = 'issuance exceeds the per-user limit',
+				DETAIL = format('Campaign %s, user %s, nth %s, limit %s.', NEW.campaign_id, NEW.user_id, NEW.nth, user_limit),
+				HINT = 'nth counts a user''s units from 1.';
+		END IF;
 	END IF;
 	IF NEW.state NOT IN ('issued', 'redeemed', 'expired', 'held') THEN
 		RAISE check_violation USING
@@ -343,7 +375,7 @@ BEGIN
 	RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION coupon.issuance_guard() IS 'refuses issuances outside the shards or above the per-user limit';
+COMMENT ON FUNCTION coupon.issuance_guard() IS 'refuses issuances outside the shards, or above the highest per-user limit that there was';
 
 CREATE FUNCTION coupon.issuance_arrived() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_issuance_arrived';
@@ -1212,11 +1244,11 @@ AS $$
 	 WHERE ($1 IS NULL OR i.campaign_id = $1) AND s.shard IS NULL
 	UNION ALL
 	SELECT i.campaign_id, 'per-user limit exceeded', NULL, i.user_id,
-	       format('%s issuances, limit %s', count(*), c.per_user_limit)
+	       format('%s issuances, limit %s', count(*), c.max_per_user_limit)
 	  FROM coupon.issuance i JOIN coupon.campaign c ON c.campaign_id = i.campaign_id
 	 WHERE $1 IS NULL OR i.campaign_id = $1
-	 GROUP BY i.campaign_id, i.user_id, c.per_user_limit
-	HAVING count(*) > c.per_user_limit OR max(i.nth) > c.per_user_limit OR count(DISTINCT i.nth) < count(*)
+	 GROUP BY i.campaign_id, i.user_id, c.max_per_user_limit
+	HAVING count(*) > c.max_per_user_limit OR max(i.nth) > c.max_per_user_limit OR count(DISTINCT i.nth) < count(*)
 	UNION ALL
 	SELECT s.campaign_id, 'shards overlap or leave a gap', s.first_serial, NULL, format('shard %s', s.shard)
 	  FROM (SELECT h.*, lag(h.last_serial, 1, 0::bigint) OVER w AS previous_last, row_number() OVER w - 1 AS position
@@ -1289,6 +1321,8 @@ GRANT SELECT ON TABLE coupon.campaign TO coupon_admin, coupon_service, coupon_re
 GRANT SELECT ON TABLE coupon.shard TO coupon_admin, coupon_service, coupon_reader;
 REVOKE ALL ON FUNCTION coupon.campaign_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.shard_deleted() FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.campaign_guard() FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.policy_guard() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.shard_guard() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.refuse_truncate() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.coupon_campaign_create(text, bigint, integer, timestamp with time zone, timestamp with time zone, jsonb, text) FROM PUBLIC;

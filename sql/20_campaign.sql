@@ -3,7 +3,7 @@
 CREATE TABLE coupon.campaign (
 	campaign_id    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	name           text NOT NULL,
-	per_user_limit integer NOT NULL CHECK (per_user_limit >= 1),
+	per_user_limit integer NOT NULL CHECK (per_user_limit BETWEEN 1 AND 10000),
 	opens_at       timestamptz,
 	closes_at      timestamptz,
 	paused         boolean NOT NULL DEFAULT false,
@@ -14,8 +14,10 @@ CREATE TABLE coupon.campaign (
 	created_at     timestamptz NOT NULL DEFAULT pg_catalog.now(),
 	room_id        bigint,
 	labels_public  boolean NOT NULL DEFAULT false,
+	max_per_user_limit integer NOT NULL,
 	CHECK (closes_at > opens_at),
-	CHECK (coded OR NOT labels_public)
+	CHECK (coded OR NOT labels_public),
+	CHECK (max_per_user_limit >= per_user_limit)
 );
 -- coupon_emit keeps off these topics.
 CREATE INDEX campaign_topic_idx ON coupon.campaign (topic COLLATE "C");
@@ -25,6 +27,7 @@ COMMENT ON TABLE coupon.campaign IS 'what is offered; its stock is the sum of it
 COMMENT ON COLUMN coupon.campaign.campaign_id IS 'identifier, assigned by coupon_campaign_create';
 COMMENT ON COLUMN coupon.campaign.name IS 'for people; need not be unique';
 COMMENT ON COLUMN coupon.campaign.per_user_limit IS 'how many units one user may have';
+COMMENT ON COLUMN coupon.campaign.max_per_user_limit IS 'the highest per_user_limit that there was: what was issued under it stays valid when the limit is lowered';
 COMMENT ON COLUMN coupon.campaign.opens_at IS 'first instant of the sale, null: at once';
 COMMENT ON COLUMN coupon.campaign.closes_at IS 'first instant after the sale, null: never';
 COMMENT ON COLUMN coupon.campaign.paused IS 'true: issuing answers paused until coupon_campaign_resume';
@@ -67,6 +70,26 @@ CREATE FUNCTION coupon.shard_deleted() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_shard_deleted';
 COMMENT ON FUNCTION coupon.shard_deleted() IS 'waits for those who issue units of a deleted shard, and refuses the deletion if one is issued';
 
+CREATE FUNCTION coupon.campaign_guard() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF NEW.max_per_user_limit < OLD.max_per_user_limit THEN
+		RAISE check_violation USING
+			MESSAGE = 'max_per_user_limit cannot be lowered',
+			DETAIL = format('Campaign %s: users may have had %s units.', NEW.campaign_id, OLD.max_per_user_limit),
+			HINT = 'Change per_user_limit.';
+	END IF;
+	NEW.max_per_user_limit := greatest(NEW.max_per_user_limit, NEW.per_user_limit);
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION coupon.campaign_guard() IS 'remembers the highest per-user limit';
+
+CREATE FUNCTION coupon.policy_guard() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_policy_guard';
+COMMENT ON FUNCTION coupon.policy_guard() IS 'refuses a policy that coupon_campaign_create() would refuse';
+
 CREATE FUNCTION coupon.shard_guard() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -97,11 +120,17 @@ END
 $$;
 COMMENT ON FUNCTION coupon.refuse_truncate() IS 'a truncation would leave the stock map behind';
 
+CREATE TRIGGER campaign_guard BEFORE INSERT OR UPDATE OF per_user_limit, max_per_user_limit ON coupon.campaign
+	FOR EACH ROW EXECUTE FUNCTION coupon.campaign_guard();
+CREATE TRIGGER policy_guard AFTER INSERT OR UPDATE OF policy ON coupon.campaign
+	FOR EACH ROW EXECUTE FUNCTION coupon.policy_guard();
 CREATE TRIGGER campaign_changed AFTER INSERT OR UPDATE OR DELETE ON coupon.campaign
 	FOR EACH ROW EXECUTE FUNCTION coupon.campaign_changed();
 CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON coupon.campaign
 	FOR EACH STATEMENT EXECUTE FUNCTION coupon.refuse_truncate();
--- What keeps shared memory right must fire for replicated changes, too.
+-- What keeps shared memory right, or fills a column in, must fire for
+-- replicated changes, too.
+ALTER TABLE coupon.campaign ENABLE ALWAYS TRIGGER campaign_guard;
 ALTER TABLE coupon.campaign ENABLE ALWAYS TRIGGER campaign_changed;
 ALTER TABLE coupon.campaign ENABLE ALWAYS TRIGGER refuse_truncate;
 

@@ -60,22 +60,25 @@ AS $$
 DECLARE
 	user_limit integer;
 BEGIN
-	PERFORM 1 FROM coupon.shard s
-	 WHERE s.campaign_id = NEW.campaign_id AND s.shard = NEW.shard
-	   AND NEW.serial BETWEEN s.first_serial AND s.last_serial;
-	IF NOT FOUND THEN
+	-- a change to anything else leaves what was allowed when the row came
+	IF ROW(NEW.campaign_id, NEW.shard, NEW.serial) IS DISTINCT FROM ROW(OLD.campaign_id, OLD.shard, OLD.serial)
+	   AND NOT EXISTS (SELECT FROM coupon.shard s
+	                    WHERE s.campaign_id = NEW.campaign_id AND s.shard = NEW.shard
+	                      AND NEW.serial BETWEEN s.first_serial AND s.last_serial) THEN
 		RAISE check_violation USING
 			MESSAGE = 'serial is outside the campaign''s shards',
 			DETAIL = format('Campaign %s, shard %s, serial %s.', NEW.campaign_id, NEW.shard, NEW.serial),
 			HINT = 'Units are added with coupon_campaign_add_stock().';
 	END IF;
-	SELECT c.per_user_limit INTO user_limit FROM coupon.campaign c
-	 WHERE c.campaign_id = NEW.campaign_id;
-	IF NEW.nth NOT BETWEEN 1 AND user_limit THEN
-		RAISE check_violation USING
-			MESSAGE = 'issuance exceeds the per-user limit',
-			DETAIL = format('Campaign %s, user %s, nth %s, limit %s.', NEW.campaign_id, NEW.user_id, NEW.nth, user_limit),
-			HINT = 'nth counts a user''s units from 1.';
+	IF ROW(NEW.campaign_id, NEW.nth) IS DISTINCT FROM ROW(OLD.campaign_id, OLD.nth) THEN
+		SELECT c.max_per_user_limit INTO user_limit FROM coupon.campaign c
+		 WHERE c.campaign_id = NEW.campaign_id;
+		IF NEW.nth NOT BETWEEN 1 AND user_limit THEN
+			RAISE check_violation USING
+				MESSAGE = 'issuance exceeds the per-user limit',
+				DETAIL = format('Campaign %s, user %s, nth %s, limit %s.', NEW.campaign_id, NEW.user_id, NEW.nth, user_limit),
+				HINT = 'nth counts a user''s units from 1.';
+		END IF;
 	END IF;
 	IF NEW.state NOT IN ('issued', 'redeemed', 'expired', 'held') THEN
 		RAISE check_violation USING
@@ -100,7 +103,7 @@ BEGIN
 	RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION coupon.issuance_guard() IS 'refuses issuances outside the shards or above the per-user limit';
+COMMENT ON FUNCTION coupon.issuance_guard() IS 'refuses issuances outside the shards, or above the highest per-user limit that there was';
 
 CREATE FUNCTION coupon.issuance_arrived() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_issuance_arrived';

@@ -57,11 +57,11 @@ AS $$
 	 WHERE ($1 IS NULL OR i.campaign_id = $1) AND s.shard IS NULL
 	UNION ALL
 	SELECT i.campaign_id, 'per-user limit exceeded', NULL, i.user_id,
-	       format('%s issuances, limit %s', count(*), c.per_user_limit)
+	       format('%s issuances, limit %s', count(*), c.max_per_user_limit)
 	  FROM coupon.issuance i JOIN coupon.campaign c ON c.campaign_id = i.campaign_id
 	 WHERE $1 IS NULL OR i.campaign_id = $1
-	 GROUP BY i.campaign_id, i.user_id, c.per_user_limit
-	HAVING count(*) > c.per_user_limit OR max(i.nth) > c.per_user_limit OR count(DISTINCT i.nth) < count(*)
+	 GROUP BY i.campaign_id, i.user_id, c.max_per_user_limit
+	HAVING count(*) > c.max_per_user_limit OR max(i.nth) > c.max_per_user_limit OR count(DISTINCT i.nth) < count(*)
 	UNION ALL
 	SELECT s.campaign_id, 'shards overlap or leave a gap', s.first_serial, NULL, format('shard %s', s.shard)
 	  FROM (SELECT h.*, lag(h.last_serial, 1, 0::bigint) OVER w AS previous_last, row_number() OVER w - 1 AS position

@@ -55,7 +55,8 @@ enum
 	Campaign_id = 1, Campaign_name, Campaign_per_user_limit, Campaign_opens_at,
 	Campaign_closes_at, Campaign_paused, Campaign_closed_at, Campaign_coded,
 	Campaign_policy, Campaign_topic, Campaign_created_at, Campaign_room_id,
-	Campaign_labels_public, Campaign_natts = Campaign_labels_public
+	Campaign_labels_public, Campaign_max_per_user_limit,
+	Campaign_natts = Campaign_max_per_user_limit
 };
 enum
 {

@@ -18,7 +18,6 @@
 #include "postgres.h"
 
 #include "access/stratnum.h"
-#include "commands/trigger.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "port/pg_bitutils.h"
@@ -30,6 +29,7 @@
 #include "base/database.h"
 #include "base/intent.h"
 #include "base/locks.h"
+#include "base/trigger.h"
 #include "room/room.h"
 #include "room/room_draw.h"
 #include "room/ticket_table.h"
@@ -287,10 +287,9 @@ resolve_change(CouponIntent *intent, bool committed)
 Datum
 coupon_room_changed(PG_FUNCTION_ARGS)
 {
-	if (!CALLED_AS_TRIGGER(fcinfo))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("coupon.room_changed() must be called as a trigger")));
+	(void) coupon_trigger_after_row(fcinfo, "room_changed",
+									COUPON_ON_INSERT | COUPON_ON_UPDATE | COUPON_ON_DELETE,
+									"room", NULL);
 	if (coupon_shmem_available())
 	{
 		coupon_intent_reserve(1);

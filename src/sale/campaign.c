@@ -20,7 +20,6 @@
 #include "access/htup_details.h"
 #include "access/stratnum.h"
 #include "access/xact.h"
-#include "commands/trigger.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -35,7 +34,9 @@
 #include "base/compat.h"
 #include "base/errors.h"
 #include "base/intent.h"
+#include "base/trigger.h"
 #include "sale/campaign.h"
+#include "sale/policy.h"
 #include "sale/stock_map.h"
 
 /* Campaigns that the running transaction has changed. */
@@ -155,17 +156,14 @@ note_change(int64 campaign_id, bool created, int32 visible_shards)
 Datum
 coupon_campaign_changed(PG_FUNCTION_ARGS)
 {
-	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	TriggerData *trigger = coupon_trigger_after_row(fcinfo, "campaign_changed",
+													COUPON_ON_INSERT | COUPON_ON_UPDATE | COUPON_ON_DELETE,
+													"campaign", "shard");
 	HeapTuple	tuple;
 	TupleDesc	desc;
 	bool		isnull;
 	int64		campaign_id;
 	bool		insertion;
-
-	if (!CALLED_AS_TRIGGER(fcinfo))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("coupon.campaign_changed() must be called as a trigger")));
 
 	/* without shared memory there is no cache that could be stale */
 	if (!coupon_shmem_available())
@@ -173,8 +171,7 @@ coupon_campaign_changed(PG_FUNCTION_ARGS)
 	coupon_shmem_attach();
 
 	insertion = TRIGGER_FIRED_BY_INSERT(trigger->tg_event);
-	tuple = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ?
-		trigger->tg_newtuple : trigger->tg_trigtuple;
+	tuple = coupon_trigger_row(trigger);
 	desc = RelationGetDescr(trigger->tg_relation);
 
 	/* both tables begin with campaign_id */
@@ -192,19 +189,6 @@ coupon_campaign_changed(PG_FUNCTION_ARGS)
 }
 
 /* ---- loading ---- */
-
-int32
-coupon_policy_usage_period(Jsonb *policy)
-{
-	JsonbValue	value;
-
-	if (getKeyJsonValueFromContainer(&policy->root, "usage_period_days",
-									 strlen("usage_period_days"), &value) == NULL ||
-		value.type != jbvNumeric)
-		return 0;
-	return DatumGetInt32(DirectFunctionCall1(numeric_int4,
-											 NumericGetDatum(value.val.numeric)));
-}
 
 /*
  * The number of a campaign's shards below the limit, and its stock: the last

@@ -48,9 +48,6 @@ typedef struct CouponDefinition
 /* The key of its slot. */
 extern CouponCampaignKey coupon_campaign_key(int64 campaign_id);
 
-/* usage_period_days of a checked policy, 0: never expires. */
-extern int32 coupon_policy_usage_period(Jsonb *policy);
-
 /*
  * Enters a campaign for the duration of a call: pins its slot and finds its
  * definition, which stays valid until the next enter in this session.  ERROR

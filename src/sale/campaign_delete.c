@@ -12,12 +12,12 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "commands/trigger.h"
 #include "fmgr.h"
 #include "utils/rel.h"
 
 #include "base/catalog.h"
 #include "base/intent.h"
+#include "base/trigger.h"
 #include "sale/campaign.h"
 #include "sale/issuance_table.h"
 
@@ -58,17 +58,13 @@ raise_deletions(int64 campaign_id)
 Datum
 coupon_shard_deleted(PG_FUNCTION_ARGS)
 {
-	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	TriggerData *trigger = coupon_trigger_after_row(fcinfo, "shard_deleted", COUPON_ON_DELETE,
+													"shard", NULL);
 	HeapTuple	tuple;
 	TupleDesc	desc;
 	bool		isnull;
 	int			number;
 	int64		campaign_id;
-
-	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("coupon.shard_deleted() must be called as a trigger for deletions")));
 
 	/* without shared memory nobody issues */
 	if (!coupon_shmem_available())
@@ -76,7 +72,7 @@ coupon_shard_deleted(PG_FUNCTION_ARGS)
 	coupon_shmem_attach();
 
 	(void) coupon_table(trigger->tg_relation, &number);
-	tuple = trigger->tg_trigtuple;
+	tuple = coupon_trigger_row(trigger);
 	desc = RelationGetDescr(trigger->tg_relation);
 	campaign_id = DatumGetInt64(heap_getattr(tuple, Shard_campaign_id, desc, &isnull));
 	raise_deletions(campaign_id);

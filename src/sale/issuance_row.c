@@ -19,6 +19,7 @@
 #include "base/catalog.h"
 #include "base/compat.h"
 #include "sale/issuance_table.h"
+#include "sale/policy.h"
 
 void
 coupon_issuance_row_begin(CouponIssuanceRow *row, const CouponDefinition *def, CouponTableWriter *writer)

@@ -93,6 +93,15 @@ judge_row(CouponLookup *lookup, const CouponIssuance *row, const Undecided *pend
 		lookup->hold = *row;
 }
 
+/* The highest number between two that is within the limit, 0: none. */
+static int32
+unused_between(int32 lower, int32 upper, int32 limit)
+{
+	int32		highest = Min(upper - 1, limit);
+
+	return highest > lower ? highest : 0;
+}
+
 /*
  * One look at a user's rows, from the highest nth down.  Fills *found with
  * the newest row, or with a free nth; *undecided with a row to wait for, if
@@ -112,6 +121,9 @@ look_at_user(CouponLookup *lookup, Datum user_id, CouponIssuance *found, int *ro
 	CouponIssuance row = {0};	/* that with the nth seen last */
 	CouponIssuance lapsed = {0};
 	int32		below = 0;		/* the nth seen last, 0: none yet */
+	int32		nrows = 0;		/* so many numbers were seen */
+	int32		unused = 0;		/* a number without a row, 0: none yet */
+	bool		above = false;	/* is one above a limit that was lowered since? */
 
 	*room = 1;
 	undecided->xid = InvalidTransactionId;
@@ -140,7 +152,8 @@ look_at_user(CouponLookup *lookup, Datum user_id, CouponIssuance *found, int *ro
 		if (below != 0)
 		{
 			judge_row(lookup, &row, &pending, found, &lapsed, undecided);
-			if (nth < below - 1)
+			unused = Max(unused, unused_between(nth, below, limit));
+			if (unused > 0 && !above)
 				break;			/* a gap that a revocation left */
 		}
 
@@ -154,18 +167,25 @@ look_at_user(CouponLookup *lookup, Datum user_id, CouponIssuance *found, int *ro
 				*room = limit - nth;
 				return COUPON_USER_MAY_HAVE;
 			}
+			above = nth > limit;
 		}
+		nrows++;
 		below = nth;
 		note_undecided(lookup, &row, &pending);
 	}
 	if (below > 0)
 		judge_row(lookup, &row, &pending, found, &lapsed, undecided);
 
-	if (below != 1)
+	if (below == 0)
 	{
-		if (below == 0)
-			*room = limit;
-		found->nth = below == 0 ? 1 : below - 1;
+		*room = limit;
+		found->nth = 1;
+		return COUPON_USER_MAY_HAVE;
+	}
+	unused = Max(unused, unused_between(0, below, limit));
+	if (unused > 0 && (!above || nrows < limit))
+	{
+		found->nth = unused;
 		return COUPON_USER_MAY_HAVE;
 	}
 	if (lapsed.serial != 0)
@@ -268,6 +288,8 @@ coupon_lookup_numbers(CouponLookup *lookup, Datum user_id, int wanted, int32 *nt
 	uint8		used[COUPON_MAX_PER_USER_LIMIT / 8 + 1];
 	TupleTableSlot *slot = lookup->slot;
 	int			nfound = 0;
+	int			nrows = 0;
+	int32		previous = 0;
 
 	*undecided = false;
 	*lapsed = 0;
@@ -281,13 +303,18 @@ coupon_lookup_numbers(CouponLookup *lookup, Datum user_id, int wanted, int32 *nt
 
 		CHECK_FOR_INTERRUPTS();
 		coupon_issuance_read(slot, &row);
-		if (row.nth >= 1 && row.nth <= COUPON_MAX_PER_USER_LIMIT)
+		if (row.nth >= 1 && row.nth <= limit)
 			used[(row.nth - 1) / 8] |= 1 << ((row.nth - 1) % 8);
+		/* a row that is being updated has two versions */
+		nrows += row.nth != previous;
+		previous = row.nth;
 		if (TransactionIdIsValid(lookup->dirty.xmin) || TransactionIdIsValid(lookup->dirty.xmax))
 			*undecided = true;
 		else if (row.held_until != 0 && row.held_until <= lookup->now)
 			*lapsed = row.serial;
 	}
+	/* those above a limit that was lowered since count, too */
+	wanted = Min(wanted, limit - nrows);
 	for (int32 nth = 1; nth <= limit && nfound < wanted; nth++)
 	{
 		if (!(used[(nth - 1) / 8] & (1 << ((nth - 1) % 8))))

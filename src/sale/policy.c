@@ -2,22 +2,29 @@
  * policy.c
  *	  The discount policy of a campaign: what may be in it.
  *
- * Checked once, when the campaign is created; issuances copy it unseen.  A
+ * Checked when the campaign's row is written; issuances copy it unseen.  A
  * key that is not known is refused, because a misspelt max_discount costs
  * real money; the application's own data goes under "attributes".
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
+#include "fmgr.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
 #include "utils/numeric.h"
+#include "utils/rel.h"
 
+#include "base/catalog.h"
+#include "base/trigger.h"
 #include "sale/policy.h"
 
 #define MAX_USAGE_PERIOD_DAYS	36500
 #define KNOWN_KEYS "kind, amount, rate, max_discount, min_order_amount, usage_period_days, attributes"
+
+PG_FUNCTION_INFO_V1(coupon_policy_guard);
 
 static void
 refuse(const char *detail, const char *hint)
@@ -130,6 +137,46 @@ check_discount(Jsonb *policy)
 			   "FIXED takes an amount off, RATE a percentage.");
 }
 
+/* The number as days, 0 unless it is a whole one in range. */
+static int32
+whole_days(const JsonbValue *value)
+{
+	int32		days;
+
+	/* the order matters: only what is in range can be made an integer */
+	if (compare_number(value, 1) < 0 || compare_number(value, MAX_USAGE_PERIOD_DAYS) > 0)
+		return 0;
+	days = DatumGetInt32(DirectFunctionCall1(numeric_int4, NumericGetDatum(value->val.numeric)));
+	return compare_number(value, days) == 0 ? days : 0;
+}
+
+int32
+coupon_policy_usage_period(Jsonb *policy)
+{
+	JsonbValue	value;
+
+	if (!JB_ROOT_IS_OBJECT(policy) || !find_key(policy, "usage_period_days", &value) ||
+		value.type != jbvNumeric)
+		return 0;
+	return whole_days(&value);
+}
+
+/*
+ * coupon_policy_guard() - row trigger on coupon.campaign
+ */
+Datum
+coupon_policy_guard(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = coupon_trigger_after_row(fcinfo, "policy_guard",
+													COUPON_ON_INSERT | COUPON_ON_UPDATE,
+													"campaign", NULL);
+	bool		isnull;
+
+	coupon_policy_check(DatumGetJsonbP(heap_getattr(coupon_trigger_row(trigger), Campaign_policy,
+													RelationGetDescr(trigger->tg_relation), &isnull)));
+	return PointerGetDatum(NULL);
+}
+
 void
 coupon_policy_check(Jsonb *policy)
 {
@@ -150,16 +197,9 @@ coupon_policy_check(Jsonb *policy)
 	if (find_number(policy, "min_order_amount", &value) && compare_number(&value, 0) < 0)
 		refuse("\"min_order_amount\" is below 0.", "Leave it out for no minimum.");
 
-	if (find_number(policy, "usage_period_days", &value))
-	{
-		Datum		days = NumericGetDatum(value.val.numeric);
-
-		/* the order matters: only what is in range can be made an integer */
-		if (compare_number(&value, 1) < 0 || compare_number(&value, MAX_USAGE_PERIOD_DAYS) > 0 ||
-			compare_number(&value, DatumGetInt32(DirectFunctionCall1(numeric_int4, days))) != 0)
-			refuse("\"usage_period_days\" is not a whole number of days in range.",
-				   psprintf("Use 1 to %d, or leave it out: never expires.", MAX_USAGE_PERIOD_DAYS));
-	}
+	if (find_number(policy, "usage_period_days", &value) && whole_days(&value) == 0)
+		refuse("\"usage_period_days\" is not a whole number of days in range.",
+			   psprintf("Use 1 to %d, or leave it out: never expires.", MAX_USAGE_PERIOD_DAYS));
 
 	if (find_key(policy, "attributes", &value) &&
 		!(value.type == jbvBinary && JsonContainerIsObject(value.val.binary.data)))

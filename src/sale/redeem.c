@@ -15,7 +15,6 @@
 
 #include "access/htup_details.h"
 #include "catalog/pg_type_d.h"
-#include "commands/trigger.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "utils/array.h"
@@ -27,6 +26,7 @@
 #include "base/catalog.h"
 #include "base/errors.h"
 #include "base/spi.h"
+#include "base/trigger.h"
 #include "sale/campaign.h"
 #include "sale/redeem.h"
 #include "sale/stock.h"
@@ -439,19 +439,6 @@ COUPON_FOR_NUMERIC_USERS(coupon_revoke, 1);
 
 /* ---- what others do to the table ---- */
 
-static TriggerData *
-get_row_trigger(FunctionCallInfo fcinfo, const char *name)
-{
-	TriggerData *trigger = (TriggerData *) fcinfo->context;
-
-	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ||
-		RelationGetRelid(trigger->tg_relation) != coupon_catalog()->issuance)
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("%s() must be called as a row trigger on coupon.issuance", name)));
-	return trigger;
-}
-
 static Datum
 get_column(TriggerData *trigger, HeapTuple tuple, int column, bool *isnull)
 {
@@ -468,10 +455,12 @@ get_column(TriggerData *trigger, HeapTuple tuple, int column, bool *isnull)
 Datum
 coupon_issuance_arrived(PG_FUNCTION_ARGS)
 {
-	TriggerData *trigger = get_row_trigger(fcinfo, "coupon.issuance_arrived");
+	TriggerData *trigger = coupon_trigger_after_row(fcinfo, "issuance_arrived",
+													COUPON_ON_INSERT | COUPON_ON_UPDATE,
+													"issuance", NULL);
 	bool		update = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event);
 	HeapTuple	old = trigger->tg_trigtuple;
-	HeapTuple	new = update ? trigger->tg_newtuple : trigger->tg_trigtuple;
+	HeapTuple	new = coupon_trigger_row(trigger);
 	CouponCampaign *campaign;
 	Datum		user_id;
 	Datum		held_until;
@@ -513,7 +502,9 @@ coupon_issuance_arrived(PG_FUNCTION_ARGS)
 Datum
 coupon_issuance_returned(PG_FUNCTION_ARGS)
 {
-	TriggerData *trigger = get_row_trigger(fcinfo, "coupon.issuance_returned");
+	TriggerData *trigger = coupon_trigger_after_row(fcinfo, "issuance_returned",
+													COUPON_ON_UPDATE | COUPON_ON_DELETE,
+													"issuance", NULL);
 	HeapTuple	old = trigger->tg_trigtuple;
 	CouponCampaign *campaign;
 	const CouponDefinition *def;

@@ -10,7 +10,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = new_server('main', "max_locks_per_transaction = 256\n");
+my $node = new_server('main', "max_locks_per_transaction = 256\ncoupon.max_queues = 16\n");
 my $dir = PostgreSQL::Test::Utils::tempdir();
 
 $node->safe_psql('postgres', q{
@@ -39,6 +39,16 @@ $node->safe_psql('postgres', q{SELECT coupon_hold(8, 4, 'has it now', '7 days')}
 $node->safe_psql('postgres', q{
 	SELECT coupon_room_create('hall', 5), coupon_campaign_require_room(4, 'hall'), coupon_queue_join('hall', 'u1');
 	INSERT INTO coupon.dead_letter SELECT id, topic, key, type, payload, 'too large', 1, now() FROM coupon.outbox LIMIT 1});
+
+
+# What was issued before its campaign's limit was lowered, above the limit that
+# holds now; and more rooms than are in use at a time.
+$node->safe_psql('postgres', q{
+	SELECT coupon_campaign_create('lowered', 20, 3);
+	SELECT coupon_issue_many(9, '{a,a,a,b,b,b}'::text[]);
+	SELECT coupon_revoke(9, 'b', 'test', serial) FROM coupon.issuance WHERE campaign_id = 9 AND user_id = 'b' AND nth < 3;
+	UPDATE coupon.campaign SET per_user_limit = 1 WHERE campaign_id = 9});
+$node->safe_psql('postgres', join '', map { "SELECT coupon_room_create('room $_', 5);\n" } 1 .. 40);
 
 my @tables = ('campaign ORDER BY campaign_id', 'shard ORDER BY campaign_id, shard',
 	'unit ORDER BY campaign_id, serial', 'issuance ORDER BY campaign_id, serial',
@@ -78,7 +88,12 @@ for my $database (qw(plain custom directory))
 	is($node->safe_psql($database, 'SELECT count(*) FROM coupon.outbox'), '0', "$database: no events");
 	conserved($node, $database, $database);
 
-	is($node->safe_psql($database, q{SELECT coupon_campaign_create('next', 1)}), '9', "$database: the next campaign's id");
+	is($node->safe_psql($database, q{SELECT coupon_campaign_create('next', 1)}), '10', "$database: the next campaign's id");
+
+	is( $node->safe_psql($database, q{SELECT string_agg(status, ' ') FROM coupon_issue_many(9, '{a,b,c,c}'::text[])}),
+		'already_issued already_issued issued already_issued', "$database: a lowered limit holds for all");
+	is($node->safe_psql($database, q{SELECT status FROM coupon_redeem(9, 'b', 'order')}),
+		'redeemed', "$database: what was issued before it is valid");
 
 	# answers are the original ones
 	is( $node->safe_psql($database, q{

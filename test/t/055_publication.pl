@@ -49,8 +49,9 @@ is(sql(q{SELECT coupon_revoke(2, 'late', 'test', 4)}), 't', 'and is revoked');
 
 sql(q{UPDATE coupon.issuance SET expires_at = now() - interval '1 s' WHERE campaign_id = 1 AND user_id = 'c'});
 poll_until('the sweeper to expire', sub { sql(q{SELECT state FROM coupon.issuance WHERE campaign_id = 1 AND user_id = 'c'}) eq 'expired' });
-sql(q{ALTER SYSTEM SET coupon.hold_keep = '1s'});
-sql(q{SELECT pg_reload_conf()});
+# a worker that begins looks for what can be forgotten at once
+$node->append_conf('postgresql.conf', "coupon.hold_keep = 1s\n");
+$node->restart;
 poll_until('the sweeper to forget', sub { sql('SELECT count(*) FROM coupon.lapsed_hold') eq '0' });
 
 sql(q{SELECT coupon_request(1, 'q' || g) FROM generate_series(1, 10) g});

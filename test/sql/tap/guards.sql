@@ -5,7 +5,7 @@ BEGIN;
 SET LOCAL client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS coupon;
-SELECT plan(62);
+SELECT plan(140);
 
 CREATE FUNCTION pg_temp.put(c bigint, serial bigint, who text, nth integer DEFAULT 1, state text DEFAULT 'issued', shard integer DEFAULT NULL)
 RETURNS void LANGUAGE sql AS $$
@@ -16,6 +16,7 @@ RETURNS void LANGUAGE sql AS $$
 -- inserts
 SELECT coupon_campaign_create('guard', 3, per_user_limit => 2) AS c \gset
 SELECT coupon_campaign_create('other', 100000) AS o \gset
+SELECT coupon_campaign_create('empty', 0) AS k \gset
 SELECT throws_ok(format('SELECT pg_temp.put(%s, 4, ''a'')', :c), '23514', NULL, 'F1: a serial above the stock');
 SELECT throws_ok(format('SELECT pg_temp.put(%s, 0, ''a'')', :c), '23514', NULL, 'F1: serial 0');
 SELECT throws_ok(format('SELECT pg_temp.put(%s, -1, ''a'')', :c), '23514', NULL, 'F1: a serial below 0');
@@ -74,6 +75,27 @@ SELECT throws_ok(format('INSERT INTO coupon.unit VALUES (%s, 2, ''L'')', :c), '2
 SELECT throws_ok($$INSERT INTO coupon.campaign (campaign_id, name, per_user_limit, policy, topic) VALUES (1, 'x', 1, '{}', 't')$$, '428C9', NULL, 'ids are the sequence''s');
 SELECT throws_ok($$INSERT INTO coupon.outbox VALUES (gen_random_uuid(), 't', 'k', 'x', '{}')$$, '23514', NULL, 'an event in the parent instead of a child');
 
+-- A limit that was lowered: what was issued before stays valid, and counts.
+SELECT coupon_campaign_create('lowered', 20, per_user_limit => 3, policy => '{"usage_period_days": 1}') AS l \gset
+SELECT count(*) AS ignore FROM coupon_issue_many(:l, '{many,many,many,last,last,last,two,two}'::text[]) \gset
+SELECT count(coupon_revoke(:l, 'last', 'r', serial)) AS ignore FROM coupon.issuance WHERE campaign_id = :l AND user_id = 'last' AND nth < 3 \gset
+UPDATE coupon.campaign SET per_user_limit = 1 WHERE campaign_id = :l;
+SELECT is((SELECT max_per_user_limit FROM coupon.campaign WHERE campaign_id = :l), 3, 'the campaign remembers the highest limit');
+SELECT is((SELECT string_agg(status, ' ') FROM coupon_issue_many(:l, '{many,last,two,new,new}'::text[])),
+	'already_issued already_issued already_issued issued already_issued', 'a lowered limit counts what a user has, whichever numbers it has');
+SELECT is((SELECT status FROM coupon_hold_any(:l, u)), 'already_issued', 'of a hold, too: ' || u) FROM unnest('{many,last,two}'::text[]) u;
+SELECT is((SELECT max(n) FROM (SELECT count(*) AS n FROM coupon.issuance WHERE campaign_id = :l AND user_id IN ('last', 'new') GROUP BY user_id) x), 1::bigint, 'and nobody has more than before');
+SELECT is((SELECT status FROM coupon_redeem(:l, 'last', 'o')), 'redeemed', 'what is above a lowered limit can be redeemed');
+SELECT is((SELECT status FROM coupon_redeem_cancel(:l, 'last', 'o')), 'cancelled', 'and given back');
+UPDATE coupon.issuance SET expires_at = now() - interval '1 s' WHERE campaign_id = :l;
+SELECT is(coupon_expire(), 7::bigint, 'and expires');
+SELECT is((SELECT count(*) FROM coupon_verify(:l)), 0::bigint, 'verify judges by the limit of its time');
+SELECT throws_ok(format('SELECT pg_temp.put(%s, 20, ''a'', 4)', :l), '23514', NULL, 'above every limit that there was');
+SELECT throws_ok(format('UPDATE coupon.campaign SET max_per_user_limit = 1 WHERE campaign_id = %s', :l), '23514', NULL, 'the highest limit is not lowered');
+UPDATE coupon.campaign SET per_user_limit = 5 WHERE campaign_id = :l;
+SELECT is((SELECT string_agg(status, ' ') FROM coupon_issue_many(:l, '{many,many,many,last}'::text[])), 'issued issued already_issued issued', 'a raised limit gives the rest');
+SELECT throws_ok(format('UPDATE coupon.campaign SET per_user_limit = 10001 WHERE campaign_id = %s', :l), '23514', NULL, 'a limit that is too high');
+
 -- What others add to the tables is kept or refused, not silently passed over.
 CREATE FUNCTION pg_temp.with_change(change text, call text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE answer text;
@@ -103,6 +125,47 @@ SELECT is(pg_temp.with_change('CREATE INDEX ON coupon.outbox_0 (id); CREATE INDE
 SELECT is(pg_temp.with_change('ALTER TABLE coupon.outbox ADD COLUMN x int', :'issue'), '0A000', 'a column added to the outbox');
 SELECT is((SELECT remaining FROM coupon_status(:f)), 5::bigint, 'and every unit is free again');
 SELECT is((SELECT status FROM coupon_issue(:f, 'new')), 'issued', 'without the change it issues');
+
+-- Our trigger functions read rows of their own tables, and do nothing for others.
+CREATE TEMP TABLE misuse (x text);
+INSERT INTO misuse VALUES ('x');
+CREATE TEMP VIEW misuse_view AS SELECT x FROM misuse;
+SELECT is(pg_temp.with_change(format('CREATE TRIGGER zz %s EXECUTE FUNCTION coupon.%s()', t, f), statement), '39P01', f || '(): ' || t)
+  FROM unnest(ARRAY['issuance_arrived', 'issuance_returned', 'campaign_changed', 'room_changed', 'policy_guard', 'shard_deleted']) f,
+       (VALUES ('AFTER TRUNCATE ON misuse FOR EACH STATEMENT', 'TRUNCATE misuse'),
+               ('BEFORE TRUNCATE ON misuse FOR EACH STATEMENT', 'TRUNCATE misuse'),
+               ('AFTER INSERT ON misuse FOR EACH ROW', 'INSERT INTO misuse VALUES (''y'')'),
+               ('AFTER UPDATE ON misuse FOR EACH ROW', 'UPDATE misuse SET x = ''y'''),
+               ('AFTER DELETE ON misuse FOR EACH ROW', 'DELETE FROM misuse'),
+               ('BEFORE DELETE ON misuse FOR EACH STATEMENT', 'DELETE FROM misuse'),
+               ('INSTEAD OF INSERT ON misuse_view FOR EACH ROW', 'INSERT INTO misuse_view VALUES (''y'')')) x(t, statement);
+SELECT is(pg_temp.with_change(format('CREATE TRIGGER zz %s EXECUTE FUNCTION coupon.%s()', t, f), statement), '39P01', f || '(): ' || t)
+  FROM (VALUES ('issuance_returned', 'AFTER INSERT ON coupon.issuance FOR EACH ROW', format('SELECT pg_temp.put(%s, 1, ''a'')', :o)),
+               ('issuance_returned', 'BEFORE DELETE ON coupon.issuance FOR EACH ROW', format('DELETE FROM coupon.issuance WHERE campaign_id = %s', :c)),
+               ('issuance_returned', 'AFTER DELETE ON coupon.issuance FOR EACH STATEMENT', format('DELETE FROM coupon.issuance WHERE campaign_id = %s', :c)),
+               ('issuance_arrived', 'AFTER DELETE ON coupon.issuance FOR EACH ROW', format('DELETE FROM coupon.issuance WHERE campaign_id = %s', :c)),
+               ('issuance_arrived', 'AFTER UPDATE ON coupon.campaign FOR EACH ROW', format('UPDATE coupon.campaign SET paused = true WHERE campaign_id = %s', :c)),
+               ('policy_guard', 'AFTER DELETE ON coupon.campaign FOR EACH ROW', format('DELETE FROM coupon.campaign WHERE campaign_id = %s', :k)),
+               ('campaign_changed', 'AFTER UPDATE ON coupon.campaign FOR EACH STATEMENT', format('UPDATE coupon.campaign SET paused = true WHERE campaign_id = %s', :c))) x(f, t, statement);
+SELECT is(pg_temp.with_change('CREATE TRIGGER zz AFTER TRUNCATE ON misuse FOR EACH STATEMENT EXECUTE FUNCTION coupon.queue_guard()', 'TRUNCATE misuse'), '0A000', 'queue_guard() on another table');
+
+-- A policy is checked however it comes.  One that came past the check, in a
+-- restore without triggers, means that nothing expires.
+SELECT coupon_campaign_create('policy', 10, policy => '{"usage_period_days": 1}') AS y \gset
+SELECT throws_ok(format('UPDATE coupon.campaign SET policy = %L WHERE campaign_id = %s', policy, :y), '22023', 'invalid policy', 'a policy of ' || policy)
+  FROM unnest(ARRAY['[]', 'null', '1', '"x"', '[{"usage_period_days": 1}]', '{"usage_period_days": 1e400}', '{"usage_period_days": "1"}']) policy;
+SELECT serial AS y1 FROM coupon_hold_any(:y, 'holds') \gset
+SET LOCAL session_replication_role = replica;
+UPDATE coupon.issuance SET policy = '[]' WHERE campaign_id = :y;
+SELECT is((SELECT status FROM coupon_confirm(:y, :y1, 'holds', 'p')), 'confirmed', 'an issuance with a policy of []');
+CREATE FUNCTION pg_temp.issue_with(c bigint, policy jsonb) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	UPDATE coupon.campaign SET policy = $2 WHERE campaign_id = c;
+	RETURN (SELECT i.status || coalesce(' until ' || i.expires_at, ' for good') FROM coupon_issue(c, policy::text) i);
+END $$;
+SELECT is(pg_temp.issue_with(:y, policy), 'issued for good', 'a campaign with a policy of ' || policy::text)
+  FROM unnest(ARRAY['[]', 'null', '1', '[{"usage_period_days": 1}]', '{"usage_period_days": 99999}', '{"usage_period_days": "1"}']::jsonb[]) policy;
+SET LOCAL session_replication_role = origin;
 
 -- truncation would leave shared memory behind
 SELECT throws_ok('TRUNCATE coupon.issuance', '0A000', 'cannot truncate table coupon.issuance', 'TRUNCATE issuance');
