@@ -50,11 +50,8 @@ PG_FUNCTION_INFO_V1(coupon_group_status);
 /* Room for every session, and as many again that were left. */
 #define CALLS_PER_SESSION	2
 
-/* Sessions that a worker wakes itself. */
-#define WAKE_CHAINS			4
-
-/* How long the others rely on being woken by a session. */
-#define WAKE_PATIENCE_MS	100
+/* How often a session that waits looks whether there still is a worker. */
+#define LOOK_AROUND_MS		500
 
 typedef struct CallPool
 {
@@ -181,13 +178,11 @@ release_call(CouponCall *call)
 	SpinLockRelease(&pool->mutex);
 }
 
-/* After the answer, read or not: the next session of the chain is woken. */
+/* After the answer, read or not. */
 static void
 finish_call(CouponCall *call)
 {
 	pg_read_barrier();			/* the answer was written before */
-	if (call->wake_next != NULL)
-		SetLatch(call->wake_next);
 	pg_atomic_write_u32(&call->state, COUPON_CALL_IDLE);
 }
 
@@ -328,40 +323,21 @@ coupon_group_hand_back(CouponGroup *group, CouponCall **calls, int ncalls)
 	}
 }
 
-/*
- * To wake somebody costs a system call, and whoever is woken likes to push the
- * worker off its core.  So the worker wakes a few sessions and goes on to its
- * next batch; each session wakes another one, in chains.  A session that does
- * not run breaks its chain: hence WAKE_PATIENCE_MS.
- */
 void
 coupon_group_answer(CouponCall **calls, int ncalls)
 {
-	Latch	   *first[WAKE_CHAINS];
-	int			nchains = Min(WAKE_CHAINS, ncalls);
-
 	for (int i = 0; i < ncalls; i++)
 	{
-		calls[i]->wake_next = i + nchains < ncalls ? calls[i + nchains]->latch : NULL;
-		if (i < nchains)
-			first[i] = calls[i]->latch;
-	}
-	/* backwards: who is woken by a session is answered before that one is */
-	for (int i = ncalls - 1; i >= 0; i--)
-	{
 		CouponCall *call = calls[i];
-		Latch	   *wake_next = call->wake_next;
+		Latch	   *latch = call->latch;
 		uint32		state = COUPON_CALL_TAKEN;
 
 		/* as soon as it is answered, the call is the session's again */
 		if (pg_atomic_compare_exchange_u32(&call->state, &state, COUPON_CALL_ANSWERED))
-			continue;
-		release_call(call);
-		if (wake_next != NULL)
-			SetLatch(wake_next);
+			SetLatch(latch);
+		else
+			release_call(call);
 	}
-	for (int i = 0; i < nchains; i++)
-		SetLatch(first[i]);
 }
 
 void
@@ -537,7 +513,7 @@ wait_for_answer(CouponCall *call)
 			leave_call_in(call, COUPON_CALL_WAITING))
 			complain_no_worker();
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 WAKE_PATIENCE_MS, wait_event());
+						 LOOK_AROUND_MS, wait_event());
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}

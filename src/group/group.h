@@ -57,8 +57,7 @@ typedef struct CouponCall
 	CouponCallText user;
 	int			position;		/* in the worker's batch */
 
-	/* the answer, and whom the session has to wake, see coupon_group_answer */
-	Latch	   *wake_next;
+	/* the answer */
 	int			sqlstate;		/* 0: no error */
 	CouponStatus status;
 	int64		serial;

@@ -23,11 +23,11 @@
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
+#include "base/apart.h"
 #include "base/compat.h"
 #include "base/errors.h"
 #include "base/guc.h"
@@ -90,17 +90,25 @@ count_campaign(int first)
 	return end - first;
 }
 
-/* Issues to calls of one campaign and writes their answers. */
-static void
-issue_to(CouponCall **calls, int ncalls)
+/* Calls of one campaign. */
+typedef struct Part
 {
-	CouponItem *items = palloc0(ncalls * sizeof(CouponItem));
+	CouponCall **calls;
+	int			ncalls;
+} Part;
 
-	for (int i = 0; i < ncalls; i++)
-		items[i].user_id = PointerGetDatum(&calls[i]->user);
-	coupon_issue_batch(calls[0]->campaign_id, items, ncalls, COUPON_NO_WAIT);
-	for (int i = 0; i < ncalls; i++)
-		coupon_call_set_item(calls[i], &items[i]);
+/* Issues to them and writes their answers. */
+static void
+issue_part(void *argument)
+{
+	Part	   *part = argument;
+	CouponItem *items = palloc0(part->ncalls * sizeof(CouponItem));
+
+	for (int i = 0; i < part->ncalls; i++)
+		items[i].user_id = PointerGetDatum(&part->calls[i]->user);
+	coupon_issue_batch(part->calls[0]->campaign_id, items, part->ncalls, COUPON_NO_WAIT);
+	for (int i = 0; i < part->ncalls; i++)
+		coupon_call_set_item(part->calls[i], &items[i]);
 	pfree(items);
 }
 
@@ -116,40 +124,21 @@ set_error(CouponCall **calls, int ncalls, const ErrorData *error)
 }
 
 /*
- * The same in a subtransaction.  False: an ERROR that may be one call's
- * alone; otherwise the calls have their answers, or the ERROR.
+ * The same apart.  False: an ERROR that may be one call's alone; otherwise
+ * the calls have their answers, or the ERROR.
  */
 static bool
 issue_apart(CouponCall **calls, int ncalls)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool done = true;
+	Part		part = {calls, ncalls};
+	ErrorData  *error = coupon_do_apart(issue_part, &part);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		issue_to(calls, ncalls);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		done = ncalls == 1 || error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
-		if (done)
-			set_error(calls, ncalls, error);
-		FreeErrorData(error);
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return done;
+	if (error == NULL)
+		return true;
+	if (ncalls > 1 && error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+		return false;
+	set_error(calls, ncalls, error);
+	return true;
 }
 
 /*
@@ -181,8 +170,12 @@ issue_together(void)
 {
 	for (int i = 0, n; i < ntaken; i += n)
 	{
+		Part		part;
+
 		n = count_campaign(i);
-		issue_to(&taken[i], n);
+		part.calls = &taken[i];
+		part.ncalls = n;
+		issue_part(&part);
 	}
 }
 
