@@ -217,6 +217,49 @@ ok($kept, 'who waits for his own request finds it decided, through all turns');
 $snapshot->quit;
 decided($node, 'turns');
 
+# a child is searched for rows that wait before it is locked, and without waiting for the lock
+my $reader = $node->background_psql('postgres');
+$reader->query_safe('BEGIN; LOCK TABLE ONLY coupon.request_0, coupon.request_1 IN ACCESS SHARE MODE');
+sub searched { return sql("SELECT seq_tup_read FROM pg_stat_all_tables WHERE relid = 'coupon.request_$_[0]'::regclass"); }
+my @searched = map { searched($_) } 0, 1;
+my $probe = 0;
+poll_until('the search of a child that is out of use', sub {
+	$probe++;
+	my ($current, @size) = split /\|/, (split /\n/, sql("SELECT request_id AS id FROM coupon_request($t, 'search $probe') \\gset\n" .
+		"SET enable_seqscan = off; SELECT right(tableoid::regclass::text, 1), pg_relation_size('coupon.request_0'), pg_relation_size('coupon.request_1') FROM coupon.request WHERE request_id = :'id'"))[-1];
+	return $size[1 - $current] > 0 && searched(1 - $current) > $searched[1 - $current] });
+pass('F25: a child is searched while somebody has it locked');
+$reader->quit;
+
+# an ERROR of one request, or of one campaign, is that one's alone
+sql(q{
+	CREATE FUNCTION mine(user_id text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
+		IF user_id = 'poison' THEN RAISE 'not this one' USING ERRCODE = 'UX001'; END IF;
+		IF user_id = 'later' THEN RAISE 'not now' USING ERRCODE = '53400'; END IF;
+		RETURN true;
+	END $$;
+	ALTER TABLE coupon.issuance ADD CONSTRAINT mine CHECK (mine(user_id))});
+my $poisoned = sql(q{SELECT coupon_campaign_create('poisoned', 100)});
+sql("SELECT count(*) FROM unnest('{a,poison,b}'::text[]) u, coupon_request($poisoned, u)");
+poll_until('the poison', sub { sql("SELECT count(*) FROM coupon.request WHERE campaign_id = $poisoned AND decided_at IS NOT NULL") eq '3' });
+is(sql("SELECT string_agg(user_id || ' ' || outcome, ', ' ORDER BY request_id) FROM coupon.request WHERE campaign_id = $poisoned"),
+	'a issued, poison failed, b issued', 'F9: a request that raises what is no constraint ends as failed');
+is(sql(q{SELECT payload->>'sqlstate' FROM coupon.outbox WHERE type = 'coupon.request_failed' AND key = 'poison'}), 'UX001', 'F5: with its reason');
+my $later = sql(q{SELECT min(coupon_campaign_create('later ' || g, 100)) FROM generate_series(1, 8) g});
+sql("SELECT count(*) FROM generate_series($later, $later + 7) c, coupon_request(c, 'later'::text)");
+my @seconds;
+for my $i (1 .. 11)
+{
+	my $begun = time;
+	my $answer = sql("SELECT request_id AS id FROM coupon_request($poisoned, 'next$i') \\gset\nSELECT outcome FROM coupon_request_wait(:'id', '30 s')");
+	push @seconds, $answer eq 'issued' ? time - $begun : 999;
+}
+my $median = (sort { $a <=> $b } @seconds)[5];
+cmp_ok($median, '<', 1, sprintf('F25: eight campaigns whose requests cannot be decided now hold up no other (%.2f s)', $median));
+is(sql("SELECT count(*) FROM coupon.request WHERE user_id = 'later' AND decided_at IS NULL"), '8', 'what may pass is tried again');
+sql('ALTER TABLE coupon.issuance DROP CONSTRAINT mine');
+decided($node, 'what has passed');
+
 $node->stop;
 server_log_is_clean($node, 'requests');
 done_testing();

@@ -88,6 +88,32 @@ sql(q{SELECT coupon_queue_leave(room_id || '.' || number || '.' || replace(secre
 sql(qq{SELECT coupon_queue_leave(token) FROM coupon_queue_join('many$_', 'a')}) for 1 .. 20;
 pass('rooms that are empty give their places to others');
 
+# ---- transactions in progress take no more lines than they leave free ----
+
+# 16 lines, 40 rooms: as one transaction restores them
+sql(q{SELECT count(coupon_room_create('bulk' || g, 1)) FROM generate_series(1, 40) g});
+pass('a transaction creates more rooms than there are lines');
+sql(q{SELECT count(coupon_campaign_create('bulk ' || g, 10)) FROM generate_series(1, 40) g});
+my $bulk = sql(q{SELECT min(campaign_id) FROM coupon.campaign WHERE name LIKE 'bulk %'});
+sql('CREATE ROLE greedy LOGIN IN ROLE coupon_service');
+my $greedy = $node->background_psql('postgres', extra_params => [ '-U', 'greedy' ]);
+$greedy->query_safe(qq{BEGIN; DO \$\$ BEGIN
+	FOR i IN 0 .. 38 LOOP
+		BEGIN PERFORM coupon_request($bulk + i, 'greedy'::text); EXCEPTION WHEN SQLSTATE 'UC201' THEN NULL; END;
+		BEGIN PERFORM coupon_queue_join('bulk' || i + 1, 'greedy'); EXCEPTION WHEN SQLSTATE 'UC201' THEN NULL; END;
+	END LOOP; END \$\$});
+is(sql("SELECT status FROM coupon_request($bulk + 39, 'other'::text)"), 'WAITING', 'F25: another role requests in a campaign that nobody used yet');
+is(sql("SELECT status FROM coupon_queue_join('bulk40', 'other')"), 'WAITING', 'F25: and joins a room');
+my $taken = $greedy->query_safe(q{SELECT (SELECT count(*) FROM coupon_request_queue() WHERE depth > 0) + (SELECT count(*) FROM coupon.room_status WHERE name LIKE 'bulk%' AND waiting > 0) - 2});
+cmp_ok($taken, '>=', 7, "though one transaction has $taken lines");
+cmp_ok($taken, '<=', 8, 'and no more than half');
+like(sql_error($node, 'postgres', "SET SESSION AUTHORIZATION greedy; SELECT coupon_request($bulk + 38, 'more'::text)"), qr/ERROR:  UC201: .*HINT:  Commit first/s, 'its role is told to commit');
+$greedy->query_safe('ROLLBACK');
+is(sql("SET SESSION AUTHORIZATION greedy; SELECT status FROM coupon_request($bulk + 38, 'more'::text)"), 'WAITING', 'then it has others');
+$greedy->quit;
+sql('SELECT coupon_request_decide() FROM generate_series(1, 5)');
+sql(q{SELECT coupon_queue_leave(room_id || '.' || number || '.' || replace(secret::text, '-', '')) FROM coupon.ticket WHERE ended_at IS NULL});
+
 # ---- both tables in one round ----
 
 # an index that is not a btree is opened anew each time
