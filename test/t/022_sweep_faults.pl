@@ -148,11 +148,15 @@ sql('DROP PUBLICATION everything');
 my $locked = campaign('locked', 1100);
 my $session = $node->background_psql('postgres');
 $session->query_safe("SELECT count(*) FROM coupon_hold_many($locked, (SELECT array_agg(g) FROM generate_series(1, 1100) g), 'u', '5 min')");
-$session->query_safe("UPDATE coupon.issuance SET held_until = now() + interval '1 s' WHERE campaign_id = $locked");
+$node->append_conf('postgresql.conf', q{coupon.databases = ''});
+$node->reload;
+poll_until('no sweeper', sub { sql($count_sweepers) eq '0' });
+# they ran out before others did
+$session->query_safe("UPDATE coupon.issuance SET held_until = now() - interval '2 s' WHERE campaign_id = $locked");
 $session->query_safe("BEGIN; SELECT count(*) FROM (SELECT FROM coupon.issuance WHERE campaign_id = $locked FOR UPDATE) x");
-poll_until('they run out before others do', sub {
-		sql("SELECT count(*) FROM coupon.issuance WHERE campaign_id = $locked AND held_until < now() - interval '2 s'") eq '1100' });
 make_both_due($good);
+$node->append_conf('postgresql.conf', q{coupon.databases = 'postgres'});
+$node->reload;
 swept($good, 'rows that a session has locked stop no other campaign');
 $session->query_safe('COMMIT');
 $session->quit;
