@@ -228,7 +228,7 @@ CREATE TABLE coupon.unit (
 	serial      bigint NOT NULL CHECK (serial >= 1),
 	label       text COLLATE "C" NOT NULL,
 	PRIMARY KEY (campaign_id, serial),
-	UNIQUE (campaign_id, label)
+	CONSTRAINT unit_label_key UNIQUE (campaign_id, label)
 );
 COMMENT ON TABLE coupon.unit IS 'labels of serials: coupon codes, seat numbers; never updated';
 COMMENT ON COLUMN coupon.unit.campaign_id IS 'the campaign';

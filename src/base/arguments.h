@@ -30,6 +30,17 @@ extern void coupon_check_text(FunctionCallInfo fcinfo, int argument, const char 
 extern char *coupon_get_text(FunctionCallInfo fcinfo, int argument, const char *name,
 							 int min, int max);
 
+/* As collation "C" orders them; neither is compressed. */
+static inline int
+coupon_compare_texts(const text *a, const text *b)
+{
+	int			a_length = VARSIZE_ANY_EXHDR(a);
+	int			b_length = VARSIZE_ANY_EXHDR(b);
+	int			order = memcmp(VARDATA_ANY(a), VARDATA_ANY(b), Min(a_length, b_length));
+
+	return order != 0 ? order : a_length - b_length;
+}
+
 /* Makes a user_id that is a bigint the text of its digits. */
 extern void coupon_user_id_as_text(FunctionCallInfo fcinfo, int argument);
 

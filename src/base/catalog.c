@@ -33,7 +33,7 @@ static uint64 invalidations = 0;
 
 /* The names, in the order of the fields of CouponCatalog. */
 static const char *const names[] = {
-	"campaign", "campaign_pkey", "campaign_topic_idx", "shard", "shard_pkey", "unit", "unit_pkey",
+	"campaign", "campaign_pkey", "campaign_topic_idx", "shard", "shard_pkey", "unit", "unit_pkey", "unit_label_key",
 	"issuance", "issuance_serial_key", "issuance_user_key", "issuance_held_idx",
 	"issuance_lapse_idx", "lapsed_hold", "lapsed_hold_idx",
 	"outbox_0", "outbox_1", "outbox_2", "event_clock",

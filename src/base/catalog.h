@@ -27,6 +27,7 @@ typedef struct CouponCatalog
 	Oid			shard_pkey;
 	Oid			unit;
 	Oid			unit_pkey;
+	Oid			unit_label_key;
 	Oid			issuance;
 	Oid			issuance_serial_key;
 	Oid			issuance_user_key;

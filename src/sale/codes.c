@@ -12,14 +12,20 @@
 
 #include <math.h>
 
+#include "access/genam.h"
+#include "access/stratnum.h"
+#include "access/xact.h"
 #include "catalog/pg_type_d.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 
 #include "base/arguments.h"
+#include "base/catalog.h"
+#include "base/compat.h"
 #include "base/errors.h"
 #include "base/spi.h"
 #include "outbox/payload.h"
@@ -39,6 +45,23 @@ PG_FUNCTION_INFO_V1(coupon_codes_import);
 PG_FUNCTION_INFO_V1(coupon_codes_generate);
 PG_FUNCTION_INFO_V1(coupon_units_import);
 
+static bool
+has_issued(int64 campaign_id)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ScanKeyData key;
+	CouponScan	scan;
+	bool		found;
+
+	coupon_key_int64(&key, 1, BTEqualStrategyNumber, campaign_id);
+	coupon_scan_begin(&scan, coupon_catalog()->issuance, coupon_catalog()->issuance_serial_key,
+					  snapshot, &key, 1, false);
+	found = coupon_scan_next(&scan, ForwardScanDirection);
+	coupon_scan_end(&scan);
+	UnregisterSnapshot(snapshot);
+	return found;
+}
+
 /*
  * Prepares a campaign for more labelled units: makes it one with codes, or
  * with labels that are no secret, or finds out that it cannot be.  Returns the
@@ -48,10 +71,6 @@ PG_FUNCTION_INFO_V1(coupon_units_import);
 static int64
 begin_labelling(int64 campaign_id, bool labels_public, CouponCampaignRow *row)
 {
-	static CouponStatement issued = {
-		"SELECT FROM coupon.issuance WHERE campaign_id = $1 LIMIT 1",
-		1, {INT8OID}
-	};
 	static CouponStatement update = {
 		"UPDATE coupon.campaign SET coded = true, labels_public = $2 WHERE campaign_id = $1",
 		2, {INT8OID, BOOLOID}
@@ -73,7 +92,7 @@ begin_labelling(int64 campaign_id, bool labels_public, CouponCampaignRow *row)
 		return 0;
 	}
 
-	if (row->stock > 0 && coupon_spi_execute(&issued, SPI_OK_SELECT, values, NULL) > 0)
+	if (row->stock > 0 && has_issued(campaign_id))
 		ereport(ERROR,
 				(errcode(ERRCODE_COUPON_UNIT_KIND),
 				 errmsg("campaign has issued units without labels"),
@@ -83,29 +102,115 @@ begin_labelling(int64 campaign_id, bool labels_public, CouponCampaignRow *row)
 	return row->stock;
 }
 
+/* A label and its place in the caller's array. */
+typedef struct Label
+{
+	text	   *text;
+	int			place;
+} Label;
+
+static int
+compare_labels(const void *a, const void *b)
+{
+	const Label *x = a;
+	const Label *y = b;
+	int			order = coupon_compare_texts(x->text, y->text);
+
+	return order != 0 ? order : x->place - y->place;
+}
+
+pg_noreturn static void
+refuse_duplicate(int64 campaign_id, text *label, bool in_array)
+{
+	char	   *shown = text_to_cstring(label);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_UNIQUE_VIOLATION),
+			 errmsg("duplicate label"),
+			 in_array ? errdetail("Label \"%s\" is in the array more than once.", shown) :
+			 errdetail("Campaign %lld has a unit with label \"%s\" already.",
+					   (long long) campaign_id, shown),
+			 errhint("Nothing was imported; each label belongs to one unit.")));
+}
+
 /*
- * Labels the serials after the given one with those codes of the array that
- * the campaign does not have yet; returns how many were new.  Duplicates
- * within the array count once.
+ * Moves the labels that are new to the front, in their order, and returns how
+ * many; of equal ones the first is new.  ERROR for one that is not, if all must
+ * be.  The index is asked for each: a join would be planned by what ANALYZE
+ * knows of a table that is filled at this moment.
+ */
+static int
+keep_new(int64 campaign_id, text **labels, int nlabels, bool all)
+{
+	Label	   *sorted = palloc(mul_size(nlabels, sizeof(Label)));
+	bool	   *known = palloc0(mul_size(nlabels, sizeof(bool)));
+	int			nnew = 0;
+	Snapshot	snapshot;
+	ScanKeyData keys[2];
+	CouponScan	scan;
+
+	for (int i = 0; i < nlabels; i++)
+	{
+		sorted[i].text = labels[i];
+		sorted[i].place = i;
+	}
+	qsort(sorted, nlabels, sizeof(Label), compare_labels);
+
+	/* whoever else adds labels waits for the campaign's row */
+	CommandCounterIncrement();
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	coupon_key_int64(&keys[0], 1, BTEqualStrategyNumber, campaign_id);
+	coupon_scan_begin(&scan, coupon_catalog()->unit, coupon_catalog()->unit_label_key,
+					  snapshot, NULL, 2, false);
+	for (int i = 0; i < nlabels; i++)
+	{
+		bool		repeated = i > 0 && coupon_compare_texts(sorted[i].text, sorted[i - 1].text) == 0;
+
+		CHECK_FOR_INTERRUPTS();
+		coupon_key_text(&keys[1], 2, PointerGetDatum(sorted[i].text));
+		if (!repeated)
+			index_rescan(scan.scan, keys, 2, NULL, 0);
+		known[sorted[i].place] = repeated || coupon_scan_next(&scan, ForwardScanDirection);
+		if (all && known[sorted[i].place])
+			refuse_duplicate(campaign_id, sorted[i].text, repeated);
+	}
+	coupon_scan_end(&scan);
+	UnregisterSnapshot(snapshot);
+
+	for (int i = 0; i < nlabels; i++)
+	{
+		if (!known[i])
+			labels[nnew++] = labels[i];
+	}
+	pfree(sorted);
+	pfree(known);
+	return nnew;
+}
+
+/*
+ * Labels the serials after the given one with those labels that the campaign
+ * does not have yet; returns how many.  The array is changed.
  */
 static int64
-label_units(int64 campaign_id, int64 labelled, ArrayType *codes)
+label_units(int64 campaign_id, int64 labelled, text **labels, int nlabels, bool all)
 {
 	static CouponStatement insert = {
 		"INSERT INTO coupon.unit (campaign_id, serial, label)"
-		" SELECT $1, $2 + row_number() OVER (ORDER BY c.position), c.label"
-		"   FROM (SELECT u.label, min(u.position) AS position"
-		"           FROM unnest($3) WITH ORDINALITY u(label, position)"
-		"          GROUP BY u.label) c"
-		"  WHERE NOT EXISTS (SELECT FROM coupon.unit x"
-		"                     WHERE x.campaign_id = $1 AND x.label = c.label COLLATE \"C\")",
+		" SELECT $1, $2 + u.place, u.label FROM unnest($3) WITH ORDINALITY u(label, place)",
 		3, {INT8OID, INT8OID, TEXTARRAYOID}
 	};
+	int			nnew = keep_new(campaign_id, labels, nlabels, all);
+	Datum	   *new;
 	Datum		values[3];
 
+	if (nnew == 0)
+		return 0;
+	new = palloc(mul_size(nnew, sizeof(Datum)));
+	for (int i = 0; i < nnew; i++)
+		new[i] = PointerGetDatum(labels[i]);
 	values[0] = Int64GetDatum(campaign_id);
 	values[1] = Int64GetDatum(labelled);
-	values[2] = PointerGetDatum(codes);
+	values[2] = PointerGetDatum(construct_array(new, nnew, TEXTOID, -1, false, TYPALIGN_INT));
 	return coupon_spi_execute(&insert, SPI_OK_INSERT, values, NULL);
 }
 
@@ -141,44 +246,12 @@ check_labels(text **labels, int nlabels, const char *noun, const char *nouns)
 	}
 }
 
-/* ERROR if one of the labels is there already, or twice in the array. */
-static void
-refuse_duplicate(int64 campaign_id, ArrayType *labels)
-{
-	static CouponStatement select = {
-		"SELECT l.label, l.times"
-		"  FROM (SELECT u.label, count(*) AS times, min(u.position) AS position"
-		"          FROM unnest($2) WITH ORDINALITY u(label, position) GROUP BY u.label) l"
-		" WHERE l.times > 1"
-		"    OR EXISTS (SELECT FROM coupon.unit x"
-		"                WHERE x.campaign_id = $1 AND x.label = l.label COLLATE \"C\")"
-		" ORDER BY l.position LIMIT 1",
-		2, {INT8OID, TEXTARRAYOID}
-	};
-	Datum		values[2];
-	char	   *label;
-
-	values[0] = Int64GetDatum(campaign_id);
-	values[1] = PointerGetDatum(labels);
-	if (coupon_spi_execute(&select, SPI_OK_SELECT, values, NULL) == 0)
-		return;
-	label = coupon_spi_text(0, 1);
-	ereport(ERROR,
-			(errcode(ERRCODE_UNIQUE_VIOLATION),
-			 errmsg("duplicate label"),
-			 DatumGetInt64(coupon_spi_value(0, 2, NULL)) > 1 ?
-			 errdetail("Label \"%s\" is in the array more than once.", label) :
-			 errdetail("Campaign %lld has a unit with label \"%s\" already.",
-					   (long long) campaign_id, label),
-			 errhint("Nothing was imported; each label belongs to one unit.")));
-}
-
 /*
  * Makes each label a unit.  Labels that are public are all or none; of codes
  * those that are there already are skipped.
  */
 static int64
-import_labels(int64 campaign_id, ArrayType *labels, int nlabels, bool labels_public)
+import_labels(int64 campaign_id, text **labels, int nlabels, bool labels_public)
 {
 	const char *nouns = labels_public ? "labels" : "codes";
 	CouponCampaignRow row;
@@ -192,10 +265,8 @@ import_labels(int64 campaign_id, ArrayType *labels, int nlabels, bool labels_pub
 		return 0;
 	}
 	unlabelled = begin_labelling(campaign_id, labels_public, &row);
-	if (labels_public)
-		refuse_duplicate(campaign_id, labels);
 	labelled = row.stock - unlabelled;
-	added = label_units(campaign_id, labelled, labels);
+	added = label_units(campaign_id, labelled, labels, nlabels, labels_public);
 	if (added < unlabelled)
 		ereport(ERROR,
 				(errcode(ERRCODE_COUPON_UNIT_KIND),
@@ -222,7 +293,7 @@ import(FunctionCallInfo fcinfo, const char *noun, const char *nouns, bool labels
 	coupon_shmem_attach();
 
 	coupon_spi_connect();
-	added = import_labels(PG_GETARG_INT64(0), PG_GETARG_ARRAYTYPE_P(1), *nlabels, labels_public);
+	added = import_labels(PG_GETARG_INT64(0), labels, *nlabels, labels_public);
 	coupon_spi_finish();
 	return added;
 }
@@ -258,7 +329,7 @@ coupon_units_import(PG_FUNCTION_ARGS)
 /* ---- generating ---- */
 
 /* One code: the pattern with each # replaced by a random character. */
-static Datum
+static text *
 generate_code(const char *pattern, int length)
 {
 	text	   *code = palloc(VARHDRSZ + length);
@@ -272,7 +343,7 @@ generate_code(const char *pattern, int length)
 	SET_VARSIZE(code, VARHDRSZ + length);
 	for (int i = 0; i < length; i++)
 		out[i] = pattern[i] == '#' ? ALPHABET[random[i] % 32] : pattern[i];
-	return PointerGetDatum(code);
+	return code;
 }
 
 static void
@@ -345,13 +416,12 @@ coupon_codes_generate(PG_FUNCTION_ARGS)
 													  ALLOCSET_DEFAULT_SIZES);
 		MemoryContext oldcontext = MemoryContextSwitchTo(context);
 		int			wanted = Min(units - added, GENERATE_BATCH);
-		Datum	   *codes = palloc(wanted * sizeof(Datum));
+		text	  **codes = palloc(wanted * sizeof(text *));
 
 		CHECK_FOR_INTERRUPTS();
 		for (int i = 0; i < wanted; i++)
 			codes[i] = generate_code(pattern, length);
-		added += label_units(campaign_id, labelled + added,
-							 construct_array(codes, wanted, TEXTOID, -1, false, TYPALIGN_INT));
+		added += label_units(campaign_id, labelled + added, codes, wanted, false);
 		MemoryContextSwitchTo(oldcontext);
 		MemoryContextDelete(context);
 	}

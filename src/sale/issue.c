@@ -116,13 +116,8 @@ decide(Batch *batch, int item, CouponStatus status)
 static int
 compare_users(const CouponItem *items, int a, int b)
 {
-	text	   *x = (text *) DatumGetPointer(items[a].user_id);
-	text	   *y = (text *) DatumGetPointer(items[b].user_id);
-	int			xlen = VARSIZE_ANY_EXHDR(x);
-	int			ylen = VARSIZE_ANY_EXHDR(y);
-	int			order = memcmp(VARDATA_ANY(x), VARDATA_ANY(y), Min(xlen, ylen));
-
-	return order != 0 ? order : xlen - ylen;
+	return coupon_compare_texts((text *) DatumGetPointer(items[a].user_id),
+								(text *) DatumGetPointer(items[b].user_id));
 }
 
 /* For sorting: by user, a user's items in their own order. */
