@@ -24,11 +24,17 @@
 MODULE_big = coupon
 EXTENSION = coupon
 DATA = coupon--1.0.sql
-OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/*/*.c)))
+# HTTP needs libmicrohttpd and libjwt (Debian: libmicrohttpd-dev, libjwt-dev);
+# without them the rest is built, and says so when HTTP is asked for.
+HAVE_HTTP := $(shell printf '\043include <%s>\n' stddef.h microhttpd.h jwt.h | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo yes)
+# libjwt is not linked but opened, see src/front/token.c.
+JWT_LIBRARY := $(shell objdump -p "$$($(CC) -print-file-name=libjwt.so)" 2>/dev/null | sed -n 's/^ *SONAME *//p')
+OBJS = $(patsubst %.c,%.o,$(filter-out $(if $(HAVE_HTTP),src/front/listener_missing.c,src/front/listener.c src/front/token.c), \
+	$(sort $(wildcard src/*.c src/*/*.c))))
 
 # The two -Wno- are for idioms of PostgreSQL's own headers and macros.
 PG_CFLAGS = -Wall -Wextra -Wshadow=local -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
-PG_CPPFLAGS = -I$(srcdir)/src
+PG_CPPFLAGS = -I$(srcdir)/src -DCOUPON_JWT_LIBRARY='"$(JWT_LIBRARY)"'
 ifneq ($(filter true 1,$(CI) $(WERROR)),)
 PG_CFLAGS += -Werror
 endif
@@ -43,7 +49,7 @@ ISOLATION = $(filter-out grouped,$(patsubst test/specs/%.spec,%,$(sort $(wildcar
 ISOLATION_OPTS = --inputdir=test --outputdir=.
 
 # Debian: librdkafka-dev
-SHLIB_LINK = -lrdkafka -lpthread
+SHLIB_LINK = -lrdkafka $(if $(HAVE_HTTP),-lmicrohttpd) -lpthread
 
 EXTRA_CLEAN = coupon--1.0.sql.new tmp_install tmp_kafka tmp_bench tmp_log tmp_lint tmp_pgspot .built_for
 

@@ -14,7 +14,7 @@ DO $$
 DECLARE
 	role_name pg_catalog.text;
 BEGIN
-	FOREACH role_name IN ARRAY ARRAY['coupon_admin', 'coupon_service', 'coupon_reader']
+	FOREACH role_name IN ARRAY ARRAY['coupon_admin', 'coupon_service', 'coupon_reader', 'coupon_user']
 	LOOP
 		BEGIN
 			EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', role_name);

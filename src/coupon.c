@@ -12,6 +12,11 @@
 #include "base/guc.h"
 #include "base/launcher.h"
 #include "base/shmem.h"
+#include "base/worker.h"
+#include "front/front_worker.h"
+#include "front/limit.h"
+#include "front/service.h"
+#include "front/settings.h"
 #include "group/group.h"
 #include "kafka/publish.h"
 #include "kafka/publisher_status.h"
@@ -40,6 +45,8 @@ static const CouponModule *const modules[] = {
 	&coupon_stock_map_module,
 	&coupon_campaign_slot_module,
 	&coupon_group_module,
+	&coupon_limit_module,
+	&coupon_service_module,
 	NULL
 };
 
@@ -61,7 +68,9 @@ _PG_init(void)
 		return;
 
 	coupon_guc_define_postmaster();
+	coupon_front_define_settings();
 	MarkGUCPrefixReserved("coupon");
 	coupon_shmem_register(modules);
 	coupon_launcher_register(workers);
+	coupon_front_register();
 }

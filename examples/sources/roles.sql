@@ -36,6 +36,7 @@ GRANT coupon_service TO coupon_web_server;
 GRANT coupon_admin TO coupon_web_admin;
 -- a user: the token's sub is the user, for no other can be asked; it may call
 -- the routes, and nothing else
+GRANT coupon_user TO coupon_web_user;
 GRANT coupon_web_anonymous, coupon_web_user, coupon_web_server, coupon_web_admin TO coupon_web;
 
 -- longer than a lock is waited for

@@ -112,4 +112,32 @@ coupon_table_tuple_update(Relation rel, ItemPointer tid, TupleTableSlot *slot, C
 	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
 #endif
 
+/*
+ * 16: the parser's actions return a result.  17: the lexer may be the caller's.
+ * For whoever includes common/jsonapi.h.
+ */
+#if PG_VERSION_NUM < 160000
+#define COUPON_JSON_RESULT	void
+#define COUPON_JSON_OK
+#else
+#define COUPON_JSON_RESULT	JsonParseErrorType
+#define COUPON_JSON_OK		JSON_SUCCESS
+#endif
+#if PG_VERSION_NUM < 170000
+#define coupon_json_lex(text, length) \
+	makeJsonLexContextCstringLen(text, length, GetDatabaseEncoding(), true)
+#else
+#define coupon_json_lex(text, length) \
+	makeJsonLexContextCstringLen(NULL, text, length, GetDatabaseEncoding(), true)
+#endif
+
+/* 16: one function to ask for a privilege */
+#if PG_VERSION_NUM < 160000
+#define coupon_may_execute(function, role) \
+	(pg_proc_aclcheck(function, role, ACL_EXECUTE) == ACLCHECK_OK)
+#else
+#define coupon_may_execute(function, role) \
+	(object_aclcheck(ProcedureRelationId, function, role, ACL_EXECUTE) == ACLCHECK_OK)
+#endif
+
 #endif							/* COUPON_COMPAT_H */

@@ -384,6 +384,13 @@ static const char *const fixed_settings[][2] = {
 };
 
 void
+coupon_worker_settle(void)
+{
+	for (size_t i = 0; i < lengthof(fixed_settings); i++)
+		SetConfigOption(fixed_settings[i][0], fixed_settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+void
 coupon_worker_main(Datum arg)
 {
 	memcpy(&order, MyBgworkerEntry->bgw_extra, sizeof(order));
@@ -391,8 +398,7 @@ coupon_worker_main(Datum arg)
 	coupon_worker_set_up_signals();
 	BackgroundWorkerInitializeConnectionByOid(order.database, InvalidOid, 0);
 	pgstat_report_appname(my_kind->name);
-	for (size_t i = 0; i < lengthof(fixed_settings); i++)
-		SetConfigOption(fixed_settings[i][0], fixed_settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+	coupon_worker_settle();
 
 	coupon_shmem_attach();
 	my_slot = coupon_database_claim(order.place, order.kind, order.instance);

@@ -53,6 +53,9 @@ typedef struct CouponWorkerKind
 /* By CouponWorkerId; set when the launcher is registered. */
 extern const CouponWorkerKind *const *coupon_worker_kinds;
 
+/* The settings that every worker has, whatever the database's or its role's. */
+extern void coupon_worker_settle(void);
+
 /* ---- for loops ---- */
 
 /*

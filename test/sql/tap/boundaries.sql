@@ -57,6 +57,24 @@ SELECT 'units', v, s FROM (VALUES ('NULL', '22004'), ('0', '22023'), ('-1', '220
 CREATE FUNCTION pg_temp.try(call text, kind text) RETURNS void LANGUAGE sql AS
 	$$ INSERT INTO trial (call, state) SELECT replace($1, '{v}', k.value), k.state FROM kind k WHERE k.kind = $2 $$;
 
+-- routes
+INSERT INTO trial (call, state) VALUES
+('coupon_http_status()', '00000'),
+('coupon_route_add(NULL, ''/x'', ''pg_catalog.now()'')', '22004'),
+('coupon_route_add(''GET'', NULL, ''pg_catalog.now()'')', '22004'),
+('coupon_route_add(''GET'', ''/x'', NULL)', '22004'),
+('coupon_route_add(''FETCH'', ''/x'', ''pg_catalog.now()'')', '22023'),
+('coupon_route_add(repeat(''x'', 100000), ''/x'', ''pg_catalog.now()'')', '22023'),
+('coupon_route_add(''GET'', ''x'', ''pg_catalog.now()'')', '22023'),
+('coupon_route_add(''GET'', '''', ''pg_catalog.now()'')', '22023'),
+('coupon_route_add(''GET'', ''/'' || repeat(''x'', 100000), ''pg_catalog.now()'')', '22023'),
+('coupon_route_add(''GET'', repeat(''/x'', 20), ''pg_catalog.now()'')', '22023'),
+('coupon_route_add(''GET'', ''/{name}'', ''pg_catalog.now()'')', '22023'),
+('coupon_route_add(''GET'', ''/x'', ''pg_catalog.now()'', true)', '22023'),
+('coupon_route_add(''GET'', ''/x'', ''pg_catalog.now()'')', '00000'),
+('coupon_route_drop(NULL, NULL)', '00000'),
+('coupon_route_drop(''GET'', ''/x'')', '00000');
+
 -- requests
 SELECT pg_temp.try('coupon_request({v}, ''a''::text)', 'campaign') \g /dev/null
 SELECT pg_temp.try(format('coupon_request(%s, {v}::text)', :c), 'text256') \g /dev/null

@@ -10,8 +10,8 @@ CREATE ROLE coupon_test_public;
 -- What each role may do, as sql/privileges has it: X execute, U usage, C create,
 -- r select, a insert, w update, d delete, D truncate, x references, t trigger;
 -- - nothing.
-CREATE TEMP TABLE expected (admin text, service text, reader text, object text PRIMARY KEY, public text DEFAULT '-');
-\copy expected (admin, service, reader, object) FROM PROGRAM 'sql/build list'
+CREATE TEMP TABLE expected (admin text, service text, reader text, "user" text, object text PRIMARY KEY, public text DEFAULT '-');
+\copy expected (admin, service, reader, "user", object) FROM PROGRAM 'sql/build list'
 
 -- The extension's objects, and sequences that belong to its tables.
 CREATE TEMP TABLE object AS
@@ -69,9 +69,9 @@ SELECT coalesce(o.object, e.object) AS object, r.role,
        CASE WHEN o.object IS NULL THEN 'no such object' ELSE pg_temp.rights(r.role, o.objid, o.kind) END AS has,
        CASE WHEN e.object IS NULL THEN 'no entry in sql/privileges'
             ELSE CASE r.role WHEN 'coupon_admin' THEN admin WHEN 'coupon_service' THEN service
-                             WHEN 'coupon_reader' THEN reader ELSE public END END AS should_have
+                             WHEN 'coupon_reader' THEN reader WHEN 'coupon_user' THEN "user" ELSE public END END AS should_have
   FROM object o FULL JOIN expected e ON e.object = o.object
- CROSS JOIN (VALUES ('coupon_admin'), ('coupon_service'), ('coupon_reader'), ('coupon_test_public')) r(role);
+ CROSS JOIN (VALUES ('coupon_admin'), ('coupon_service'), ('coupon_reader'), ('coupon_user'), ('coupon_test_public')) r(role);
 
 SELECT plan(60 + (SELECT count(*)::int FROM matrix));
 
@@ -92,21 +92,22 @@ SELECT is_empty($$
 SELECT is_empty($$
 	SELECT object, role.rolname FROM object o JOIN pg_class c ON o.classid = 'pg_class'::regclass AND c.oid = o.objid, aclexplode(c.relacl) a
 	  JOIN pg_roles role ON role.oid = a.grantee
-	 WHERE a.grantee <> c.relowner AND role.rolname NOT IN ('coupon_admin', 'coupon_service', 'coupon_reader')
+	 WHERE a.grantee <> c.relowner AND role.rolname NOT IN ('coupon_admin', 'coupon_service', 'coupon_reader', 'coupon_user')
 	UNION ALL
 	SELECT object, role.rolname FROM object o JOIN pg_proc p ON o.classid = 'pg_proc'::regclass AND p.oid = o.objid, aclexplode(p.proacl) a
 	  JOIN pg_roles role ON role.oid = a.grantee
-	 WHERE a.grantee <> p.proowner AND role.rolname NOT IN ('coupon_admin', 'coupon_service', 'coupon_reader') $$,
+	 WHERE a.grantee <> p.proowner AND role.rolname NOT IN ('coupon_admin', 'coupon_service', 'coupon_reader', 'coupon_user') $$,
 	'nothing is granted to any other role');
 SELECT results_eq(
 	$$ SELECT rolname::text COLLATE "default", rolsuper, rolcanlogin, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls
-	     FROM pg_roles WHERE rolname IN ('coupon_admin', 'coupon_service', 'coupon_reader') ORDER BY 1 $$,
+	     FROM pg_roles WHERE rolname IN ('coupon_admin', 'coupon_service', 'coupon_reader', 'coupon_user') ORDER BY 1 $$,
 	$$ VALUES ('coupon_admin', false, false, false, false, false, false),
 	          ('coupon_reader', false, false, false, false, false, false),
-	          ('coupon_service', false, false, false, false, false, false) $$,
+	          ('coupon_service', false, false, false, false, false, false),
+	          ('coupon_user', false, false, false, false, false, false) $$,
 	'the roles are plain groups that cannot log in');
-SELECT is_empty($$ SELECT 1 FROM pg_auth_members WHERE member IN ('coupon_admin'::regrole, 'coupon_service'::regrole, 'coupon_reader'::regrole) $$,
-	'no role of the three is a member of another');
+SELECT is_empty($$ SELECT 1 FROM pg_auth_members WHERE member IN ('coupon_admin'::regrole, 'coupon_service'::regrole, 'coupon_reader'::regrole, 'coupon_user'::regrole) $$,
+	'no role of the four is a member of another');
 
 -- and as the roles see it: privileges that are there must be enough
 SELECT coupon_campaign_create('privileges', 100, 5) AS c \gset

@@ -1,0 +1,305 @@
+-- HTTP. A route maps a method and a path to a function; the front, a background
+-- worker, serves them. The functions here are the neutral contract: they take
+-- all calls that came at the same moment as arrays, and give one answer each.
+
+CREATE TYPE coupon.http_answer AS (
+	status  integer,
+	headers text[],
+	body    json,
+	pending boolean
+);
+COMMENT ON TYPE coupon.http_answer IS
+	'answer of a batched function to one call: the status, headers as name, value, ..., the body; pending: it may change by itself, so that who can wait may';
+
+CREATE TABLE coupon.route (
+	method         text COLLATE "C" NOT NULL CHECK (method OPERATOR(pg_catalog.=) ANY (ARRAY['GET'::pg_catalog.text, 'POST'::pg_catalog.text, 'PUT'::pg_catalog.text, 'PATCH'::pg_catalog.text, 'DELETE'::pg_catalog.text])),
+	path           text COLLATE "C" NOT NULL,
+	function       text COLLATE "C" NOT NULL,
+	batched        boolean NOT NULL,
+	role           regrole,
+	anonymous_role regrole,
+	admin          boolean NOT NULL,
+	built_in       boolean NOT NULL,
+	PRIMARY KEY (path, method)
+);
+COMMENT ON TABLE coupon.route IS 'what the HTTP front serves';
+COMMENT ON COLUMN coupon.route.method IS 'GET serves HEAD, too';
+COMMENT ON COLUMN coupon.route.path IS 'a template: /campaigns/{campaign_id}/issues';
+COMMENT ON COLUMN coupon.route.function IS 'its signature, with its schema';
+COMMENT ON COLUMN coupon.route.batched IS 'it takes arrays, and gives one coupon.http_answer for each element';
+COMMENT ON COLUMN coupon.route.role IS 'whoever calls must be a member of it; null: anybody who may execute the function';
+COMMENT ON COLUMN coupon.route.anonymous_role IS 'whose rights a call without a token has; null: those of coupon.http_role';
+COMMENT ON COLUMN coupon.route.admin IS 'served at coupon.http_admin_listen, where that is set';
+COMMENT ON COLUMN coupon.route.built_in IS 'the extension''s own';
+
+SELECT pg_catalog.pg_extension_config_dump('coupon.route', 'WHERE NOT built_in');
+
+CREATE FUNCTION coupon.route_changed() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_route_changed';
+COMMENT ON FUNCTION coupon.route_changed() IS 'has the routes read again when a change commits';
+CREATE TRIGGER route_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON coupon.route
+	FOR EACH STATEMENT EXECUTE FUNCTION coupon.route_changed();
+ALTER TABLE coupon.route ENABLE ALWAYS TRIGGER route_changed;
+
+CREATE FUNCTION coupon.route_check(method text, path text, function text, batched boolean) RETURNS void
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'coupon_route_check';
+COMMENT ON FUNCTION coupon.route_check(text, text, text, boolean) IS 'an error for a route that the front could not serve';
+
+CREATE FUNCTION @extschema@.coupon_route_add(
+	method text, path text, function regprocedure, batched boolean DEFAULT false,
+	role regrole DEFAULT NULL, anonymous_role regrole DEFAULT NULL, admin boolean DEFAULT false) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	-- with its schema: nothing but pg_catalog is in the path
+	signature text := function::text;
+BEGIN
+	IF method IS NULL OR path IS NULL OR function IS NULL OR batched IS NULL OR admin IS NULL THEN
+		RAISE null_value_not_allowed USING
+			MESSAGE = 'method, path, function, batched and admin must not be null',
+			DETAIL = 'One of them is null.',
+			HINT = 'Leave out what should have its default.';
+	END IF;
+	IF upper(method) NOT IN ('GET', 'POST', 'PUT', 'PATCH', 'DELETE') THEN
+		RAISE invalid_parameter_value USING
+			MESSAGE = 'invalid method',
+			DETAIL = format('The value is "%s".', left(method, 64)),
+			HINT = 'Use GET, POST, PUT, PATCH or DELETE.';
+	END IF;
+	PERFORM coupon.route_check(upper(method), path, signature, batched);
+	IF batched AND NOT (SELECT p.provolatile <> 'v' OR upper(method) <> 'GET' FROM pg_proc p WHERE p.oid = function) THEN
+		RAISE invalid_parameter_value USING
+			MESSAGE = 'a volatile function cannot be reached by GET',
+			DETAIL = format('%s is declared VOLATILE.', signature),
+			HINT = 'Declare it STABLE if it writes nothing, or use POST.';
+	END IF;
+	INSERT INTO coupon.route (method, path, function, batched, role, anonymous_role, admin, built_in)
+	VALUES (upper(method), path, signature, batched, role, anonymous_role, admin, false);
+EXCEPTION
+	WHEN unique_violation THEN
+		RAISE unique_violation USING
+			MESSAGE = 'there is such a route already',
+			DETAIL = format('It is %s %s.', upper(method), left(path, 256)),
+			HINT = 'Drop it first with coupon_route_drop().';
+END
+$$;
+COMMENT ON FUNCTION @extschema@.coupon_route_add(text, text, regprocedure, boolean, regrole, regrole, boolean) IS
+	'has the HTTP front serve a function; arguments are matched by their names with those of path, query and body';
+
+CREATE FUNCTION @extschema@.coupon_route_drop(method text, path text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	DELETE FROM coupon.route r WHERE r.method = upper($1) AND r.path = $2;
+	RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.coupon_route_drop(text, text) IS 'takes a route away; false if there is none';
+
+CREATE FUNCTION @extschema@.coupon_http_status(
+	OUT answers_2xx bigint, OUT answers_3xx bigint, OUT answers_4xx bigint, OUT answers_5xx bigint,
+	OUT average_ms double precision, OUT slowest_ms double precision)
+RETURNS record
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'coupon_http_status';
+COMMENT ON FUNCTION @extschema@.coupon_http_status() IS 'answers of the HTTP front since the server started';
+
+-- ---- the neutral contract ----
+
+CREATE FUNCTION coupon.http_problem(status integer, code text, title text, detail text DEFAULT NULL) RETURNS json
+LANGUAGE sql STABLE
+RETURN pg_catalog.json_strip_nulls(pg_catalog.json_build_object('type', 'about:blank', 'status', $1, 'title', $3, 'code', $2, 'detail', $4, 'message', $3));
+COMMENT ON FUNCTION coupon.http_problem(integer, text, text, text) IS 'a problem (RFC 9457) as a body';
+
+CREATE FUNCTION coupon.http_issue(campaign_id bigint[], user_id text[]) RETURNS SETOF coupon.http_answer
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'coupon_http_issue';
+COMMENT ON FUNCTION coupon.http_issue(bigint[], text[]) IS
+	'POST /campaigns/{campaign_id}/issues - 201 issued, 200 already issued, 409 sold out or held, 403 not admitted, 425 not open, 410 closed, 503 paused or busy';
+
+-- What an outcome is over HTTP, where it is not a success.
+CREATE FUNCTION coupon.http_outcome(outcome text) RETURNS coupon.http_answer
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	status integer := CASE outcome
+		WHEN 'not_admitted' THEN 403 WHEN 'not_open' THEN 425 WHEN 'closed' THEN 410
+		WHEN 'paused' THEN 503 WHEN 'busy' THEN 503 WHEN 'full' THEN 503 WHEN 'REJECTED' THEN 503
+		WHEN 'lost' THEN 410 WHEN 'GONE' THEN 410 WHEN 'NOT_REQUESTED' THEN 404
+		WHEN 'not_held' THEN 404 ELSE 409 END;
+BEGIN
+	RETURN (status,
+		CASE WHEN status = 503 THEN ARRAY['Retry-After', '1'] END,
+		coupon.http_problem(status, lower(outcome), CASE outcome
+			WHEN 'sold_out' THEN 'Nothing is left.'
+			WHEN 'busy' THEN 'The user, or the last units, are in another transaction: try again.'
+			WHEN 'full' THEN 'Too many requests wait: try again.'
+			WHEN 'not_open' THEN 'The sale has not begun.'
+			WHEN 'paused' THEN 'The sale is paused.'
+			WHEN 'closed' THEN 'The sale is over.'
+			WHEN 'not_admitted' THEN 'The waiting room has not admitted the user.'
+			WHEN 'held' THEN 'The user holds a unit and has not confirmed it.'
+			WHEN 'taken' THEN 'The unit is another user''s.'
+			WHEN 'not_held' THEN 'The user does not hold the unit.'
+			WHEN 'lost' THEN 'The hold ran out, and the unit is another user''s.'
+			WHEN 'limit_reached' THEN 'The user has as many units as one may have.'
+			WHEN 'other_ref' THEN 'The unit has been paid for otherwise.'
+			WHEN 'already_issued' THEN 'The user has the unit already.'
+			WHEN 'GONE' THEN 'The ticket has ended.'
+			WHEN 'REJECTED' THEN 'The room lets nobody in.'
+			WHEN 'NOT_REQUESTED' THEN 'There is no such request.'
+			ELSE outcome END),
+		outcome = 'busy');
+END
+$$;
+COMMENT ON FUNCTION coupon.http_outcome(text) IS 'the problem that an outcome is';
+
+CREATE FUNCTION coupon.http_request_body(campaign_id bigint, request coupon.request_result) RETURNS json
+LANGUAGE sql STABLE
+RETURN pg_catalog.json_strip_nulls(pg_catalog.json_build_object(
+	'campaign_id', $1, 'request_id', ($2).request_id, 'status', pg_catalog.lower(($2).status), 'outcome', ($2).outcome,
+	'queue_position', ($2).queue_position, 'requested_at', ($2).requested_at, 'decided_at', ($2).decided_at,
+	'serial', (($2).issuance).serial, 'code', (($2).issuance).code));
+COMMENT ON FUNCTION coupon.http_request_body(bigint, coupon.request_result) IS 'a request as JSON';
+
+-- Each call is looked at before it is made: an ERROR would have the batch done
+-- again call by call. OFFSET 0 keeps the look a condition of the call.
+CREATE FUNCTION coupon.http_request(campaign_id bigint[], user_id text[], request_key text[] DEFAULT NULL)
+RETURNS SETOF coupon.http_answer
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT (CASE
+		WHEN NOT u.known THEN ROW(404, NULL::text[], coupon.http_problem(404, 'unknown_campaign', 'There is no such campaign.'), false)::coupon.http_answer
+		WHEN r.status OPERATOR(pg_catalog.=) 'REFUSED' AND r.outcome OPERATOR(pg_catalog.<>) 'already_issued' THEN coupon.http_outcome(r.outcome)
+		ELSE ROW(CASE r.status WHEN 'REFUSED' THEN 200 ELSE 202 END,
+			ARRAY['Location', pg_catalog.format('/campaigns/%s/requests/%s', u.campaign_id, r.request_id)],
+			coupon.http_request_body(u.campaign_id, ROW(r.request_id, r.status, r.outcome, r.queue_position, r.issuance, r.requested_at, r.decided_at)::coupon.request_result),
+			false)::coupon.http_answer
+		END).*
+	  FROM (SELECT t.campaign_id, t.user_id, t.request_key, t.n,
+	               EXISTS (SELECT FROM coupon.campaign c WHERE c.campaign_id OPERATOR(pg_catalog.=) t.campaign_id) AS known
+	          FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) WITH ORDINALITY AS t(campaign_id, user_id, request_key, n)
+	         WHERE t.n OPERATOR(pg_catalog.<=) pg_catalog.cardinality($1)) u
+	       LEFT JOIN LATERAL (SELECT f.* FROM @extschema@.coupon_request(u.campaign_id, u.user_id, u.request_key) AS f WHERE u.known OFFSET 0) r ON true
+	 ORDER BY u.n;
+END;
+COMMENT ON FUNCTION coupon.http_request(bigint[], text[], text[]) IS
+	'POST /campaigns/{campaign_id}/requests - 202 with Location, 200 for who has a unit already; request_key is the header Idempotency-Key';
+
+CREATE FUNCTION coupon.http_request_status(campaign_id bigint[], request_id uuid[]) RETURNS SETOF coupon.http_answer
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT (CASE WHEN r.status OPERATOR(pg_catalog.=) 'NOT_REQUESTED' THEN coupon.http_outcome(r.status)
+		ELSE ROW(200, NULL::text[],
+			coupon.http_request_body(u.campaign_id, ROW(r.request_id, r.status, r.outcome, r.queue_position, r.issuance, r.requested_at, r.decided_at)::coupon.request_result),
+			r.status OPERATOR(pg_catalog.=) 'WAITING')::coupon.http_answer END).*
+	  FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) WITH ORDINALITY AS u(campaign_id, request_id, n),
+	       LATERAL @extschema@.coupon_request_status(u.request_id) AS r
+	 ORDER BY u.n;
+END;
+COMMENT ON FUNCTION coupon.http_request_status(bigint[], uuid[]) IS
+	'GET /campaigns/{campaign_id}/requests/{request_id} - 200; waits with Prefer: wait=N; events with Accept: text/event-stream';
+
+CREATE FUNCTION coupon.http_ticket_body(ticket coupon.queue_result) RETURNS json
+LANGUAGE sql STABLE
+RETURN pg_catalog.json_strip_nulls(pg_catalog.json_build_object(
+	'status', pg_catalog.lower(($1).status), 'token', ($1).token, 'position', ($1).queue_position,
+	'eta_seconds', pg_catalog.ceil(EXTRACT(epoch FROM ($1).eta)), 'poll_after_seconds', pg_catalog.ceil(EXTRACT(epoch FROM ($1).poll_after))));
+COMMENT ON FUNCTION coupon.http_ticket_body(coupon.queue_result) IS 'a ticket as JSON';
+
+CREATE FUNCTION coupon.http_join(room text[], user_id text[]) RETURNS SETOF coupon.http_answer
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT (CASE
+		WHEN NOT u.known THEN ROW(404, NULL::text[], coupon.http_problem(404, 'unknown_room', 'There is no such room.'), false)::coupon.http_answer
+		WHEN r.token IS NULL THEN coupon.http_outcome('REJECTED')
+		ELSE ROW(201, ARRAY['Location', pg_catalog.format('/rooms/%s/tickets/%s', u.room, r.token)],
+			coupon.http_ticket_body(ROW(r.status, r.token, r.queue_position, r.eta, r.poll_after)::coupon.queue_result), false)::coupon.http_answer
+		END).*
+	  FROM (SELECT t.room, t.user_id, t.n,
+	               EXISTS (SELECT FROM coupon.room c WHERE c.name OPERATOR(pg_catalog.=) t.room) AS known
+	          FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) WITH ORDINALITY AS t(room, user_id, n)) u
+	       LEFT JOIN LATERAL (SELECT f.* FROM @extschema@.coupon_queue_join(u.room, u.user_id) AS f WHERE u.known OFFSET 0) r ON true
+	 ORDER BY u.n;
+END;
+COMMENT ON FUNCTION coupon.http_join(text[], text[]) IS
+	'POST /rooms/{room}/tickets - 201 with Location and the ticket, the same again for who has one';
+
+-- The token is a secret, so it says by itself which room it is of.
+CREATE FUNCTION coupon.http_position(room text[], token text[]) RETURNS SETOF coupon.http_answer
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT (CASE
+		WHEN r.status IS NULL OR r.status OPERATOR(pg_catalog.=) 'GONE' THEN coupon.http_outcome('GONE')
+		ELSE ROW(200, ARRAY['Retry-After', pg_catalog.ceil(EXTRACT(epoch FROM r.poll_after))::text],
+			coupon.http_ticket_body(ROW(r.status, r.token, r.queue_position, r.eta, r.poll_after)::coupon.queue_result), true)::coupon.http_answer
+		END).*
+	  FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) WITH ORDINALITY AS u(room, token, n)
+	       LEFT JOIN LATERAL (SELECT f.* FROM @extschema@.coupon_queue_position(u.token) AS f
+	                           WHERE u.token OPERATOR(pg_catalog.~) '^[1-9][0-9]{0,17}[.][1-9][0-9]{0,17}[.][0-9a-f]{32}$' OFFSET 0) r ON true
+	 ORDER BY u.n;
+END;
+COMMENT ON FUNCTION coupon.http_position(text[], text[]) IS
+	'GET /rooms/{room}/tickets/{token} - 200 waiting or admitted, 410 when it has ended; events with Accept: text/event-stream';
+
+CREATE FUNCTION coupon.http_leave(room text, token text) RETURNS void
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT @extschema@.coupon_queue_leave($2, 'left');
+END;
+COMMENT ON FUNCTION coupon.http_leave(text, text) IS 'DELETE /rooms/{room}/tickets/{token} - 204, also when it has ended already';
+
+CREATE FUNCTION coupon.http_status(campaign_id bigint[]) RETURNS SETOF coupon.http_answer
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT (CASE
+		WHEN s.campaign_id IS NULL THEN ROW(404, NULL::text[], coupon.http_problem(404, 'unknown_campaign', 'There is no such campaign.'), false)::coupon.http_answer
+		ELSE ROW(200, NULL::text[], pg_catalog.json_strip_nulls(pg_catalog.json_build_object(
+			'campaign_id', s.campaign_id, 'name', s.name, 'state', s.state, 'stock', s.stock, 'issued', s.issued, 'held', s.held,
+			'remaining', s.remaining)), false)::coupon.http_answer
+		END).*
+	  FROM pg_catalog.unnest($1) WITH ORDINALITY AS u(campaign_id, n)
+	       LEFT JOIN coupon.campaign_status s ON s.campaign_id OPERATOR(pg_catalog.=) u.campaign_id
+	 ORDER BY u.n;
+END;
+COMMENT ON FUNCTION coupon.http_status(bigint[]) IS 'GET /campaigns/{campaign_id} - what is left of it';
+
+-- What became of a hold, or of its end.
+CREATE FUNCTION coupon.http_hold_answer(result coupon.hold_result, status integer) RETURNS json
+LANGUAGE sql VOLATILE
+RETURN CASE
+	WHEN ($1).status OPERATOR(pg_catalog.=) ANY (ARRAY['held'::text, 'already_held', 'confirmed', 'already_confirmed', 'released'])
+		AND pg_catalog.set_config('response.status', (CASE ($1).status WHEN 'held' THEN $2 ELSE 200 END)::text, true) IS NOT NULL
+	THEN pg_catalog.json_strip_nulls(pg_catalog.row_to_json($1))
+	WHEN pg_catalog.set_config('response.status', ((coupon.http_outcome(($1).status)).status)::text, true) IS NOT NULL
+		AND pg_catalog.set_config('response.headers', '[{"Content-Type": "application/problem+json"}]', true) IS NOT NULL
+	THEN (coupon.http_outcome(($1).status)).body
+END;
+COMMENT ON FUNCTION coupon.http_hold_answer(coupon.hold_result, integer) IS 'a hold as JSON, with its status';
+
+CREATE FUNCTION coupon.http_hold(campaign_id bigint, user_id text, serial bigint DEFAULT NULL, ttl interval DEFAULT '5 min') RETURNS json
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+RETURN coupon.http_hold_answer(CASE WHEN $3 IS NULL THEN @extschema@.coupon_hold_any($1, $2, $4) ELSE @extschema@.coupon_hold($1, $3, $2, $4) END, 201);
+COMMENT ON FUNCTION coupon.http_hold(bigint, text, bigint, interval) IS
+	'POST /campaigns/{campaign_id}/holds - 201 held, 200 held before; the unit of that serial, or any';
+
+CREATE FUNCTION coupon.http_confirm(campaign_id bigint, serial bigint, user_id text, ref text) RETURNS json
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+RETURN coupon.http_hold_answer(@extschema@.coupon_confirm($1, $2, $3, $4), 200);
+COMMENT ON FUNCTION coupon.http_confirm(bigint, bigint, text, text) IS
+	'POST /campaigns/{campaign_id}/holds/{serial}/confirmation - 200 confirmed, 410 lost, 409 otherwise';
+
+CREATE FUNCTION coupon.http_release(campaign_id bigint, serial bigint, user_id text) RETURNS json
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+RETURN coupon.http_hold_answer(ROW($3, CASE WHEN @extschema@.coupon_release($1, $2, $3) THEN 'released' ELSE 'not_held' END, $2, NULL, NULL)::coupon.hold_result, 200);
+COMMENT ON FUNCTION coupon.http_release(bigint, bigint, text) IS 'DELETE /campaigns/{campaign_id}/holds/{serial} - 200 released';
+
+INSERT INTO coupon.route (method, path, function, batched, role, anonymous_role, admin, built_in) VALUES
+	('POST', '/campaigns/{campaign_id}/issues', 'coupon.http_issue(bigint[],text[])', true, NULL, NULL, false, true),
+	('POST', '/campaigns/{campaign_id}/requests', 'coupon.http_request(bigint[],text[],text[])', true, NULL, NULL, false, true),
+	('GET', '/campaigns/{campaign_id}/requests/{request_id}', 'coupon.http_request_status(bigint[],uuid[])', true, NULL, NULL, false, true),
+	('POST', '/campaigns/{campaign_id}/holds', 'coupon.http_hold(bigint,text,bigint,interval)', false, NULL, NULL, false, true),
+	('POST', '/campaigns/{campaign_id}/holds/{serial}/confirmation', 'coupon.http_confirm(bigint,bigint,text,text)', false, NULL, NULL, false, true),
+	('DELETE', '/campaigns/{campaign_id}/holds/{serial}', 'coupon.http_release(bigint,bigint,text)', false, NULL, NULL, false, true),
+	('POST', '/rooms/{room}/tickets', 'coupon.http_join(text[],text[])', true, NULL, NULL, false, true),
+	('GET', '/rooms/{room}/tickets/{token}', 'coupon.http_position(text[],text[])', true, NULL, NULL, false, true),
+	('DELETE', '/rooms/{room}/tickets/{token}', 'coupon.http_leave(text,text)', false, NULL, NULL, false, true),
+	('GET', '/campaigns/{campaign_id}', 'coupon.http_status(bigint[])', true, NULL, NULL, false, true);

@@ -1,0 +1,221 @@
+/*
+ * answer.c
+ *	  What a caller is told: bodies, problems, headers.
+ */
+#include "postgres.h"
+
+#include "utils/memutils.h"
+
+#include "base/errors.h"
+#include "front/answer.h"
+#include "front/json_fields.h"
+
+void
+coupon_answer_reset(CouponHttpCall *call)
+{
+	/* a stream is asked for its answer again and again */
+	if (call->headers != NULL)
+	{
+		pfree(call->headers->data);
+		pfree(call->headers);
+	}
+	if (call->answer != NULL)
+		pfree(call->answer);
+	call->headers = NULL;
+	call->answer = NULL;
+	call->answer_length = 0;
+	call->body_type = NULL;
+	call->done = false;
+}
+
+void
+coupon_answer_body(CouponHttpCall *call, int status, const char *type, const char *body, size_t length)
+{
+	call->status = status;
+	call->body_type = type;
+	call->answer = body == NULL ? NULL : MemoryContextAlloc(call->context, length + 1);
+	call->answer_length = body == NULL ? 0 : length;
+	if (body != NULL)
+		memcpy(call->answer, body, length);
+	call->done = true;
+}
+
+/* What RFC 9110 calls a token. */
+static bool
+is_header_name(const char *name)
+{
+	return *name != '\0' &&
+		strspn(name, "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") == strlen(name);
+}
+
+static bool
+is_header_value(const char *value)
+{
+	for (const unsigned char *p = (const unsigned char *) value; *p != '\0'; p++)
+	{
+		if ((*p < ' ' && *p != '\t') || *p == 0x7f)
+			return false;
+	}
+	return true;
+}
+
+void
+coupon_answer_header(CouponHttpCall *call, const char *name, const char *value)
+{
+	MemoryContext oldcontext;
+
+	if (!is_header_name(name) || !is_header_value(value) || pg_strcasecmp(name, "Content-Length") == 0 ||
+		pg_strcasecmp(name, "Transfer-Encoding") == 0 || pg_strcasecmp(name, "Connection") == 0)
+		return;
+	oldcontext = MemoryContextSwitchTo(call->context);
+	if (pg_strcasecmp(name, "Content-Type") == 0)
+		call->body_type = pstrdup(value);
+	else
+	{
+		if (call->headers == NULL)
+			call->headers = makeStringInfo();
+		appendStringInfo(call->headers, "%s: %s\n", name, value);
+	}
+	MemoryContextSwitchTo(oldcontext);
+}
+
+const char *
+coupon_answer_phrase(int status)
+{
+	switch (status)
+	{
+		case 400:
+			return "Bad Request";
+		case 401:
+			return "Unauthorized";
+		case 403:
+			return "Forbidden";
+		case 404:
+			return "Not Found";
+		case 405:
+			return "Method Not Allowed";
+		case 409:
+			return "Conflict";
+		case 410:
+			return "Gone";
+		case 413:
+			return "Content Too Large";
+		case 425:
+			return "Too Early";
+		case 429:
+			return "Too Many Requests";
+		case 503:
+			return "Service Unavailable";
+		default:
+			return status >= 500 ? "Internal Server Error" : "Error";
+	}
+}
+
+void
+coupon_answer_problem(CouponHttpCall *call, int status, const char *code, const char *title,
+					  const char *detail, const char *hint)
+{
+	MemoryContext oldcontext = MemoryContextSwitchTo(call->context);
+	StringInfoData body;
+
+	initStringInfo(&body);
+	appendStringInfo(&body, "{\"type\":\"about:blank\",\"status\":%d,\"title\":", status);
+	coupon_json_append(&body, title);
+	appendStringInfoString(&body, ",\"code\":");
+	coupon_json_append(&body, code);
+	if (detail != NULL)
+	{
+		appendStringInfoString(&body, ",\"detail\":");
+		coupon_json_append(&body, detail);
+	}
+	if (hint != NULL)
+	{
+		appendStringInfoString(&body, ",\"hint\":");
+		coupon_json_append(&body, hint);
+	}
+	/* clients that know no problem details read this */
+	appendStringInfoString(&body, ",\"message\":");
+	coupon_json_append(&body, title);
+	appendStringInfoChar(&body, '}');
+	call->status = status;
+	call->body_type = "application/problem+json";
+	call->answer = body.data;
+	call->answer_length = body.len;
+	call->done = true;
+	MemoryContextSwitchTo(oldcontext);
+	if (status == 503 || status == 429)
+		coupon_answer_header(call, "Retry-After", "1");
+	if (status == 401)
+		coupon_answer_header(call, "WWW-Authenticate", "Bearer");
+}
+
+/* The HTTP status of an SQLSTATE. */
+static int
+status_of(int sqlstate, const char *text)
+{
+	/* PTnnn: the function chose it, as with PostgREST */
+	if (strncmp(text, "PT", 2) == 0 && text[2] >= '2' && text[2] <= '5' &&
+		isdigit((unsigned char) text[3]) && isdigit((unsigned char) text[4]))
+		return atoi(text + 2);
+	switch (sqlstate)
+	{
+		case ERRCODE_COUPON_UNKNOWN_CAMPAIGN:
+		case ERRCODE_COUPON_UNKNOWN_UNIT:
+		case ERRCODE_COUPON_UNKNOWN_ROOM:
+			return 404;
+		case ERRCODE_COUPON_NOT_ADMITTED:
+			return 403;
+		case ERRCODE_COUPON_CAMPAIGN_CLOSED:
+		case ERRCODE_COUPON_REDEEMED:
+		case ERRCODE_COUPON_UNIT_KIND:
+			return 409;
+		case ERRCODE_COUPON_NOT_PRELOADED:
+		case ERRCODE_COUPON_OUT_OF_MAP_MEMORY:
+		case ERRCODE_COUPON_GROUP_UNAVAILABLE:
+		case ERRCODE_COUPON_OUT_OF_QUEUE_MEMORY:
+		case ERRCODE_COUPON_NOT_COMMITTED:
+		case ERRCODE_READ_ONLY_SQL_TRANSACTION:
+		case ERRCODE_QUERY_CANCELED:
+		case ERRCODE_LOCK_NOT_AVAILABLE:
+			return 503;
+		case ERRCODE_INSUFFICIENT_PRIVILEGE:
+			return 403;
+		case ERRCODE_UNIQUE_VIOLATION:
+		case ERRCODE_FOREIGN_KEY_VIOLATION:
+		case ERRCODE_EXCLUSION_VIOLATION:
+			return 409;
+		case ERRCODE_RAISE_EXCEPTION:
+			return 400;
+		default:
+			break;
+	}
+	switch (ERRCODE_TO_CATEGORY(sqlstate))
+	{
+		case MAKE_SQLSTATE('2', '2', '0', '0', '0') & ((1 << 12) - 1):
+		case MAKE_SQLSTATE('2', '3', '0', '0', '0') & ((1 << 12) - 1):
+		case MAKE_SQLSTATE('U', 'C', '0', '0', '0') & ((1 << 12) - 1):
+			return 400;
+		case MAKE_SQLSTATE('4', '0', '0', '0', '0') & ((1 << 12) - 1):
+		case MAKE_SQLSTATE('5', '3', '0', '0', '0') & ((1 << 12) - 1):
+		case MAKE_SQLSTATE('5', '5', '0', '0', '0') & ((1 << 12) - 1):
+		case MAKE_SQLSTATE('5', '7', '0', '0', '0') & ((1 << 12) - 1):
+		case MAKE_SQLSTATE('5', '8', '0', '0', '0') & ((1 << 12) - 1):
+			return 503;
+		default:
+			return 500;
+	}
+}
+
+void
+coupon_answer_error(CouponHttpCall *call, const ErrorData *error)
+{
+	const char *sqlstate = unpack_sql_state(error->sqlerrcode);
+	int			status = status_of(error->sqlerrcode, sqlstate);
+
+	coupon_answer_reset(call);
+	/* what went wrong inside is for the log, not for a visitor */
+	if (status == 500)
+		coupon_answer_problem(call, status, sqlstate, "The call failed.", NULL, NULL);
+	else
+		coupon_answer_problem(call, status, sqlstate, error->message, error->detail, error->hint);
+}

@@ -1,0 +1,180 @@
+/*
+ * call_arguments.c
+ *	  The arguments of a call: from its path, its query and its body.
+ *
+ * Names are those of the function's parameters.  What comes from a path, a
+ * query or a form is text, percent-encoded; a body may be JSON, whose strings
+ * are text, too, and whose other values are JSON.  A name that is given twice
+ * is refused rather than one of the two chosen.
+ */
+#include "postgres.h"
+
+#include "mb/pg_wchar.h"
+
+#include "front/json_fields.h"
+#include "front/route.h"
+#include "front/settings.h"
+
+static int
+hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	if (c >= 'A' && c <= 'F')
+		return c - 'A' + 10;
+	return -1;
+}
+
+char *
+coupon_decode(const char *text, size_t length, bool form)
+{
+	char	   *decoded = palloc(length + 1);
+	size_t		n = 0;
+
+	for (size_t i = 0; i < length; i++)
+	{
+		char		c = text[i];
+
+		if (c == '%')
+		{
+			int			high = i + 2 < length ? hex_digit(text[i + 1]) : -1;
+			int			low = i + 2 < length ? hex_digit(text[i + 2]) : -1;
+
+			if (high < 0 || low < 0 || (high == 0 && low == 0))
+				return NULL;
+			c = (char) (high * 16 + low);
+			i += 2;
+		}
+		else if (c == '+' && form)
+			c = ' ';
+		decoded[n++] = c;
+	}
+	decoded[n] = '\0';
+	return pg_verify_mbstr(GetDatabaseEncoding(), decoded, n, true) ? decoded : NULL;
+}
+
+const char *
+coupon_arguments_add(CouponHttpCall *call, const char *name, const char *value,
+					 CouponArgumentKind kind)
+{
+	CouponHttpArgument *argument;
+
+	if (coupon_arguments_find(call, name) != NULL)
+		return psprintf("The argument \"%.64s\" is given twice.", name);
+	if (call->narguments == COUPON_HTTP_MAX_ARGUMENTS)
+		return "There are too many arguments.";
+	if (call->arguments == NULL)
+		call->arguments = palloc(COUPON_HTTP_MAX_ARGUMENTS * sizeof(CouponHttpArgument));
+	argument = &call->arguments[call->narguments++];
+	argument->name = name;
+	argument->value = value;
+	argument->kind = kind;
+	return NULL;
+}
+
+CouponHttpArgument *
+coupon_arguments_find(CouponHttpCall *call, const char *name)
+{
+	for (int i = 0; i < call->narguments; i++)
+	{
+		if (strcmp(call->arguments[i].name, name) == 0)
+			return &call->arguments[i];
+	}
+	return NULL;
+}
+
+/* name=value&name=value */
+static const char *
+read_form(CouponHttpCall *call, const char *text, size_t length)
+{
+	const char *end = text + length;
+
+	while (text < end)
+	{
+		const char *stop = memchr(text, '&', end - text);
+		const char *equals;
+		char	   *name;
+		char	   *value;
+
+		if (stop == NULL)
+			stop = end;
+		equals = memchr(text, '=', stop - text);
+		if (equals == NULL)
+			equals = stop;
+		name = coupon_decode(text, equals - text, true);
+		value = equals < stop ? coupon_decode(equals + 1, stop - equals - 1, true) : pstrdup("");
+		if (name == NULL || value == NULL)
+			return "An argument is not percent-encoded UTF-8.";
+		if (stop > text)
+		{
+			const char *problem = coupon_arguments_add(call, name, value, COUPON_GIVEN_TEXT);
+
+			if (problem != NULL)
+				return problem;
+		}
+		text = stop + 1;
+	}
+	return NULL;
+}
+
+typedef struct BodyState
+{
+	CouponHttpCall *call;
+	const char *problem;
+} BodyState;
+
+static bool
+note_field(void *state, char *name, char *value, bool is_string)
+{
+	BodyState  *body = state;
+
+	if (body->problem == NULL)
+		body->problem = coupon_arguments_add(body->call, name, value,
+											 is_string ? COUPON_GIVEN_STRING : COUPON_GIVEN_JSON);
+	return true;
+}
+
+static const char *
+read_json(CouponHttpCall *call)
+{
+	BodyState	state = {.call = call};
+	const char *problem = coupon_json_fields(call->body, call->body_length, note_field, &state);
+
+	if (problem != NULL)
+		return psprintf("The body %s%s", strncmp(problem, "is ", 3) == 0 || strncmp(problem, "has ", 4) == 0 ?
+						"" : "is not JSON: ", problem);
+	return state.problem;
+}
+
+/* Is the media type of the header this one, whatever its parameters? */
+static bool
+is_type(const char *header, const char *type)
+{
+	size_t		length = strlen(type);
+
+	return pg_strncasecmp(header, type, length) == 0 &&
+		(header[length] == '\0' || header[length] == ';' || header[length] == ' ');
+}
+
+const char *
+coupon_arguments_read(CouponHttpCall *call)
+{
+	const char *query = strchr(call->target, '?');
+	const char *type = coupon_http_header(call, "Content-Type");
+	const char *problem = NULL;
+
+	if (query != NULL)
+		problem = read_form(call, query + 1, strlen(query + 1));
+	if (problem != NULL || call->body_length == 0)
+		return problem;
+	/* what many clients send as a form, without asking, is JSON nevertheless */
+	if (type != NULL && is_type(type, "application/x-www-form-urlencoded") &&
+		call->body[strspn(call->body, " \t\r\n")] != '{')
+		return read_form(call, call->body, call->body_length);
+	if (type == NULL || is_type(type, "application/json") || is_type(type, "text/plain") ||
+		is_type(type, "application/x-www-form-urlencoded"))
+		return read_json(call);
+	return "The body's type must be application/json or application/x-www-form-urlencoded.";
+}

@@ -1,0 +1,694 @@
+/*
+ * front.c
+ *	  A turn of the front: the calls that are there, carried out together.
+ *
+ *	  arrived -> looked at -> carried out -> committed -> answered
+ *							   ^     |
+ *							   |     +- the answer may change by itself: wait
+ *							   +------- and ask again
+ *
+ * All batched calls of a turn share one transaction, all plain ones another.
+ * Answers go out when the transaction is committed, never before; if the
+ * commit itself fails, the calls are carried out once more one by one, so that
+ * only the one to blame is told so.
+ *
+ * Nothing is waited for inside a transaction.  An answer that is pending (the
+ * last units are in flight, a request is not decided) is asked for again a
+ * little later, while its connection is suspended; so ten thousand who wait
+ * cost one call of their function a second.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "common/hashfn.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "utils/acl.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "base/arguments.h"
+#include "base/guc.h"
+#include "front/answer.h"
+#include "front/call.h"
+#include "front/front.h"
+#include "front/limit.h"
+#include "front/service.h"
+#include "front/settings.h"
+#include "front/token.h"
+
+#define MAX_WAIT_S			60		/* of Prefer: wait=N */
+#define FIRST_TRY_MS		5		/* until a pending answer is asked for again; doubles */
+#define STREAM_MS			1000	/* between two looks at what streams tell */
+#define HEARTBEAT_MS		15000	/* a comment, so that a client that has gone is noticed */
+#define MAX_PLAIN			16		/* plain calls of one transaction */
+
+static dlist_head waiting = DLIST_STATIC_INIT(waiting); /* pending answers */
+static int	nwaiting = 0;
+static dlist_head streams = DLIST_STATIC_INIT(streams); /* open ones */
+static int	nstreams = 0;
+static TimestampTz next_look;	/* at the streams */
+static TimestampTz next_heartbeat;
+static MemoryContext turn_context = NULL;
+static bool ending = false;
+
+/* The calls of a turn. */
+typedef struct Turn
+{
+	CouponHttpCall **calls;
+	bool	   *pending;		/* of the same positions */
+	int			ncalls;
+	TimestampTz now;
+} Turn;
+
+void
+coupon_front_start(void)
+{
+	turn_context = AllocSetContextCreate(TopMemoryContext, "coupon front turn", ALLOCSET_DEFAULT_SIZES);
+}
+
+bool
+coupon_front_is_waiting(void)
+{
+	return nwaiting + nstreams > 0;
+}
+
+/* ---- looking at a call ---- */
+
+/* How long the caller waits for an answer that is pending, in ms. */
+static int
+patience(CouponHttpCall *call)
+{
+	const char *prefer = coupon_http_header(call, "Prefer");
+	const char *wait = prefer == NULL ? NULL : strstr(prefer, "wait=");
+
+	if (wait != NULL)
+	{
+		int			seconds = atoi(wait + 5);
+
+		return Min(Max(seconds, 0), MAX_WAIT_S) * 1000;
+	}
+	/* who asks for a unit waits for the last ones as a direct call does */
+	return strcmp(call->method, "POST") == 0 ? coupon_sold_out_wait : 0;
+}
+
+static void
+answer_cors(CouponHttpCall *call)
+{
+	const char *origin = coupon_http_header(call, "Origin");
+
+	if (origin == NULL || coupon_http_cors_origins[0] == '\0')
+		return;
+	if (strcmp(coupon_http_cors_origins, "*") != 0 && !coupon_service_in_list(coupon_http_cors_origins, origin))
+		return;
+	coupon_answer_header(call, "Access-Control-Allow-Origin",
+						 strcmp(coupon_http_cors_origins, "*") == 0 ? "*" : origin);
+	coupon_answer_header(call, "Vary", "Origin");
+	coupon_answer_header(call, "Access-Control-Expose-Headers", "Location, Retry-After, X-Access-Token");
+}
+
+static void
+answer_options(CouponHttpCall *call, const char *allow)
+{
+	coupon_answer_body(call, 204, NULL, NULL, 0);
+	coupon_answer_header(call, "Allow", psprintf("%s, OPTIONS", allow));
+	if (coupon_http_header(call, "Access-Control-Request-Method") != NULL)
+	{
+		coupon_answer_header(call, "Access-Control-Allow-Methods", allow);
+		coupon_answer_header(call, "Access-Control-Allow-Headers",
+							 "Authorization, Content-Type, Idempotency-Key, Prefer, X-Access-Token");
+		coupon_answer_header(call, "Access-Control-Max-Age", "600");
+	}
+}
+
+/* Finds the route; false: the call has its answer. */
+static bool
+look_at_route(CouponHttpCall *call)
+{
+	StringInfoData allow;
+	const char *problem;
+
+	initStringInfo(&allow);
+	call->route = coupon_route_find(call, &allow, &problem);
+	call->generation = coupon_route_generation();
+	if (call->route == NULL)
+	{
+		if (strcmp(call->method, "OPTIONS") == 0 && allow.len > 0)
+			answer_options(call, allow.data);
+		else if (allow.len > 0)
+		{
+			coupon_answer_problem(call, 405, "method", psprintf("This route takes %s.", allow.data), NULL, NULL);
+			coupon_answer_header(call, "Allow", allow.data);
+		}
+		else
+			coupon_answer_problem(call, 404, "unknown_route", "There is no such route.", NULL, NULL);
+		return false;
+	}
+	if (problem != NULL)
+		coupon_answer_problem(call, 400, "malformed", problem, NULL, NULL);
+	return problem == NULL;
+}
+
+/* Who calls; false: the call has its answer. */
+static bool
+look_at_caller(CouponHttpCall *call, TimestampTz now)
+{
+	const char *authorization = coupon_http_header(call, "Authorization");
+	const CouponIdentity *identity;
+	const char *problem = NULL;
+
+	if (OidIsValid(call->route->anonymous_role) && authorization == NULL)
+	{
+		call->role = call->route->anonymous_role;
+		return true;
+	}
+	identity = coupon_token_check(authorization, now, &problem);
+	if (identity == NULL)
+	{
+		coupon_answer_problem(call, 401, "token", problem, NULL, NULL);
+		return false;
+	}
+	call->role = identity->role;
+	call->user_id = identity->user_id == NULL ? NULL : pstrdup(identity->user_id);
+	call->claims = pstrdup(identity->claims);
+	if (OidIsValid(call->route->required_role) &&
+		!is_member_of_role_nosuper(call->role, call->route->required_role))
+	{
+		coupon_answer_problem(call, 403, "role", "The token's role may not use this route.", NULL, NULL);
+		return false;
+	}
+	return true;
+}
+
+/* Everything before the function; false: the call has its answer. */
+static bool
+look_at(CouponHttpCall *call, TimestampTz now)
+{
+	const char *accept;
+	const char *problem;
+
+	if (call->too_large)
+	{
+		coupon_answer_problem(call, 413, "too_large", "The body is too large.",
+							  psprintf("It may have %d bytes.", COUPON_HTTP_MAX_BODY), NULL);
+		return false;
+	}
+	if (coupon_service_serve(call))
+		return false;
+	if (!look_at_route(call) || !look_at_caller(call, now))
+		return false;
+	if (!coupon_limit_admits(call, now))
+	{
+		coupon_answer_problem(call, 429, "too_many", "There are too many calls from here: slow down.", NULL, NULL);
+		return false;
+	}
+	problem = coupon_arguments_read(call);
+	if (problem != NULL)
+	{
+		coupon_answer_problem(call, 400, "malformed", problem, NULL, NULL);
+		return false;
+	}
+	if (!coupon_call_bind(call))
+		return false;
+	accept = coupon_http_header(call, "Accept");
+	call->is_stream = call->route->batched && strcmp(call->method, "GET") == 0 &&
+		accept != NULL && strstr(accept, "text/event-stream") != NULL;
+	call->deadline = TimestampTzPlusMilliseconds(now, patience(call));
+	return true;
+}
+
+/* ---- carrying out ---- */
+
+static void
+begin(void)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	MemoryContextSwitchTo(turn_context);
+}
+
+static void
+commit(void)
+{
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(turn_context);
+}
+
+/* After an ERROR outside of a call: what it was, the transaction being gone. */
+static ErrorData *
+abort_turn(void)
+{
+	ErrorData  *error;
+
+	HOLD_INTERRUPTS();
+	MemoryContextSwitchTo(turn_context);
+	error = CopyErrorData();
+	EmitErrorReport();
+	FlushErrorState();
+	AbortCurrentTransaction();
+	MemoryContextSwitchTo(turn_context);
+	RESUME_INTERRUPTS();
+	return error;
+}
+
+/* Routes have been read anew since the call was looked at: find its own again. */
+static bool
+refresh(CouponHttpCall *call)
+{
+	MemoryContext oldcontext;
+	bool		found;
+
+	if (call->generation == coupon_route_generation())
+		return true;
+	oldcontext = MemoryContextSwitchTo(call->context);
+	call->narguments = 0;
+	call->done = false;
+	found = look_at_route(call) && coupon_arguments_read(call) == NULL && coupon_call_bind(call);
+	MemoryContextSwitchTo(oldcontext);
+	if (!found && !call->done)
+		coupon_answer_problem(call, 404, "unknown_route", "There is no such route any more.", NULL, NULL);
+	return found;
+}
+
+/* Looks at the calls that have not been looked at. */
+static void
+look_at_all(Turn *turn)
+{
+	for (int i = 0; i < turn->ncalls; i++)
+	{
+		CouponHttpCall *call = turn->calls[i];
+
+		if (call->context == NULL)
+		{
+			call->context = AllocSetContextCreate(TopMemoryContext, "coupon call", ALLOCSET_SMALL_SIZES);
+			MemoryContextSwitchTo(call->context);
+			(void) look_at(call, turn->now);
+			MemoryContextSwitchTo(turn_context);
+		}
+		else
+			(void) refresh(call);
+	}
+}
+
+static int
+compare_calls(const void *a, const void *b)
+{
+	const CouponHttpCall *x = *(CouponHttpCall *const *) a;
+	const CouponHttpCall *y = *(CouponHttpCall *const *) b;
+
+	if (x->route != y->route)
+		return x->route < y->route ? -1 : 1;
+	if (x->role != y->role)
+		return x->role < y->role ? -1 : 1;
+	return x->position - y->position;
+}
+
+static bool
+same_batch(const CouponHttpCall *a, const CouponHttpCall *b)
+{
+	return a->route == b->route && a->role == b->role;
+}
+
+/* The batched calls that have no answer, in batches, each in its own order. */
+static void
+carry_out_batches(Turn *turn)
+{
+	CouponHttpCall **calls = palloc(turn->ncalls * sizeof(CouponHttpCall *));
+	bool	   *pending = palloc(turn->ncalls * sizeof(bool));
+	int			ncalls = 0;
+
+	for (int i = 0; i < turn->ncalls; i++)
+	{
+		turn->calls[i]->position = i;
+		turn->pending[i] = false;
+		if (!turn->calls[i]->done && turn->calls[i]->route->batched)
+			calls[ncalls++] = turn->calls[i];
+	}
+	qsort(calls, ncalls, sizeof(CouponHttpCall *), compare_calls);
+	for (int i = 0, n; i < ncalls; i += n)
+	{
+		for (n = 1; i + n < ncalls && same_batch(calls[i], calls[i + n]); n++)
+			;
+		coupon_call_batch(&calls[i], n, pending);
+		for (int k = 0; k < n; k++)
+			turn->pending[calls[i + k]->position] = pending[k];
+	}
+}
+
+/* One call in a transaction of its own, after a commit of several had failed. */
+static void
+carry_out_alone(CouponHttpCall *call, bool *pending)
+{
+	PG_TRY();
+	{
+		begin();
+		if (call->route->batched)
+			coupon_call_batch(&call, 1, pending);
+		else
+			coupon_call_plain(call);
+		commit();
+	}
+	PG_CATCH();
+	{
+		coupon_answer_error(call, abort_turn());
+		*pending = false;
+	}
+	PG_END_TRY();
+}
+
+/* Batched calls, and all that is answered without a function. */
+static void
+carry_out_batched(Turn *turn)
+{
+	volatile bool looked = false;
+	volatile bool failed = false;
+	ErrorData  *volatile error = NULL;
+
+	PG_TRY();
+	{
+		begin();
+		if (!coupon_front_has_extension())
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("the database has no extension coupon")));
+		if (coupon_route_stale())
+			coupon_route_load();
+		look_at_all(turn);
+		looked = true;
+		carry_out_batches(turn);
+		commit();
+	}
+	PG_CATCH();
+	{
+		error = abort_turn();
+		failed = true;
+	}
+	PG_END_TRY();
+	if (!failed)
+		return;
+	for (int i = 0; i < turn->ncalls; i++)
+	{
+		CouponHttpCall *call = turn->calls[i];
+
+		if (call->context == NULL)
+			call->context = AllocSetContextCreate(TopMemoryContext, "coupon call", ALLOCSET_SMALL_SIZES);
+		if (!looked && !call->done)
+			coupon_answer_problem(call, 503, unpack_sql_state(error->sqlerrcode),
+								  "The service is not available at the moment.", NULL, NULL);
+		else if (looked && call->route != NULL && call->route->batched)
+			carry_out_alone(call, &turn->pending[i]);
+	}
+}
+
+/* The plain calls, some at a time. */
+static void
+carry_out_plain(Turn *turn)
+{
+	CouponHttpCall **calls = palloc(turn->ncalls * sizeof(CouponHttpCall *));
+	int			ncalls = 0;
+
+	for (int i = 0; i < turn->ncalls; i++)
+	{
+		if (!turn->calls[i]->done)
+			calls[ncalls++] = turn->calls[i];
+	}
+	for (int i = 0, n; i < ncalls; i += n)
+	{
+		volatile bool failed = false;
+
+		n = Min(ncalls - i, MAX_PLAIN);
+		PG_TRY();
+		{
+			begin();
+			for (int k = 0; k < n; k++)
+				coupon_call_plain(calls[i + k]);
+			commit();
+		}
+		PG_CATCH();
+		{
+			(void) abort_turn();
+			failed = true;
+		}
+		PG_END_TRY();
+		for (int k = 0; failed && k < n; k++)
+		{
+			bool		pending;
+
+			coupon_answer_reset(calls[i + k]);
+			carry_out_alone(calls[i + k], &pending);
+		}
+	}
+}
+
+/* ---- answers ---- */
+
+/* A name for what a stream told last, by which it is resumed. */
+static uint32
+hash_answer(const CouponHttpCall *call)
+{
+	return DatumGetUInt32(hash_any((const unsigned char *) call->answer, call->answer_length));
+}
+
+/* Appends an event, unless it would tell what was told before. */
+static void
+append_event(CouponHttpCall *call)
+{
+	uint32		hash = hash_answer(call);
+
+	if (call->told && call->told_hash == hash)
+		return;
+	call->told = true;
+	call->told_hash = hash;
+	/* JSON of ours has no line breaks; a function's may */
+	appendStringInfo(call->events, "id: %08x\nevent: %s\ndata: ", hash, call->status < 400 ? "status" : "problem");
+	for (size_t i = 0; i < call->answer_length; i++)
+	{
+		if (call->answer[i] == '\n')
+			appendStringInfoString(call->events, "\ndata: ");
+		else if (call->answer[i] != '\r')
+			appendStringInfoChar(call->events, call->answer[i]);
+	}
+	appendStringInfoString(call->events, "\n\n");
+}
+
+/* Drops what has been sent, so that a long stream needs no more memory. */
+static void
+trim_events(CouponHttpCall *call)
+{
+	if (call->events_sent < call->events->len)
+		return;
+	resetStringInfo(call->events);
+	call->events_sent = 0;
+}
+
+/* The first answer of a call that wants events. */
+static void
+open_stream(CouponHttpCall *call, bool pending)
+{
+	MemoryContext oldcontext = MemoryContextSwitchTo(call->context);
+	const char *last = coupon_http_header(call, "Last-Event-ID");
+
+	call->events = makeStringInfo();
+	if (last != NULL)
+	{
+		call->told = true;
+		call->told_hash = (uint32) strtoul(last, NULL, 16);
+	}
+	appendStringInfoString(call->events, "retry: 2000\n\n");
+	append_event(call);
+	MemoryContextSwitchTo(oldcontext);
+	call->stream_ended = !pending;
+	dlist_push_tail(&streams, &call->node);
+	nstreams++;
+	coupon_listener_stream(call);
+}
+
+/* What a stream has to tell now. */
+static void
+go_on_with_stream(CouponHttpCall *call, bool pending, bool heartbeat)
+{
+	MemoryContext oldcontext = MemoryContextSwitchTo(call->context);
+
+	trim_events(call);
+	append_event(call);
+	if (heartbeat && call->events->len == 0)
+		appendStringInfoString(call->events, ": \n\n");
+	MemoryContextSwitchTo(oldcontext);
+	call->stream_ended = !pending || ending;
+	if (call->events->len > 0 || call->stream_ended)
+		coupon_listener_send(call);
+}
+
+static void
+wait_on(CouponHttpCall *call, TimestampTz now)
+{
+	int			ms = FIRST_TRY_MS << Min(call->tries, 8);
+
+	call->tries++;
+	call->next_try = TimestampTzPlusMilliseconds(now, Min(ms, STREAM_MS));
+	if (call->next_try > call->deadline)
+		call->next_try = call->deadline;
+	dlist_push_tail(&waiting, &call->node);
+	nwaiting++;
+}
+
+static void
+hand_over(Turn *turn, bool heartbeat)
+{
+	for (int i = 0; i < turn->ncalls; i++)
+	{
+		CouponHttpCall *call = turn->calls[i];
+		bool		pending = turn->pending[i];
+
+		if (call->events != NULL)
+			go_on_with_stream(call, pending, heartbeat);
+		else if (call->is_stream && call->status == 200 && !ending)
+			open_stream(call, pending);
+		else if (pending && call->deadline > turn->now && !ending)
+			wait_on(call, turn->now);
+		else
+		{
+			MemoryContext oldcontext = MemoryContextSwitchTo(call->context);
+
+			answer_cors(call);
+			MemoryContextSwitchTo(oldcontext);
+			coupon_service_count(call);
+			coupon_listener_answer(call);
+		}
+	}
+}
+
+/* ---- a turn ---- */
+
+/* Streams whose clients have gone are the listener's to free. */
+static void
+drop_gone_streams(void)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &streams)
+	{
+		CouponHttpCall *call = dlist_container(CouponHttpCall, node, iter.cur);
+
+		if (!call->gone)
+			continue;
+		dlist_delete(&call->node);
+		nstreams--;
+		coupon_listener_release(call);
+	}
+}
+
+/* Moves to the turn's calls what has arrived or is due. */
+static void
+collect(Turn *turn, dlist_head *arrived, bool look_at_streams)
+{
+	dlist_mutable_iter iter;
+	int			max = nwaiting + nstreams;
+
+	dlist_foreach_modify(iter, arrived)
+		max++;
+	turn->calls = palloc(Max(max, 1) * sizeof(CouponHttpCall *));
+	turn->pending = palloc0(Max(max, 1) * sizeof(bool));
+	while (!dlist_is_empty(arrived))
+		turn->calls[turn->ncalls++] = dlist_container(CouponHttpCall, node, dlist_pop_head_node(arrived));
+	dlist_foreach_modify(iter, &waiting)
+	{
+		CouponHttpCall *call = dlist_container(CouponHttpCall, node, iter.cur);
+
+		if (call->next_try > turn->now && !ending)
+			continue;
+		dlist_delete(&call->node);
+		nwaiting--;
+		call->done = false;
+		turn->calls[turn->ncalls++] = call;
+	}
+	if (!look_at_streams)
+		return;
+	dlist_foreach_modify(iter, &streams)
+	{
+		CouponHttpCall *call = dlist_container(CouponHttpCall, node, iter.cur);
+
+		if (call->stream_ended)
+			continue;
+		call->done = false;
+		turn->calls[turn->ncalls++] = call;
+	}
+}
+
+bool
+coupon_front_turn(dlist_head *arrived)
+{
+	Turn		turn = {.now = GetCurrentTimestamp()};
+	bool		look_at_streams = turn.now >= next_look || ending;
+	bool		heartbeat = look_at_streams && turn.now >= next_heartbeat;
+
+	MemoryContextSwitchTo(turn_context);
+	drop_gone_streams();
+	collect(&turn, arrived, look_at_streams);
+	if (look_at_streams)
+		next_look = TimestampTzPlusMilliseconds(turn.now, STREAM_MS);
+	if (heartbeat)
+		next_heartbeat = TimestampTzPlusMilliseconds(turn.now, HEARTBEAT_MS);
+	if (turn.ncalls > 0)
+	{
+		pgstat_report_activity(STATE_RUNNING, "coupon front");
+		carry_out_batched(&turn);
+		carry_out_plain(&turn);
+		hand_over(&turn, heartbeat);
+		pgstat_report_stat(false);
+		pgstat_report_activity(STATE_IDLE, NULL);
+	}
+	MemoryContextReset(turn_context);
+	return turn.ncalls > 0;
+}
+
+long
+coupon_front_timeout(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz next = DT_NOEND;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &waiting)
+		next = Min(next, dlist_container(CouponHttpCall, node, iter.cur)->next_try);
+	if (nstreams > 0)
+		next = Min(next, next_look);
+	if (next == DT_NOEND)
+		return -1;
+	return next <= now ? 0 : (long) ((next - now) / 1000 + 1);
+}
+
+void
+coupon_front_end_waits(void)
+{
+	ending = true;
+}
+
+void
+coupon_front_drop(CouponListener *listener)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &waiting)
+	{
+		CouponHttpCall *call = dlist_container(CouponHttpCall, node, iter.cur);
+
+		if (call->listener != listener)
+			continue;
+		dlist_delete(&call->node);
+		nwaiting--;
+		coupon_listener_answer(call);
+	}
+	dlist_foreach_modify(iter, &streams)
+	{
+		CouponHttpCall *call = dlist_container(CouponHttpCall, node, iter.cur);
+
+		if (call->listener != listener)
+			continue;
+		call->stream_ended = true;
+		coupon_listener_send(call);
+	}
+}

@@ -1,0 +1,271 @@
+/*
+ * http_issue.c
+ *	  coupon.http_issue: the calls of POST /campaigns/{campaign_id}/issues that
+ *	  came at the same moment, issued together.
+ *
+ * The calls of a campaign are one batch, which waits for no other transaction.
+ * An ERROR in one campaign is the answer of that campaign's calls: batches of
+ * several campaigns run in a subtransaction each.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/tuplestore.h"
+
+#include "base/arguments.h"
+#include "base/compat.h"
+#include "base/errors.h"
+#include "front/json_fields.h"
+#include "front/settings.h"
+#include "outbox/payload.h"
+#include "sale/issue.h"
+
+PG_FUNCTION_INFO_V1(coupon_http_issue);
+
+/* One call, and its place among the others. */
+typedef struct Call
+{
+	int			position;
+	int64		campaign_id;	/* 0: there is none */
+	text	   *user_id;
+	CouponItem *item;
+	ErrorData  *error;			/* instead of an outcome */
+} Call;
+
+/* What an outcome is over HTTP. */
+static const struct
+{
+	int			status;
+	const char *title;			/* NULL: it is no problem */
+	bool		retry;
+}			answers[] = {
+	[COUPON_ISSUED] = {201, NULL, false},
+	[COUPON_ALREADY_ISSUED] = {200, NULL, false},
+	[COUPON_SOLD_OUT] = {409, "Nothing is left.", false},
+	[COUPON_BUSY] = {503, "The last units are in other transactions: try again.", true},
+	[COUPON_NOT_OPEN] = {425, "The sale has not begun.", false},
+	[COUPON_CLOSED] = {410, "The sale is over.", false},
+	[COUPON_PAUSED] = {503, "The sale is paused.", true},
+	[COUPON_NOT_ADMITTED] = {403, "The waiting room has not admitted the user.", false},
+	[COUPON_HELD] = {409, "The user holds a unit and has not confirmed it.", false},
+	[COUPON_INVALID] = {400, "The user must be a text of 1 to 256 bytes.", false},
+};
+
+static int
+compare_calls(const void *a, const void *b)
+{
+	const Call *x = *(Call *const *) a;
+	const Call *y = *(Call *const *) b;
+
+	if (x->campaign_id != y->campaign_id)
+		return x->campaign_id < y->campaign_id ? -1 : 1;
+	return x->position - y->position;
+}
+
+static void
+issue_campaign(Call **calls, int ncalls)
+{
+	CouponItem *items = palloc0(ncalls * sizeof(CouponItem));
+
+	for (int i = 0; i < ncalls; i++)
+	{
+		items[i].user_id = PointerGetDatum(calls[i]->user_id);
+		calls[i]->item = &items[i];
+	}
+	coupon_issue_batch(calls[0]->campaign_id, items, ncalls, COUPON_NO_WAIT);
+}
+
+/* The same in a subtransaction; an ERROR is the answer of all of its calls. */
+static void
+issue_campaign_apart(Call **calls, int ncalls)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		issue_campaign(calls, ncalls);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		for (int i = 0; i < ncalls; i++)
+			calls[i]->error = error;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+}
+
+static void
+describe_issuance(StringInfo body, const Call *call)
+{
+	const CouponIssuance *issuance = &call->item->issuance;
+
+	coupon_payload_begin(body);
+	coupon_payload_int64(body, "campaign_id", call->campaign_id);
+	coupon_payload_text(body, "user_id", text_to_cstring(call->user_id));
+	coupon_payload_text(body, "status", coupon_status_name(call->item->status));
+	coupon_payload_int64(body, "serial", issuance->serial);
+	if (issuance->code != NULL)
+		coupon_payload_text(body, "code", text_to_cstring(issuance->code));
+	coupon_payload_time(body, "issued_at", issuance->issued_at);
+	coupon_payload_time(body, "expires_at", issuance->expires_at);
+	coupon_payload_end(body);
+}
+
+static void
+describe_problem(StringInfo body, int status, const char *code, const char *title, const char *detail)
+{
+	appendStringInfo(body, "{\"type\":\"about:blank\",\"status\":%d,\"title\":", status);
+	coupon_json_append(body, title);
+	appendStringInfoString(body, ",\"code\":");
+	coupon_json_append(body, code);
+	if (detail != NULL)
+	{
+		appendStringInfoString(body, ",\"detail\":");
+		coupon_json_append(body, detail);
+	}
+	appendStringInfoString(body, ",\"message\":");
+	coupon_json_append(body, title);
+	appendStringInfoChar(body, '}');
+}
+
+/* {"Retry-After", "1"} */
+static Datum
+retry_header(void)
+{
+	Datum		elements[2] = {CStringGetTextDatum("Retry-After"), CStringGetTextDatum("1")};
+
+	return PointerGetDatum(construct_array(elements, 2, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+/* A coupon.http_answer: status, headers, body, pending. */
+static void
+put_answer(ReturnSetInfo *rsinfo, const Call *call, StringInfo body)
+{
+	Datum		values[4] = {0};
+	bool		nulls[4] = {false, true, false, false};
+	int			status;
+	bool		retry = false;
+	bool		pending = false;
+
+	resetStringInfo(body);
+	if (call->error != NULL)
+	{
+		bool		unknown = call->error->sqlerrcode == ERRCODE_COUPON_UNKNOWN_CAMPAIGN;
+
+		status = unknown ? 404 : 503;
+		retry = !unknown;
+		describe_problem(body, status, unpack_sql_state(call->error->sqlerrcode),
+						 unknown ? "There is no such campaign." : "The campaign cannot be served at the moment.",
+						 unknown ? call->error->detail : NULL);
+	}
+	else
+	{
+		CouponStatus outcome = call->item == NULL ? COUPON_INVALID : call->item->status;
+
+		status = answers[outcome].status;
+		retry = answers[outcome].retry;
+		pending = outcome == COUPON_BUSY;
+		if (answers[outcome].title == NULL)
+			describe_issuance(body, call);
+		else
+			describe_problem(body, status, coupon_status_name(outcome), answers[outcome].title, NULL);
+	}
+	values[0] = Int32GetDatum(status);
+	if (retry)
+	{
+		values[1] = retry_header();
+		nulls[1] = false;
+	}
+	values[2] = PointerGetDatum(cstring_to_text_with_len(body->data, body->len));
+	values[3] = BoolGetDatum(pending);
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+/* The calls as they came, in *calls; their number. */
+static int
+read_calls(FunctionCallInfo fcinfo, Call **calls)
+{
+	ArrayType  *campaigns;
+	Datum	   *ids;
+	bool	   *nulls;
+	text	  **users;
+	int			nids;
+	int			ncalls;
+
+	coupon_require_argument(fcinfo, 0, "campaign_id");
+	campaigns = PG_GETARG_ARRAYTYPE_P(0);
+	deconstruct_array(campaigns, INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &ids, &nulls, &nids);
+	users = coupon_get_text_array(fcinfo, 1, "user_id", &ncalls);
+	if (nids != ncalls)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("campaign_id and user_id differ in length"),
+				 errdetail("They have %d and %d elements.", nids, ncalls)));
+	*calls = palloc0(Max(ncalls, 1) * sizeof(Call));
+	for (int i = 0; i < ncalls; i++)
+	{
+		Call	   *call = &(*calls)[i];
+
+		call->position = i;
+		call->campaign_id = nulls[i] ? 0 : DatumGetInt64(ids[i]);
+		if (users[i] != NULL && VARSIZE_ANY_EXHDR(users[i]) >= 1 && VARSIZE_ANY_EXHDR(users[i]) <= COUPON_MAX_NAME)
+			call->user_id = users[i];
+	}
+	return ncalls;
+}
+
+/*
+ * coupon.http_issue(campaign_id bigint[], user_id text[])
+ * RETURNS SETOF coupon.http_answer
+ */
+Datum
+coupon_http_issue(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	StringInfoData body;
+	Call	   *calls;
+	Call	  **sorted;
+	int			ncalls = read_calls(fcinfo, &calls);
+	int			nvalid = 0;
+
+	InitMaterializedSRF(fcinfo, 0);
+	sorted = palloc(Max(ncalls, 1) * sizeof(Call *));
+	for (int i = 0; i < ncalls; i++)
+	{
+		if (calls[i].user_id != NULL)
+			sorted[nvalid++] = &calls[i];
+	}
+	qsort(sorted, nvalid, sizeof(Call *), compare_calls);
+	for (int i = 0, n; i < nvalid; i += n)
+	{
+		CHECK_FOR_INTERRUPTS();
+		for (n = 1; i + n < nvalid && sorted[i + n]->campaign_id == sorted[i]->campaign_id; n++)
+			;
+		if (n == nvalid && n > 1)
+			issue_campaign(&sorted[i], n);
+		else
+			issue_campaign_apart(&sorted[i], n);
+	}
+	initStringInfo(&body);
+	for (int i = 0; i < ncalls; i++)
+		put_answer(rsinfo, &calls[i], &body);
+	return (Datum) 0;
+}

@@ -1,0 +1,149 @@
+/*
+ * settings.c
+ *	  Settings of the front.
+ */
+#include "postgres.h"
+
+#include "utils/guc.h"
+
+#include "front/settings.h"
+
+int			coupon_http_workers = DEFAULT_HTTP_WORKERS;
+int			coupon_http_max_connections = DEFAULT_HTTP_MAX_CONNECTIONS;
+int			coupon_http_idle_timeout = DEFAULT_HTTP_IDLE_TIMEOUT;
+int			coupon_http_request_timeout = DEFAULT_HTTP_REQUEST_TIMEOUT;
+int			coupon_http_statement_timeout = DEFAULT_HTTP_STATEMENT_TIMEOUT;
+int			coupon_http_lock_timeout = DEFAULT_HTTP_LOCK_TIMEOUT;
+int			coupon_http_max_waiting = DEFAULT_HTTP_MAX_WAITING;
+int			coupon_http_rate_per_user = DEFAULT_HTTP_RATE_PER_USER;
+int			coupon_http_rate_per_address = DEFAULT_HTTP_RATE_PER_ADDRESS;
+int			coupon_http_burst = DEFAULT_HTTP_BURST;
+char	   *coupon_http_listen = NULL;
+char	   *coupon_http_admin_listen = NULL;
+char	   *coupon_http_database = NULL;
+char	   *coupon_http_role = NULL;
+char	   *coupon_http_jwt_algorithm = NULL;
+char	   *coupon_http_jwt_key_files = NULL;
+char	   *coupon_http_jwt_audience = NULL;
+char	   *coupon_http_cors_origins = NULL;
+char	   *coupon_http_trusted_proxies = NULL;
+
+static bool
+check_algorithm(char **value, void **extra, GucSource source)
+{
+	static const char *const known[] = {"", "HS256", "RS256", "ES256"};
+
+	for (size_t i = 0; i < lengthof(known); i++)
+	{
+		if (strcmp(*value, known[i]) == 0)
+			return true;
+	}
+	GUC_check_errdetail("Use HS256, RS256 or ES256, or nothing.");
+	return false;
+}
+
+/* One setting of either kind. */
+typedef struct IntSetting
+{
+	const char *name;
+	const char *is;
+	const char *more;
+	int		   *value;
+	int			initial;
+	int			min;
+	int			max;
+	GucContext	context;
+	int			flags;
+} IntSetting;
+
+typedef struct TextSetting
+{
+	const char *name;
+	const char *is;
+	const char *more;
+	char	  **value;
+	GucContext	context;
+	GucStringCheckHook check;
+} TextSetting;
+
+static const IntSetting int_settings[] = {
+	{"coupon.http_workers", "Processes that serve HTTP.",
+		"They share the addresses, which the kernel deals connections of to them.",
+	&coupon_http_workers, DEFAULT_HTTP_WORKERS, 1, MAX_HTTP_WORKERS, PGC_POSTMASTER, 0},
+	{"coupon.http_max_connections", "Connections that one HTTP worker keeps open.",
+		"A further one waits in the kernel's queue, or is closed.",
+	&coupon_http_max_connections, DEFAULT_HTTP_MAX_CONNECTIONS, 1, MAX_HTTP_MAX_CONNECTIONS, PGC_POSTMASTER, 0},
+	{"coupon.http_idle_timeout", "How long a connection may be open without a request.",
+		"Also how long the first line of a request may take.",
+	&coupon_http_idle_timeout, DEFAULT_HTTP_IDLE_TIMEOUT, 1, MAX_HTTP_IDLE_TIMEOUT, PGC_POSTMASTER, GUC_UNIT_S},
+	{"coupon.http_request_timeout", "How long a client may take over one request.",
+		NULL,
+	&coupon_http_request_timeout, DEFAULT_HTTP_REQUEST_TIMEOUT, 1, MAX_HTTP_REQUEST_TIMEOUT, PGC_POSTMASTER, GUC_UNIT_S},
+	{"coupon.http_statement_timeout", "How long the function of a route may take.",
+		"All calls of a worker wait meanwhile.",
+	&coupon_http_statement_timeout, DEFAULT_HTTP_STATEMENT_TIMEOUT, MIN_HTTP_STATEMENT_TIMEOUT, MAX_HTTP_STATEMENT_TIMEOUT, PGC_SIGHUP, GUC_UNIT_MS},
+	{"coupon.http_lock_timeout", "How long the function of a route may wait for a lock.",
+		"All calls of a worker wait meanwhile.",
+	&coupon_http_lock_timeout, DEFAULT_HTTP_LOCK_TIMEOUT, 1, MAX_HTTP_LOCK_TIMEOUT, PGC_SIGHUP, GUC_UNIT_MS},
+	{"coupon.http_max_waiting", "Calls and event streams that wait in one HTTP worker.",
+		"Beyond it 503 is answered, with Retry-After.",
+	&coupon_http_max_waiting, DEFAULT_HTTP_MAX_WAITING, 1, MAX_HTTP_MAX_WAITING, PGC_SIGHUP, 0},
+	{"coupon.http_rate_per_user", "Calls a second that the user of a token may make, 0: any number.",
+		NULL,
+	&coupon_http_rate_per_user, DEFAULT_HTTP_RATE_PER_USER, 0, MAX_HTTP_RATE_PER_USER, PGC_SIGHUP, 0},
+	{"coupon.http_rate_per_address", "Calls a second that may come from one address, 0: any number.",
+		NULL,
+	&coupon_http_rate_per_address, DEFAULT_HTTP_RATE_PER_ADDRESS, 0, MAX_HTTP_RATE_PER_ADDRESS, PGC_SIGHUP, 0},
+	{"coupon.http_burst", "Calls beyond the rate that may come at once.",
+		NULL,
+	&coupon_http_burst, DEFAULT_HTTP_BURST, 1, MAX_HTTP_BURST, PGC_SIGHUP, 0},
+};
+
+static const TextSetting text_settings[] = {
+	{"coupon.http_listen", "Where HTTP is served: address:port; empty: nowhere.",
+		"It has to be set when the server starts; it may then be moved by a reload.",
+	&coupon_http_listen, PGC_SIGHUP},
+	{"coupon.http_admin_listen", "Where the operator's routes are served: address:port; empty: with the others.",
+		NULL,
+	&coupon_http_admin_listen, PGC_SIGHUP},
+	{"coupon.http_database", "The database that HTTP serves; empty: the first of coupon.databases.",
+		NULL,
+	&coupon_http_database, PGC_POSTMASTER},
+	{"coupon.http_role", "Whose rights a call without a token has; empty: it has none.",
+		"coupon_service, for an application behind a gateway of its own.",
+	&coupon_http_role, PGC_SIGHUP},
+	{"coupon.http_jwt_algorithm", "How tokens are signed: HS256, RS256 or ES256; empty: there are none.",
+		NULL,
+	&coupon_http_jwt_algorithm, PGC_SIGHUP, check_algorithm},
+	{"coupon.http_jwt_key_files", "Files with the keys of tokens, separated by commas.",
+		"A secret, or a public key in PEM. Mode 0600, read again at a reload.",
+	&coupon_http_jwt_key_files, PGC_SIGHUP},
+	{"coupon.http_jwt_audience", "What a token's aud has to be, or to contain; empty: anything.",
+		NULL,
+	&coupon_http_jwt_audience, PGC_SIGHUP},
+	{"coupon.http_cors_origins", "Origins of pages that may call, separated by commas; *: any; empty: none.",
+		NULL,
+	&coupon_http_cors_origins, PGC_SIGHUP},
+	{"coupon.http_trusted_proxies", "Addresses whose X-Forwarded-For is believed, separated by commas.",
+		NULL,
+	&coupon_http_trusted_proxies, PGC_SIGHUP},
+};
+
+void
+coupon_front_define_settings(void)
+{
+	for (size_t i = 0; i < lengthof(int_settings); i++)
+	{
+		const IntSetting *s = &int_settings[i];
+
+		DefineCustomIntVariable(s->name, s->is, s->more, s->value, s->initial, s->min, s->max,
+								s->context, s->flags, NULL, NULL, NULL);
+	}
+	for (size_t i = 0; i < lengthof(text_settings); i++)
+	{
+		const TextSetting *s = &text_settings[i];
+
+		DefineCustomStringVariable(s->name, s->is, s->more, s->value, "", s->context, 0,
+								   s->check, NULL, NULL);
+	}
+}

@@ -1,0 +1,455 @@
+/*
+ * token.c
+ *	  Who calls: JSON Web Tokens, checked by libjwt.
+ *
+ * libjwt needs jansson, whose json_object() is also the name of a function of
+ * PostgreSQL, which the linker would find first.  So the library is loaded in a
+ * way that lets it find its own names before those of the server.
+ *
+ * The algorithm is the setting's, whatever a token says of itself.  Keys are in
+ * files that nobody else can read; there may be several at a time, so that one
+ * can be replaced while tokens signed with the other are still about.
+ *
+ * To check a signature costs more than to carry out the call, so the outcome
+ * is kept for as long as the token lasts, in a table that is emptied when it
+ * is full and when keys or roles change.
+ *
+ * A token gives its caller a role, which must be one that the DBA has let in:
+ * a member of coupon_user, coupon_service or coupon_admin, and no superuser.  A
+ * token with a sub speaks for that user alone.  One without speaks for all
+ * users, so its role must be a member of one of the latter two.
+ */
+#include "postgres.h"
+
+#include <dlfcn.h>
+#include <jwt.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "catalog/pg_authid.h"
+#include "common/hashfn.h"
+#include "miscadmin.h"
+#include "storage/fd.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+#include "utils/varlena.h"
+
+#include "base/arguments.h"
+#include "front/json_fields.h"
+#include "front/settings.h"
+#include "front/token.h"
+
+#define MAX_TOKEN		4096	/* bytes */
+#define MAX_KEY			16384
+#define MAX_KEYS		4
+#define MAX_CACHED		20000
+#define CLOCK_SKEW_S	5		/* between whoever signs tokens and this server */
+
+typedef struct CachedToken
+{
+	char	   *token;			/* the hash table's key */
+	CouponIdentity identity;
+} CachedToken;
+
+typedef struct Key
+{
+	unsigned char *data;
+	int			length;
+} Key;
+
+static Key	keys[MAX_KEYS];
+static int	nkeys = 0;
+static MemoryContext cache_context = NULL;
+static HTAB *cache = NULL;
+static bool cache_is_stale = false;
+static bool watching = false;
+
+/* ---- the library ---- */
+
+static struct
+{
+	void	   *handle;
+	__typeof__(jwt_decode) *decode;
+	__typeof__(jwt_free) *free;
+	__typeof__(jwt_get_alg) *get_alg;
+	__typeof__(jwt_str_alg) *str_alg;
+	__typeof__(jwt_get_grants_json) *get_grants_json;
+}			jwt_library;
+
+/* False, after a line in the log, if it cannot be used. */
+static bool
+open_library(void)
+{
+	if (jwt_library.handle != NULL)
+		return true;
+#ifdef RTLD_DEEPBIND
+	jwt_library.handle = dlopen(COUPON_JWT_LIBRARY, RTLD_NOW | RTLD_LOCAL | RTLD_DEEPBIND);
+#endif
+	if (jwt_library.handle != NULL)
+	{
+		jwt_library.decode = dlsym(jwt_library.handle, "jwt_decode");
+		jwt_library.free = dlsym(jwt_library.handle, "jwt_free");
+		jwt_library.get_alg = dlsym(jwt_library.handle, "jwt_get_alg");
+		jwt_library.str_alg = dlsym(jwt_library.handle, "jwt_str_alg");
+		jwt_library.get_grants_json = dlsym(jwt_library.handle, "jwt_get_grants_json");
+	}
+	if (jwt_library.decode && jwt_library.free && jwt_library.get_alg && jwt_library.str_alg &&
+		jwt_library.get_grants_json)
+		return true;
+	ereport(LOG,
+			(errcode(ERRCODE_UNDEFINED_FILE),
+			 errmsg("tokens cannot be checked: %s", jwt_library.handle == NULL ? dlerror() :
+					COUPON_JWT_LIBRARY " lacks a function"),
+			 errhint("Install libjwt (Debian: libjwt0 or libjwt2), the version that coupon was built with.")));
+	jwt_library.handle = NULL;
+	return false;
+}
+
+/* ---- keys ---- */
+
+/* The contents of a file that nobody else can read; NULL and a log line otherwise. */
+static unsigned char *
+read_key(const char *path, int *length)
+{
+	FILE	   *file = AllocateFile(path, "r");
+	struct stat st;
+	unsigned char *data = NULL;
+	const char *problem = NULL;
+
+	if (file == NULL || fstat(fileno(file), &st) != 0)
+		problem = strerror(errno);
+	else if (!S_ISREG(st.st_mode) || (st.st_uid != geteuid() && st.st_uid != 0))
+		problem = "it is not a file of the server's user";
+	else if ((st.st_mode & (S_IRWXG | S_IRWXO)) != 0)
+		problem = "others than its owner may use it";
+	else
+	{
+		data = MemoryContextAlloc(TopMemoryContext, MAX_KEY + 1);
+		*length = fread(data, 1, MAX_KEY, file);
+		/* an editor's last newline is not part of a secret */
+		while (*length > 0 && strncmp(coupon_http_jwt_algorithm, "HS", 2) == 0 &&
+			   (data[*length - 1] == '\n' || data[*length - 1] == '\r'))
+			(*length)--;
+		data[*length] = '\0';
+		if (*length == 0)
+			problem = "it is empty";
+		else if (*length < 32 && strncmp(coupon_http_jwt_algorithm, "HS", 2) == 0)
+			problem = "a secret has at least 32 bytes";
+	}
+	if (file != NULL)
+		FreeFile(file);
+	if (problem == NULL)
+		return data;
+	ereport(LOG,
+			(errcode(ERRCODE_CONFIG_FILE_ERROR),
+			 errmsg("coupon.http_jwt_key_files: \"%s\" is not used: %s", path, problem),
+			 errhint("Its mode should be 0600, its owner the server's user.")));
+	if (data != NULL)
+		pfree(data);
+	return NULL;
+}
+
+void
+coupon_token_reload(void)
+{
+	char	   *names = pstrdup(coupon_http_jwt_key_files);
+	List	   *paths = NIL;
+	ListCell   *cell;
+
+	for (int i = 0; i < nkeys; i++)
+		pfree(keys[i].data);
+	nkeys = 0;
+	cache_is_stale = true;
+	if (coupon_http_jwt_algorithm[0] == '\0' || !open_library())
+		return;
+	if (!SplitGUCList(names, ',', &paths))
+	{
+		ereport(LOG,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid list syntax in coupon.http_jwt_key_files")));
+		return;
+	}
+	foreach(cell, paths)
+	{
+		int			length = 0;
+		unsigned char *data = nkeys < MAX_KEYS ? read_key(lfirst(cell), &length) : NULL;
+
+		if (data == NULL)
+			continue;
+		keys[nkeys].data = data;
+		keys[nkeys++].length = length;
+	}
+	list_free(paths);
+	pfree(names);
+}
+
+/* ---- the cache ---- */
+
+static void
+roles_changed(Datum arg, int cacheid, uint32 hashvalue)
+{
+	cache_is_stale = true;
+}
+
+static uint32
+hash_token(const void *key, Size size)
+{
+	const char *token = *(const char *const *) key;
+
+	return DatumGetUInt32(hash_any((const unsigned char *) token, strlen(token)));
+}
+
+static int
+match_token(const void *a, const void *b, Size size)
+{
+	return strcmp(*(const char *const *) a, *(const char *const *) b);
+}
+
+static void
+reset_cache(void)
+{
+	HASHCTL		control = {.keysize = sizeof(char *), .entrysize = sizeof(CachedToken),
+		.hash = hash_token, .match = match_token};
+
+	if (cache_context == NULL)
+		cache_context = AllocSetContextCreate(TopMemoryContext, "coupon tokens", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextReset(cache_context);
+	control.hcxt = cache_context;
+	cache = hash_create("coupon tokens", 1024, &control,
+						HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
+	cache_is_stale = false;
+	if (!watching)
+	{
+		CacheRegisterSyscacheCallback(AUTHOID, roles_changed, (Datum) 0);
+		CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, roles_changed, (Datum) 0);
+		watching = true;
+	}
+}
+
+/* ---- claims ---- */
+
+typedef struct Claims
+{
+	char	   *role;
+	char	   *sub;
+	char	   *aud;
+	bool		has_aud;
+	char	   *exp;
+	char	   *nbf;
+} Claims;
+
+static bool
+note_claim(void *state, char *name, char *value, bool is_string)
+{
+	Claims	   *claims = state;
+
+	if (strcmp(name, "role") == 0)
+		claims->role = is_string ? value : NULL;
+	else if (strcmp(name, "sub") == 0)
+		claims->sub = value;
+	else if (strcmp(name, "exp") == 0)
+		claims->exp = value;
+	else if (strcmp(name, "nbf") == 0)
+		claims->nbf = value;
+	else if (strcmp(name, "aud") == 0)
+	{
+		claims->has_aud = true;
+		claims->aud = value;
+	}
+	return true;
+}
+
+/* Is ours among the audiences, one as text or several as a JSON array? */
+static bool
+is_audience(const Claims *claims, const char *ours)
+{
+	StringInfoData quoted;
+
+	if (ours[0] == '\0')
+		return true;
+	if (!claims->has_aud || claims->aud == NULL)
+		return false;
+	if (claims->aud[0] != '[')
+		return strcmp(claims->aud, ours) == 0;
+	initStringInfo(&quoted);
+	coupon_json_append(&quoted, ours);
+	return strstr(claims->aud, quoted.data) != NULL;
+}
+
+/* Seconds since 1970 as a time; false for what is no number. */
+static bool
+read_time(const char *text, double skew, TimestampTz *time)
+{
+	char	   *end;
+	double		seconds = strtod(text, &end);
+
+	if (end == text || *end != '\0' || !(seconds > -1e11 && seconds < 1e11))
+		return false;
+	*time = (TimestampTz) ((seconds + skew - (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * (double) SECS_PER_DAY) * USECS_PER_SEC);
+	return true;
+}
+
+static bool
+is_member(Oid role, const char *of)
+{
+	Oid			group = get_role_oid(of, true);
+
+	return OidIsValid(group) && is_member_of_role_nosuper(role, group);
+}
+
+/* Sets the role, by name; returns what is wrong with it. */
+static const char *
+set_role(CouponIdentity *identity, const char *name)
+{
+	Oid			role = name == NULL ? InvalidOid : get_role_oid(name, true);
+	bool		speaks_for_others;
+
+	if (!OidIsValid(role) || superuser_arg(role))
+		return "The token's role is not one that may call.";
+	speaks_for_others = is_member(role, "coupon_service") || is_member(role, "coupon_admin");
+	if (!speaks_for_others && !is_member(role, "coupon_user"))
+		return "The token's role is not one that may call.";
+	if (identity->user_id == NULL && !speaks_for_others)
+		return "The token names no user, and its role may not speak for others.";
+	identity->role = role;
+	return NULL;
+}
+
+/* What is wrong with the claims; sets the identity. */
+static const char *
+judge_claims(const char *json, TimestampTz now, CouponIdentity *identity)
+{
+	Claims		claims = {0};
+	TimestampTz not_before;
+
+	if (coupon_json_fields(json, strlen(json), note_claim, &claims) != NULL)
+		return "The token's claims cannot be read.";
+	identity->expires_at = DT_NOEND;
+	if (claims.exp != NULL && !read_time(claims.exp, CLOCK_SKEW_S, &identity->expires_at))
+		return "The token's exp is not a time.";
+	if (claims.nbf != NULL && (!read_time(claims.nbf, -CLOCK_SKEW_S, &not_before) || not_before > now))
+		return "The token is not valid yet.";
+	if (!is_audience(&claims, coupon_http_jwt_audience))
+		return "The token is for another audience.";
+	if (claims.sub != NULL && (claims.sub[0] == '\0' || strlen(claims.sub) > COUPON_MAX_NAME))
+		return "The token's sub is not a text of 1 to 256 bytes.";
+	identity->user_id = claims.sub;
+	return set_role(identity, claims.role);
+}
+
+/* Checks the signature by one key; the claims, NULL if it is not good. */
+static char *
+open_token(const char *token, const Key *key)
+{
+	jwt_t	   *jwt = NULL;
+	char	   *grants = NULL;
+	char	   *json = NULL;
+
+	if (jwt_library.decode(&jwt, token, key->data, key->length) == 0 &&
+		jwt_library.get_alg(jwt) == jwt_library.str_alg(coupon_http_jwt_algorithm))
+		grants = jwt_library.get_grants_json(jwt, NULL);
+	jwt_library.free(jwt);
+	if (grants != NULL)
+		json = MemoryContextStrdup(CurrentMemoryContext, grants);
+	free(grants);
+	return json;
+}
+
+static const char *
+judge_token(const char *token, TimestampTz now, CouponIdentity *identity)
+{
+	if (coupon_http_jwt_algorithm[0] == '\0' || nkeys == 0)
+		return "This server takes no tokens.";
+	for (int i = 0; i < nkeys; i++)
+	{
+		identity->claims = open_token(token, &keys[i]);
+		if (identity->claims != NULL)
+			return judge_claims(identity->claims, now, identity);
+	}
+	return "The token's signature is not good.";
+}
+
+/* ---- callers ---- */
+
+/* Who sends no token is whoever coupon.http_role says. */
+static const CouponIdentity *
+default_identity(const char **problem)
+{
+	static CouponIdentity identity;
+	static char claims[NAMEDATALEN * 2 + 32];
+	char	   *quoted;
+
+	memset(&identity, 0, sizeof(identity));
+	if (coupon_http_role[0] == '\0')
+	{
+		*problem = "A token is needed: Authorization: Bearer ...";
+		return NULL;
+	}
+	*problem = set_role(&identity, coupon_http_role);
+	if (*problem != NULL)
+	{
+		*problem = "coupon.http_role is no role that may call for others.";
+		return NULL;
+	}
+	quoted = psprintf("\"%s\"", coupon_http_role);
+	if (strpbrk(coupon_http_role, "\"\\") == NULL)
+		snprintf(claims, sizeof(claims), "{\"role\":%s}", quoted);
+	else
+		strlcpy(claims, "{}", sizeof(claims));
+	pfree(quoted);
+	identity.claims = claims;
+	identity.expires_at = DT_NOEND;
+	return &identity;
+}
+
+const CouponIdentity *
+coupon_token_check(const char *authorization, TimestampTz now, const char **problem)
+{
+	CachedToken *entry;
+	const char *token;
+
+	if (authorization == NULL)
+		return default_identity(problem);
+	if (pg_strncasecmp(authorization, "Bearer ", 7) != 0)
+	{
+		*problem = "Authorization is not of the form: Bearer ...";
+		return NULL;
+	}
+	token = authorization + 7 + strspn(authorization + 7, " ");
+	if (strlen(token) > MAX_TOKEN)
+	{
+		*problem = "The token is too long.";
+		return NULL;
+	}
+	if (cache == NULL || cache_is_stale || hash_get_num_entries(cache) >= MAX_CACHED)
+		reset_cache();
+	entry = hash_search(cache, &token, HASH_FIND, NULL);
+	if (entry == NULL)
+	{
+		CouponIdentity identity = {0};
+		MemoryContext oldcontext;
+
+		*problem = judge_token(token, now, &identity);
+		if (*problem != NULL)
+			return NULL;
+		oldcontext = MemoryContextSwitchTo(cache_context);
+		if (identity.user_id != NULL)
+			identity.user_id = pstrdup(identity.user_id);
+		identity.claims = pstrdup(identity.claims);
+		token = pstrdup(token);
+		entry = hash_search(cache, &token, HASH_ENTER, NULL);
+		entry->identity = identity;
+		MemoryContextSwitchTo(oldcontext);
+	}
+	if (entry->identity.expires_at <= now)
+	{
+		*problem = "The token has expired.";
+		return NULL;
+	}
+	return &entry->identity;
+}

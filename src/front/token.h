@@ -1,0 +1,30 @@
+/*
+ * token.h
+ *	  Who calls: JSON Web Tokens, checked by libjwt.
+ */
+#ifndef COUPON_TOKEN_H
+#define COUPON_TOKEN_H
+
+#include "utils/timestamp.h"
+
+/* What a caller may do, and as whom. */
+typedef struct CouponIdentity
+{
+	Oid			role;			/* InvalidOid: nobody */
+	char	   *user_id;		/* the token's sub, NULL: the caller may speak for any user */
+	char	   *claims;			/* all of them, JSON */
+	TimestampTz expires_at;		/* DT_NOEND: never */
+} CouponIdentity;
+
+/*
+ * The identity that the value of the header Authorization gives, or, without
+ * one (NULL), that of coupon.http_role.  NULL, and *problem, if there is none.
+ * In a transaction.  The identity is valid until the next call.
+ */
+extern const CouponIdentity *coupon_token_check(const char *authorization, TimestampTz now,
+												const char **problem);
+
+/* Reads the keys anew, after the settings or the files changed. */
+extern void coupon_token_reload(void);
+
+#endif							/* COUPON_TOKEN_H */
