@@ -108,7 +108,6 @@ EXCEPTION
 		GET STACKED DIAGNOSTICS answer = PG_EXCEPTION_HINT;
 		RETURN SQLSTATE || CASE WHEN SQLSTATE NOT LIKE '23%' AND answer = '' THEN ' without a HINT' ELSE '' END;
 END $$;
-CREATE FUNCTION pg_temp.nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
 
 -- Our trigger functions read rows of their own tables, and do nothing for others.
 CREATE TEMP TABLE misuse (x text);
