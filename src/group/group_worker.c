@@ -27,7 +27,7 @@
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
-#include "base/apart.h"
+#include "base/attempt.h"
 #include "base/compat.h"
 #include "base/errors.h"
 #include "base/guc.h"
@@ -131,7 +131,7 @@ static bool
 issue_apart(CouponCall **calls, int ncalls)
 {
 	Part		part = {calls, ncalls};
-	ErrorData  *error = coupon_do_apart(issue_part, &part);
+	ErrorData  *error = coupon_attempt(issue_part, &part);
 
 	if (error == NULL)
 		return true;

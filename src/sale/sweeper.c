@@ -17,6 +17,7 @@
 #include "access/relscan.h"
 #include "access/stratnum.h"
 #include "catalog/pg_type_d.h"
+#include "commands/trigger.h"
 #include "common/hashfn.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -26,8 +27,8 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "base/apart.h"
 #include "base/arguments.h"
+#include "base/attempt.h"
 #include "base/catalog.h"
 #include "base/errors.h"
 #include "base/guc.h"
@@ -343,10 +344,13 @@ static void
 end_part(void *argument)
 {
 	Part	   *part = argument;
+	ConstraintsSetStmt all_immediate = {.type = T_ConstraintsSetStmt};
 
 	part->ended = part->sweep->end(part->due, part->n, part->sweep->now);
+
+	/* what a DBA has deferred to the commit is this campaign's, too */
 	if (part->sweep->context == NULL)
-		coupon_fire_deferred_triggers();
+		AfterTriggerSetState(&all_immediate);
 }
 
 /* Sweeps once, up to max_rows; returns how many were ended. */
@@ -373,7 +377,7 @@ sweep_some(Sweep *sweep, int max_rows)
 		part.due = &sweep->due[i];
 		for (part.n = 1; i + part.n < sweep->ndue && part.due[part.n].campaign_id == campaign_id;)
 			part.n++;
-		error = coupon_do_apart(end_part, &part);
+		error = coupon_attempt(end_part, &part);
 		if (error == NULL && part.ended > 0)
 			forgive(sweep, campaign_id);
 		else if (error == NULL || ended == 0 || error->sqlerrcode != ERRCODE_COUPON_OUT_OF_MAP_MEMORY)
