@@ -61,13 +61,12 @@ static const CouponWorkerKind *const workers[COUPON_WORKER_IDS] = {
 void
 _PG_init(void)
 {
-	coupon_guc_define();
+	coupon_guc_define(process_shared_preload_libraries_in_progress);
 
 	/* loaded by a session: the functions that need more will say so */
 	if (!process_shared_preload_libraries_in_progress)
 		return;
 
-	coupon_guc_define_postmaster();
 	coupon_front_define_settings();
 	MarkGUCPrefixReserved("coupon");
 	coupon_shmem_register(modules);

@@ -2,8 +2,8 @@
  * guc.c
  *	  Settings of coupon.
  *
- * Those that size shared memory or name processes exist only where the
- * library was preloaded: a session cannot set what it cannot have.
+ * Those that a session may set exist wherever the library is loaded; those
+ * that size shared memory or are for processes only where it was preloaded.
  */
 #include "postgres.h"
 
@@ -12,24 +12,80 @@
 #include "base/guc.h"
 
 char	   *coupon_databases = NULL;
-int			coupon_stock_map_memory = DEFAULT_STOCK_MAP_MEMORY;
-int			coupon_max_campaigns = DEFAULT_MAX_CAMPAIGNS;
-int			coupon_sold_out_wait = DEFAULT_SOLD_OUT_WAIT;
-int			coupon_sweep_interval = DEFAULT_SWEEP_INTERVAL;
-int			coupon_hold_keep = DEFAULT_HOLD_KEEP;
-int			coupon_issuers = DEFAULT_ISSUERS;
-int			coupon_queue_memory = DEFAULT_QUEUE_MEMORY;
-int			coupon_max_lines = DEFAULT_MAX_LINES;
-int			coupon_request_depth = DEFAULT_REQUEST_DEPTH;
-int			coupon_queue_keep = DEFAULT_QUEUE_KEEP;
-int			coupon_group_workers = DEFAULT_GROUP_WORKERS;
-bool		coupon_allow_autonomous = false;
-int			coupon_publish_interval = DEFAULT_PUBLISH_INTERVAL;
 char	   *coupon_kafka_brokers = NULL;
 char	   *coupon_kafka_config_file = NULL;
-int			coupon_kafka_partitions = DEFAULT_KAFKA_PARTITIONS;
-int			coupon_kafka_replication = DEFAULT_KAFKA_REPLICATION;
+bool		coupon_allow_autonomous = false;
 bool		coupon_kafka_create_topics = false;
+int			coupon_stock_map_memory = 0;
+int			coupon_max_campaigns = 0;
+int			coupon_sold_out_wait = 0;
+int			coupon_sweep_interval = 0;
+int			coupon_hold_keep = 0;
+int			coupon_issuers = 0;
+int			coupon_queue_memory = 0;
+int			coupon_max_lines = 0;
+int			coupon_request_depth = 0;
+int			coupon_queue_keep = 0;
+int			coupon_group_workers = 0;
+int			coupon_publish_interval = 0;
+int			coupon_kafka_partitions = 0;
+int			coupon_kafka_replication = 0;
+
+#define SECOND		1000		/* in ms */
+#define HOUR		(3600 * SECOND)
+#define MB			1024		/* in kB */
+#define GB			(1024 * MB)
+
+static const struct
+{
+	const char *name;
+	int		   *value;
+	int			initial,
+				min,
+				max;
+	GucContext	context;
+	int			unit;
+	const char *what,
+			   *more;			/* may be NULL */
+}			integers[] =
+{
+	{"coupon.sold_out_wait", &coupon_sold_out_wait, 100, 0, 60 * SECOND, PGC_USERSET, GUC_UNIT_MS,
+		"How long to wait for units held by running transactions before answering busy."},
+	{"coupon.stock_map_memory", &coupon_stock_map_memory, 64 * MB, 8 * MB, 64 * GB, PGC_POSTMASTER, GUC_UNIT_KB,
+		"Shared memory for stock maps and campaign definitions.",
+		"One bit a unit, and about 100 bytes for every shard and campaign in use."},
+	{"coupon.max_campaigns", &coupon_max_campaigns, 16384, 16, 1024 * 1024, PGC_POSTMASTER, 0,
+		"Campaigns known to shared memory at the same time.",
+		"Beyond it the least recently used is forgotten, with its counters."},
+	{"coupon.sweep_interval", &coupon_sweep_interval, 1 * SECOND, 10, 1 * HOUR, PGC_SIGHUP, GUC_UNIT_MS,
+		"How often the sweeper looks for issuances whose usage period is over, and holds that have run out.",
+		"It looks earlier when it knows of a hold that runs out earlier."},
+	{"coupon.hold_keep", &coupon_hold_keep, 24 * 3600, 1, 366 * 24 * 3600, PGC_SIGHUP, GUC_UNIT_S,
+		"How long it is remembered whose hold has run out.",
+		"A payment that comes later than that is answered as that of a stranger."},
+	{"coupon.issuers", &coupon_issuers, 1, 1, COUPON_MAX_INSTANCES, PGC_SIGHUP, 0,
+		"Workers that decide requests, for each database.",
+		"A campaign's requests are decided by one at a time, in order; more serve more campaigns at once."},
+	{"coupon.queue_memory", &coupon_queue_memory, 64 * MB, 1 * MB, 64 * GB, PGC_POSTMASTER, GUC_UNIT_KB,
+		"Shared memory for those who wait: requests and tickets.",
+		"About 40 bytes for each ticket in a room, and 1 for each request."},
+	{"coupon.max_lines", &coupon_max_lines, 256, 8, 8192, PGC_POSTMASTER, 0,
+		"Rooms, and campaigns with waiting requests, at the same time."},
+	{"coupon.request_depth", &coupon_request_depth, 100000, 1, 100000000, PGC_SIGHUP, 0,
+		"Requests that may wait for one campaign; beyond it they are refused."},
+	{"coupon.queue_keep", &coupon_queue_keep, 1 * HOUR, 10, 7 * 24 * HOUR, PGC_SIGHUP, GUC_UNIT_MS,
+		"How long decided requests and ended tickets are kept, at least."},
+	{"coupon.group_workers", &coupon_group_workers, 1, 0, COUPON_MAX_INSTANCES, PGC_SIGHUP, 0,
+		"Workers that carry out grouped calls, in each database.",
+		"One keeps two cores busy; 0: grouped calls are refused."},
+	{"coupon.publish_interval", &coupon_publish_interval, 1 * SECOND, 10, 1 * HOUR, PGC_SIGHUP, GUC_UNIT_MS,
+		"How often the publisher looks into the outbox without being woken.",
+		"Commits wake it; this is for those of prepared transactions."},
+	{"coupon.kafka_partitions", &coupon_kafka_partitions, 12, 0, 100000, PGC_SIGHUP, 0,
+		"Partitions that a topic must have; 0: any number."},
+	{"coupon.kafka_replication", &coupon_kafka_replication, 0, 0, 100, PGC_SIGHUP, 0,
+		"Replication factor that a topic must have; 0: any."}
+};
 
 /* host:port, host or protocol://host:port, by commas; or nothing at all */
 static bool
@@ -64,164 +120,48 @@ check_brokers(char **value, void **extra, GucSource source)
 	return true;
 }
 
-/* Settings that any session may have, preloaded or not. */
-void
-coupon_guc_define(void)
-{
-	DefineCustomIntVariable("coupon.sold_out_wait",
-							"How long to wait for units held by running transactions before answering busy.",
-							NULL,
-							&coupon_sold_out_wait,
-							DEFAULT_SOLD_OUT_WAIT, 0, MAX_SOLD_OUT_WAIT,
-							PGC_USERSET, GUC_UNIT_MS,
-							NULL, NULL, NULL);
-
-	DefineCustomBoolVariable("coupon.allow_autonomous",
-							 "Lets coupon_issue_grouped() run inside transaction blocks and functions.",
-							 "It commits on its own, whatever becomes of the transaction around it.",
-							 &coupon_allow_autonomous,
-							 false,
-							 PGC_USERSET, 0,
-							 NULL, NULL, NULL);
-}
-
-/* Settings of the server's start and of the workers. */
-void
-coupon_guc_define_postmaster(void)
+/* Settings of processes that are not integers. */
+static void
+define_others(void)
 {
 	DefineCustomStringVariable("coupon.databases",
 							   "Databases that get coupon's workers, separated by commas.",
 							   NULL,
-							   &coupon_databases,
-							   "postgres",
-							   PGC_SIGHUP, 0,
-							   NULL, NULL, NULL);
-
-	DefineCustomIntVariable("coupon.stock_map_memory",
-							"Shared memory for stock maps and campaign definitions.",
-							"One bit a unit, and about 100 bytes for every shard and campaign in use.",
-							&coupon_stock_map_memory,
-							DEFAULT_STOCK_MAP_MEMORY, MIN_STOCK_MAP_MEMORY, MAX_STOCK_MAP_MEMORY,
-							PGC_POSTMASTER, GUC_UNIT_KB,
-							NULL, NULL, NULL);
-
-	DefineCustomIntVariable("coupon.max_campaigns",
-							"Campaigns known to shared memory at the same time.",
-							"Beyond it the least recently used is forgotten, with its counters.",
-							&coupon_max_campaigns,
-							DEFAULT_MAX_CAMPAIGNS, MIN_MAX_CAMPAIGNS, MAX_MAX_CAMPAIGNS,
-							PGC_POSTMASTER, 0,
-							NULL, NULL, NULL);
-
-	DefineCustomIntVariable("coupon.sweep_interval",
-							"How often the sweeper looks for issuances whose usage period is over, and holds that have run out.",
-							"It looks earlier when it knows of a hold that runs out earlier.",
-							&coupon_sweep_interval,
-							DEFAULT_SWEEP_INTERVAL, MIN_SWEEP_INTERVAL, MAX_SWEEP_INTERVAL,
-							PGC_SIGHUP, GUC_UNIT_MS,
-							NULL, NULL, NULL);
-
-	DefineCustomIntVariable("coupon.hold_keep",
-							"How long it is remembered whose hold has run out.",
-							"A payment that comes later than that is answered as that of a stranger.",
-							&coupon_hold_keep,
-							DEFAULT_HOLD_KEEP, MIN_HOLD_KEEP, MAX_HOLD_KEEP,
-							PGC_SIGHUP, GUC_UNIT_S,
-							NULL, NULL, NULL);
-
-	DefineCustomIntVariable("coupon.issuers",
-							"Workers that decide requests, for each database.",
-							"A campaign's requests are decided by one at a time, in order; more serve more campaigns at once.",
-							&coupon_issuers,
-							DEFAULT_ISSUERS, 1, MAX_ISSUERS,
-							PGC_SIGHUP, 0,
-							NULL, NULL, NULL);
-
-	DefineCustomIntVariable("coupon.queue_memory",
-							"Shared memory for those who wait: requests and tickets.",
-							"About 40 bytes for each ticket in a room, and 1 for each request.",
-							&coupon_queue_memory,
-							DEFAULT_QUEUE_MEMORY, MIN_QUEUE_MEMORY, MAX_QUEUE_MEMORY,
-							PGC_POSTMASTER, GUC_UNIT_KB,
-							NULL, NULL, NULL);
-
-	DefineCustomIntVariable("coupon.max_lines",
-							"Rooms, and campaigns with waiting requests, at the same time.",
-							NULL,
-							&coupon_max_lines,
-							DEFAULT_MAX_LINES, MIN_MAX_LINES, MAX_MAX_LINES,
-							PGC_POSTMASTER, 0,
-							NULL, NULL, NULL);
-
-	DefineCustomIntVariable("coupon.request_depth",
-							"Requests that may wait for one campaign; beyond it they are refused.",
-							NULL,
-							&coupon_request_depth,
-							DEFAULT_REQUEST_DEPTH, 1, MAX_REQUEST_DEPTH,
-							PGC_SIGHUP, 0,
-							NULL, NULL, NULL);
-
-	DefineCustomIntVariable("coupon.queue_keep",
-							"How long decided requests and ended tickets are kept, at least.",
-							NULL,
-							&coupon_queue_keep,
-							DEFAULT_QUEUE_KEEP, MIN_QUEUE_KEEP, MAX_QUEUE_KEEP,
-							PGC_SIGHUP, GUC_UNIT_MS,
-							NULL, NULL, NULL);
-
-	DefineCustomIntVariable("coupon.group_workers",
-							"Workers that carry out grouped calls, in each database.",
-							"One keeps two cores busy; 0: grouped calls are refused.",
-							&coupon_group_workers,
-							DEFAULT_GROUP_WORKERS, 0, MAX_GROUP_WORKERS,
-							PGC_SIGHUP, 0,
-							NULL, NULL, NULL);
-
-	DefineCustomIntVariable("coupon.publish_interval",
-							"How often the publisher looks into the outbox without being woken.",
-							"Commits wake it; this is for those of prepared transactions.",
-							&coupon_publish_interval,
-							DEFAULT_PUBLISH_INTERVAL, MIN_PUBLISH_INTERVAL, MAX_PUBLISH_INTERVAL,
-							PGC_SIGHUP, GUC_UNIT_MS,
-							NULL, NULL, NULL);
-
+							   &coupon_databases, "postgres",
+							   PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("coupon.kafka_brokers",
 							   "Kafka brokers to publish to, host:port separated by commas; empty: none.",
 							   NULL,
-							   &coupon_kafka_brokers,
-							   "",
-							   PGC_SIGHUP, GUC_SUPERUSER_ONLY,
-							   check_brokers, NULL, NULL);
-
+							   &coupon_kafka_brokers, "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, check_brokers, NULL, NULL);
 	DefineCustomStringVariable("coupon.kafka_config_file",
 							   "File of properties of the Kafka client (SASL, TLS, tuning); empty: none.",
 							   "Only the server's user may be able to read it.",
-							   &coupon_kafka_config_file,
-							   "",
-							   PGC_SIGHUP, GUC_SUPERUSER_ONLY,
-							   NULL, NULL, NULL);
-
-	DefineCustomIntVariable("coupon.kafka_partitions",
-							"Partitions that a topic must have; 0: any number.",
-							NULL,
-							&coupon_kafka_partitions,
-							DEFAULT_KAFKA_PARTITIONS, 0, MAX_KAFKA_PARTITIONS,
-							PGC_SIGHUP, 0,
-							NULL, NULL, NULL);
-
-	DefineCustomIntVariable("coupon.kafka_replication",
-							"Replication factor that a topic must have; 0: any.",
-							NULL,
-							&coupon_kafka_replication,
-							DEFAULT_KAFKA_REPLICATION, 0, MAX_KAFKA_REPLICATION,
-							PGC_SIGHUP, 0,
-							NULL, NULL, NULL);
-
+							   &coupon_kafka_config_file, "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
 	DefineCustomBoolVariable("coupon.kafka_create_topics",
 							 "Creates topics that do not exist.",
 							 "With coupon.kafka_partitions and coupon.kafka_replication, or the broker's defaults for 0.",
-							 &coupon_kafka_create_topics,
-							 false,
-							 PGC_SIGHUP, 0,
-							 NULL, NULL, NULL);
+							 &coupon_kafka_create_topics, false,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+}
+
+void
+coupon_guc_define(bool preloaded)
+{
+	for (size_t i = 0; i < lengthof(integers); i++)
+	{
+		if (preloaded || integers[i].context == PGC_USERSET)
+			DefineCustomIntVariable(integers[i].name, integers[i].what, integers[i].more,
+									integers[i].value, integers[i].initial,
+									integers[i].min, integers[i].max,
+									integers[i].context, integers[i].unit, NULL, NULL, NULL);
+	}
+	DefineCustomBoolVariable("coupon.allow_autonomous",
+							 "Lets coupon_issue_grouped() run inside transaction blocks and functions.",
+							 "It commits on its own, whatever becomes of the transaction around it.",
+							 &coupon_allow_autonomous, false,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
+	if (preloaded)
+		define_others();
 }
