@@ -120,7 +120,7 @@ tmp_install:
 	@$(MAKE) --no-print-directory $(quietly) with_llvm=no install DESTDIR='$(CURDIR)/tmp_install'
 
 # TESTS: some of test/t/*.pl, and all unless it is given
-test-run: check-layers tmp_install check-sql
+test-run: tmp_install check-layers check-sql
 	@test/bin/run_tests $(TESTS)
 
 demo-run: tmp_install kafka-programs

@@ -108,16 +108,6 @@ sum_in_flight(CouponStock *stock)
 	return sum;
 }
 
-uint32
-coupon_stock_wait_event(void)
-{
-	static uint32 event = 0;
-
-	if (event == 0)
-		event = coupon_wait_event("CouponUnitInFlight");
-	return event;
-}
-
 CouponStock *
 coupon_stock_known(CouponCampaign *campaign)
 {
@@ -372,15 +362,6 @@ coupon_stock_heal(CouponCampaign *campaign, CouponStock *stock, const CouponUnit
 }
 
 /* ---- is everything gone? ---- */
-
-uint64
-coupon_stock_supply(CouponStock *stock)
-{
-	uint64		supply = pg_atomic_read_u64(&stock->supply);
-
-	pg_read_barrier();			/* all else is read after it */
-	return supply;
-}
 
 CouponVerdict
 coupon_stock_judge(CouponCampaign *campaign, CouponStock *stock, uint64 supply, bool undecided)

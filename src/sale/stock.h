@@ -104,7 +104,15 @@ typedef enum CouponVerdict
  * holds that have run out.  If that was in vain, this says why.  undecided:
  * another transaction is at a hold that has run out.
  */
-extern uint64 coupon_stock_supply(CouponStock *stock);
+static inline uint64
+coupon_stock_supply(CouponStock *stock)
+{
+	uint64		supply = pg_atomic_read_u64(&stock->supply);
+
+	pg_read_barrier();			/* all else is read after it */
+	return supply;
+}
+
 extern CouponVerdict coupon_stock_judge(CouponCampaign *campaign, CouponStock *stock,
 										uint64 supply, bool undecided);
 
@@ -157,9 +165,6 @@ stock_of(CouponCampaign *campaign)
 {
 	return dsa_get_address(coupon_area, campaign->stock);
 }
-
-/* What a session waits in for units and shards. */
-extern uint32 coupon_stock_wait_event(void);
 
 /* Sold out, and nothing in flight: no row can be on its way. */
 extern bool coupon_stock_settled(CouponStock *stock);

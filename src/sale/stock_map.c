@@ -4,6 +4,7 @@
  */
 #include "postgres.h"
 
+#include "base/compat.h"
 #include "base/guc.h"
 #include "sale/stock_map.h"
 
@@ -57,4 +58,14 @@ coupon_stock_free(dsa_pointer pointer)
 	if (DsaPointerIsValid(stock->filter))
 		dsa_free(coupon_area, stock->filter);
 	dsa_free(coupon_area, pointer);
+}
+
+uint32
+coupon_stock_wait_event(void)
+{
+	static uint32 event = 0;
+
+	if (event == 0)
+		event = coupon_wait_event("CouponUnitInFlight");
+	return event;
 }

@@ -147,6 +147,9 @@ free_bits(CouponShard *shard)
 	shard->bits = InvalidDsaPointer;
 }
 
+/* What a session waits in for units and shards. */
+extern uint32 coupon_stock_wait_event(void);
+
 /* Frees a map that nobody has pinned. */
 extern void coupon_stock_free(dsa_pointer stock);
 
