@@ -76,28 +76,28 @@ BEGIN
 		IF NEW.nth NOT BETWEEN 1 AND user_limit THEN
 			RAISE check_violation USING
 				MESSAGE = 'issuance exceeds the per-user limit',
-				DETAIL = format('Campaign %s, user %s, nth %s, limit %s.', NEW.campaign_id, NEW.user_id, NEW.nth, user_limit),
+				DETAIL = format('Campaign %s, user %s, nth %s, limit %s.', NEW.campaign_id, left(NEW.user_id, 64), NEW.nth, user_limit),
 				HINT = 'nth counts a user''s units from 1.';
 		END IF;
 	END IF;
 	IF NEW.state NOT IN ('issued', 'redeemed', 'expired', 'held') THEN
 		RAISE check_violation USING
 			MESSAGE = 'invalid issuance state',
-			DETAIL = format('State "%s".', NEW.state),
+			DETAIL = format('State "%s".', left(NEW.state, 32)),
 			HINT = 'The states are issued, redeemed, expired and held.';
 	END IF;
 	IF (NEW.state = 'redeemed') <> (NEW.order_ref IS NOT NULL)
 	   OR (NEW.state = 'redeemed') <> (NEW.redeemed_at IS NOT NULL) THEN
 		RAISE check_violation USING
 			MESSAGE = 'order_ref and redeemed_at belong to redeemed issuances, and to no others',
-			DETAIL = format('Campaign %s, serial %s, state "%s".', NEW.campaign_id, NEW.serial, NEW.state),
+			DETAIL = format('Campaign %s, serial %s, state "%s".', NEW.campaign_id, NEW.serial, left(NEW.state, 32)),
 			HINT = 'Use coupon_redeem() and coupon_redeem_cancel().';
 	END IF;
 	IF (NEW.state = 'held') <> (NEW.held_until IS NOT NULL)
 	   OR NEW.state = 'held' AND (NEW.confirm_ref IS NOT NULL OR NEW.expires_at IS NOT NULL) THEN
 		RAISE check_violation USING
 			MESSAGE = 'held_until belongs to holds, and to no others; confirm_ref and expires_at do not',
-			DETAIL = format('Campaign %s, serial %s, state "%s".', NEW.campaign_id, NEW.serial, NEW.state),
+			DETAIL = format('Campaign %s, serial %s, state "%s".', NEW.campaign_id, NEW.serial, left(NEW.state, 32)),
 			HINT = 'Use coupon_hold(), coupon_confirm() and coupon_release().';
 	END IF;
 	RETURN NEW;

@@ -104,8 +104,8 @@ BEGIN
 			problem := 'name'; hint := 'Use 1 to 256 bytes.';
 		WHEN capacity IS NULL OR capacity NOT BETWEEN 1 AND 1000000 THEN
 			problem := 'capacity'; hint := 'Use 1 to 1000000.';
-		WHEN admit_per_second <= 0 OR admit_per_second > 1000000 THEN
-			problem := 'admit_per_second'; hint := 'Use a number above 0, up to 1000000, or null: as slots come free.';
+		WHEN admit_per_second < 0.0001 OR admit_per_second > 1000000 THEN
+			problem := 'admit_per_second'; hint := 'Use 0.0001 to 1000000, or null: as slots come free.';
 		WHEN session_ttl IS NULL OR session_ttl NOT BETWEEN interval '1 s' AND interval '7 days' THEN
 			problem := 'session_ttl'; hint := 'Use 1 second to 7 days.';
 		WHEN idle_ttl IS NULL OR idle_ttl NOT BETWEEN interval '1 s' AND interval '7 days' THEN
@@ -119,7 +119,7 @@ BEGIN
 		MESSAGE = format('invalid %s of a room', problem),
 		DETAIL = format('Room %s: capacity %s, admit_per_second %s, session_ttl %s, idle_ttl %s, method %s.',
 		                coalesce(quote_literal(left(name, 64)), 'null'), coalesce(capacity::text, 'null'),
-		                coalesce(admit_per_second::text, 'null'), coalesce(session_ttl::text, 'null'),
+		                coalesce(left(admit_per_second::text, 32), 'null'), coalesce(session_ttl::text, 'null'),
 		                coalesce(idle_ttl::text, 'null'), coalesce(left(method, 32), 'null')),
 		HINT = hint;
 END
@@ -192,10 +192,11 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_
 AS $$
 DECLARE
 	r record;
+	rate numeric;
 BEGIN
 	SELECT * INTO r FROM coupon.room o WHERE o.room_id = coupon.room_id($1) FOR UPDATE;
 	r.capacity := coalesce($2, r.capacity);
-	r.admit_per_second := CASE WHEN $3 = 0 THEN NULL ELSE coalesce($3, r.admit_per_second::numeric) END;
+	rate := CASE WHEN $3 = 0 THEN NULL ELSE coalesce($3, r.admit_per_second::numeric) END;
 	r.session_ttl := coalesce($4, r.session_ttl);
 	r.idle_ttl := coalesce($5, r.idle_ttl);
 	IF $6 = 'random' AND r.method <> 'random' THEN
@@ -205,9 +206,9 @@ BEGIN
 			HINT = 'Make it with coupon_room_create(..., method => ''random'', opens_at => ...).';
 	END IF;
 	r.method := coalesce($6, r.method);
-	PERFORM coupon.room_check($1, r.capacity, r.admit_per_second::numeric, r.session_ttl, r.idle_ttl, r.method);
+	PERFORM coupon.room_check($1, r.capacity, rate, r.session_ttl, r.idle_ttl, r.method);
 	UPDATE coupon.room o
-	   SET capacity = r.capacity, admit_per_second = r.admit_per_second, session_ttl = r.session_ttl,
+	   SET capacity = r.capacity, admit_per_second = rate, session_ttl = r.session_ttl,
 	       idle_ttl = r.idle_ttl, method = r.method
 	 WHERE o.room_id = r.room_id;
 END

@@ -155,6 +155,20 @@ INSERT INTO trial (call, state) VALUES
 ('coupon_room_draw(NULL)', '00000'),
 ('coupon_room_draw(''boundaries'')', '00000');
 
+-- numbers that no machine has a word for
+INSERT INTO trial (call, state)
+SELECT format(f, v), '22023'
+  FROM unnest(ARRAY['1e400', '1e131000', '-1e131000', '1e-400', '1e-16000', '''Infinity''', '''-Infinity''', '''NaN''', '0.00009']) v,
+       unnest(ARRAY['coupon_room_create(''n'', 1, %s)', 'coupon_room_alter(''boundaries'', admit_per_second => %s)']) f;
+INSERT INTO trial (call, state) VALUES
+('coupon_room_create(''n'', 1, 0.0001)', '00000'),
+('coupon_room_alter(''boundaries'', admit_per_second => 0.0001)', '00000');
+INSERT INTO trial (call, state)
+SELECT format('coupon_campaign_create(''n'', 1, policy => ''%s'')', replace(p, '@', v)), '22023'
+  FROM unnest(ARRAY['1e131000', '-1e131000', '1e-16000']) v,
+       unnest(ARRAY['{"kind": "RATE", "rate": @}', '{"kind": "FIXED", "amount": @}', '{"min_order_amount": @}', '{"usage_period_days": @}',
+                    '{"kind": "RATE", "rate": 1, "max_discount": @}', '@', '{"kind": @}', '{"attributes": @}', '{"@": 1}']) p;
+
 -- coupon_campaign_create
 SELECT pg_temp.try('coupon_campaign_create({v}, 1)', 'text256') \g /dev/null
 SELECT pg_temp.try('coupon_campaign_create(''n'', 1, topic => {v})', 'topic') \g /dev/null
