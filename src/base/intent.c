@@ -16,6 +16,7 @@
 #include "base/intent.h"
 
 #define INITIAL_INTENTS		64
+#define RECENT_INTENTS		16
 #define KEPT_INTENTS		4096	/* a larger array is freed at the end */
 
 static CouponIntent *intents = NULL;
@@ -150,6 +151,23 @@ coupon_intent_find(CouponResolver resolve, struct CouponCampaign *campaign,
 				   struct CouponShard *shard, uint32 number)
 {
 	for (int i = nintents - 1; i >= 0; i--)
+	{
+		CouponIntent *intent = &intents[i];
+
+		if (intent->resolve == resolve && intent->campaign == campaign &&
+			intent->shard == shard && intent->number == number)
+			return intent;
+	}
+	return NULL;
+}
+
+CouponIntent *
+coupon_intent_recent(CouponResolver resolve, struct CouponCampaign *campaign,
+					 struct CouponShard *shard, uint32 number)
+{
+	int			level = GetCurrentTransactionNestLevel();
+
+	for (int i = nintents - 1; i >= Max(nintents - RECENT_INTENTS, 0) && intents[i].level == level; i--)
 	{
 		CouponIntent *intent = &intents[i];
 

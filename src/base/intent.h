@@ -42,6 +42,13 @@ extern CouponIntent *coupon_intent_push(CouponResolver resolve, struct CouponCam
 extern CouponIntent *coupon_intent_find(CouponResolver resolve, struct CouponCampaign *campaign,
 										struct CouponShard *shard, uint32 number);
 
+/*
+ * The same among the few newest of the running subtransaction, to make one
+ * intent of many.
+ */
+extern CouponIntent *coupon_intent_recent(CouponResolver resolve, struct CouponCampaign *campaign,
+										  struct CouponShard *shard, uint32 number);
+
 /* Resolves one intent now and forgets it.  Never throws. */
 extern void coupon_intent_finish(CouponIntent *intent, bool committed);
 

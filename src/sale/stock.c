@@ -116,13 +116,13 @@ coupon_stock_known(CouponCampaign *campaign)
 
 /* ---- units in flight ---- */
 
-/* Ends a unit's flight; the last one to land tells those who wait for it. */
+/* Ends the flight of n units; the last one to land tells those who wait for it. */
 static void
-land(CouponCampaign *campaign, CouponStock *stock, CouponShard *shard, bool to_be_had)
+land(CouponCampaign *campaign, CouponStock *stock, CouponShard *shard, uint32 n, bool to_be_had)
 {
-	uint32		left = pg_atomic_sub_fetch_u32(&shard->in_flight, 1);
+	uint32		left = pg_atomic_sub_fetch_u32(&shard->in_flight, n);
 
-	own_units_of(campaign)->in_flight--;
+	own_units_of(campaign)->in_flight -= n;
 	if (to_be_had ||
 		(left == 0 && has_waiters(stock) && sum_in_flight(stock) == 0))
 		wake_waiters(stock);
@@ -146,6 +146,32 @@ free_unit(CouponStock *stock, CouponShard *shard, uint32 bit)
 		clear_bit(stock, shard, bit);
 }
 
+/* A deletion or a change was undone: the row may be a hold that has run out. */
+static void
+row_is_back(CouponStock *stock)
+{
+	coupon_stock_note_hold(stock, DT_NOBEGIN);
+	pg_atomic_fetch_add_u64(&stock->supply, 1);
+}
+
+/* The intent of units whose rows were deleted: flags has a bit for each. */
+static void
+resolve_returned(CouponIntent *intent, bool committed)
+{
+	CouponStock *stock = stock_of(intent->campaign);
+	uint32		n = pg_popcount32(intent->flags);
+
+	own_units_of(intent->campaign)->returning -= n;
+	for (uint32 i = 0; i < 32 && committed; i++)
+	{
+		if (intent->flags & (1U << i))
+			free_unit(stock, intent->shard, intent->number * 32 + i);
+	}
+	if (!committed)
+		row_is_back(stock);
+	land(intent->campaign, stock, intent->shard, n, true);
+}
+
 /* The intent of a unit in flight. */
 static void
 resolve_unit(CouponIntent *intent, bool committed)
@@ -163,28 +189,20 @@ resolve_unit(CouponIntent *intent, bool committed)
 		to_be_had = false;
 	}
 	else if (!committed && (intent->flags & UNIT_HAS_ROW))
-	{
-		/* the row may be a hold that has run out */
-		coupon_stock_note_hold(stock, DT_NOBEGIN);
-		pg_atomic_fetch_add_u64(&stock->supply, 1);
-	}
+		row_is_back(stock);
 	else
 		free_unit(stock, intent->shard, intent->number);
-	land(campaign, stock, intent->shard, to_be_had);
+	land(campaign, stock, intent->shard, 1, to_be_had);
 }
 
 /* Records a unit in flight, in reserved room.  Never throws. */
 static void
 start_flight(CouponCampaign *campaign, CouponShard *shard, uint32 bit, uint32 flags)
 {
-	OwnUnits   *own = own_units_of(campaign);
-
 	pg_atomic_fetch_add_u32(&shard->in_flight, 1);
 	pg_atomic_fetch_add_u32(&campaign->pins, 1);
 	coupon_intent_push(resolve_unit, campaign, shard, bit)->flags = flags;
-	own->in_flight++;
-	if (flags & UNIT_RETURNS)
-		own->returning++;
+	own_units_of(campaign)->in_flight++;
 }
 
 static void
@@ -297,10 +315,9 @@ coupon_stock_take_serial(CouponCampaign *campaign, CouponStock *stock, int64 ser
 	return true;
 }
 
-/* A unit whose row this transaction has deleted or changed. */
-static bool
-take_with_row(CouponCampaign *campaign, CouponStock *stock, int64 serial, uint32 flags,
-			  CouponUnit *unit)
+bool
+coupon_stock_take_over(CouponCampaign *campaign, CouponStock *stock, CouponPurpose purpose,
+					   int64 serial, CouponUnit *unit)
 {
 	CouponShard *shard = find_shard(stock, serial);
 
@@ -308,16 +325,10 @@ take_with_row(CouponCampaign *campaign, CouponStock *stock, int64 serial, uint32
 		return false;
 	reserve_units(1);
 	set_unit(unit, shard, serial - shard->first_serial);
-	start_flight(campaign, shard, unit->bit, UNIT_HAS_ROW | flags);
+	start_flight(campaign, shard, unit->bit,
+				 UNIT_HAS_ROW | (purpose == COUPON_TO_ISSUE ? UNIT_ISSUED : 0));
 	pg_atomic_fetch_add_u64(&stock->supply, 1);
 	return true;
-}
-
-bool
-coupon_stock_take_over(CouponCampaign *campaign, CouponStock *stock, CouponPurpose purpose,
-					   int64 serial, CouponUnit *unit)
-{
-	return take_with_row(campaign, stock, serial, purpose == COUPON_TO_ISSUE ? UNIT_ISSUED : 0, unit);
 }
 
 /* ---- giving back ---- */
@@ -325,9 +336,27 @@ coupon_stock_take_over(CouponCampaign *campaign, CouponStock *stock, CouponPurpo
 void
 coupon_stock_return(CouponCampaign *campaign, CouponStock *stock, int64 serial)
 {
-	CouponUnit	unit;
+	CouponShard *shard = find_shard(stock, serial);
+	CouponIntent *intent;
+	uint32		bit;
 
-	(void) take_with_row(campaign, stock, serial, UNIT_RETURNS, &unit);
+	if (shard == NULL)
+		return;
+	reserve_units(1);
+
+	/* a deletion of many rows keeps one intent for up to 32 of them */
+	bit = serial - shard->first_serial;
+	intent = coupon_intent_recent(resolve_returned, campaign, shard, bit / 32);
+	if (intent == NULL || (intent->flags & (1U << (bit % 32))) != 0)
+	{
+		pg_atomic_fetch_add_u32(&campaign->pins, 1);
+		intent = coupon_intent_push(resolve_returned, campaign, shard, bit / 32);
+	}
+	intent->flags |= 1U << (bit % 32);
+	pg_atomic_fetch_add_u32(&shard->in_flight, 1);
+	own_units_of(campaign)->in_flight++;
+	own_units_of(campaign)->returning++;
+	pg_atomic_fetch_add_u64(&stock->supply, 1);
 }
 
 void
@@ -344,7 +373,7 @@ coupon_stock_give_back(CouponCampaign *campaign, const CouponUnit *unit, CouponU
 	else if (has_row == 0 && why == COUPON_NOT_OURS)
 	{
 		coupon_intent_forget(intent);
-		land(campaign, stock_of(campaign), unit->shard, false);
+		land(campaign, stock_of(campaign), unit->shard, 1, false);
 	}
 	else if (why == COUPON_NOT_OURS)
 		intent->flags = has_row;
