@@ -173,6 +173,22 @@ told()
 	echo "$n"
 }
 
+# is_told ANSWER: somebody has been, while the sessions are at it
+is_told()
+{
+	is_true "SELECT calls > 0 FROM pg_stat_user_functions WHERE schemaname = 'bench' AND funcname = '$1'"
+}
+
+is_playing()
+{
+	local pid
+
+	for pid in "${players[@]}"; do
+		! kill -0 "$pid" 2>/dev/null || return 0
+	done
+	return 1
+}
+
 count_answers()
 {
 	local answer n

@@ -105,7 +105,7 @@ percent_failed()
 	sampling=0.1
 	start 0 "$(scaled "$BENCH_SESSIONS" 100)" -T $((held + $(scaled "$BENCH_SCALE" 5))) -f "$programs/issue.sql" -D campaign="${scarce[0]}" -D users=1000
 	# until the first has been told, however slow the machine is
-	until [ "$(sql "SELECT calls FROM pg_stat_user_functions WHERE schemaname = 'bench' AND funcname = 'busy'")" ]; do sleep 0.05; done
+	until is_told busy || ! is_playing; do sleep 0.05; done
 	sql "INSERT INTO bench.enough VALUES (true)" >/dev/null
 	wait "$holder"
 	play
@@ -117,7 +117,7 @@ percent_failed()
 # One campaign of two is scarce: what cannot end well is refused at entry.
 000_enqueue_scenario()
 {
-	scenario "000 mass enqueue" "0-200-800-1200 sessions over 15, 45, 30 s, 500 and unlimited units, coupon_request through PgBouncer"
+	scenario "000 enqueue" "0-200-800-1200 sessions over 15, 45, 30 s, 500 and unlimited units, coupon_request through PgBouncer"
 	scarce=("$(campaign 500)")
 	campaign 100000000 >/dev/null
 	sampling=0.1
@@ -138,7 +138,7 @@ percent_failed()
 
 	pollers=$(scaled "$BENCH_SESSIONS" 300)
 	half=$(scaled "$BENCH_SCALE" 60)
-	scenario "000 status polls" "300 pollers every 2 s for 2 min, 100 requests/s beside, coupon_request_status_of"
+	scenario "000 poll" "300 pollers every 2 s for 2 min, 100 requests/s beside, coupon_request_status_of"
 	polled=$(campaign 1000)
 	beside=$(campaign 100000000)
 	sql "BEGIN; SELECT count(*) FROM generate_series(0, $pollers - 1) g, coupon_request($polled, 'user ' || g) WHERE g % 3 < 2;
@@ -149,7 +149,7 @@ percent_failed()
 		-f "$programs/poll.sql" -D campaign="$polled" -D position=1000000000
 	start 0 "$(scaled "$BENCH_SESSIONS" 20)" -T $((2 * half)) -R "$(scaled "$BENCH_SESSIONS" 100)" \
 		-f "$programs/request.sql" -D campaign="$beside" -D users=1000000000000
-	until [ "$(sql "SELECT calls FROM pg_stat_user_functions WHERE schemaname = 'bench' AND funcname = 'waiting'")" ]; do sleep 0.05; done
+	until is_told waiting || ! is_playing; do sleep 0.05; done
 	sleep "$((half - 2))"
 	sql "SELECT coupon_campaign_resume($polled)" >/dev/null
 	# on a slow machine all pollers may have ended before the last decision

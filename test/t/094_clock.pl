@@ -38,7 +38,7 @@ plan skip_all => "skipped: $cc makes no shared library"
 sub start
 {
 	my ($node, $seconds) = @_;
-	local $ENV{LD_PRELOAD} = "$dir/clock.so";
+	local $ENV{LD_PRELOAD} = join ':', $ENV{LD_PRELOAD} // (), "$dir/clock.so";
 	local $ENV{SHIFT} = $seconds;
 
 	$node->start;

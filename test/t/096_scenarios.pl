@@ -23,43 +23,58 @@ local %ENV = (
 	PGDATABASE => 'postgres',
 	COUPON_SERVER_LOG => $node->logfile,
 	BENCH_IN_SERVER => 'warm',
-	BENCH_SCALE => 0.01,
 	BENCH_SESSIONS => 0.2);
 
 # all but those that are others with fewer sessions
 my ($all) = slurp_file("$top/bench/scenarios/sources.sh") =~ /^all_scenarios=\((.*?)\)/ms;
 my @names = grep { !/^(003_basic|004_smoke|004_load|004_stress)$/ } $all =~ /\w+/g;
 
-my ($out, $err) = ('', '');
-IPC::Run::run([ 'bash', "$top/bench/scenarios/run.sh", @names ], '>', \$out, '2>', \$err);
-is($err, '', 'nobody complains');
-
-my ($scenario, %laws, %shown) = ('');
-for my $line (split /\n/, $out)
+# In so short a time a busy machine may call nothing at all, or nothing while it
+# is to be told something: such a scenario is played again, longer.
+my (%laws, %shown, %skipped);
+my @left = @names;
+for my $scale (0.01, 0.1, 0.5)
 {
-	note($line);
-	if ($line =~ /^(00\d \S[^:]*): /)
+	my ($out, $err, $scenario) = ('', '', '');
+
+	local $ENV{BENCH_SCALE} = $scale;
+	IPC::Run::run([ 'bash', "$top/bench/scenarios/run.sh", @left ], '>', \$out, '2>', \$err);
+	is($err, '', 'nobody complains');
+	for my $line (split /\n/, $out)
 	{
-		$scenario = $1;
+		note($line);
+		if ($line =~ /^(00\d \S[^:]*): /)
+		{
+			$scenario = $1 =~ tr/ ,/_/dr;
+			delete $laws{$scenario};
+		}
+		elsif ($line =~ /^  (pass|FAIL)  law +(.*)/)
+		{
+			push @{ $laws{$scenario} }, [ $1, $2 ];
+		}
+		elsif ($line =~ /^  calls [1-9]\d*, \d+\/s; latency p50 [\d.]+ p95 [\d.]+ p99 [\d.]+ max [\d.]+ ms$/)
+		{
+			$shown{$scenario}++;
+		}
+		elsif ($line =~ /^(\w+): skipped: (.*)/)
+		{
+			$skipped{$1} = $2;
+		}
 	}
-	elsif ($line =~ /^  (pass|FAIL)  law +(.*)/)
-	{
-		is($1, 'pass', "$scenario: $2");
-		$laws{$scenario}++;
-	}
-	elsif ($line =~ /^  calls [1-9]\d*, \d+\/s; latency p50 [\d.]+ p95 [\d.]+ p99 [\d.]+ max [\d.]+ ms$/)
-	{
-		$shown{$scenario}++;
-	}
-	elsif ($line =~ /^(\w+): skipped: (.*)/)
-	{
-		pass("$1: skipped: $2");
-	}
+	@left = grep { my $name = $_; !$skipped{$name} && (!$shown{$name} || grep { "@$_" =~ /^FAIL (told|polls told)/ } @{ $laws{$name} }) } @left;
+	last unless @left;
 }
 
-my @skipped = $out =~ /^\w+: skipped/mg;
-is(scalar(keys %laws) + @skipped, scalar(@names), 'every scenario was played to its end');
-is_deeply([ sort keys %shown ], [ sort keys %laws ], 'F7: each shows its calls, latencies and answers by type');
+for my $name (@names)
+{
+	if ($skipped{$name})
+	{
+		pass("$name: skipped: $skipped{$name}");
+		next;
+	}
+	is($_->[0], 'pass', "$name: $_->[1]") for @{ $laws{$name} };
+	ok($laws{$name} && $shown{$name}, "F7: $name was played to its end, and shows its calls, latencies and answers by type");
+}
 
 $node->stop;
 server_log_is_clean($node, 'scenarios');
