@@ -15,9 +15,10 @@
 
 /* *undecided: a transaction whose row would be the answer, if there is no other. */
 static bool
-find_row(const CouponQueueKind *kind, int64 id, text *user_id, CouponAnswers answers, void *arg,
-		 int *nothers, TransactionId *undecided)
+find_row(const CouponQueueKind *kind, int64 id, text *user_id, CouponAnswers answers,
+		 bool final_too, void *arg, int *nothers, TransactionId *undecided)
 {
+	CouponQueue *queue = coupon_queue(kind);
 	bool		found = false;
 	SnapshotData dirty;
 	ScanKeyData keys[2];
@@ -31,6 +32,9 @@ find_row(const CouponQueueKind *kind, int64 id, text *user_id, CouponAnswers ans
 	{
 		CouponScan	scan;
 
+		/* its rows are all final: nothing to find, as a rule in one child of the two */
+		if (!final_too && pg_atomic_read_u32(&queue->open[child]) == 0)
+			continue;
 		coupon_scan_begin(&scan, kind->children()[child], kind->user_keys()[child],
 						  &dirty, keys, 2, false);
 		while (!found && coupon_scan_next(&scan, ForwardScanDirection))
@@ -51,27 +55,27 @@ find_row(const CouponQueueKind *kind, int64 id, text *user_id, CouponAnswers ans
 
 bool
 coupon_own_row_lock(const CouponQueueKind *kind, int64 id, text *user_id,
-					CouponAnswers answers, void *arg, int *nothers)
+					CouponAnswers answers, bool final_too, void *arg, int *nothers,
+					uint64 *lock)
 {
-	uint64		user = coupon_user_hash(PointerGetDatum(user_id), id);
-
+	*lock = coupon_user_hash(PointerGetDatum(user_id), id);
 	for (;;)
 	{
 		TransactionId undecided;
 
-		coupon_lock(kind->user_lock, user);
-		if (find_row(kind, id, user_id, answers, arg, nothers, &undecided))
+		coupon_lock(kind->user_lock, *lock);
+		if (find_row(kind, id, user_id, answers, final_too, arg, nothers, &undecided))
 			return true;
 		if (!TransactionIdIsValid(undecided))
 			return false;
 		/* not with the lock: its owner may want it */
-		coupon_unlock(kind->user_lock, user);
+		coupon_unlock(kind->user_lock, *lock);
 		XactLockTableWait(undecided, NULL, NULL, XLTW_None);
 	}
 }
 
 void
-coupon_own_row_unlock(const CouponQueueKind *kind, int64 id, text *user_id)
+coupon_own_row_unlock(const CouponQueueKind *kind, uint64 lock)
 {
-	coupon_unlock(kind->user_lock, coupon_user_hash(PointerGetDatum(user_id), id));
+	coupon_unlock(kind->user_lock, lock);
 }

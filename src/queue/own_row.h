@@ -7,17 +7,22 @@
 
 #include "queue/queue.h"
 
-/* Is a row of the user's the answer?  If so it is copied into arg. */
+/*
+ * Is a row of the user's the answer?  If so it is copied into arg.  Whether it
+ * may be a final one, whoever asks says as well: most calls need not look for
+ * those.
+ */
 typedef bool (*CouponAnswers) (TupleTableSlot *slot, uint32 child, void *arg);
 
 /*
  * Locks a user of a line against calls of other sessions, until
- * coupon_own_row_unlock(), and looks for the answer to this one; waits for
+ * coupon_own_row_unlock() of *lock, and looks for the answer to this one; waits for
  * transactions that have yet to decide about it.  *nothers: how many other
  * rows of the user are not final.
  */
 extern bool coupon_own_row_lock(const CouponQueueKind *kind, int64 id, text *user_id,
-								CouponAnswers answers, void *arg, int *nothers);
-extern void coupon_own_row_unlock(const CouponQueueKind *kind, int64 id, text *user_id);
+								CouponAnswers answers, bool final_too, void *arg, int *nothers,
+								uint64 *lock);
+extern void coupon_own_row_unlock(const CouponQueueKind *kind, uint64 lock);
 
 #endif							/* COUPON_OWN_ROW_H */

@@ -187,10 +187,12 @@ accept_request(int64 campaign_id, text *user_id, text *key, CouponRequestResult 
 	CouponCampaign *campaign;
 	Wish		wish = {.key = key};
 	int			nwaiting;
+	uint64		lock;
 
-	if (coupon_own_row_lock(&coupon_requests, campaign_id, user_id, answers, &wish, &nwaiting))
+	if (coupon_own_row_lock(&coupon_requests, campaign_id, user_id, answers, key != NULL,
+							&wish, &nwaiting, &lock))
 	{
-		coupon_own_row_unlock(&coupon_requests, campaign_id, user_id);
+		coupon_own_row_unlock(&coupon_requests, lock);
 		coupon_request_describe(&wish.found, result);
 		return;
 	}
@@ -214,7 +216,7 @@ accept_request(int64 campaign_id, text *user_id, text *key, CouponRequestResult 
 	}
 	result->status = result->outcome == NULL ? COUPON_REQUEST_WAITING : COUPON_REQUEST_REFUSED;
 	coupon_campaign_leave(campaign);
-	coupon_own_row_unlock(&coupon_requests, campaign_id, user_id);
+	coupon_own_row_unlock(&coupon_requests, lock);
 }
 
 /*

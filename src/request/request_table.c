@@ -120,12 +120,13 @@ coupon_request_find(const pg_uuid_t *id, CouponRequest *request)
 {
 	const CouponCatalog *catalog = coupon_catalog();
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	uint32		child = pg_atomic_read_u32(&coupon_queue(&coupon_requests)->child);
 	bool		found = false;
 	ScanKeyData key;
 	CouponScan	scan;
 
 	coupon_key_uuid(&key, 1, BTEqualStrategyNumber, id);
-	for (uint32 child = 0; child < COUPON_QUEUE_CHILDREN && !found; child++)
+	for (int i = 0; i < COUPON_QUEUE_CHILDREN && !found; i++, child = 1 - child)
 	{
 		coupon_scan_begin(&scan, catalog->requests[child], catalog->request_pkeys[child],
 						  snapshot, &key, 1, false);

@@ -503,6 +503,7 @@ coupon_queue_join(PG_FUNCTION_ARGS)
 	Answer		answer = gone;
 	text	   *user_id;
 	int64		room_id;
+	uint64		lock;
 
 	coupon_check_text(fcinfo, 0, "room", 1, COUPON_MAX_NAME);
 	coupon_check_text(fcinfo, 1, "user_id", 1, COUPON_MAX_NAME);
@@ -517,7 +518,8 @@ coupon_queue_join(PG_FUNCTION_ARGS)
 		CouponTicketRow row;
 		int			nothers;
 
-		if (!coupon_own_row_lock(&coupon_tickets, room_id, user_id, answers, &row, &nothers))
+		if (!coupon_own_row_lock(&coupon_tickets, room_id, user_id, answers, false, &row,
+								 &nothers, &lock))
 		{
 			enter_room(room_id, user_id, &answer);
 			break;
@@ -525,10 +527,10 @@ coupon_queue_join(PG_FUNCTION_ARGS)
 		if (renew(&row, &answer))
 			break;
 		/* over by the clock, but nobody has noted it yet */
-		coupon_own_row_unlock(&coupon_tickets, room_id, user_id);
+		coupon_own_row_unlock(&coupon_tickets, lock);
 		(void) end_ticket(&row, "expired");
 	}
-	coupon_own_row_unlock(&coupon_tickets, room_id, user_id);
+	coupon_own_row_unlock(&coupon_tickets, lock);
 	return form_answer(fcinfo, &answer);
 }
 
