@@ -13,7 +13,7 @@
 SET LOCAL search_path = pg_catalog, pg_temp;
 
 CREATE SCHEMA coupon;
-COMMENT ON SCHEMA coupon IS 'tables, types and views of the coupon extension';
+COMMENT ON SCHEMA coupon IS 'The tables, types and views of the coupon extension.';
 
 -- Roles belong to the cluster, so a second database and a restored one find them
 -- there.  Anybody with CREATEROLE can have made them before: they are taken if they
@@ -94,25 +94,25 @@ CREATE TABLE coupon.campaign (
 	CHECK (coded OR NOT labels_public),
 	CHECK (max_per_user_limit >= per_user_limit)
 );
--- coupon_emit keeps off these topics.
+-- coupon_emit refuses the topics of campaigns, and looks for them here.
 CREATE INDEX campaign_topic_idx ON coupon.campaign (topic COLLATE "C");
--- names are not unique: the newest of a name comes last
+-- Names are not unique: routes take the campaign of a name that was created last.
 CREATE INDEX campaign_name_idx ON coupon.campaign (name, campaign_id);
-COMMENT ON TABLE coupon.campaign IS 'what is offered; its stock is the sum of its shards';
-COMMENT ON COLUMN coupon.campaign.campaign_id IS 'identifier, assigned by coupon_campaign_create';
-COMMENT ON COLUMN coupon.campaign.name IS 'for people; need not be unique';
-COMMENT ON COLUMN coupon.campaign.per_user_limit IS 'how many units one user may have';
-COMMENT ON COLUMN coupon.campaign.max_per_user_limit IS 'the highest per_user_limit that there was: what was issued under it stays valid when the limit is lowered';
-COMMENT ON COLUMN coupon.campaign.opens_at IS 'first instant of the sale, null: at once';
-COMMENT ON COLUMN coupon.campaign.closes_at IS 'first instant after the sale, null: never';
-COMMENT ON COLUMN coupon.campaign.paused IS 'true: issuing answers paused until coupon_campaign_resume';
-COMMENT ON COLUMN coupon.campaign.closed_at IS 'set by coupon_campaign_close, final';
-COMMENT ON COLUMN coupon.campaign.coded IS 'true: every unit carries a label (a code, a seat)';
-COMMENT ON COLUMN coupon.campaign.policy IS 'discount rules, validated at creation, copied into each issuance';
-COMMENT ON COLUMN coupon.campaign.topic IS 'Kafka topic of the campaign''s events';
-COMMENT ON COLUMN coupon.campaign.created_at IS 'when the campaign was created';
-COMMENT ON COLUMN coupon.campaign.room_id IS 'the waiting room that must have admitted a user before he is issued anything, null: none';
-COMMENT ON COLUMN coupon.campaign.labels_public IS 'true: the labels are no secret (seat numbers, not codes); coupon_units shows them';
+COMMENT ON TABLE coupon.campaign IS 'What is offered. The stock is the number of serials in the campaign''s shards.';
+COMMENT ON COLUMN coupon.campaign.campaign_id IS 'The campaign''s number, assigned by coupon_campaign_create().';
+COMMENT ON COLUMN coupon.campaign.name IS 'A name for people. Several campaigns may have the same.';
+COMMENT ON COLUMN coupon.campaign.per_user_limit IS 'How many units one user may have.';
+COMMENT ON COLUMN coupon.campaign.max_per_user_limit IS 'The highest per_user_limit that the campaign has had. What was issued under it stays valid when the limit is lowered.';
+COMMENT ON COLUMN coupon.campaign.opens_at IS 'When the sale begins; null: at once.';
+COMMENT ON COLUMN coupon.campaign.closes_at IS 'When the sale is over; null: never.';
+COMMENT ON COLUMN coupon.campaign.paused IS 'While this is true, issuing answers "paused". Set by coupon_campaign_pause() and coupon_campaign_resume().';
+COMMENT ON COLUMN coupon.campaign.closed_at IS 'When coupon_campaign_close() ended the sale for good; null: it did not.';
+COMMENT ON COLUMN coupon.campaign.coded IS 'Whether every unit has a label: a coupon code or a seat number.';
+COMMENT ON COLUMN coupon.campaign.policy IS 'The rules of the discount, checked when the row is written. Each issuance gets a copy.';
+COMMENT ON COLUMN coupon.campaign.topic IS 'The Kafka topic of the campaign''s events.';
+COMMENT ON COLUMN coupon.campaign.created_at IS 'When the campaign was created.';
+COMMENT ON COLUMN coupon.campaign.room_id IS 'The waiting room that must have admitted a user before they are issued anything; null: none.';
+COMMENT ON COLUMN coupon.campaign.labels_public IS 'Whether everybody may see the labels, as with seat numbers. Codes are secret until they are issued.';
 
 CREATE TABLE coupon.shard (
 	campaign_id  bigint NOT NULL REFERENCES coupon.campaign,
@@ -123,27 +123,27 @@ CREATE TABLE coupon.shard (
 	UNIQUE (campaign_id, first_serial),
 	CHECK (last_serial >= first_serial)
 );
-COMMENT ON TABLE coupon.shard IS 'ranges of serials: the units that exist; sessions spread over them so that they do not meet';
-COMMENT ON COLUMN coupon.shard.campaign_id IS 'the campaign';
-COMMENT ON COLUMN coupon.shard.shard IS 'number of the range, 0, 1, 2, ... without gaps';
-COMMENT ON COLUMN coupon.shard.first_serial IS 'first serial of the range; the serial after the previous range''s last';
-COMMENT ON COLUMN coupon.shard.last_serial IS 'last serial of the range';
+COMMENT ON TABLE coupon.shard IS 'The units that exist, as ranges of serials. Sessions spread over the ranges, so that they do not wait for each other.';
+COMMENT ON COLUMN coupon.shard.campaign_id IS 'The campaign.';
+COMMENT ON COLUMN coupon.shard.shard IS 'The number of the range: 0, 1, 2, ... without gaps.';
+COMMENT ON COLUMN coupon.shard.first_serial IS 'The first serial of the range. It follows the last one of the range before.';
+COMMENT ON COLUMN coupon.shard.last_serial IS 'The last serial of the range.';
 
 -- A dump keeps the sale; events are left out, a copy must not publish them again.
 SELECT pg_catalog.pg_extension_config_dump('coupon.campaign', '');
 SELECT pg_catalog.pg_extension_config_dump('coupon.campaign_campaign_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('coupon.shard', '');
 
--- Guards: what the C core keeps by construction, kept for every other writer
--- (a restore, a superuser's own DML) by triggers.
+-- The functions write nothing that breaks a law.  These triggers see to it that
+-- others, a restore or a superuser's own INSERT, do not either.
 
 CREATE FUNCTION coupon.campaign_changed() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_campaign_changed';
-COMMENT ON FUNCTION coupon.campaign_changed() IS 'drops the cached definition when a change commits';
+COMMENT ON FUNCTION coupon.campaign_changed() IS 'Trigger: has the cached definition of a campaign read again once a change commits.';
 
 CREATE FUNCTION coupon.shard_deleted() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_shard_deleted';
-COMMENT ON FUNCTION coupon.shard_deleted() IS 'waits for those who issue units of a deleted shard, and refuses the deletion if one is issued';
+COMMENT ON FUNCTION coupon.shard_deleted() IS 'Trigger: waits for those who issue units of a deleted shard, and refuses the deletion if one is issued.';
 
 CREATE FUNCTION coupon.campaign_guard() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -159,11 +159,11 @@ BEGIN
 	RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION coupon.campaign_guard() IS 'remembers the highest per-user limit';
+COMMENT ON FUNCTION coupon.campaign_guard() IS 'Trigger: keeps max_per_user_limit.';
 
 CREATE FUNCTION coupon.policy_guard() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_policy_guard';
-COMMENT ON FUNCTION coupon.policy_guard() IS 'refuses a policy that coupon_campaign_create() would refuse';
+COMMENT ON FUNCTION coupon.policy_guard() IS 'Trigger: refuses a policy that coupon_campaign_create() would refuse.';
 
 CREATE FUNCTION coupon.shard_guard() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -182,7 +182,7 @@ BEGIN
 		HINT = 'Close the campaign with coupon_campaign_close(); then its rows can be deleted.';
 END
 $$;
-COMMENT ON FUNCTION coupon.shard_guard() IS 'keeps the shards of a campaign that is not closed';
+COMMENT ON FUNCTION coupon.shard_guard() IS 'Trigger: refuses to change or delete the shards of a campaign that is not closed.';
 
 CREATE FUNCTION coupon.refuse_truncate() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -193,7 +193,7 @@ BEGIN
 		HINT = 'Sessions hold this table''s contents in shared memory. Use coupon_revoke(), or DELETE.';
 END
 $$;
-COMMENT ON FUNCTION coupon.refuse_truncate() IS 'a truncation would leave the stock map behind';
+COMMENT ON FUNCTION coupon.refuse_truncate() IS 'Trigger: refuses TRUNCATE, of which shared memory would not learn.';
 
 CREATE TRIGGER campaign_guard BEFORE INSERT OR UPDATE OF per_user_limit, max_per_user_limit ON coupon.campaign
 	FOR EACH ROW EXECUTE FUNCTION coupon.campaign_guard();
@@ -203,8 +203,8 @@ CREATE TRIGGER campaign_changed AFTER INSERT OR UPDATE OR DELETE ON coupon.campa
 	FOR EACH ROW EXECUTE FUNCTION coupon.campaign_changed();
 CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON coupon.campaign
 	FOR EACH STATEMENT EXECUTE FUNCTION coupon.refuse_truncate();
--- What keeps shared memory right, or fills a column in, must fire for
--- replicated changes, too.
+-- A subscriber's tables and shared memory must be right, too, so these triggers
+-- fire for replicated changes as well.
 ALTER TABLE coupon.campaign ENABLE ALWAYS TRIGGER campaign_guard;
 ALTER TABLE coupon.campaign ENABLE ALWAYS TRIGGER campaign_changed;
 ALTER TABLE coupon.campaign ENABLE ALWAYS TRIGGER refuse_truncate;
@@ -233,35 +233,35 @@ RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_campaign_create(text, bigint, integer, timestamptz, timestamptz, jsonb, text) IS
-	'creates a campaign with units 1..stock and returns its id; stock 0 for a campaign whose units come from codes';
+	'Creates a campaign with the units 1 to stock and returns its id. A campaign whose units are codes or seats begins with stock 0.';
 
 CREATE FUNCTION @extschema@.coupon_campaign_add_stock(campaign_id bigint, units bigint)
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_campaign_add_stock(bigint, bigint) IS
-	'adds units to a campaign, on sale when the transaction commits; returns the new total';
+	'Adds units to a campaign, which are on sale once the transaction commits. Returns the new stock.';
 
 CREATE FUNCTION @extschema@.coupon_campaign_pause(campaign_id bigint)
 RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_campaign_pause(bigint) IS
-	'issuing answers paused from the commit on; true if this call changed it';
+	'Pauses the sale from the commit on: issuing answers "paused". Returns whether this call changed it.';
 
 CREATE FUNCTION @extschema@.coupon_campaign_resume(campaign_id bigint)
 RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_campaign_resume(bigint) IS
-	'ends a pause; true if this call changed it';
+	'Ends a pause. Returns whether this call changed it.';
 
 CREATE FUNCTION @extschema@.coupon_campaign_close(campaign_id bigint)
 RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_campaign_close(bigint) IS
-	'ends the sale for good; what was issued stays valid; true if this call changed it';
+	'Ends the sale for good. What was issued stays valid. Returns whether this call changed it.';
 
 -- Units that carry a label: coupon codes, seats.
 
@@ -272,10 +272,10 @@ CREATE TABLE coupon.unit (
 	PRIMARY KEY (campaign_id, serial),
 	CONSTRAINT unit_label_key UNIQUE (campaign_id, label)
 );
-COMMENT ON TABLE coupon.unit IS 'labels of serials: coupon codes, seat numbers; never updated';
-COMMENT ON COLUMN coupon.unit.campaign_id IS 'the campaign';
-COMMENT ON COLUMN coupon.unit.serial IS 'the serial that the label belongs to';
-COMMENT ON COLUMN coupon.unit.label IS 'the code or seat number, unique in its campaign';
+COMMENT ON TABLE coupon.unit IS 'The labels of units: coupon codes or seat numbers. Rows are never updated.';
+COMMENT ON COLUMN coupon.unit.campaign_id IS 'The campaign.';
+COMMENT ON COLUMN coupon.unit.serial IS 'The serial of the unit that has the label.';
+COMMENT ON COLUMN coupon.unit.label IS 'The code or seat number, unique in its campaign.';
 
 SELECT pg_catalog.pg_extension_config_dump('coupon.unit', '');
 
@@ -284,21 +284,21 @@ RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_codes_import(bigint, text[]) IS
-	'makes each new code one unit of the campaign; duplicates are skipped and reported in a NOTICE; returns the number imported';
+	'Makes each code that is new a unit of the campaign. Duplicates are skipped, and a NOTICE says how many. Returns the number of units made.';
 
 CREATE FUNCTION @extschema@.coupon_codes_generate(campaign_id bigint, pattern text, units bigint)
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_codes_generate(bigint, text, bigint) IS
-	'makes random codes, one unit each; each # of the pattern becomes one of 32 characters (5 bits), null pattern: 16 of them; returns the number made';
+	'Makes units with random codes. Each # of the pattern becomes one of 32 characters, which is 5 bits; null stands for a pattern of 16. Returns the number of units made.';
 
 CREATE FUNCTION @extschema@.coupon_units_import(campaign_id bigint, labels text[])
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_units_import(bigint, text[]) IS
-	'makes each label (a seat number) one unit of the campaign, with consecutive serials in the order of the array; all or nothing, a duplicate is an ERROR; unlike codes, labels are shown to everybody; returns the number imported';
+	'Makes each label, such as a seat number, a unit of the campaign, with consecutive serials in the order of the array. A duplicate is an ERROR, and then none is imported. Unlike codes, labels are shown to everybody. Returns the number of units made.';
 
 CREATE FUNCTION @extschema@.coupon_units(
 	campaign_id bigint,
@@ -310,7 +310,7 @@ RETURNS SETOF record
 LANGUAGE c STABLE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_units(bigint) IS
-	'every unit of the campaign in the order of serials; status: FREE | HELD | ISSUED; a hold that has run out is FREE; labels that are codes are not shown';
+	'Every unit of the campaign in the order of serials. Status: FREE | HELD | ISSUED; a unit whose hold has run out is FREE. Codes are not shown.';
 
 -- Issuances: who has which unit.
 
@@ -323,10 +323,16 @@ CREATE TYPE coupon.issue_result AS (
 	expires_at timestamptz
 );
 COMMENT ON TYPE coupon.issue_result IS
-	'answer of an issue call; status: issued | already_issued | sold_out | busy | not_open | closed | paused | not_admitted | held (coupon_issue_many also: invalid)';
+	'The answer of an issue call. Status: issued | already_issued | sold_out | busy | not_open | closed | paused | not_admitted | held; of coupon_issue_many() also: invalid.';
+COMMENT ON COLUMN coupon.issue_result.user_id IS 'The user who asked.';
+COMMENT ON COLUMN coupon.issue_result.status IS 'What became of the call.';
+COMMENT ON COLUMN coupon.issue_result.serial IS 'The unit that the user has; null: none.';
+COMMENT ON COLUMN coupon.issue_result.code IS 'The label of the unit, if the campaign has labels.';
+COMMENT ON COLUMN coupon.issue_result.issued_at IS 'When the unit was issued.';
+COMMENT ON COLUMN coupon.issue_result.expires_at IS 'From when on the unit can no longer be redeemed; null: always.';
 
--- Column order packs the fixed-width columns without padding.  The C core
--- writes this table (src/sale/issuance_table.c) and knows the columns by position.
+-- The order of the columns leaves no padding between those of fixed width.  C code
+-- (src/sale/issuance_table.c) writes the rows and knows the columns by position.
 CREATE TABLE coupon.issuance (
 	campaign_id bigint NOT NULL,
 	serial      bigint NOT NULL,
@@ -351,20 +357,20 @@ CREATE INDEX issuance_held_idx ON coupon.issuance (campaign_id, held_until)
 	WHERE held_until IS NOT NULL;
 CREATE INDEX issuance_lapse_idx ON coupon.issuance (held_until)
 	WHERE held_until IS NOT NULL;
-COMMENT ON TABLE coupon.issuance IS 'the durable truth: this serial of this campaign belongs to this user';
-COMMENT ON COLUMN coupon.issuance.campaign_id IS 'the campaign';
-COMMENT ON COLUMN coupon.issuance.serial IS 'the unit: unique in its campaign, so it cannot be sold twice';
-COMMENT ON COLUMN coupon.issuance.shard IS 'the shard that the serial lies in';
-COMMENT ON COLUMN coupon.issuance.nth IS 'the user''s first, second, ... unit, up to per_user_limit';
-COMMENT ON COLUMN coupon.issuance.issued_at IS 'when it was issued; of a hold: when it began';
-COMMENT ON COLUMN coupon.issuance.expires_at IS 'first instant at which it can no longer be redeemed, null: never';
-COMMENT ON COLUMN coupon.issuance.user_id IS 'the owner';
-COMMENT ON COLUMN coupon.issuance.state IS 'issued | redeemed | expired | held (until held_until, unless it is confirmed)';
-COMMENT ON COLUMN coupon.issuance.policy IS 'the campaign''s policy as it was at that moment';
-COMMENT ON COLUMN coupon.issuance.redeemed_at IS 'when it was redeemed';
-COMMENT ON COLUMN coupon.issuance.order_ref IS 'the order that redeemed it';
-COMMENT ON COLUMN coupon.issuance.held_until IS 'of a hold: first instant at which anybody may have the unit, null: it is not a hold';
-COMMENT ON COLUMN coupon.issuance.confirm_ref IS 'the payment that confirmed the hold, null: there was none';
+COMMENT ON TABLE coupon.issuance IS 'Which unit of which campaign belongs to which user. What is left of a campaign follows from this table alone.';
+COMMENT ON COLUMN coupon.issuance.campaign_id IS 'The campaign.';
+COMMENT ON COLUMN coupon.issuance.serial IS 'The unit. It is unique in its campaign, so that it cannot be sold twice.';
+COMMENT ON COLUMN coupon.issuance.shard IS 'The shard that the serial belongs to.';
+COMMENT ON COLUMN coupon.issuance.nth IS 'Whether it is the user''s first, second, ... unit, up to the limit per user. A number that became free is used again.';
+COMMENT ON COLUMN coupon.issuance.issued_at IS 'When the unit was issued, or the hold began.';
+COMMENT ON COLUMN coupon.issuance.expires_at IS 'From when on it can no longer be redeemed; null: always.';
+COMMENT ON COLUMN coupon.issuance.user_id IS 'The user who has the unit.';
+COMMENT ON COLUMN coupon.issuance.state IS 'issued | redeemed | expired | held. A hold ends at held_until unless it is confirmed.';
+COMMENT ON COLUMN coupon.issuance.policy IS 'The campaign''s policy as it was when the unit was issued.';
+COMMENT ON COLUMN coupon.issuance.redeemed_at IS 'When it was redeemed.';
+COMMENT ON COLUMN coupon.issuance.order_ref IS 'The order that redeemed it.';
+COMMENT ON COLUMN coupon.issuance.held_until IS 'Of a hold, from when on anybody may have the unit; null: it is no hold.';
+COMMENT ON COLUMN coupon.issuance.confirm_ref IS 'The payment that confirmed the hold; null: there was no hold.';
 
 SELECT pg_catalog.pg_extension_config_dump('coupon.issuance', '');
 
@@ -374,7 +380,7 @@ AS $$
 DECLARE
 	user_limit integer;
 BEGIN
-	-- a change to anything else leaves what was allowed when the row came
+	-- What was allowed when the row was inserted stays so: only what changes is checked.
 	IF ROW(NEW.campaign_id, NEW.shard, NEW.serial) IS DISTINCT FROM ROW(OLD.campaign_id, OLD.shard, OLD.serial)
 	   AND NOT EXISTS (SELECT FROM coupon.shard s
 	                    WHERE s.campaign_id = NEW.campaign_id AND s.shard = NEW.shard
@@ -417,15 +423,15 @@ BEGIN
 	RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION coupon.issuance_guard() IS 'refuses issuances outside the shards, or above the highest per-user limit that there was';
+COMMENT ON FUNCTION coupon.issuance_guard() IS 'Trigger: refuses an issuance outside the shards, above the highest limit per user, or in a state that its other columns contradict.';
 
 CREATE FUNCTION coupon.issuance_arrived() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_issuance_arrived';
-COMMENT ON FUNCTION coupon.issuance_arrived() IS 'lets the filter of users know of a row that did not come through coupon';
+COMMENT ON FUNCTION coupon.issuance_arrived() IS 'Trigger: tells shared memory of a row that was not written by the functions.';
 
 CREATE FUNCTION coupon.issuance_returned() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_issuance_returned';
-COMMENT ON FUNCTION coupon.issuance_returned() IS 'gives a deleted issuance''s unit back to the stock map when the deletion commits';
+COMMENT ON FUNCTION coupon.issuance_returned() IS 'Trigger: gives the unit of a deleted row back to stock once the deletion commits.';
 
 CREATE TRIGGER issuance_guard BEFORE INSERT OR UPDATE OF campaign_id, serial, shard, nth, state, order_ref, redeemed_at,
 	held_until, confirm_ref, expires_at
@@ -437,50 +443,51 @@ CREATE TRIGGER issuance_returned AFTER DELETE OR UPDATE OF campaign_id, serial O
 	FOR EACH ROW EXECUTE FUNCTION coupon.issuance_returned();
 CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON coupon.issuance
 	FOR EACH STATEMENT EXECUTE FUNCTION coupon.refuse_truncate();
--- What keeps shared memory right must fire for replicated changes, too.
+-- A subscriber's shared memory must be right, too, so these triggers fire for
+-- replicated changes as well.
 ALTER TABLE coupon.issuance ENABLE ALWAYS TRIGGER issuance_arrived;
 ALTER TABLE coupon.issuance ENABLE ALWAYS TRIGGER issuance_returned;
 ALTER TABLE coupon.issuance ENABLE ALWAYS TRIGGER refuse_truncate;
 
--- Issuing. Not SECURITY DEFINER: the C core reads and writes the tables
--- itself, so EXECUTE on the function is the whole privilege.
+-- Issuing.  These functions are not SECURITY DEFINER: C code reads and writes the
+-- tables itself, so EXECUTE on the function is all that a caller needs.
 
 CREATE FUNCTION @extschema@.coupon_issue(campaign_id bigint, user_id text)
 RETURNS coupon.issue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_issue(bigint, text) IS
-	'issues one unit to the user in the caller''s transaction; the answer is in status';
+	'Issues a unit to the user, in the caller''s transaction. The answer is in status.';
 
 CREATE FUNCTION @extschema@.coupon_issue(campaign_id bigint, user_id bigint)
 RETURNS coupon.issue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_issue_bigint';
 COMMENT ON FUNCTION @extschema@.coupon_issue(bigint, bigint) IS
-	'coupon_issue(bigint, text) for numeric users';
+	'coupon_issue(bigint, text) for numeric users.';
 
 CREATE FUNCTION @extschema@.coupon_issue_many(campaign_id bigint, user_ids text[])
 RETURNS SETOF coupon.issue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_issue_many(bigint, text[]) IS
-	'issues one unit to each user in the caller''s transaction; one answer per user, in the array''s order; numeric users: pass ids::text[]';
+	'Issues a unit to each user, in the caller''s transaction. Returns an answer for each user, in the order of the array. For numeric users pass ids::text[].';
 
--- Grouped issuing: one commit for all calls that wait at that moment.
+-- Grouped issuing: calls that come at the same time share a transaction.
 
 CREATE FUNCTION @extschema@.coupon_issue_grouped(campaign_id bigint, user_id text)
 RETURNS coupon.issue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_issue_grouped(bigint, text) IS
-	'issues one unit to the user in a transaction of its own, committed together with all calls that wait at that moment';
+	'Issues a unit to the user in a transaction of its own, which it shares with the other calls that wait at that moment.';
 
 CREATE FUNCTION @extschema@.coupon_issue_grouped(campaign_id bigint, user_id bigint)
 RETURNS coupon.issue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_issue_grouped_bigint';
 COMMENT ON FUNCTION @extschema@.coupon_issue_grouped(bigint, bigint) IS
-	'coupon_issue_grouped(bigint, text) for numeric users';
+	'coupon_issue_grouped(bigint, text) for numeric users.';
 
 CREATE FUNCTION @extschema@.coupon_group_status(
 	OUT workers integer,
@@ -494,9 +501,9 @@ RETURNS record
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_group_status() IS
-	'grouped issuing in this database since the server started: workers now, transactions, calls in them, time that their commits took, transactions repeated after an error';
+	'Grouped issuing in this database since the server started: the workers that run now, the transactions, the calls in them, how long their commits took, and the transactions that were repeated after an error.';
 
--- Holding: a unit is the user's for a while, and for good once it is paid for.
+-- Holds: a unit is the user's for a while, and for good once it is paid for.
 
 CREATE TYPE coupon.hold_result AS (
 	user_id    text,
@@ -506,9 +513,14 @@ CREATE TYPE coupon.hold_result AS (
 	held_until timestamptz
 );
 COMMENT ON TYPE coupon.hold_result IS
-	'answer of a hold call; status: held | already_held | already_issued | taken | busy | limit_reached | not_open | closed | paused | not_admitted (coupon_hold_any also: sold_out, coupon_hold_many: not_held), of coupon_confirm: confirmed | already_confirmed | other_ref | lost | limit_reached | not_held | busy';
+	'The answer of a hold call. Status: held | already_held | already_issued | taken | busy | limit_reached | not_open | closed | paused | not_admitted; of coupon_hold_any() also: sold_out; of coupon_hold_many() also: not_held; of coupon_confirm(): confirmed | already_confirmed | other_ref | lost | limit_reached | not_held | busy.';
+COMMENT ON COLUMN coupon.hold_result.user_id IS 'The user who asked.';
+COMMENT ON COLUMN coupon.hold_result.status IS 'What became of the call.';
+COMMENT ON COLUMN coupon.hold_result.serial IS 'The unit.';
+COMMENT ON COLUMN coupon.hold_result.label IS 'The label of the unit, if the campaign has labels.';
+COMMENT ON COLUMN coupon.hold_result.held_until IS 'When the hold runs out; null: the user has no hold.';
 
--- Written below the executor (src/sale/lapse.c), by position.
+-- C code (src/sale/late_payment.c) writes the rows and knows the columns by position.
 CREATE TABLE coupon.lapsed_hold (
 	campaign_id bigint NOT NULL,
 	serial      bigint NOT NULL,
@@ -521,12 +533,12 @@ CREATE INDEX lapsed_hold_until_idx ON coupon.lapsed_hold (held_until);
 -- A user may hold the same unit twice and pay late twice, so no columns are a
 -- key.  Without an identity a publication for all tables would refuse deletes.
 ALTER TABLE coupon.lapsed_hold REPLICA IDENTITY FULL;
-COMMENT ON TABLE coupon.lapsed_hold IS 'who held a unit that he did not pay for in time, for coupon.hold_keep: coupon_confirm asks here when a payment is late';
-COMMENT ON COLUMN coupon.lapsed_hold.campaign_id IS 'the campaign';
-COMMENT ON COLUMN coupon.lapsed_hold.serial IS 'the unit';
-COMMENT ON COLUMN coupon.lapsed_hold.held_until IS 'when the hold ran out, or the payment was refused';
-COMMENT ON COLUMN coupon.lapsed_hold.user_id IS 'who held it';
-COMMENT ON COLUMN coupon.lapsed_hold.refused_ref IS 'a payment that was refused and is to be given back: it cannot confirm anything any more; null: none was';
+COMMENT ON TABLE coupon.lapsed_hold IS 'Users who did not pay in time for a unit that they held. Rows are kept for coupon.hold_keep; coupon_confirm() looks here when a payment is late.';
+COMMENT ON COLUMN coupon.lapsed_hold.campaign_id IS 'The campaign.';
+COMMENT ON COLUMN coupon.lapsed_hold.serial IS 'The unit.';
+COMMENT ON COLUMN coupon.lapsed_hold.held_until IS 'When the hold ran out, or the payment was refused.';
+COMMENT ON COLUMN coupon.lapsed_hold.user_id IS 'The user who held it.';
+COMMENT ON COLUMN coupon.lapsed_hold.refused_ref IS 'A payment that was refused and must be given back, so that it can confirm nothing any more; null: none was refused.';
 
 SELECT pg_catalog.pg_extension_config_dump('coupon.lapsed_hold', '');
 
@@ -535,77 +547,77 @@ RETURNS coupon.hold_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_hold(bigint, bigint, text, interval) IS
-	'holds a certain unit for the user, in the caller''s transaction; the answer is in status';
+	'Holds a certain unit for the user, in the caller''s transaction. The answer is in status.';
 
 CREATE FUNCTION @extschema@.coupon_hold(campaign_id bigint, serial bigint, user_id bigint, ttl interval DEFAULT '5 min')
 RETURNS coupon.hold_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_hold_bigint';
 COMMENT ON FUNCTION @extschema@.coupon_hold(bigint, bigint, bigint, interval) IS
-	'coupon_hold(bigint, bigint, text, interval) for numeric users';
+	'coupon_hold(bigint, bigint, text, interval) for numeric users.';
 
 CREATE FUNCTION @extschema@.coupon_hold_many(campaign_id bigint, serials bigint[], user_id text, ttl interval DEFAULT '5 min')
 RETURNS SETOF coupon.hold_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_hold_many(bigint, bigint[], text, interval) IS
-	'holds all of the units for the user, or none; one answer per serial, in the array''s order; not_held: another one was not to be had';
+	'Holds all of the units for the user, or none. Returns an answer for each serial, in the order of the array; not_held: this one could be had, but another one could not.';
 
 CREATE FUNCTION @extschema@.coupon_hold_many(campaign_id bigint, serials bigint[], user_id bigint, ttl interval DEFAULT '5 min')
 RETURNS SETOF coupon.hold_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_hold_many_bigint';
 COMMENT ON FUNCTION @extschema@.coupon_hold_many(bigint, bigint[], bigint, interval) IS
-	'coupon_hold_many(bigint, bigint[], text, interval) for numeric users';
+	'coupon_hold_many(bigint, bigint[], text, interval) for numeric users.';
 
 CREATE FUNCTION @extschema@.coupon_hold_any(campaign_id bigint, user_id text, ttl interval DEFAULT '5 min')
 RETURNS coupon.hold_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_hold_any(bigint, text, interval) IS
-	'holds any free unit for the user; one whose limit is used up is told which he has';
+	'Holds any free unit for the user. A user who has as many as the limit allows is told which unit they have.';
 
 CREATE FUNCTION @extschema@.coupon_hold_any(campaign_id bigint, user_id bigint, ttl interval DEFAULT '5 min')
 RETURNS coupon.hold_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_hold_any_bigint';
 COMMENT ON FUNCTION @extschema@.coupon_hold_any(bigint, bigint, interval) IS
-	'coupon_hold_any(bigint, text, interval) for numeric users';
+	'coupon_hold_any(bigint, text, interval) for numeric users.';
 
 CREATE FUNCTION @extschema@.coupon_confirm(campaign_id bigint, serial bigint, user_id text, ref text)
 RETURNS coupon.hold_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_confirm(bigint, bigint, text, text) IS
-	'makes the user''s hold an issuance, paid for by ref; one that has run out, too, while nobody else has the unit; the same ref again gets the same answer; lost, other_ref, limit_reached: an event tells whoever gives the money back';
+	'Makes the user''s hold an issuance that the payment ref paid for. A hold that has run out is confirmed, too, as long as nobody else has the unit. The same ref gets the same answer again. For lost, other_ref and limit_reached an event says that the money must be given back.';
 
 CREATE FUNCTION @extschema@.coupon_confirm(campaign_id bigint, serial bigint, user_id bigint, ref text)
 RETURNS coupon.hold_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_confirm_bigint';
 COMMENT ON FUNCTION @extschema@.coupon_confirm(bigint, bigint, bigint, text) IS
-	'coupon_confirm(bigint, bigint, text, text) for numeric users';
+	'coupon_confirm(bigint, bigint, text, text) for numeric users.';
 
 CREATE FUNCTION @extschema@.coupon_release(campaign_id bigint, serial bigint, user_id text)
 RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_release(bigint, bigint, text) IS
-	'ends the user''s own hold and returns the unit to stock; false if he has none there, also of what is confirmed or has run out';
+	'Ends the user''s hold and returns the unit to stock. False if the user has no hold on it, for example because it is confirmed or has run out.';
 
 CREATE FUNCTION @extschema@.coupon_release(campaign_id bigint, serial bigint, user_id bigint)
 RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_release_bigint';
 COMMENT ON FUNCTION @extschema@.coupon_release(bigint, bigint, bigint) IS
-	'coupon_release(bigint, bigint, text) for numeric users';
+	'coupon_release(bigint, bigint, text) for numeric users.';
 
 CREATE FUNCTION @extschema@.coupon_hold_expire(max_rows integer DEFAULT 1000)
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_hold_expire(integer) IS
-	'returns up to max_rows holds that have run out to stock, one event each; the sweeper worker does it all the time';
+	'Returns up to max_rows units to stock whose holds have run out, each with an event. The sweeper worker does this all the time.';
 
 -- After issuing: redeem, cancel, revoke, expire.
 
@@ -618,61 +630,68 @@ CREATE TYPE coupon.redeem_result AS (
 	redeemed_at timestamptz
 );
 COMMENT ON TYPE coupon.redeem_result IS
-	'answer of a redeem call; status: redeemed | already_redeemed | expired | held | not_issued, of a cancellation: cancelled | not_redeemed | other_order | not_issued';
+	'The answer of a redeem call. Status: redeemed | already_redeemed | expired | held | not_issued; of a cancellation: cancelled | not_redeemed | other_order | not_issued.';
+COMMENT ON COLUMN coupon.redeem_result.user_id IS 'The user who asked.';
+COMMENT ON COLUMN coupon.redeem_result.status IS 'What became of the call.';
+COMMENT ON COLUMN coupon.redeem_result.serial IS 'The unit; null: the user has none.';
+COMMENT ON COLUMN coupon.redeem_result.code IS 'The label of the unit, if the campaign has labels.';
+COMMENT ON COLUMN coupon.redeem_result.order_ref IS 'The order that redeemed the unit.';
+COMMENT ON COLUMN coupon.redeem_result.redeemed_at IS 'When it did.';
 
 CREATE FUNCTION @extschema@.coupon_redeem(campaign_id bigint, user_id text, order_ref text, serial bigint DEFAULT NULL)
 RETURNS coupon.redeem_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_redeem(bigint, text, text, bigint) IS
-	'uses the user''s unit (the given serial, or the oldest usable one) for an order; the same order again gets the same answer';
+	'Uses a unit of the user for an order: the one of that serial, or else the oldest that can be used. The same order gets the same answer again.';
 
 CREATE FUNCTION @extschema@.coupon_redeem(campaign_id bigint, user_id bigint, order_ref text, serial bigint DEFAULT NULL)
 RETURNS coupon.redeem_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'coupon_redeem_bigint';
 COMMENT ON FUNCTION @extschema@.coupon_redeem(bigint, bigint, text, bigint) IS
-	'coupon_redeem(bigint, text, text, bigint) for numeric users';
+	'coupon_redeem(bigint, text, text, bigint) for numeric users.';
 
 CREATE FUNCTION @extschema@.coupon_redeem_cancel(campaign_id bigint, user_id text, order_ref text, serial bigint DEFAULT NULL)
 RETURNS coupon.redeem_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_redeem_cancel(bigint, text, text, bigint) IS
-	'undoes a redemption, only for the order that redeemed; the unit stays with the user';
+	'Undoes a redemption, for the order that redeemed only. The user keeps the unit.';
 
 CREATE FUNCTION @extschema@.coupon_redeem_cancel(campaign_id bigint, user_id bigint, order_ref text, serial bigint DEFAULT NULL)
 RETURNS coupon.redeem_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'coupon_redeem_cancel_bigint';
 COMMENT ON FUNCTION @extschema@.coupon_redeem_cancel(bigint, bigint, text, bigint) IS
-	'coupon_redeem_cancel(bigint, text, text, bigint) for numeric users';
+	'coupon_redeem_cancel(bigint, text, text, bigint) for numeric users.';
 
 CREATE FUNCTION @extschema@.coupon_revoke(campaign_id bigint, user_id text, reason text, serial bigint DEFAULT NULL)
 RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_revoke(bigint, text, text, bigint) IS
-	'takes the user''s unit (the given serial, or the newest one; a hold only if he has nothing else) back into stock; false if there is none; a redeemed one is an ERROR';
+	'Takes a unit of the user back into stock: the one of that serial, or else the newest; a hold only if the user has nothing else. False if there is none. A redeemed one is an ERROR.';
 
 CREATE FUNCTION @extschema@.coupon_revoke(campaign_id bigint, user_id bigint, reason text, serial bigint DEFAULT NULL)
 RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'coupon_revoke_bigint';
 COMMENT ON FUNCTION @extschema@.coupon_revoke(bigint, bigint, text, bigint) IS
-	'coupon_revoke(bigint, text, text, bigint) for numeric users';
+	'coupon_revoke(bigint, text, text, bigint) for numeric users.';
 
 CREATE FUNCTION @extschema@.coupon_expire(max_rows integer DEFAULT 1000)
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_expire(integer) IS
-	'marks up to max_rows issuances whose usage period is over as expired, one event each; the sweeper worker calls it every second';
+	'Marks up to max_rows issuances as expired whose usage period is over, each with an event. The sweeper worker does this all the time.';
 
 -- Events: the outbox, and what the broker did not accept.
 
--- No index: rows are appended to one child; the publisher reads them in order
--- and removes what is delivered; a child without rows is truncated in rotation.
+-- There is no index: rows are appended to one of the children, the publisher reads
+-- them in order and deletes what is delivered.  When nearly all of a child's rows are
+-- gone, the next child takes its turn and this one is truncated.
 CREATE TABLE coupon.outbox (
 	id      uuid NOT NULL,
 	topic   text NOT NULL,
@@ -684,25 +703,25 @@ CREATE TABLE coupon.outbox (
 CREATE TABLE coupon.outbox_0 () INHERITS (coupon.outbox) USING heap;
 CREATE TABLE coupon.outbox_1 () INHERITS (coupon.outbox) USING heap;
 CREATE TABLE coupon.outbox_2 () INHERITS (coupon.outbox) USING heap;
--- A subscriber gets what is appended, and loses what was delivered when a child
--- is truncated, not row by row: there is no key, and with FULL it would stop at
--- the first row, since json has no equality.
+-- A subscriber is not told of single deletions, but of the truncation of a child.
+-- There is no key to find a row by, and with REPLICA IDENTITY FULL it would stop at
+-- the first deletion, since json has no equality operator.
 ALTER TABLE coupon.outbox_0 REPLICA IDENTITY NOTHING;
 ALTER TABLE coupon.outbox_1 REPLICA IDENTITY NOTHING;
 ALTER TABLE coupon.outbox_2 REPLICA IDENTITY NOTHING;
-COMMENT ON TABLE coupon.outbox IS 'events, each committed with the change it tells of; the rows are in its children';
-COMMENT ON TABLE coupon.outbox_0 IS 'events, first of three tables used in rotation';
-COMMENT ON TABLE coupon.outbox_1 IS 'events, second of three tables used in rotation';
-COMMENT ON TABLE coupon.outbox_2 IS 'events, third of three tables used in rotation';
-COMMENT ON COLUMN coupon.outbox.id IS 'UUID version 7, strictly increasing in append order; consumers drop duplicates by it';
-COMMENT ON COLUMN coupon.outbox.topic IS 'Kafka topic';
-COMMENT ON COLUMN coupon.outbox.key IS 'Kafka key: the user, or the campaign for a campaign''s own events';
-COMMENT ON COLUMN coupon.outbox.type IS 'what happened; types that begin with coupon. are the engine''s own';
-COMMENT ON COLUMN coupon.outbox.payload IS 'the event, as it is published';
+COMMENT ON TABLE coupon.outbox IS 'Events that are not published yet, each committed together with the change that it tells of. The rows are in the children.';
+COMMENT ON TABLE coupon.outbox_0 IS 'The first of three tables for events, which take turns.';
+COMMENT ON TABLE coupon.outbox_1 IS 'The second of three tables for events, which take turns.';
+COMMENT ON TABLE coupon.outbox_2 IS 'The third of three tables for events, which take turns.';
+COMMENT ON COLUMN coupon.outbox.id IS 'A UUID of version 7. Ids rise in the order of appending. Consumers drop duplicates by the id.';
+COMMENT ON COLUMN coupon.outbox.topic IS 'The Kafka topic.';
+COMMENT ON COLUMN coupon.outbox.key IS 'The Kafka key: the user, or the campaign where an event is the campaign''s own.';
+COMMENT ON COLUMN coupon.outbox.type IS 'What happened. Types that begin with "coupon." are the engine''s own.';
+COMMENT ON COLUMN coupon.outbox.payload IS 'The event as it is published.';
 
--- Below what it says ids may have been given; see src/outbox/event_id.c.
+-- So that ids rise when the clock steps back over a restart (src/outbox/event_id.c).
 CREATE SEQUENCE coupon.event_clock MINVALUE 0;
-COMMENT ON SEQUENCE coupon.event_clock IS 'milliseconds since 1970 below which event ids may have been given, times 65536, and a number of the server''s start';
+COMMENT ON SEQUENCE coupon.event_clock IS 'Event ids up to this time may have been given: milliseconds since 1970, times 65536, plus a number of the server''s start.';
 
 CREATE TABLE coupon.dead_letter (
 	id       uuid PRIMARY KEY,
@@ -714,15 +733,15 @@ CREATE TABLE coupon.dead_letter (
 	attempts integer NOT NULL,
 	dead_at  timestamptz NOT NULL
 );
-COMMENT ON TABLE coupon.dead_letter IS 'events that the broker will not accept; coupon_dead_letter_replay puts them back into the outbox';
-COMMENT ON COLUMN coupon.dead_letter.id IS 'the event''s id';
-COMMENT ON COLUMN coupon.dead_letter.topic IS 'the topic that it was for';
-COMMENT ON COLUMN coupon.dead_letter.key IS 'its key';
-COMMENT ON COLUMN coupon.dead_letter.type IS 'its type';
-COMMENT ON COLUMN coupon.dead_letter.payload IS 'the event';
-COMMENT ON COLUMN coupon.dead_letter.reason IS 'why it was not accepted';
-COMMENT ON COLUMN coupon.dead_letter.attempts IS 'how often it was tried';
-COMMENT ON COLUMN coupon.dead_letter.dead_at IS 'when it was given up';
+COMMENT ON TABLE coupon.dead_letter IS 'Events that the broker did not accept. coupon_dead_letter_replay() puts them back into the outbox.';
+COMMENT ON COLUMN coupon.dead_letter.id IS 'The id of the event.';
+COMMENT ON COLUMN coupon.dead_letter.topic IS 'The topic that it was for.';
+COMMENT ON COLUMN coupon.dead_letter.key IS 'Its key.';
+COMMENT ON COLUMN coupon.dead_letter.type IS 'Its type.';
+COMMENT ON COLUMN coupon.dead_letter.payload IS 'The event.';
+COMMENT ON COLUMN coupon.dead_letter.reason IS 'Why it was not accepted.';
+COMMENT ON COLUMN coupon.dead_letter.attempts IS 'How often it was tried.';
+COMMENT ON COLUMN coupon.dead_letter.dead_at IS 'When it was given up.';
 
 SELECT pg_catalog.pg_extension_config_dump('coupon.event_clock', '');
 SELECT pg_catalog.pg_extension_config_dump('coupon.dead_letter', '');
@@ -732,14 +751,14 @@ RETURNS uuid
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_emit(text, text, text, jsonb) IS
-	'appends the application''s own event to the outbox, committed with the caller''s transaction; returns the event id';
+	'Appends an event of the application to the outbox, in the caller''s transaction. Returns the id of the event.';
 
 CREATE FUNCTION @extschema@.coupon_dead_letter_replay(id uuid DEFAULT NULL, topic text DEFAULT NULL)
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_dead_letter_replay(uuid, text) IS
-	'puts dead letters back into the outbox under their ids: one, those of a topic, or all; returns how many';
+	'Puts dead letters back into the outbox under their ids: the one of an id, those of a topic, or all. Returns how many.';
 
 CREATE FUNCTION @extschema@.coupon_dead_letter_discard(id uuid DEFAULT NULL, topic text DEFAULT NULL)
 RETURNS bigint
@@ -753,7 +772,7 @@ AS $$
 	SELECT count(*) FROM gone
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_dead_letter_discard(uuid, text) IS
-	'deletes dead letters for good: one, those of a topic, or all; returns how many';
+	'Deletes dead letters for good: the one of an id, those of a topic, or all. Returns how many.';
 
 CREATE FUNCTION coupon.publisher_state(
 	OUT unpublished bigint, OUT oldest_at timestamptz, OUT in_flight bigint,
@@ -762,7 +781,7 @@ CREATE FUNCTION coupon.publisher_state(
 	OUT last_error text, OUT failed_at timestamptz, OUT size_bytes bigint)
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_publisher_state';
-COMMENT ON FUNCTION coupon.publisher_state() IS 'what coupon_outbox_status is made of';
+COMMENT ON FUNCTION coupon.publisher_state() IS 'What shared memory knows of the publisher; use coupon_outbox_status().';
 
 CREATE FUNCTION @extschema@.coupon_outbox_status(
 	OUT unpublished bigint, OUT oldest_age interval, OUT in_flight bigint,
@@ -787,12 +806,12 @@ AS $$
 		 ORDER BY 1 LIMIT 1) b ON true
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_outbox_status() IS
-	'the outbox and its publisher: what is yet to be published and since when, what became of the rest since the server started, the broker and the last error, the oldest open transaction that uses the outbox';
+	'The outbox and its publisher: what is yet to be published and since when, what became of the rest since the server started, the broker and the last error, and the oldest open transaction that uses the outbox.';
 
--- Queues: asynchronous requests. Rows are inserted once, changed once, and
--- go by TRUNCATE: two tables take turns. The C core writes them (src/queue/queue_table.c,
--- src/request/request.c) and knows the columns by position; half of each page is left
--- free for the change.
+-- Asynchronous requests.  A row is inserted, changed once when the request is
+-- decided, and truncated with its table when all of a table are old: two tables take
+-- turns.  Half of each page is left free for the change.  C code (src/queue/queue_table.c,
+-- src/request/) writes the rows and knows the columns by position.
 
 CREATE TABLE coupon.request (
 	request_id   uuid NOT NULL,
@@ -811,17 +830,17 @@ CREATE TABLE coupon.request_1 (PRIMARY KEY (request_id)) INHERITS (coupon.reques
 	WITH (fillfactor = 45, autovacuum_enabled = off);
 CREATE INDEX request_0_user_idx ON coupon.request_0 (campaign_id, user_id);
 CREATE INDEX request_1_user_idx ON coupon.request_1 (campaign_id, user_id);
-COMMENT ON TABLE coupon.request IS 'asynchronous requests; the rows are in its children';
-COMMENT ON TABLE coupon.request_0 IS 'requests, first of two tables used in turn';
-COMMENT ON TABLE coupon.request_1 IS 'requests, second of two tables used in turn';
-COMMENT ON COLUMN coupon.request.request_id IS 'UUID version 8: campaign, number in its line, 58 random bits';
-COMMENT ON COLUMN coupon.request.campaign_id IS 'the campaign';
-COMMENT ON COLUMN coupon.request.requested_at IS 'when it was accepted';
-COMMENT ON COLUMN coupon.request.decided_at IS 'when it was decided, null: it waits';
-COMMENT ON COLUMN coupon.request.serial IS 'the unit, where the user has one';
-COMMENT ON COLUMN coupon.request.user_id IS 'who wishes';
-COMMENT ON COLUMN coupon.request.outcome IS 'a status of coupon.issue_result, or failed; null: it waits';
-COMMENT ON COLUMN coupon.request.request_key IS 'the caller''s own key: the same key again is the same request';
+COMMENT ON TABLE coupon.request IS 'Asynchronous requests. The rows are in the children.';
+COMMENT ON TABLE coupon.request_0 IS 'The first of two tables for requests, which take turns.';
+COMMENT ON TABLE coupon.request_1 IS 'The second of two tables for requests, which take turns.';
+COMMENT ON COLUMN coupon.request.request_id IS 'A UUID of version 8, made of the campaign, the request''s number in the campaign''s line, and 58 random bits.';
+COMMENT ON COLUMN coupon.request.campaign_id IS 'The campaign.';
+COMMENT ON COLUMN coupon.request.requested_at IS 'When it was accepted.';
+COMMENT ON COLUMN coupon.request.decided_at IS 'When it was decided; null: it waits.';
+COMMENT ON COLUMN coupon.request.serial IS 'The unit that the user has; null: none.';
+COMMENT ON COLUMN coupon.request.user_id IS 'The user who is to be issued a unit.';
+COMMENT ON COLUMN coupon.request.outcome IS 'A status of coupon.issue_result, or failed; null: it waits.';
+COMMENT ON COLUMN coupon.request.request_key IS 'The caller''s own key. The same key again is the same request.';
 
 CREATE TYPE coupon.request_result AS (
 	request_id     uuid,
@@ -833,11 +852,18 @@ CREATE TYPE coupon.request_result AS (
 	decided_at     timestamptz
 );
 COMMENT ON TYPE coupon.request_result IS
-	'what is known of a request; status: WAITING | COMPLETED | REFUSED | NOT_REQUESTED; outcome: a status of coupon.issue_result, or full, failed';
+	'What is known of a request. Status: WAITING | COMPLETED | REFUSED | NOT_REQUESTED. Outcome: a status of coupon.issue_result, or full, or failed.';
+COMMENT ON COLUMN coupon.request_result.request_id IS 'The id of the request.';
+COMMENT ON COLUMN coupon.request_result.status IS 'How far it is.';
+COMMENT ON COLUMN coupon.request_result.outcome IS 'How it was decided; null: it waits.';
+COMMENT ON COLUMN coupon.request_result.queue_position IS 'Its place in the line: 1 is next, 0 is decided.';
+COMMENT ON COLUMN coupon.request_result.issuance IS 'The unit, where the user has one.';
+COMMENT ON COLUMN coupon.request_result.requested_at IS 'When it was accepted.';
+COMMENT ON COLUMN coupon.request_result.decided_at IS 'When it was decided; null: it waits.';
 
 CREATE FUNCTION coupon.queue_guard() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_queue_guard';
-COMMENT ON FUNCTION coupon.queue_guard() IS 'refuses changes past the functions: shared memory holds who waits';
+COMMENT ON FUNCTION coupon.queue_guard() IS 'Trigger: refuses changes that the functions did not make, of which shared memory would not learn.';
 
 CREATE TRIGGER queue_guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON coupon.request
 	FOR EACH STATEMENT EXECUTE FUNCTION coupon.queue_guard();
@@ -851,35 +877,35 @@ RETURNS coupon.request_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_request(bigint, text, text) IS
-	'accepts a wish to be issued a unit, to be decided by a worker after the commit; the same key, or without one a request that still waits, is the same request; REFUSED: the outcome says why, and nothing was stored';
+	'Asks for a unit, which a worker decides after the commit. The same key again, or without a key a request of the user that still waits, is the same request. REFUSED: nothing was stored, and the outcome says why.';
 
 CREATE FUNCTION @extschema@.coupon_request(campaign_id bigint, user_id bigint, request_key text DEFAULT NULL)
 RETURNS coupon.request_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_request_bigint';
 COMMENT ON FUNCTION @extschema@.coupon_request(bigint, bigint, text) IS
-	'coupon_request(bigint, text, text) for numeric users';
+	'coupon_request(bigint, text, text) for numeric users.';
 
 CREATE FUNCTION @extschema@.coupon_request_status(request_id uuid)
 RETURNS coupon.request_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_request_status(uuid) IS
-	'what is known of a request; NOT_REQUESTED: there is none, or it was decided longer than coupon.queue_keep ago';
+	'What is known of a request. NOT_REQUESTED: there is none, or it was decided longer than coupon.queue_keep ago.';
 
 CREATE FUNCTION @extschema@.coupon_request_status_of(campaign_id bigint, user_id text)
 RETURNS coupon.request_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_request_status_of(bigint, text) IS
-	'the same of the user''s newest request; without one, COMPLETED for who has a unit, else NOT_REQUESTED';
+	'What is known of the user''s newest request. Without one: COMPLETED for a user who has a unit, else NOT_REQUESTED.';
 
 CREATE FUNCTION @extschema@.coupon_request_wait(request_id uuid, timeout interval DEFAULT '5 s')
 RETURNS coupon.request_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_request_wait(uuid, interval) IS
-	'sleeps until the request is decided, at most for the timeout; then answers as coupon_request_status';
+	'Waits until the request is decided, at most for the timeout, and then answers as coupon_request_status().';
 
 CREATE FUNCTION @extschema@.coupon_request_queue(
 	campaign_id bigint DEFAULT NULL,
@@ -894,16 +920,16 @@ RETURNS SETOF record
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_request_queue(bigint) IS
-	'how many requests wait, how long the oldest has, how many were decided since the server knows the campaign, and how long the rest will take';
+	'How many requests wait, how long the oldest has waited, how many were decided since the server knows the campaign, and how long the rest will take.';
 
 CREATE FUNCTION @extschema@.coupon_request_decide(max_rows integer DEFAULT 1000)
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_request_decide(integer) IS
-	'decides up to max_rows requests of one campaign, in order; the issuer worker does it all the time';
+	'Decides up to max_rows requests of one campaign in their order. The issuer worker does this all the time.';
 
--- Queues: waiting rooms. Tickets as requests above.
+-- Waiting rooms.  Tickets are kept as requests are.
 
 CREATE TABLE coupon.room (
 	room_id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -920,18 +946,18 @@ CREATE TABLE coupon.room (
 	CONSTRAINT room_name_key UNIQUE (name),
 	CONSTRAINT room_seed_check CHECK ((seed IS NULL) = (drawn IS NULL))
 );
-COMMENT ON TABLE coupon.room IS 'waiting rooms';
-COMMENT ON COLUMN coupon.room.room_id IS 'identifier, part of tokens';
-COMMENT ON COLUMN coupon.room.name IS 'what the functions call it';
-COMMENT ON COLUMN coupon.room.capacity IS 'how many may be admitted at a time';
-COMMENT ON COLUMN coupon.room.admit_per_second IS 'how many are admitted a second at most, null: as slots come free';
-COMMENT ON COLUMN coupon.room.session_ttl IS 'how long a session lasts at most';
-COMMENT ON COLUMN coupon.room.idle_ttl IS 'how long a ticket lives without a sign of life';
-COMMENT ON COLUMN coupon.room.method IS 'fifo | random (who came before opens_at draws lots) | passthrough | reject';
-COMMENT ON COLUMN coupon.room.paused IS 'true: nobody is admitted';
-COMMENT ON COLUMN coupon.room.opens_at IS 'nobody is admitted before, null: open';
-COMMENT ON COLUMN coupon.room.seed IS 'seed of the draw, made by it; null: not yet';
-COMMENT ON COLUMN coupon.room.drawn IS 'tickets 1 to this one drew lots, null: not yet';
+COMMENT ON TABLE coupon.room IS 'Waiting rooms.';
+COMMENT ON COLUMN coupon.room.room_id IS 'The room''s number, which is part of tokens.';
+COMMENT ON COLUMN coupon.room.name IS 'The name that the functions take.';
+COMMENT ON COLUMN coupon.room.capacity IS 'How many users may be admitted at a time.';
+COMMENT ON COLUMN coupon.room.admit_per_second IS 'How many users are admitted a second at most; null: as many as leave.';
+COMMENT ON COLUMN coupon.room.session_ttl IS 'How long an admitted user may stay at most.';
+COMMENT ON COLUMN coupon.room.idle_ttl IS 'How long a ticket lives when its user does not ask.';
+COMMENT ON COLUMN coupon.room.method IS 'fifo | random | passthrough | reject. In a random room those who come before opens_at draw lots.';
+COMMENT ON COLUMN coupon.room.paused IS 'While this is true, nobody is admitted.';
+COMMENT ON COLUMN coupon.room.opens_at IS 'When admission begins; null: at once.';
+COMMENT ON COLUMN coupon.room.seed IS 'The seed of the draw, made when lots are drawn; null: not yet.';
+COMMENT ON COLUMN coupon.room.drawn IS 'The last of the tickets that drew lots; null: not yet.';
 
 CREATE TABLE coupon.ticket (
 	room_id     bigint NOT NULL,
@@ -950,17 +976,17 @@ CREATE TABLE coupon.ticket_1 (PRIMARY KEY (room_id, number)) INHERITS (coupon.ti
 	WITH (fillfactor = 35, autovacuum_enabled = off);
 CREATE INDEX ticket_0_user_idx ON coupon.ticket_0 (room_id, user_id);
 CREATE INDEX ticket_1_user_idx ON coupon.ticket_1 (room_id, user_id);
-COMMENT ON TABLE coupon.ticket IS 'places in rooms; the rows are in its children';
-COMMENT ON TABLE coupon.ticket_0 IS 'tickets, first of two tables used in turn';
-COMMENT ON TABLE coupon.ticket_1 IS 'tickets, second of two tables used in turn';
-COMMENT ON COLUMN coupon.ticket.room_id IS 'the room';
-COMMENT ON COLUMN coupon.ticket.number IS 'in the order of arrival';
-COMMENT ON COLUMN coupon.ticket.secret IS 'the part of the token that cannot be guessed';
-COMMENT ON COLUMN coupon.ticket.joined_at IS 'when it was taken';
-COMMENT ON COLUMN coupon.ticket.admitted_at IS 'when the session began, null: not yet';
-COMMENT ON COLUMN coupon.ticket.ended_at IS 'when it ended, null: it waits or is admitted';
-COMMENT ON COLUMN coupon.ticket.user_id IS 'whose it is';
-COMMENT ON COLUMN coupon.ticket.reason IS 'why it ended: idle, expired, gone (the room was deleted), or what coupon_queue_leave was told';
+COMMENT ON TABLE coupon.ticket IS 'Places in waiting rooms. The rows are in the children.';
+COMMENT ON TABLE coupon.ticket_0 IS 'The first of two tables for tickets, which take turns.';
+COMMENT ON TABLE coupon.ticket_1 IS 'The second of two tables for tickets, which take turns.';
+COMMENT ON COLUMN coupon.ticket.room_id IS 'The room.';
+COMMENT ON COLUMN coupon.ticket.number IS 'The number of the ticket, in the order of arrival.';
+COMMENT ON COLUMN coupon.ticket.secret IS 'The part of the token that cannot be guessed.';
+COMMENT ON COLUMN coupon.ticket.joined_at IS 'When it was taken.';
+COMMENT ON COLUMN coupon.ticket.admitted_at IS 'When the user was admitted; null: not yet.';
+COMMENT ON COLUMN coupon.ticket.ended_at IS 'When the ticket ended; null: it waits or is admitted.';
+COMMENT ON COLUMN coupon.ticket.user_id IS 'The user who has the ticket.';
+COMMENT ON COLUMN coupon.ticket.reason IS 'Why it ended: idle, expired, gone when the room was deleted, or what coupon_queue_leave() was told.';
 
 CREATE TYPE coupon.queue_result AS (
 	status         text,
@@ -970,16 +996,21 @@ CREATE TYPE coupon.queue_result AS (
 	poll_after     interval
 );
 COMMENT ON TYPE coupon.queue_result IS
-	'answer of a room; status: WAITING | ADMITTED | REJECTED | GONE; position 0: admitted; token: only from a join';
+	'The answer of a waiting room. Status: WAITING | ADMITTED | REJECTED | GONE.';
+COMMENT ON COLUMN coupon.queue_result.status IS 'How far the ticket is.';
+COMMENT ON COLUMN coupon.queue_result.token IS 'What identifies the ticket. Only coupon_queue_join() tells it.';
+COMMENT ON COLUMN coupon.queue_result.queue_position IS 'The place in the line: 1 is next, 0 is admitted; null: lots are not drawn yet.';
+COMMENT ON COLUMN coupon.queue_result.eta IS 'How long that will take; null: unknown.';
+COMMENT ON COLUMN coupon.queue_result.poll_after IS 'How long to wait before asking again.';
 
--- A dump keeps the rooms, for campaigns require them; who waited in the
--- original does not wait in a copy, and requests are not decided twice.
+-- A dump keeps the rooms, since campaigns require them.  It leaves out tickets and
+-- requests: nobody waits in a copy, and nothing is decided twice.
 SELECT pg_catalog.pg_extension_config_dump('coupon.room', '');
 SELECT pg_catalog.pg_extension_config_dump('coupon.room_room_id_seq', '');
 
 CREATE FUNCTION coupon.room_changed() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_room_changed';
-COMMENT ON FUNCTION coupon.room_changed() IS 'has the definition in shared memory read again when a change commits';
+COMMENT ON FUNCTION coupon.room_changed() IS 'Trigger: has the room''s definition read again once a change commits.';
 
 CREATE TRIGGER room_changed AFTER INSERT OR UPDATE OR DELETE ON coupon.room
 	FOR EACH ROW EXECUTE FUNCTION coupon.room_changed();
@@ -1029,7 +1060,7 @@ BEGIN
 		HINT = hint;
 END
 $$;
-COMMENT ON FUNCTION coupon.room_check(text, integer, numeric, interval, interval, text) IS 'refuses what a room cannot be';
+COMMENT ON FUNCTION coupon.room_check(text, integer, numeric, interval, interval, text) IS 'An ERROR for what a room cannot have.';
 
 CREATE FUNCTION coupon.room_id(room text) RETURNS bigint
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -1047,7 +1078,7 @@ BEGIN
 	RETURN id;
 END
 $$;
-COMMENT ON FUNCTION coupon.room_id(text) IS 'the id of a room, or an ERROR';
+COMMENT ON FUNCTION coupon.room_id(text) IS 'The number of a room, or an ERROR.';
 
 CREATE FUNCTION @extschema@.coupon_room_create(
 	name             text,
@@ -1083,7 +1114,7 @@ EXCEPTION
 END
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_room_create(text, integer, numeric, interval, interval, text, timestamptz) IS
-	'makes a waiting room and returns its id';
+	'Makes a waiting room and returns its number.';
 
 CREATE FUNCTION @extschema@.coupon_room_alter(
 	name             text,
@@ -1119,7 +1150,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_room_alter(text, integer, numeric, interval, interval, text) IS
-	'changes what is not null, from the commit on; admit_per_second 0: no limit; a lower capacity ends no session';
+	'Changes what is not null, from the commit on. With admit_per_second 0 there is no limit. A lower capacity ends no session.';
 
 CREATE FUNCTION @extschema@.coupon_room_pause(name text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -1129,7 +1160,7 @@ BEGIN
 	RETURN FOUND;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.coupon_room_pause(text) IS 'nobody is admitted from the commit on; true if this call changed it';
+COMMENT ON FUNCTION @extschema@.coupon_room_pause(text) IS 'Admits nobody from the commit on. Returns whether this call changed it.';
 
 CREATE FUNCTION @extschema@.coupon_room_resume(name text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -1139,7 +1170,7 @@ BEGIN
 	RETURN FOUND;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.coupon_room_resume(text) IS 'ends a pause; true if this call changed it';
+COMMENT ON FUNCTION @extschema@.coupon_room_resume(text) IS 'Ends a pause. Returns whether this call changed it.';
 
 CREATE FUNCTION @extschema@.coupon_room_draw(name text, OUT number bigint, OUT place bigint)
 RETURNS SETOF record
@@ -1150,7 +1181,7 @@ AS $$
 	 WHERE r.name = $1
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_room_draw(text) IS
-	'the draw of a room, once it is open: the place of each ticket that drew lots; anybody can compute it from the seed';
+	'The draw of a room once it is open: the place of each ticket that drew lots. Anybody can compute it from the seed.';
 
 CREATE FUNCTION @extschema@.coupon_campaign_require_room(campaign_id bigint, room text) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -1168,42 +1199,42 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_campaign_require_room(bigint, text) IS
-	'from the commit on the campaign issues only to users whom the room has admitted; null: to everybody';
+	'From the commit on the campaign issues only to users whom the room has admitted, or with null to everybody.';
 
 CREATE FUNCTION @extschema@.coupon_queue_join(room text, user_id text)
 RETURNS coupon.queue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_queue_join(text, text) IS
-	'takes a place in a room; the user''s live ticket again if there is one';
+	'Takes a place in a room. A user who has one gets the same ticket again.';
 
 CREATE FUNCTION @extschema@.coupon_queue_position(token text)
 RETURNS coupon.queue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_queue_position(text) IS
-	'how many are served before, 0: admitted; a sign of life; when to ask again is in poll_after';
+	'How many are served before this ticket, and when to ask again. Asking keeps the ticket alive.';
 
 CREATE FUNCTION @extschema@.coupon_queue_require(token text, room text DEFAULT NULL, user_id text DEFAULT NULL)
 RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_queue_require(text, text, text) IS
-	'ERROR unless the token is of a session that lives, in that room and of that user where they are given; a sign of life';
+	'An ERROR unless the token belongs to an admitted user, and to that room and that user where they are given. Asking keeps the ticket alive.';
 
 CREATE FUNCTION @extschema@.coupon_queue_leave(token text, reason text DEFAULT 'left')
 RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_queue_leave(text, text) IS
-	'ends a ticket and frees its slot, in the caller''s transaction; true if this call did';
+	'Ends a ticket and frees its place, in the caller''s transaction. Returns whether this call did.';
 
 CREATE FUNCTION @extschema@.coupon_queue_serve()
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_queue_serve() IS
-	'admits who is next and ends what is over; the room worker does it all the time; returns the number of tickets changed';
+	'Admits those who are next and ends tickets that are over. Returns how many tickets it changed. The room worker does this all the time.';
 
 CREATE FUNCTION @extschema@.coupon_room_counts(
 	room_id bigint,
@@ -1216,7 +1247,7 @@ RETURNS record
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_room_counts(bigint) IS
-	'who waits and who is admitted now, the last number given, and how many were admitted since the server knows the room';
+	'How many wait and how many are admitted now, the number of the newest ticket, and how many were admitted since the server knows the room.';
 
 CREATE VIEW coupon.room_status AS
 SELECT r.room_id, r.name, r.method,
@@ -1226,7 +1257,23 @@ SELECT r.room_id, r.name, r.method,
        r.capacity, r.admit_per_second, r.session_ttl, r.idle_ttl, r.opens_at, r.seed, r.drawn,
        c.waiting, c.admitted, c.joined, c.served, c.served_per_second
   FROM coupon.room r, LATERAL @extschema@.coupon_room_counts(r.room_id) c;
-COMMENT ON VIEW coupon.room_status IS 'every room with who waits and who is admitted';
+COMMENT ON VIEW coupon.room_status IS 'Every waiting room, and how many wait there and are admitted.';
+COMMENT ON COLUMN coupon.room_status.room_id IS 'The rooms number.';
+COMMENT ON COLUMN coupon.room_status.name IS 'Its name.';
+COMMENT ON COLUMN coupon.room_status.method IS 'fifo | random | passthrough | reject';
+COMMENT ON COLUMN coupon.room_status.state IS 'open | not_open | paused';
+COMMENT ON COLUMN coupon.room_status.capacity IS 'How many users may be admitted at a time.';
+COMMENT ON COLUMN coupon.room_status.admit_per_second IS 'How many are admitted a second at most; null: as many as leave.';
+COMMENT ON COLUMN coupon.room_status.session_ttl IS 'How long an admitted user may stay at most.';
+COMMENT ON COLUMN coupon.room_status.idle_ttl IS 'How long a ticket lives when its user does not ask.';
+COMMENT ON COLUMN coupon.room_status.opens_at IS 'When admission begins; null: at once.';
+COMMENT ON COLUMN coupon.room_status.seed IS 'The seed of the draw; null: lots are not drawn.';
+COMMENT ON COLUMN coupon.room_status.drawn IS 'The last of the tickets that drew lots; null: none has.';
+COMMENT ON COLUMN coupon.room_status.waiting IS 'How many wait now.';
+COMMENT ON COLUMN coupon.room_status.admitted IS 'How many are admitted now.';
+COMMENT ON COLUMN coupon.room_status.joined IS 'The number of the newest ticket.';
+COMMENT ON COLUMN coupon.room_status.served IS 'How many were admitted since the server knows the room.';
+COMMENT ON COLUMN coupon.room_status.served_per_second IS 'How many were admitted a second when it last admitted.';
 
 -- Status, and the laws judged from the tables.
 
@@ -1250,7 +1297,7 @@ RETURNS record
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_status(bigint) IS
-	'stock = issued + held + in_flight + remaining, now; answered_*: answers of issue calls given since the server started';
+	'What is left of a campaign now: stock = issued + held + in_flight + remaining. answered_* count the answers of issue calls since the server started.';
 
 CREATE VIEW coupon.campaign_status AS
 SELECT c.campaign_id, c.name,
@@ -1260,9 +1307,26 @@ SELECT c.campaign_id, c.name,
             ELSE 'open' END AS state,
        s.*
   FROM coupon.campaign c, LATERAL @extschema@.coupon_status(c.campaign_id) s;
-COMMENT ON VIEW coupon.campaign_status IS 'coupon_status() of every campaign';
+COMMENT ON VIEW coupon.campaign_status IS 'coupon_status() of every campaign.';
+COMMENT ON COLUMN coupon.campaign_status.campaign_id IS 'The campaign.';
+COMMENT ON COLUMN coupon.campaign_status.name IS 'Its name.';
+COMMENT ON COLUMN coupon.campaign_status.state IS 'open | not_open | paused | closed';
+COMMENT ON COLUMN coupon.campaign_status.stock IS 'How many units there are.';
+COMMENT ON COLUMN coupon.campaign_status.issued IS 'How many are issued.';
+COMMENT ON COLUMN coupon.campaign_status.held IS 'How many are held.';
+COMMENT ON COLUMN coupon.campaign_status.in_flight IS 'How many are being issued by transactions that have not committed.';
+COMMENT ON COLUMN coupon.campaign_status.remaining IS 'How many are free.';
+COMMENT ON COLUMN coupon.campaign_status.answered_issued IS 'How many issue calls were answered issued.';
+COMMENT ON COLUMN coupon.campaign_status.answered_already_issued IS 'How many were answered already_issued.';
+COMMENT ON COLUMN coupon.campaign_status.answered_sold_out IS 'How many were answered sold_out.';
+COMMENT ON COLUMN coupon.campaign_status.answered_busy IS 'How many were answered busy.';
+COMMENT ON COLUMN coupon.campaign_status.answered_not_open IS 'How many were answered not_open.';
+COMMENT ON COLUMN coupon.campaign_status.answered_closed IS 'How many were answered closed.';
+COMMENT ON COLUMN coupon.campaign_status.answered_paused IS 'How many were answered paused.';
+COMMENT ON COLUMN coupon.campaign_status.answered_not_admitted IS 'How many were answered not_admitted.';
+COMMENT ON COLUMN coupon.campaign_status.answered_held IS 'How many were answered held.';
 
--- Sequential scans only: a damaged index must not hide what it should refuse.
+-- Sequential scans only: what a damaged index let through it would also hide.
 CREATE FUNCTION @extschema@.coupon_verify(
 	campaign_id bigint DEFAULT NULL,
 	OUT campaign bigint,
@@ -1355,7 +1419,7 @@ AS $$
 	 WHERE $1 IS NULL AND (t.ended_at IS NULL) <> (t.reason IS NULL)
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_verify(bigint) IS
-	'rows that violate a law, judged from the tables alone, none when all is well; without a campaign: all of them';
+	'The rows that break a law of the sale, found from the tables alone; none when all is well. Without a campaign all of them are checked.';
 
 -- HTTP. A route maps a method and a path to a function; the front, a background
 -- worker, serves them. The functions here are the neutral contract: they take
@@ -1369,6 +1433,10 @@ CREATE TYPE coupon.http_answer AS (
 );
 COMMENT ON TYPE coupon.http_answer IS
 	'answer of a batched function to one call: the status, headers as name, value, ..., the body; pending: it may change by itself, so that who can wait may';
+COMMENT ON COLUMN coupon.http_answer.status IS 'The status code.';
+COMMENT ON COLUMN coupon.http_answer.headers IS 'Headers, as name, value, name, value ...; null: none.';
+COMMENT ON COLUMN coupon.http_answer.body IS 'The body; null: none.';
+COMMENT ON COLUMN coupon.http_answer.pending IS 'Whether the answer may change by itself, so that a call that can wait does.';
 
 CREATE TABLE coupon.route (
 	method         text COLLATE "C" NOT NULL CHECK (method OPERATOR(pg_catalog.=) ANY (ARRAY['GET'::pg_catalog.text, 'POST'::pg_catalog.text, 'PUT'::pg_catalog.text, 'PATCH'::pg_catalog.text, 'DELETE'::pg_catalog.text])),

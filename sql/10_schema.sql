@@ -7,7 +7,7 @@
 SET LOCAL search_path = pg_catalog, pg_temp;
 
 CREATE SCHEMA coupon;
-COMMENT ON SCHEMA coupon IS 'tables, types and views of the coupon extension';
+COMMENT ON SCHEMA coupon IS 'The tables, types and views of the coupon extension.';
 
 -- Roles belong to the cluster, so a second database and a restored one find them
 -- there.  Anybody with CREATEROLE can have made them before: they are taken if they

@@ -19,25 +19,25 @@ CREATE TABLE coupon.campaign (
 	CHECK (coded OR NOT labels_public),
 	CHECK (max_per_user_limit >= per_user_limit)
 );
--- coupon_emit keeps off these topics.
+-- coupon_emit refuses the topics of campaigns, and looks for them here.
 CREATE INDEX campaign_topic_idx ON coupon.campaign (topic COLLATE "C");
--- names are not unique: the newest of a name comes last
+-- Names are not unique: routes take the campaign of a name that was created last.
 CREATE INDEX campaign_name_idx ON coupon.campaign (name, campaign_id);
-COMMENT ON TABLE coupon.campaign IS 'what is offered; its stock is the sum of its shards';
-COMMENT ON COLUMN coupon.campaign.campaign_id IS 'identifier, assigned by coupon_campaign_create';
-COMMENT ON COLUMN coupon.campaign.name IS 'for people; need not be unique';
-COMMENT ON COLUMN coupon.campaign.per_user_limit IS 'how many units one user may have';
-COMMENT ON COLUMN coupon.campaign.max_per_user_limit IS 'the highest per_user_limit that there was: what was issued under it stays valid when the limit is lowered';
-COMMENT ON COLUMN coupon.campaign.opens_at IS 'first instant of the sale, null: at once';
-COMMENT ON COLUMN coupon.campaign.closes_at IS 'first instant after the sale, null: never';
-COMMENT ON COLUMN coupon.campaign.paused IS 'true: issuing answers paused until coupon_campaign_resume';
-COMMENT ON COLUMN coupon.campaign.closed_at IS 'set by coupon_campaign_close, final';
-COMMENT ON COLUMN coupon.campaign.coded IS 'true: every unit carries a label (a code, a seat)';
-COMMENT ON COLUMN coupon.campaign.policy IS 'discount rules, validated at creation, copied into each issuance';
-COMMENT ON COLUMN coupon.campaign.topic IS 'Kafka topic of the campaign''s events';
-COMMENT ON COLUMN coupon.campaign.created_at IS 'when the campaign was created';
-COMMENT ON COLUMN coupon.campaign.room_id IS 'the waiting room that must have admitted a user before he is issued anything, null: none';
-COMMENT ON COLUMN coupon.campaign.labels_public IS 'true: the labels are no secret (seat numbers, not codes); coupon_units shows them';
+COMMENT ON TABLE coupon.campaign IS 'What is offered. The stock is the number of serials in the campaign''s shards.';
+COMMENT ON COLUMN coupon.campaign.campaign_id IS 'The campaign''s number, assigned by coupon_campaign_create().';
+COMMENT ON COLUMN coupon.campaign.name IS 'A name for people. Several campaigns may have the same.';
+COMMENT ON COLUMN coupon.campaign.per_user_limit IS 'How many units one user may have.';
+COMMENT ON COLUMN coupon.campaign.max_per_user_limit IS 'The highest per_user_limit that the campaign has had. What was issued under it stays valid when the limit is lowered.';
+COMMENT ON COLUMN coupon.campaign.opens_at IS 'When the sale begins; null: at once.';
+COMMENT ON COLUMN coupon.campaign.closes_at IS 'When the sale is over; null: never.';
+COMMENT ON COLUMN coupon.campaign.paused IS 'While this is true, issuing answers "paused". Set by coupon_campaign_pause() and coupon_campaign_resume().';
+COMMENT ON COLUMN coupon.campaign.closed_at IS 'When coupon_campaign_close() ended the sale for good; null: it did not.';
+COMMENT ON COLUMN coupon.campaign.coded IS 'Whether every unit has a label: a coupon code or a seat number.';
+COMMENT ON COLUMN coupon.campaign.policy IS 'The rules of the discount, checked when the row is written. Each issuance gets a copy.';
+COMMENT ON COLUMN coupon.campaign.topic IS 'The Kafka topic of the campaign''s events.';
+COMMENT ON COLUMN coupon.campaign.created_at IS 'When the campaign was created.';
+COMMENT ON COLUMN coupon.campaign.room_id IS 'The waiting room that must have admitted a user before they are issued anything; null: none.';
+COMMENT ON COLUMN coupon.campaign.labels_public IS 'Whether everybody may see the labels, as with seat numbers. Codes are secret until they are issued.';
 
 CREATE TABLE coupon.shard (
 	campaign_id  bigint NOT NULL REFERENCES coupon.campaign,
@@ -48,27 +48,27 @@ CREATE TABLE coupon.shard (
 	UNIQUE (campaign_id, first_serial),
 	CHECK (last_serial >= first_serial)
 );
-COMMENT ON TABLE coupon.shard IS 'ranges of serials: the units that exist; sessions spread over them so that they do not meet';
-COMMENT ON COLUMN coupon.shard.campaign_id IS 'the campaign';
-COMMENT ON COLUMN coupon.shard.shard IS 'number of the range, 0, 1, 2, ... without gaps';
-COMMENT ON COLUMN coupon.shard.first_serial IS 'first serial of the range; the serial after the previous range''s last';
-COMMENT ON COLUMN coupon.shard.last_serial IS 'last serial of the range';
+COMMENT ON TABLE coupon.shard IS 'The units that exist, as ranges of serials. Sessions spread over the ranges, so that they do not wait for each other.';
+COMMENT ON COLUMN coupon.shard.campaign_id IS 'The campaign.';
+COMMENT ON COLUMN coupon.shard.shard IS 'The number of the range: 0, 1, 2, ... without gaps.';
+COMMENT ON COLUMN coupon.shard.first_serial IS 'The first serial of the range. It follows the last one of the range before.';
+COMMENT ON COLUMN coupon.shard.last_serial IS 'The last serial of the range.';
 
 -- A dump keeps the sale; events are left out, a copy must not publish them again.
 SELECT pg_catalog.pg_extension_config_dump('coupon.campaign', '');
 SELECT pg_catalog.pg_extension_config_dump('coupon.campaign_campaign_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('coupon.shard', '');
 
--- Guards: what the C core keeps by construction, kept for every other writer
--- (a restore, a superuser's own DML) by triggers.
+-- The functions write nothing that breaks a law.  These triggers see to it that
+-- others, a restore or a superuser's own INSERT, do not either.
 
 CREATE FUNCTION coupon.campaign_changed() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_campaign_changed';
-COMMENT ON FUNCTION coupon.campaign_changed() IS 'drops the cached definition when a change commits';
+COMMENT ON FUNCTION coupon.campaign_changed() IS 'Trigger: has the cached definition of a campaign read again once a change commits.';
 
 CREATE FUNCTION coupon.shard_deleted() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_shard_deleted';
-COMMENT ON FUNCTION coupon.shard_deleted() IS 'waits for those who issue units of a deleted shard, and refuses the deletion if one is issued';
+COMMENT ON FUNCTION coupon.shard_deleted() IS 'Trigger: waits for those who issue units of a deleted shard, and refuses the deletion if one is issued.';
 
 CREATE FUNCTION coupon.campaign_guard() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -84,11 +84,11 @@ BEGIN
 	RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION coupon.campaign_guard() IS 'remembers the highest per-user limit';
+COMMENT ON FUNCTION coupon.campaign_guard() IS 'Trigger: keeps max_per_user_limit.';
 
 CREATE FUNCTION coupon.policy_guard() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_policy_guard';
-COMMENT ON FUNCTION coupon.policy_guard() IS 'refuses a policy that coupon_campaign_create() would refuse';
+COMMENT ON FUNCTION coupon.policy_guard() IS 'Trigger: refuses a policy that coupon_campaign_create() would refuse.';
 
 CREATE FUNCTION coupon.shard_guard() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -107,7 +107,7 @@ BEGIN
 		HINT = 'Close the campaign with coupon_campaign_close(); then its rows can be deleted.';
 END
 $$;
-COMMENT ON FUNCTION coupon.shard_guard() IS 'keeps the shards of a campaign that is not closed';
+COMMENT ON FUNCTION coupon.shard_guard() IS 'Trigger: refuses to change or delete the shards of a campaign that is not closed.';
 
 CREATE FUNCTION coupon.refuse_truncate() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -118,7 +118,7 @@ BEGIN
 		HINT = 'Sessions hold this table''s contents in shared memory. Use coupon_revoke(), or DELETE.';
 END
 $$;
-COMMENT ON FUNCTION coupon.refuse_truncate() IS 'a truncation would leave the stock map behind';
+COMMENT ON FUNCTION coupon.refuse_truncate() IS 'Trigger: refuses TRUNCATE, of which shared memory would not learn.';
 
 CREATE TRIGGER campaign_guard BEFORE INSERT OR UPDATE OF per_user_limit, max_per_user_limit ON coupon.campaign
 	FOR EACH ROW EXECUTE FUNCTION coupon.campaign_guard();
@@ -128,8 +128,8 @@ CREATE TRIGGER campaign_changed AFTER INSERT OR UPDATE OR DELETE ON coupon.campa
 	FOR EACH ROW EXECUTE FUNCTION coupon.campaign_changed();
 CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON coupon.campaign
 	FOR EACH STATEMENT EXECUTE FUNCTION coupon.refuse_truncate();
--- What keeps shared memory right, or fills a column in, must fire for
--- replicated changes, too.
+-- A subscriber's tables and shared memory must be right, too, so these triggers
+-- fire for replicated changes as well.
 ALTER TABLE coupon.campaign ENABLE ALWAYS TRIGGER campaign_guard;
 ALTER TABLE coupon.campaign ENABLE ALWAYS TRIGGER campaign_changed;
 ALTER TABLE coupon.campaign ENABLE ALWAYS TRIGGER refuse_truncate;
@@ -158,32 +158,32 @@ RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_campaign_create(text, bigint, integer, timestamptz, timestamptz, jsonb, text) IS
-	'creates a campaign with units 1..stock and returns its id; stock 0 for a campaign whose units come from codes';
+	'Creates a campaign with the units 1 to stock and returns its id. A campaign whose units are codes or seats begins with stock 0.';
 
 CREATE FUNCTION @extschema@.coupon_campaign_add_stock(campaign_id bigint, units bigint)
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_campaign_add_stock(bigint, bigint) IS
-	'adds units to a campaign, on sale when the transaction commits; returns the new total';
+	'Adds units to a campaign, which are on sale once the transaction commits. Returns the new stock.';
 
 CREATE FUNCTION @extschema@.coupon_campaign_pause(campaign_id bigint)
 RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_campaign_pause(bigint) IS
-	'issuing answers paused from the commit on; true if this call changed it';
+	'Pauses the sale from the commit on: issuing answers "paused". Returns whether this call changed it.';
 
 CREATE FUNCTION @extschema@.coupon_campaign_resume(campaign_id bigint)
 RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_campaign_resume(bigint) IS
-	'ends a pause; true if this call changed it';
+	'Ends a pause. Returns whether this call changed it.';
 
 CREATE FUNCTION @extschema@.coupon_campaign_close(campaign_id bigint)
 RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_campaign_close(bigint) IS
-	'ends the sale for good; what was issued stays valid; true if this call changed it';
+	'Ends the sale for good. What was issued stays valid. Returns whether this call changed it.';

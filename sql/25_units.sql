@@ -7,10 +7,10 @@ CREATE TABLE coupon.unit (
 	PRIMARY KEY (campaign_id, serial),
 	CONSTRAINT unit_label_key UNIQUE (campaign_id, label)
 );
-COMMENT ON TABLE coupon.unit IS 'labels of serials: coupon codes, seat numbers; never updated';
-COMMENT ON COLUMN coupon.unit.campaign_id IS 'the campaign';
-COMMENT ON COLUMN coupon.unit.serial IS 'the serial that the label belongs to';
-COMMENT ON COLUMN coupon.unit.label IS 'the code or seat number, unique in its campaign';
+COMMENT ON TABLE coupon.unit IS 'The labels of units: coupon codes or seat numbers. Rows are never updated.';
+COMMENT ON COLUMN coupon.unit.campaign_id IS 'The campaign.';
+COMMENT ON COLUMN coupon.unit.serial IS 'The serial of the unit that has the label.';
+COMMENT ON COLUMN coupon.unit.label IS 'The code or seat number, unique in its campaign.';
 
 SELECT pg_catalog.pg_extension_config_dump('coupon.unit', '');
 
@@ -19,21 +19,21 @@ RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_codes_import(bigint, text[]) IS
-	'makes each new code one unit of the campaign; duplicates are skipped and reported in a NOTICE; returns the number imported';
+	'Makes each code that is new a unit of the campaign. Duplicates are skipped, and a NOTICE says how many. Returns the number of units made.';
 
 CREATE FUNCTION @extschema@.coupon_codes_generate(campaign_id bigint, pattern text, units bigint)
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_codes_generate(bigint, text, bigint) IS
-	'makes random codes, one unit each; each # of the pattern becomes one of 32 characters (5 bits), null pattern: 16 of them; returns the number made';
+	'Makes units with random codes. Each # of the pattern becomes one of 32 characters, which is 5 bits; null stands for a pattern of 16. Returns the number of units made.';
 
 CREATE FUNCTION @extschema@.coupon_units_import(campaign_id bigint, labels text[])
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_units_import(bigint, text[]) IS
-	'makes each label (a seat number) one unit of the campaign, with consecutive serials in the order of the array; all or nothing, a duplicate is an ERROR; unlike codes, labels are shown to everybody; returns the number imported';
+	'Makes each label, such as a seat number, a unit of the campaign, with consecutive serials in the order of the array. A duplicate is an ERROR, and then none is imported. Unlike codes, labels are shown to everybody. Returns the number of units made.';
 
 CREATE FUNCTION @extschema@.coupon_units(
 	campaign_id bigint,
@@ -45,4 +45,4 @@ RETURNS SETOF record
 LANGUAGE c STABLE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_units(bigint) IS
-	'every unit of the campaign in the order of serials; status: FREE | HELD | ISSUED; a hold that has run out is FREE; labels that are codes are not shown';
+	'Every unit of the campaign in the order of serials. Status: FREE | HELD | ISSUED; a unit whose hold has run out is FREE. Codes are not shown.';

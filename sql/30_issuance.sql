@@ -9,10 +9,16 @@ CREATE TYPE coupon.issue_result AS (
 	expires_at timestamptz
 );
 COMMENT ON TYPE coupon.issue_result IS
-	'answer of an issue call; status: issued | already_issued | sold_out | busy | not_open | closed | paused | not_admitted | held (coupon_issue_many also: invalid)';
+	'The answer of an issue call. Status: issued | already_issued | sold_out | busy | not_open | closed | paused | not_admitted | held; of coupon_issue_many() also: invalid.';
+COMMENT ON COLUMN coupon.issue_result.user_id IS 'The user who asked.';
+COMMENT ON COLUMN coupon.issue_result.status IS 'What became of the call.';
+COMMENT ON COLUMN coupon.issue_result.serial IS 'The unit that the user has; null: none.';
+COMMENT ON COLUMN coupon.issue_result.code IS 'The label of the unit, if the campaign has labels.';
+COMMENT ON COLUMN coupon.issue_result.issued_at IS 'When the unit was issued.';
+COMMENT ON COLUMN coupon.issue_result.expires_at IS 'From when on the unit can no longer be redeemed; null: always.';
 
--- Column order packs the fixed-width columns without padding.  The C core
--- writes this table (src/sale/issuance_table.c) and knows the columns by position.
+-- The order of the columns leaves no padding between those of fixed width.  C code
+-- (src/sale/issuance_table.c) writes the rows and knows the columns by position.
 CREATE TABLE coupon.issuance (
 	campaign_id bigint NOT NULL,
 	serial      bigint NOT NULL,
@@ -37,20 +43,20 @@ CREATE INDEX issuance_held_idx ON coupon.issuance (campaign_id, held_until)
 	WHERE held_until IS NOT NULL;
 CREATE INDEX issuance_lapse_idx ON coupon.issuance (held_until)
 	WHERE held_until IS NOT NULL;
-COMMENT ON TABLE coupon.issuance IS 'the durable truth: this serial of this campaign belongs to this user';
-COMMENT ON COLUMN coupon.issuance.campaign_id IS 'the campaign';
-COMMENT ON COLUMN coupon.issuance.serial IS 'the unit: unique in its campaign, so it cannot be sold twice';
-COMMENT ON COLUMN coupon.issuance.shard IS 'the shard that the serial lies in';
-COMMENT ON COLUMN coupon.issuance.nth IS 'the user''s first, second, ... unit, up to per_user_limit';
-COMMENT ON COLUMN coupon.issuance.issued_at IS 'when it was issued; of a hold: when it began';
-COMMENT ON COLUMN coupon.issuance.expires_at IS 'first instant at which it can no longer be redeemed, null: never';
-COMMENT ON COLUMN coupon.issuance.user_id IS 'the owner';
-COMMENT ON COLUMN coupon.issuance.state IS 'issued | redeemed | expired | held (until held_until, unless it is confirmed)';
-COMMENT ON COLUMN coupon.issuance.policy IS 'the campaign''s policy as it was at that moment';
-COMMENT ON COLUMN coupon.issuance.redeemed_at IS 'when it was redeemed';
-COMMENT ON COLUMN coupon.issuance.order_ref IS 'the order that redeemed it';
-COMMENT ON COLUMN coupon.issuance.held_until IS 'of a hold: first instant at which anybody may have the unit, null: it is not a hold';
-COMMENT ON COLUMN coupon.issuance.confirm_ref IS 'the payment that confirmed the hold, null: there was none';
+COMMENT ON TABLE coupon.issuance IS 'Which unit of which campaign belongs to which user. What is left of a campaign follows from this table alone.';
+COMMENT ON COLUMN coupon.issuance.campaign_id IS 'The campaign.';
+COMMENT ON COLUMN coupon.issuance.serial IS 'The unit. It is unique in its campaign, so that it cannot be sold twice.';
+COMMENT ON COLUMN coupon.issuance.shard IS 'The shard that the serial belongs to.';
+COMMENT ON COLUMN coupon.issuance.nth IS 'Whether it is the user''s first, second, ... unit, up to the limit per user. A number that became free is used again.';
+COMMENT ON COLUMN coupon.issuance.issued_at IS 'When the unit was issued, or the hold began.';
+COMMENT ON COLUMN coupon.issuance.expires_at IS 'From when on it can no longer be redeemed; null: always.';
+COMMENT ON COLUMN coupon.issuance.user_id IS 'The user who has the unit.';
+COMMENT ON COLUMN coupon.issuance.state IS 'issued | redeemed | expired | held. A hold ends at held_until unless it is confirmed.';
+COMMENT ON COLUMN coupon.issuance.policy IS 'The campaign''s policy as it was when the unit was issued.';
+COMMENT ON COLUMN coupon.issuance.redeemed_at IS 'When it was redeemed.';
+COMMENT ON COLUMN coupon.issuance.order_ref IS 'The order that redeemed it.';
+COMMENT ON COLUMN coupon.issuance.held_until IS 'Of a hold, from when on anybody may have the unit; null: it is no hold.';
+COMMENT ON COLUMN coupon.issuance.confirm_ref IS 'The payment that confirmed the hold; null: there was no hold.';
 
 SELECT pg_catalog.pg_extension_config_dump('coupon.issuance', '');
 
@@ -60,7 +66,7 @@ AS $$
 DECLARE
 	user_limit integer;
 BEGIN
-	-- a change to anything else leaves what was allowed when the row came
+	-- What was allowed when the row was inserted stays so: only what changes is checked.
 	IF ROW(NEW.campaign_id, NEW.shard, NEW.serial) IS DISTINCT FROM ROW(OLD.campaign_id, OLD.shard, OLD.serial)
 	   AND NOT EXISTS (SELECT FROM coupon.shard s
 	                    WHERE s.campaign_id = NEW.campaign_id AND s.shard = NEW.shard
@@ -103,15 +109,15 @@ BEGIN
 	RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION coupon.issuance_guard() IS 'refuses issuances outside the shards, or above the highest per-user limit that there was';
+COMMENT ON FUNCTION coupon.issuance_guard() IS 'Trigger: refuses an issuance outside the shards, above the highest limit per user, or in a state that its other columns contradict.';
 
 CREATE FUNCTION coupon.issuance_arrived() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_issuance_arrived';
-COMMENT ON FUNCTION coupon.issuance_arrived() IS 'lets the filter of users know of a row that did not come through coupon';
+COMMENT ON FUNCTION coupon.issuance_arrived() IS 'Trigger: tells shared memory of a row that was not written by the functions.';
 
 CREATE FUNCTION coupon.issuance_returned() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_issuance_returned';
-COMMENT ON FUNCTION coupon.issuance_returned() IS 'gives a deleted issuance''s unit back to the stock map when the deletion commits';
+COMMENT ON FUNCTION coupon.issuance_returned() IS 'Trigger: gives the unit of a deleted row back to stock once the deletion commits.';
 
 CREATE TRIGGER issuance_guard BEFORE INSERT OR UPDATE OF campaign_id, serial, shard, nth, state, order_ref, redeemed_at,
 	held_until, confirm_ref, expires_at
@@ -123,31 +129,32 @@ CREATE TRIGGER issuance_returned AFTER DELETE OR UPDATE OF campaign_id, serial O
 	FOR EACH ROW EXECUTE FUNCTION coupon.issuance_returned();
 CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON coupon.issuance
 	FOR EACH STATEMENT EXECUTE FUNCTION coupon.refuse_truncate();
--- What keeps shared memory right must fire for replicated changes, too.
+-- A subscriber's shared memory must be right, too, so these triggers fire for
+-- replicated changes as well.
 ALTER TABLE coupon.issuance ENABLE ALWAYS TRIGGER issuance_arrived;
 ALTER TABLE coupon.issuance ENABLE ALWAYS TRIGGER issuance_returned;
 ALTER TABLE coupon.issuance ENABLE ALWAYS TRIGGER refuse_truncate;
 
--- Issuing. Not SECURITY DEFINER: the C core reads and writes the tables
--- itself, so EXECUTE on the function is the whole privilege.
+-- Issuing.  These functions are not SECURITY DEFINER: C code reads and writes the
+-- tables itself, so EXECUTE on the function is all that a caller needs.
 
 CREATE FUNCTION @extschema@.coupon_issue(campaign_id bigint, user_id text)
 RETURNS coupon.issue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_issue(bigint, text) IS
-	'issues one unit to the user in the caller''s transaction; the answer is in status';
+	'Issues a unit to the user, in the caller''s transaction. The answer is in status.';
 
 CREATE FUNCTION @extschema@.coupon_issue(campaign_id bigint, user_id bigint)
 RETURNS coupon.issue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_issue_bigint';
 COMMENT ON FUNCTION @extschema@.coupon_issue(bigint, bigint) IS
-	'coupon_issue(bigint, text) for numeric users';
+	'coupon_issue(bigint, text) for numeric users.';
 
 CREATE FUNCTION @extschema@.coupon_issue_many(campaign_id bigint, user_ids text[])
 RETURNS SETOF coupon.issue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_issue_many(bigint, text[]) IS
-	'issues one unit to each user in the caller''s transaction; one answer per user, in the array''s order; numeric users: pass ids::text[]';
+	'Issues a unit to each user, in the caller''s transaction. Returns an answer for each user, in the order of the array. For numeric users pass ids::text[].';

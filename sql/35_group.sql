@@ -1,18 +1,18 @@
--- Grouped issuing: one commit for all calls that wait at that moment.
+-- Grouped issuing: calls that come at the same time share a transaction.
 
 CREATE FUNCTION @extschema@.coupon_issue_grouped(campaign_id bigint, user_id text)
 RETURNS coupon.issue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_issue_grouped(bigint, text) IS
-	'issues one unit to the user in a transaction of its own, committed together with all calls that wait at that moment';
+	'Issues a unit to the user in a transaction of its own, which it shares with the other calls that wait at that moment.';
 
 CREATE FUNCTION @extschema@.coupon_issue_grouped(campaign_id bigint, user_id bigint)
 RETURNS coupon.issue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_issue_grouped_bigint';
 COMMENT ON FUNCTION @extschema@.coupon_issue_grouped(bigint, bigint) IS
-	'coupon_issue_grouped(bigint, text) for numeric users';
+	'coupon_issue_grouped(bigint, text) for numeric users.';
 
 CREATE FUNCTION @extschema@.coupon_group_status(
 	OUT workers integer,
@@ -26,4 +26,4 @@ RETURNS record
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_group_status() IS
-	'grouped issuing in this database since the server started: workers now, transactions, calls in them, time that their commits took, transactions repeated after an error';
+	'Grouped issuing in this database since the server started: the workers that run now, the transactions, the calls in them, how long their commits took, and the transactions that were repeated after an error.';

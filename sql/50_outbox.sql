@@ -1,7 +1,8 @@
 -- Events: the outbox, and what the broker did not accept.
 
--- No index: rows are appended to one child; the publisher reads them in order
--- and removes what is delivered; a child without rows is truncated in rotation.
+-- There is no index: rows are appended to one of the children, the publisher reads
+-- them in order and deletes what is delivered.  When nearly all of a child's rows are
+-- gone, the next child takes its turn and this one is truncated.
 CREATE TABLE coupon.outbox (
 	id      uuid NOT NULL,
 	topic   text NOT NULL,
@@ -13,25 +14,25 @@ CREATE TABLE coupon.outbox (
 CREATE TABLE coupon.outbox_0 () INHERITS (coupon.outbox) USING heap;
 CREATE TABLE coupon.outbox_1 () INHERITS (coupon.outbox) USING heap;
 CREATE TABLE coupon.outbox_2 () INHERITS (coupon.outbox) USING heap;
--- A subscriber gets what is appended, and loses what was delivered when a child
--- is truncated, not row by row: there is no key, and with FULL it would stop at
--- the first row, since json has no equality.
+-- A subscriber is not told of single deletions, but of the truncation of a child.
+-- There is no key to find a row by, and with REPLICA IDENTITY FULL it would stop at
+-- the first deletion, since json has no equality operator.
 ALTER TABLE coupon.outbox_0 REPLICA IDENTITY NOTHING;
 ALTER TABLE coupon.outbox_1 REPLICA IDENTITY NOTHING;
 ALTER TABLE coupon.outbox_2 REPLICA IDENTITY NOTHING;
-COMMENT ON TABLE coupon.outbox IS 'events, each committed with the change it tells of; the rows are in its children';
-COMMENT ON TABLE coupon.outbox_0 IS 'events, first of three tables used in rotation';
-COMMENT ON TABLE coupon.outbox_1 IS 'events, second of three tables used in rotation';
-COMMENT ON TABLE coupon.outbox_2 IS 'events, third of three tables used in rotation';
-COMMENT ON COLUMN coupon.outbox.id IS 'UUID version 7, strictly increasing in append order; consumers drop duplicates by it';
-COMMENT ON COLUMN coupon.outbox.topic IS 'Kafka topic';
-COMMENT ON COLUMN coupon.outbox.key IS 'Kafka key: the user, or the campaign for a campaign''s own events';
-COMMENT ON COLUMN coupon.outbox.type IS 'what happened; types that begin with coupon. are the engine''s own';
-COMMENT ON COLUMN coupon.outbox.payload IS 'the event, as it is published';
+COMMENT ON TABLE coupon.outbox IS 'Events that are not published yet, each committed together with the change that it tells of. The rows are in the children.';
+COMMENT ON TABLE coupon.outbox_0 IS 'The first of three tables for events, which take turns.';
+COMMENT ON TABLE coupon.outbox_1 IS 'The second of three tables for events, which take turns.';
+COMMENT ON TABLE coupon.outbox_2 IS 'The third of three tables for events, which take turns.';
+COMMENT ON COLUMN coupon.outbox.id IS 'A UUID of version 7. Ids rise in the order of appending. Consumers drop duplicates by the id.';
+COMMENT ON COLUMN coupon.outbox.topic IS 'The Kafka topic.';
+COMMENT ON COLUMN coupon.outbox.key IS 'The Kafka key: the user, or the campaign where an event is the campaign''s own.';
+COMMENT ON COLUMN coupon.outbox.type IS 'What happened. Types that begin with "coupon." are the engine''s own.';
+COMMENT ON COLUMN coupon.outbox.payload IS 'The event as it is published.';
 
--- Below what it says ids may have been given; see src/outbox/event_id.c.
+-- So that ids rise when the clock steps back over a restart (src/outbox/event_id.c).
 CREATE SEQUENCE coupon.event_clock MINVALUE 0;
-COMMENT ON SEQUENCE coupon.event_clock IS 'milliseconds since 1970 below which event ids may have been given, times 65536, and a number of the server''s start';
+COMMENT ON SEQUENCE coupon.event_clock IS 'Event ids up to this time may have been given: milliseconds since 1970, times 65536, plus a number of the server''s start.';
 
 CREATE TABLE coupon.dead_letter (
 	id       uuid PRIMARY KEY,
@@ -43,15 +44,15 @@ CREATE TABLE coupon.dead_letter (
 	attempts integer NOT NULL,
 	dead_at  timestamptz NOT NULL
 );
-COMMENT ON TABLE coupon.dead_letter IS 'events that the broker will not accept; coupon_dead_letter_replay puts them back into the outbox';
-COMMENT ON COLUMN coupon.dead_letter.id IS 'the event''s id';
-COMMENT ON COLUMN coupon.dead_letter.topic IS 'the topic that it was for';
-COMMENT ON COLUMN coupon.dead_letter.key IS 'its key';
-COMMENT ON COLUMN coupon.dead_letter.type IS 'its type';
-COMMENT ON COLUMN coupon.dead_letter.payload IS 'the event';
-COMMENT ON COLUMN coupon.dead_letter.reason IS 'why it was not accepted';
-COMMENT ON COLUMN coupon.dead_letter.attempts IS 'how often it was tried';
-COMMENT ON COLUMN coupon.dead_letter.dead_at IS 'when it was given up';
+COMMENT ON TABLE coupon.dead_letter IS 'Events that the broker did not accept. coupon_dead_letter_replay() puts them back into the outbox.';
+COMMENT ON COLUMN coupon.dead_letter.id IS 'The id of the event.';
+COMMENT ON COLUMN coupon.dead_letter.topic IS 'The topic that it was for.';
+COMMENT ON COLUMN coupon.dead_letter.key IS 'Its key.';
+COMMENT ON COLUMN coupon.dead_letter.type IS 'Its type.';
+COMMENT ON COLUMN coupon.dead_letter.payload IS 'The event.';
+COMMENT ON COLUMN coupon.dead_letter.reason IS 'Why it was not accepted.';
+COMMENT ON COLUMN coupon.dead_letter.attempts IS 'How often it was tried.';
+COMMENT ON COLUMN coupon.dead_letter.dead_at IS 'When it was given up.';
 
 SELECT pg_catalog.pg_extension_config_dump('coupon.event_clock', '');
 SELECT pg_catalog.pg_extension_config_dump('coupon.dead_letter', '');
@@ -61,14 +62,14 @@ RETURNS uuid
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_emit(text, text, text, jsonb) IS
-	'appends the application''s own event to the outbox, committed with the caller''s transaction; returns the event id';
+	'Appends an event of the application to the outbox, in the caller''s transaction. Returns the id of the event.';
 
 CREATE FUNCTION @extschema@.coupon_dead_letter_replay(id uuid DEFAULT NULL, topic text DEFAULT NULL)
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_dead_letter_replay(uuid, text) IS
-	'puts dead letters back into the outbox under their ids: one, those of a topic, or all; returns how many';
+	'Puts dead letters back into the outbox under their ids: the one of an id, those of a topic, or all. Returns how many.';
 
 CREATE FUNCTION @extschema@.coupon_dead_letter_discard(id uuid DEFAULT NULL, topic text DEFAULT NULL)
 RETURNS bigint
@@ -82,7 +83,7 @@ AS $$
 	SELECT count(*) FROM gone
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_dead_letter_discard(uuid, text) IS
-	'deletes dead letters for good: one, those of a topic, or all; returns how many';
+	'Deletes dead letters for good: the one of an id, those of a topic, or all. Returns how many.';
 
 CREATE FUNCTION coupon.publisher_state(
 	OUT unpublished bigint, OUT oldest_at timestamptz, OUT in_flight bigint,
@@ -91,7 +92,7 @@ CREATE FUNCTION coupon.publisher_state(
 	OUT last_error text, OUT failed_at timestamptz, OUT size_bytes bigint)
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_publisher_state';
-COMMENT ON FUNCTION coupon.publisher_state() IS 'what coupon_outbox_status is made of';
+COMMENT ON FUNCTION coupon.publisher_state() IS 'What shared memory knows of the publisher; use coupon_outbox_status().';
 
 CREATE FUNCTION @extschema@.coupon_outbox_status(
 	OUT unpublished bigint, OUT oldest_age interval, OUT in_flight bigint,
@@ -116,4 +117,4 @@ AS $$
 		 ORDER BY 1 LIMIT 1) b ON true
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_outbox_status() IS
-	'the outbox and its publisher: what is yet to be published and since when, what became of the rest since the server started, the broker and the last error, the oldest open transaction that uses the outbox';
+	'The outbox and its publisher: what is yet to be published and since when, what became of the rest since the server started, the broker and the last error, and the oldest open transaction that uses the outbox.';

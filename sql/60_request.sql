@@ -1,7 +1,7 @@
--- Queues: asynchronous requests. Rows are inserted once, changed once, and
--- go by TRUNCATE: two tables take turns. The C core writes them (src/queue/queue_table.c,
--- src/request/request.c) and knows the columns by position; half of each page is left
--- free for the change.
+-- Asynchronous requests.  A row is inserted, changed once when the request is
+-- decided, and truncated with its table when all of a table are old: two tables take
+-- turns.  Half of each page is left free for the change.  C code (src/queue/queue_table.c,
+-- src/request/) writes the rows and knows the columns by position.
 
 CREATE TABLE coupon.request (
 	request_id   uuid NOT NULL,
@@ -20,17 +20,17 @@ CREATE TABLE coupon.request_1 (PRIMARY KEY (request_id)) INHERITS (coupon.reques
 	WITH (fillfactor = 45, autovacuum_enabled = off);
 CREATE INDEX request_0_user_idx ON coupon.request_0 (campaign_id, user_id);
 CREATE INDEX request_1_user_idx ON coupon.request_1 (campaign_id, user_id);
-COMMENT ON TABLE coupon.request IS 'asynchronous requests; the rows are in its children';
-COMMENT ON TABLE coupon.request_0 IS 'requests, first of two tables used in turn';
-COMMENT ON TABLE coupon.request_1 IS 'requests, second of two tables used in turn';
-COMMENT ON COLUMN coupon.request.request_id IS 'UUID version 8: campaign, number in its line, 58 random bits';
-COMMENT ON COLUMN coupon.request.campaign_id IS 'the campaign';
-COMMENT ON COLUMN coupon.request.requested_at IS 'when it was accepted';
-COMMENT ON COLUMN coupon.request.decided_at IS 'when it was decided, null: it waits';
-COMMENT ON COLUMN coupon.request.serial IS 'the unit, where the user has one';
-COMMENT ON COLUMN coupon.request.user_id IS 'who wishes';
-COMMENT ON COLUMN coupon.request.outcome IS 'a status of coupon.issue_result, or failed; null: it waits';
-COMMENT ON COLUMN coupon.request.request_key IS 'the caller''s own key: the same key again is the same request';
+COMMENT ON TABLE coupon.request IS 'Asynchronous requests. The rows are in the children.';
+COMMENT ON TABLE coupon.request_0 IS 'The first of two tables for requests, which take turns.';
+COMMENT ON TABLE coupon.request_1 IS 'The second of two tables for requests, which take turns.';
+COMMENT ON COLUMN coupon.request.request_id IS 'A UUID of version 8, made of the campaign, the request''s number in the campaign''s line, and 58 random bits.';
+COMMENT ON COLUMN coupon.request.campaign_id IS 'The campaign.';
+COMMENT ON COLUMN coupon.request.requested_at IS 'When it was accepted.';
+COMMENT ON COLUMN coupon.request.decided_at IS 'When it was decided; null: it waits.';
+COMMENT ON COLUMN coupon.request.serial IS 'The unit that the user has; null: none.';
+COMMENT ON COLUMN coupon.request.user_id IS 'The user who is to be issued a unit.';
+COMMENT ON COLUMN coupon.request.outcome IS 'A status of coupon.issue_result, or failed; null: it waits.';
+COMMENT ON COLUMN coupon.request.request_key IS 'The caller''s own key. The same key again is the same request.';
 
 CREATE TYPE coupon.request_result AS (
 	request_id     uuid,
@@ -42,11 +42,18 @@ CREATE TYPE coupon.request_result AS (
 	decided_at     timestamptz
 );
 COMMENT ON TYPE coupon.request_result IS
-	'what is known of a request; status: WAITING | COMPLETED | REFUSED | NOT_REQUESTED; outcome: a status of coupon.issue_result, or full, failed';
+	'What is known of a request. Status: WAITING | COMPLETED | REFUSED | NOT_REQUESTED. Outcome: a status of coupon.issue_result, or full, or failed.';
+COMMENT ON COLUMN coupon.request_result.request_id IS 'The id of the request.';
+COMMENT ON COLUMN coupon.request_result.status IS 'How far it is.';
+COMMENT ON COLUMN coupon.request_result.outcome IS 'How it was decided; null: it waits.';
+COMMENT ON COLUMN coupon.request_result.queue_position IS 'Its place in the line: 1 is next, 0 is decided.';
+COMMENT ON COLUMN coupon.request_result.issuance IS 'The unit, where the user has one.';
+COMMENT ON COLUMN coupon.request_result.requested_at IS 'When it was accepted.';
+COMMENT ON COLUMN coupon.request_result.decided_at IS 'When it was decided; null: it waits.';
 
 CREATE FUNCTION coupon.queue_guard() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_queue_guard';
-COMMENT ON FUNCTION coupon.queue_guard() IS 'refuses changes past the functions: shared memory holds who waits';
+COMMENT ON FUNCTION coupon.queue_guard() IS 'Trigger: refuses changes that the functions did not make, of which shared memory would not learn.';
 
 CREATE TRIGGER queue_guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON coupon.request
 	FOR EACH STATEMENT EXECUTE FUNCTION coupon.queue_guard();
@@ -60,35 +67,35 @@ RETURNS coupon.request_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_request(bigint, text, text) IS
-	'accepts a wish to be issued a unit, to be decided by a worker after the commit; the same key, or without one a request that still waits, is the same request; REFUSED: the outcome says why, and nothing was stored';
+	'Asks for a unit, which a worker decides after the commit. The same key again, or without a key a request of the user that still waits, is the same request. REFUSED: nothing was stored, and the outcome says why.';
 
 CREATE FUNCTION @extschema@.coupon_request(campaign_id bigint, user_id bigint, request_key text DEFAULT NULL)
 RETURNS coupon.request_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_request_bigint';
 COMMENT ON FUNCTION @extschema@.coupon_request(bigint, bigint, text) IS
-	'coupon_request(bigint, text, text) for numeric users';
+	'coupon_request(bigint, text, text) for numeric users.';
 
 CREATE FUNCTION @extschema@.coupon_request_status(request_id uuid)
 RETURNS coupon.request_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_request_status(uuid) IS
-	'what is known of a request; NOT_REQUESTED: there is none, or it was decided longer than coupon.queue_keep ago';
+	'What is known of a request. NOT_REQUESTED: there is none, or it was decided longer than coupon.queue_keep ago.';
 
 CREATE FUNCTION @extschema@.coupon_request_status_of(campaign_id bigint, user_id text)
 RETURNS coupon.request_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_request_status_of(bigint, text) IS
-	'the same of the user''s newest request; without one, COMPLETED for who has a unit, else NOT_REQUESTED';
+	'What is known of the user''s newest request. Without one: COMPLETED for a user who has a unit, else NOT_REQUESTED.';
 
 CREATE FUNCTION @extschema@.coupon_request_wait(request_id uuid, timeout interval DEFAULT '5 s')
 RETURNS coupon.request_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_request_wait(uuid, interval) IS
-	'sleeps until the request is decided, at most for the timeout; then answers as coupon_request_status';
+	'Waits until the request is decided, at most for the timeout, and then answers as coupon_request_status().';
 
 CREATE FUNCTION @extschema@.coupon_request_queue(
 	campaign_id bigint DEFAULT NULL,
@@ -103,11 +110,11 @@ RETURNS SETOF record
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_request_queue(bigint) IS
-	'how many requests wait, how long the oldest has, how many were decided since the server knows the campaign, and how long the rest will take';
+	'How many requests wait, how long the oldest has waited, how many were decided since the server knows the campaign, and how long the rest will take.';
 
 CREATE FUNCTION @extschema@.coupon_request_decide(max_rows integer DEFAULT 1000)
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_request_decide(integer) IS
-	'decides up to max_rows requests of one campaign, in order; the issuer worker does it all the time';
+	'Decides up to max_rows requests of one campaign in their order. The issuer worker does this all the time.';

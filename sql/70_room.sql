@@ -1,4 +1,4 @@
--- Queues: waiting rooms. Tickets as requests above.
+-- Waiting rooms.  Tickets are kept as requests are.
 
 CREATE TABLE coupon.room (
 	room_id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -15,18 +15,18 @@ CREATE TABLE coupon.room (
 	CONSTRAINT room_name_key UNIQUE (name),
 	CONSTRAINT room_seed_check CHECK ((seed IS NULL) = (drawn IS NULL))
 );
-COMMENT ON TABLE coupon.room IS 'waiting rooms';
-COMMENT ON COLUMN coupon.room.room_id IS 'identifier, part of tokens';
-COMMENT ON COLUMN coupon.room.name IS 'what the functions call it';
-COMMENT ON COLUMN coupon.room.capacity IS 'how many may be admitted at a time';
-COMMENT ON COLUMN coupon.room.admit_per_second IS 'how many are admitted a second at most, null: as slots come free';
-COMMENT ON COLUMN coupon.room.session_ttl IS 'how long a session lasts at most';
-COMMENT ON COLUMN coupon.room.idle_ttl IS 'how long a ticket lives without a sign of life';
-COMMENT ON COLUMN coupon.room.method IS 'fifo | random (who came before opens_at draws lots) | passthrough | reject';
-COMMENT ON COLUMN coupon.room.paused IS 'true: nobody is admitted';
-COMMENT ON COLUMN coupon.room.opens_at IS 'nobody is admitted before, null: open';
-COMMENT ON COLUMN coupon.room.seed IS 'seed of the draw, made by it; null: not yet';
-COMMENT ON COLUMN coupon.room.drawn IS 'tickets 1 to this one drew lots, null: not yet';
+COMMENT ON TABLE coupon.room IS 'Waiting rooms.';
+COMMENT ON COLUMN coupon.room.room_id IS 'The room''s number, which is part of tokens.';
+COMMENT ON COLUMN coupon.room.name IS 'The name that the functions take.';
+COMMENT ON COLUMN coupon.room.capacity IS 'How many users may be admitted at a time.';
+COMMENT ON COLUMN coupon.room.admit_per_second IS 'How many users are admitted a second at most; null: as many as leave.';
+COMMENT ON COLUMN coupon.room.session_ttl IS 'How long an admitted user may stay at most.';
+COMMENT ON COLUMN coupon.room.idle_ttl IS 'How long a ticket lives when its user does not ask.';
+COMMENT ON COLUMN coupon.room.method IS 'fifo | random | passthrough | reject. In a random room those who come before opens_at draw lots.';
+COMMENT ON COLUMN coupon.room.paused IS 'While this is true, nobody is admitted.';
+COMMENT ON COLUMN coupon.room.opens_at IS 'When admission begins; null: at once.';
+COMMENT ON COLUMN coupon.room.seed IS 'The seed of the draw, made when lots are drawn; null: not yet.';
+COMMENT ON COLUMN coupon.room.drawn IS 'The last of the tickets that drew lots; null: not yet.';
 
 CREATE TABLE coupon.ticket (
 	room_id     bigint NOT NULL,
@@ -45,17 +45,17 @@ CREATE TABLE coupon.ticket_1 (PRIMARY KEY (room_id, number)) INHERITS (coupon.ti
 	WITH (fillfactor = 35, autovacuum_enabled = off);
 CREATE INDEX ticket_0_user_idx ON coupon.ticket_0 (room_id, user_id);
 CREATE INDEX ticket_1_user_idx ON coupon.ticket_1 (room_id, user_id);
-COMMENT ON TABLE coupon.ticket IS 'places in rooms; the rows are in its children';
-COMMENT ON TABLE coupon.ticket_0 IS 'tickets, first of two tables used in turn';
-COMMENT ON TABLE coupon.ticket_1 IS 'tickets, second of two tables used in turn';
-COMMENT ON COLUMN coupon.ticket.room_id IS 'the room';
-COMMENT ON COLUMN coupon.ticket.number IS 'in the order of arrival';
-COMMENT ON COLUMN coupon.ticket.secret IS 'the part of the token that cannot be guessed';
-COMMENT ON COLUMN coupon.ticket.joined_at IS 'when it was taken';
-COMMENT ON COLUMN coupon.ticket.admitted_at IS 'when the session began, null: not yet';
-COMMENT ON COLUMN coupon.ticket.ended_at IS 'when it ended, null: it waits or is admitted';
-COMMENT ON COLUMN coupon.ticket.user_id IS 'whose it is';
-COMMENT ON COLUMN coupon.ticket.reason IS 'why it ended: idle, expired, gone (the room was deleted), or what coupon_queue_leave was told';
+COMMENT ON TABLE coupon.ticket IS 'Places in waiting rooms. The rows are in the children.';
+COMMENT ON TABLE coupon.ticket_0 IS 'The first of two tables for tickets, which take turns.';
+COMMENT ON TABLE coupon.ticket_1 IS 'The second of two tables for tickets, which take turns.';
+COMMENT ON COLUMN coupon.ticket.room_id IS 'The room.';
+COMMENT ON COLUMN coupon.ticket.number IS 'The number of the ticket, in the order of arrival.';
+COMMENT ON COLUMN coupon.ticket.secret IS 'The part of the token that cannot be guessed.';
+COMMENT ON COLUMN coupon.ticket.joined_at IS 'When it was taken.';
+COMMENT ON COLUMN coupon.ticket.admitted_at IS 'When the user was admitted; null: not yet.';
+COMMENT ON COLUMN coupon.ticket.ended_at IS 'When the ticket ended; null: it waits or is admitted.';
+COMMENT ON COLUMN coupon.ticket.user_id IS 'The user who has the ticket.';
+COMMENT ON COLUMN coupon.ticket.reason IS 'Why it ended: idle, expired, gone when the room was deleted, or what coupon_queue_leave() was told.';
 
 CREATE TYPE coupon.queue_result AS (
 	status         text,
@@ -65,16 +65,21 @@ CREATE TYPE coupon.queue_result AS (
 	poll_after     interval
 );
 COMMENT ON TYPE coupon.queue_result IS
-	'answer of a room; status: WAITING | ADMITTED | REJECTED | GONE; position 0: admitted; token: only from a join';
+	'The answer of a waiting room. Status: WAITING | ADMITTED | REJECTED | GONE.';
+COMMENT ON COLUMN coupon.queue_result.status IS 'How far the ticket is.';
+COMMENT ON COLUMN coupon.queue_result.token IS 'What identifies the ticket. Only coupon_queue_join() tells it.';
+COMMENT ON COLUMN coupon.queue_result.queue_position IS 'The place in the line: 1 is next, 0 is admitted; null: lots are not drawn yet.';
+COMMENT ON COLUMN coupon.queue_result.eta IS 'How long that will take; null: unknown.';
+COMMENT ON COLUMN coupon.queue_result.poll_after IS 'How long to wait before asking again.';
 
--- A dump keeps the rooms, for campaigns require them; who waited in the
--- original does not wait in a copy, and requests are not decided twice.
+-- A dump keeps the rooms, since campaigns require them.  It leaves out tickets and
+-- requests: nobody waits in a copy, and nothing is decided twice.
 SELECT pg_catalog.pg_extension_config_dump('coupon.room', '');
 SELECT pg_catalog.pg_extension_config_dump('coupon.room_room_id_seq', '');
 
 CREATE FUNCTION coupon.room_changed() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_room_changed';
-COMMENT ON FUNCTION coupon.room_changed() IS 'has the definition in shared memory read again when a change commits';
+COMMENT ON FUNCTION coupon.room_changed() IS 'Trigger: has the room''s definition read again once a change commits.';
 
 CREATE TRIGGER room_changed AFTER INSERT OR UPDATE OR DELETE ON coupon.room
 	FOR EACH ROW EXECUTE FUNCTION coupon.room_changed();
@@ -124,7 +129,7 @@ BEGIN
 		HINT = hint;
 END
 $$;
-COMMENT ON FUNCTION coupon.room_check(text, integer, numeric, interval, interval, text) IS 'refuses what a room cannot be';
+COMMENT ON FUNCTION coupon.room_check(text, integer, numeric, interval, interval, text) IS 'An ERROR for what a room cannot have.';
 
 CREATE FUNCTION coupon.room_id(room text) RETURNS bigint
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -142,7 +147,7 @@ BEGIN
 	RETURN id;
 END
 $$;
-COMMENT ON FUNCTION coupon.room_id(text) IS 'the id of a room, or an ERROR';
+COMMENT ON FUNCTION coupon.room_id(text) IS 'The number of a room, or an ERROR.';
 
 CREATE FUNCTION @extschema@.coupon_room_create(
 	name             text,
@@ -178,7 +183,7 @@ EXCEPTION
 END
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_room_create(text, integer, numeric, interval, interval, text, timestamptz) IS
-	'makes a waiting room and returns its id';
+	'Makes a waiting room and returns its number.';
 
 CREATE FUNCTION @extschema@.coupon_room_alter(
 	name             text,
@@ -214,7 +219,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_room_alter(text, integer, numeric, interval, interval, text) IS
-	'changes what is not null, from the commit on; admit_per_second 0: no limit; a lower capacity ends no session';
+	'Changes what is not null, from the commit on. With admit_per_second 0 there is no limit. A lower capacity ends no session.';
 
 CREATE FUNCTION @extschema@.coupon_room_pause(name text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -224,7 +229,7 @@ BEGIN
 	RETURN FOUND;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.coupon_room_pause(text) IS 'nobody is admitted from the commit on; true if this call changed it';
+COMMENT ON FUNCTION @extschema@.coupon_room_pause(text) IS 'Admits nobody from the commit on. Returns whether this call changed it.';
 
 CREATE FUNCTION @extschema@.coupon_room_resume(name text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -234,7 +239,7 @@ BEGIN
 	RETURN FOUND;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.coupon_room_resume(text) IS 'ends a pause; true if this call changed it';
+COMMENT ON FUNCTION @extschema@.coupon_room_resume(text) IS 'Ends a pause. Returns whether this call changed it.';
 
 CREATE FUNCTION @extschema@.coupon_room_draw(name text, OUT number bigint, OUT place bigint)
 RETURNS SETOF record
@@ -245,7 +250,7 @@ AS $$
 	 WHERE r.name = $1
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_room_draw(text) IS
-	'the draw of a room, once it is open: the place of each ticket that drew lots; anybody can compute it from the seed';
+	'The draw of a room once it is open: the place of each ticket that drew lots. Anybody can compute it from the seed.';
 
 CREATE FUNCTION @extschema@.coupon_campaign_require_room(campaign_id bigint, room text) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -263,42 +268,42 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_campaign_require_room(bigint, text) IS
-	'from the commit on the campaign issues only to users whom the room has admitted; null: to everybody';
+	'From the commit on the campaign issues only to users whom the room has admitted, or with null to everybody.';
 
 CREATE FUNCTION @extschema@.coupon_queue_join(room text, user_id text)
 RETURNS coupon.queue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_queue_join(text, text) IS
-	'takes a place in a room; the user''s live ticket again if there is one';
+	'Takes a place in a room. A user who has one gets the same ticket again.';
 
 CREATE FUNCTION @extschema@.coupon_queue_position(token text)
 RETURNS coupon.queue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_queue_position(text) IS
-	'how many are served before, 0: admitted; a sign of life; when to ask again is in poll_after';
+	'How many are served before this ticket, and when to ask again. Asking keeps the ticket alive.';
 
 CREATE FUNCTION @extschema@.coupon_queue_require(token text, room text DEFAULT NULL, user_id text DEFAULT NULL)
 RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_queue_require(text, text, text) IS
-	'ERROR unless the token is of a session that lives, in that room and of that user where they are given; a sign of life';
+	'An ERROR unless the token belongs to an admitted user, and to that room and that user where they are given. Asking keeps the ticket alive.';
 
 CREATE FUNCTION @extschema@.coupon_queue_leave(token text, reason text DEFAULT 'left')
 RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_queue_leave(text, text) IS
-	'ends a ticket and frees its slot, in the caller''s transaction; true if this call did';
+	'Ends a ticket and frees its place, in the caller''s transaction. Returns whether this call did.';
 
 CREATE FUNCTION @extschema@.coupon_queue_serve()
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_queue_serve() IS
-	'admits who is next and ends what is over; the room worker does it all the time; returns the number of tickets changed';
+	'Admits those who are next and ends tickets that are over. Returns how many tickets it changed. The room worker does this all the time.';
 
 CREATE FUNCTION @extschema@.coupon_room_counts(
 	room_id bigint,
@@ -311,7 +316,7 @@ RETURNS record
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_room_counts(bigint) IS
-	'who waits and who is admitted now, the last number given, and how many were admitted since the server knows the room';
+	'How many wait and how many are admitted now, the number of the newest ticket, and how many were admitted since the server knows the room.';
 
 CREATE VIEW coupon.room_status AS
 SELECT r.room_id, r.name, r.method,
@@ -321,4 +326,20 @@ SELECT r.room_id, r.name, r.method,
        r.capacity, r.admit_per_second, r.session_ttl, r.idle_ttl, r.opens_at, r.seed, r.drawn,
        c.waiting, c.admitted, c.joined, c.served, c.served_per_second
   FROM coupon.room r, LATERAL @extschema@.coupon_room_counts(r.room_id) c;
-COMMENT ON VIEW coupon.room_status IS 'every room with who waits and who is admitted';
+COMMENT ON VIEW coupon.room_status IS 'Every waiting room, and how many wait there and are admitted.';
+COMMENT ON COLUMN coupon.room_status.room_id IS 'The rooms number.';
+COMMENT ON COLUMN coupon.room_status.name IS 'Its name.';
+COMMENT ON COLUMN coupon.room_status.method IS 'fifo | random | passthrough | reject';
+COMMENT ON COLUMN coupon.room_status.state IS 'open | not_open | paused';
+COMMENT ON COLUMN coupon.room_status.capacity IS 'How many users may be admitted at a time.';
+COMMENT ON COLUMN coupon.room_status.admit_per_second IS 'How many are admitted a second at most; null: as many as leave.';
+COMMENT ON COLUMN coupon.room_status.session_ttl IS 'How long an admitted user may stay at most.';
+COMMENT ON COLUMN coupon.room_status.idle_ttl IS 'How long a ticket lives when its user does not ask.';
+COMMENT ON COLUMN coupon.room_status.opens_at IS 'When admission begins; null: at once.';
+COMMENT ON COLUMN coupon.room_status.seed IS 'The seed of the draw; null: lots are not drawn.';
+COMMENT ON COLUMN coupon.room_status.drawn IS 'The last of the tickets that drew lots; null: none has.';
+COMMENT ON COLUMN coupon.room_status.waiting IS 'How many wait now.';
+COMMENT ON COLUMN coupon.room_status.admitted IS 'How many are admitted now.';
+COMMENT ON COLUMN coupon.room_status.joined IS 'The number of the newest ticket.';
+COMMENT ON COLUMN coupon.room_status.served IS 'How many were admitted since the server knows the room.';
+COMMENT ON COLUMN coupon.room_status.served_per_second IS 'How many were admitted a second when it last admitted.';

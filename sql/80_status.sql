@@ -20,7 +20,7 @@ RETURNS record
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_status(bigint) IS
-	'stock = issued + held + in_flight + remaining, now; answered_*: answers of issue calls given since the server started';
+	'What is left of a campaign now: stock = issued + held + in_flight + remaining. answered_* count the answers of issue calls since the server started.';
 
 CREATE VIEW coupon.campaign_status AS
 SELECT c.campaign_id, c.name,
@@ -30,9 +30,26 @@ SELECT c.campaign_id, c.name,
             ELSE 'open' END AS state,
        s.*
   FROM coupon.campaign c, LATERAL @extschema@.coupon_status(c.campaign_id) s;
-COMMENT ON VIEW coupon.campaign_status IS 'coupon_status() of every campaign';
+COMMENT ON VIEW coupon.campaign_status IS 'coupon_status() of every campaign.';
+COMMENT ON COLUMN coupon.campaign_status.campaign_id IS 'The campaign.';
+COMMENT ON COLUMN coupon.campaign_status.name IS 'Its name.';
+COMMENT ON COLUMN coupon.campaign_status.state IS 'open | not_open | paused | closed';
+COMMENT ON COLUMN coupon.campaign_status.stock IS 'How many units there are.';
+COMMENT ON COLUMN coupon.campaign_status.issued IS 'How many are issued.';
+COMMENT ON COLUMN coupon.campaign_status.held IS 'How many are held.';
+COMMENT ON COLUMN coupon.campaign_status.in_flight IS 'How many are being issued by transactions that have not committed.';
+COMMENT ON COLUMN coupon.campaign_status.remaining IS 'How many are free.';
+COMMENT ON COLUMN coupon.campaign_status.answered_issued IS 'How many issue calls were answered issued.';
+COMMENT ON COLUMN coupon.campaign_status.answered_already_issued IS 'How many were answered already_issued.';
+COMMENT ON COLUMN coupon.campaign_status.answered_sold_out IS 'How many were answered sold_out.';
+COMMENT ON COLUMN coupon.campaign_status.answered_busy IS 'How many were answered busy.';
+COMMENT ON COLUMN coupon.campaign_status.answered_not_open IS 'How many were answered not_open.';
+COMMENT ON COLUMN coupon.campaign_status.answered_closed IS 'How many were answered closed.';
+COMMENT ON COLUMN coupon.campaign_status.answered_paused IS 'How many were answered paused.';
+COMMENT ON COLUMN coupon.campaign_status.answered_not_admitted IS 'How many were answered not_admitted.';
+COMMENT ON COLUMN coupon.campaign_status.answered_held IS 'How many were answered held.';
 
--- Sequential scans only: a damaged index must not hide what it should refuse.
+-- Sequential scans only: what a damaged index let through it would also hide.
 CREATE FUNCTION @extschema@.coupon_verify(
 	campaign_id bigint DEFAULT NULL,
 	OUT campaign bigint,
@@ -125,4 +142,4 @@ AS $$
 	 WHERE $1 IS NULL AND (t.ended_at IS NULL) <> (t.reason IS NULL)
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_verify(bigint) IS
-	'rows that violate a law, judged from the tables alone, none when all is well; without a campaign: all of them';
+	'The rows that break a law of the sale, found from the tables alone; none when all is well. Without a campaign all of them are checked.';

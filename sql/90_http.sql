@@ -10,6 +10,10 @@ CREATE TYPE coupon.http_answer AS (
 );
 COMMENT ON TYPE coupon.http_answer IS
 	'answer of a batched function to one call: the status, headers as name, value, ..., the body; pending: it may change by itself, so that who can wait may';
+COMMENT ON COLUMN coupon.http_answer.status IS 'The status code.';
+COMMENT ON COLUMN coupon.http_answer.headers IS 'Headers, as name, value, name, value ...; null: none.';
+COMMENT ON COLUMN coupon.http_answer.body IS 'The body; null: none.';
+COMMENT ON COLUMN coupon.http_answer.pending IS 'Whether the answer may change by itself, so that a call that can wait does.';
 
 CREATE TABLE coupon.route (
 	method         text COLLATE "C" NOT NULL CHECK (method OPERATOR(pg_catalog.=) ANY (ARRAY['GET'::pg_catalog.text, 'POST'::pg_catalog.text, 'PUT'::pg_catalog.text, 'PATCH'::pg_catalog.text, 'DELETE'::pg_catalog.text])),

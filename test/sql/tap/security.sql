@@ -37,9 +37,11 @@ SELECT is((SELECT extrelocatable FROM pg_extension WHERE extname = 'coupon'), fa
 SELECT is_empty('SELECT routine FROM routine WHERE obj_description(oid, ''pg_proc'') IS NULL', 'every function has a comment');
 SELECT is_empty($$SELECT c.relname FROM member m JOIN pg_class c ON m.classid = 'pg_class'::regclass AND c.oid = m.objid
 	 WHERE c.relkind IN ('r', 'p', 'v') AND obj_description(c.oid, 'pg_class') IS NULL$$, 'every table and view has a comment');
-SELECT is_empty($$SELECT c.relname, a.attname FROM member m JOIN pg_class c ON m.classid = 'pg_class'::regclass AND c.oid = m.objid
+SELECT is_empty($$SELECT c.relname, a.attname FROM member m
+	  LEFT JOIN pg_type t ON m.classid = 'pg_type'::regclass AND t.oid = m.objid
+	  JOIN pg_class c ON c.oid = CASE WHEN m.classid = 'pg_class'::regclass THEN m.objid ELSE t.typrelid END
 	  JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attislocal
-	 WHERE c.relkind IN ('r', 'p') AND col_description(c.oid, a.attnum) IS NULL$$, 'every column of a table has a comment');
+	 WHERE c.relkind IN ('r', 'p', 'v', 'c') AND col_description(c.oid, a.attnum) IS NULL$$, 'every column of a table, a view and a composite type has a comment');
 SELECT is_empty($$SELECT t.typname FROM member m JOIN pg_type t ON m.classid = 'pg_type'::regclass AND t.oid = m.objid
 	  LEFT JOIN pg_class c ON c.oid = t.typrelid
 	 WHERE t.typelem = 0 AND c.relkind IS DISTINCT FROM 'r' AND c.relkind IS DISTINCT FROM 'v' AND obj_description(t.oid, 'pg_type') IS NULL$$, 'every type has a comment');
