@@ -190,12 +190,9 @@ wait_for_something(void)
 static void
 look_around(void)
 {
-	CHECK_FOR_INTERRUPTS();
-	if (!ConfigReloadPending)
-		return;
-	ConfigReloadPending = false;
-	ProcessConfigFile(PGC_SIGHUP);
-	coupon_token_reload();
+	(void) coupon_worker_heed_signals();
+	if (coupon_worker_reloaded())
+		coupon_token_reload();
 }
 
 /* Reads, works, and writes what can be written at once. */
