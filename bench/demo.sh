@@ -26,7 +26,7 @@ trap 'rm -rf "$logs"' EXIT
 mkfifo "$logs/commands" "$logs/answers"
 "$here/../tmp_kafka/bin/mock_broker" -b 1 -t coupon-issued:12 <"$logs/commands" >"$logs/answers" &
 exec 7>"$logs/commands" 8<"$logs/answers"
-IFS= read -r brokers <&8
+IFS= read -r brokers <&8 || { echo 'demo: the Kafka broker does not start' >&2; exit 1; }
 
 sql()
 {
