@@ -254,8 +254,8 @@ for my $i (1 .. 11)
 	my $answer = sql("SELECT request_id AS id FROM coupon_request($poisoned, 'next$i') \\gset\nSELECT outcome FROM coupon_request_wait(:'id', '30 s')");
 	push @seconds, $answer eq 'issued' ? time - $begun : 999;
 }
-my $median = (sort { $a <=> $b } @seconds)[5];
-cmp_ok($median, '<', 1, sprintf('F25: eight campaigns whose requests cannot be decided now hold up no other (%.2f s)', $median));
+my $usual = (sort { $a <=> $b } @seconds)[5];
+cmp_ok($usual, '<', 1, sprintf('F25: eight campaigns whose requests cannot be decided now hold up no other (%.2f s)', $usual));
 is(sql("SELECT count(*) FROM coupon.request WHERE user_id = 'later' AND decided_at IS NULL"), '8', 'what may pass is tried again');
 sql('ALTER TABLE coupon.issuance DROP CONSTRAINT mine');
 decided($node, 'what has passed');
