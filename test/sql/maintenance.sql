@@ -106,6 +106,18 @@ DELETE FROM coupon.issuance WHERE campaign_id = :f;
 DELETE FROM coupon.shard WHERE campaign_id = :f;
 DELETE FROM coupon.campaign WHERE campaign_id = :f;
 DELETE FROM coupon.outbox WHERE payload->>'campaign_id' = :'f';
+-- ... nor who has one under a user id that the table keeps compressed
+SELECT coupon_campaign_create('compressed', 1, policy => jsonb_build_object('attributes', jsonb_build_object('note',
+	(SELECT string_agg(translate(encode(sha512(g::text::bytea), 'base64'), E'\n', ''), '') FROM generate_series(1, 22) g)))) AS f \gset
+SELECT status FROM coupon_issue(:f, repeat('ab', 100));
+SELECT state, pg_column_size(user_id) < 100 AS compressed FROM coupon.issuance WHERE campaign_id = :f;
+SELECT status, count(*) FROM generate_series(1, 50) g, coupon_issue(:f, 'x' || g) GROUP BY 1;
+SELECT status FROM coupon_issue(:f, repeat('ab', 100));
+SELECT coupon_campaign_close(:f);
+DELETE FROM coupon.issuance WHERE campaign_id = :f;
+DELETE FROM coupon.shard WHERE campaign_id = :f;
+DELETE FROM coupon.campaign WHERE campaign_id = :f;
+DELETE FROM coupon.outbox WHERE payload->>'campaign_id' = :'f';
 -- a foreign key would not be checked, so it is refused
 CREATE TABLE app_user (user_id text COLLATE "C" PRIMARY KEY);
 ALTER TABLE coupon.issuance ADD CONSTRAINT issuance_app_user FOREIGN KEY (user_id) REFERENCES app_user NOT VALID;

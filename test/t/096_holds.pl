@@ -199,6 +199,35 @@ is(ask("SELECT status FROM coupon_confirm($c, 1, 'gone', 'late')"), 'lost', 'F18
 is(ask("SELECT status FROM coupon_hold_any($c, 'too late')"), 'sold_out', 'then it is sold out again');
 ask("SELECT coupon_release($c, 1, 'next'), coupon_revoke($c, 'any', 'test')");
 ask("SELECT coupon_hold($c, 1, 'left', '50 ms')");
+
+# 400 units whose holds have run out, wanted by 20 clients in all ways; a fourth
+# of the transactions is rolled back.  Nobody is told that all is gone before it is.
+my $many = ask("SELECT coupon_campaign_create('many', 400, per_user_limit => 400)");
+ask("SELECT count(*) FROM coupon_hold_many($many, ARRAY(SELECT generate_series(1, 400)), 'gone'::text, '1 ms')");
+poll_until('them to run out', sub { ask("SELECT remaining FROM coupon_status($many)") eq '400' });
+ask('TRUNCATE answers; ALTER SEQUENCE users RESTART');
+my %wants = (
+	'096_wants_issue' => "SELECT user_id, status FROM coupon_issue($many, nextval('users'))",
+	'096_wants_any' => "SELECT user_id, status FROM coupon_hold_any($many, nextval('users'))",
+	'096_wants_many' => "SELECT user_id, status FROM coupon_issue_many($many, ARRAY[nextval('users')::text])");
+$node->pgbench('-n -c 20 -j 2 -t 19', 0, [qr/processed: 380\/380/], [qr/^$/],
+	'20 clients want what has run out', { map { $_ => qq{
+		\\set end random(1, 4)
+		$patient;
+		BEGIN;
+		\\if :end = 1
+		INSERT INTO answers $wants{$_};
+		ROLLBACK;
+		BEGIN;
+		\\endif
+		INSERT INTO answers $wants{$_};
+		COMMIT;
+	} } keys %wants });
+is(ask(q{SELECT string_agg(status || n, ' ' ORDER BY status) FROM (SELECT CASE WHEN status IN ('held', 'issued') THEN 'got' ELSE status END AS status, count(*) AS n FROM answers GROUP BY 1) a}),
+	'got380', 'F22: 380 of 400 get one, and nobody is told sold_out or busy');
+is(ask("$patient; SELECT string_agg(status || n, ' ' ORDER BY status) FROM (SELECT status, count(*) AS n FROM coupon_issue_many($many, ARRAY(SELECT 'late' || g FROM generate_series(1, 25) g)) GROUP BY 1) a"),
+	'issued20 sold_out5', 'F22: then the last 20 are had');
+ask("SELECT coupon_release($many, serial, user_id) FROM coupon.issuance WHERE campaign_id = $many AND state = 'held'");
 $node->append_conf('postgresql.conf', "coupon.databases = 'postgres'");
 $node->reload;
 poll_until('the next sweeper', sub { ask("SELECT count(*) FROM coupon.issuance WHERE campaign_id = $c") eq '0' });

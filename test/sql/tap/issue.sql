@@ -3,7 +3,7 @@ BEGIN;
 SET LOCAL client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS coupon;
-SELECT plan(72);
+SELECT plan(76);
 
 CREATE TEMP TABLE answer AS SELECT ''::text AS step, r.* FROM (SELECT (NULL::coupon.issue_result).*) r LIMIT 0;
 
@@ -158,6 +158,27 @@ SELECT is((SELECT count(DISTINCT serial) FROM coupon_issue_many(:x, (SELECT arra
 	10000::bigint, 'many: 10,000 users, 10,000 units');
 SELECT is((SELECT remaining FROM coupon_status(:x)), 0::bigint, 'none is left');
 SELECT is((SELECT count(*) FROM coupon_verify(:x)), 0::bigint, 'verify finds nothing');
+
+-- many: the time grows with the number of items, whatever the answer is
+SET LOCAL statement_timeout = '20s';
+SELECT array_agg('same'::text) AS same FROM generate_series(1, 40000) \gset
+SELECT coupon_campaign_create('many refused', 5000) AS q \gset
+SELECT status FROM coupon_issue(:q, 'first') \g /dev/null
+SELECT coupon_campaign_pause(:q) \g /dev/null
+SELECT results_eq(format('SELECT status, count(*) FROM coupon_issue_many(%s, %L) GROUP BY 1', :q, :'same'),
+	$$ VALUES ('paused', 40000::bigint) $$, 'many: 40,000 wishes of one user, paused');
+SELECT coupon_campaign_resume(:q) \g /dev/null
+SELECT results_eq(format('SELECT status, count(*) FROM coupon_issue_many(%s, %L) GROUP BY 1 ORDER BY 1', :q, :'same'),
+	$$ VALUES ('already_issued', 39999::bigint), ('issued', 1) $$, 'many: 40,000 wishes of one user, open');
+INSERT INTO coupon.issuance (campaign_id, serial, shard, nth, issued_at, user_id, state, policy)
+SELECT :q, serial, shard, 1, now(), 'hand' || serial, 'issued', '{}'
+  FROM coupon.shard s, generate_series(s.first_serial, s.last_serial) serial
+ WHERE s.campaign_id = :q AND serial NOT IN (SELECT i.serial FROM coupon.issuance i WHERE i.campaign_id = :q);
+SELECT results_eq(format('SELECT status, count(*) FROM coupon_issue_many(%s, ARRAY(SELECT ''u'' || g FROM generate_series(1, 5000) g)) GROUP BY 1', :q),
+	$$ VALUES ('sold_out', 5000::bigint) $$, 'many: 5,000 users, and every unit was given away by hand');
+SELECT results_eq(format('SELECT status, count(*) FROM coupon_issue_many(%s, array_replace(%L::text[], ''same'', ''other'')) GROUP BY 1', :q, :'same'),
+	$$ VALUES ('sold_out', 40000::bigint) $$, 'many: 40,000 wishes of one user, sold out');
+RESET statement_timeout;
 
 -- called once for each row of a query
 SELECT coupon_campaign_create('join', 10) AS j \gset
