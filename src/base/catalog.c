@@ -179,7 +179,7 @@ static const CouponTable issuance_table = {
 	COLUMNS(issuance_columns), issuance_kept, lengthof(issuance_keys), issuance_keys
 };
 static const CouponTable lapsed_table = {COLUMNS(lapsed_columns), kept_nothing};
-static const CouponTable outbox_table = {COLUMNS(outbox_columns), kept_nothing};
+static const CouponTable outbox_table = {COLUMNS(outbox_columns), kept_nothing, .local_deletes = true};
 static const CouponTable request_table = {COLUMNS(request_columns), queue_kept};
 static const CouponTable room_table = {COLUMNS(room_columns), kept_nothing};
 static const CouponTable ticket_table = {COLUMNS(ticket_columns), queue_kept};
@@ -246,7 +246,8 @@ coupon_table(Relation rel, int *number)
 			check_columns(rel, tables[i].table);
 			checked[i] = oid;
 		}
-		*number = i;
+		if (number != NULL)
+			*number = i;
 		return tables[i].table;
 	}
 	elog(ERROR, "table \"%s\" is none of coupon's", RelationGetRelationName(rel));
@@ -258,10 +259,8 @@ void
 coupon_scan_begin(CouponScan *s, Oid heap, Oid index, Snapshot snapshot,
 				  ScanKey keys, int nkeys, bool want_index_tuples)
 {
-	int			number;
-
 	s->heap = table_open(heap, AccessShareLock);
-	(void) coupon_table(s->heap, &number);
+	(void) coupon_table(s->heap, NULL);
 	s->index = index_open(index, AccessShareLock);
 	s->slot = table_slot_create(s->heap, NULL);
 	s->scan = coupon_index_beginscan(s->heap, s->index, snapshot, nkeys);

@@ -138,13 +138,14 @@ typedef struct CouponTable
 	const char *const *kept;	/* triggers and foreign keys whose work our code does */
 	int			nkeys;
 	const CouponKey *keys;		/* in which a conflict is an answer, no ERROR */
+	bool		local_deletes;	/* deletions are not for subscribers */
 } CouponTable;
 
 #define COUPON_TABLES	13		/* of them there are so many */
 
 /*
- * What the C code knows of an open table of ours, which number it has, and
- * ERROR if its columns are others.
+ * What the C code knows of an open table of ours, and in *number, unless that
+ * is NULL, which of them it is.  ERROR if its columns are others.
  */
 extern const CouponTable *coupon_table(Relation rel, int *number);
 

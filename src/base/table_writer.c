@@ -225,7 +225,7 @@ coupon_writer_allow(CouponTableWriter *writer, int operations)
 	/* publications come and go without a change of the table */
 	if (operations & COUPON_UPDATE)
 		CheckCmdReplicaIdentity(rel, CMD_UPDATE);
-	if (operations & COUPON_DELETE)
+	if ((operations & COUPON_DELETE) && !writer->table->local_deletes)
 		CheckCmdReplicaIdentity(rel, CMD_DELETE);
 }
 

@@ -34,7 +34,6 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
-#include "catalog/pg_am_d.h"
 #include "catalog/pg_class.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
@@ -51,6 +50,7 @@
 #include "base/catalog.h"
 #include "base/compat.h"
 #include "base/spi.h"
+#include "base/table_writer.h"
 #include "outbox/event_id.h"
 #include "outbox/outbox.h"
 #include "outbox/outbox_read.h"
@@ -62,7 +62,8 @@
 /* A child table, as long as it has the same file. */
 typedef struct Child
 {
-	Relation	rel;			/* open in this transaction */
+	CouponTableWriter *writer;	/* open in this transaction ... */
+	Relation	rel;			/* ... and so this */
 	TupleTableSlot *slot;
 	Oid			oid;
 	Oid			file;
@@ -89,14 +90,10 @@ coupon_outbox_open(void)
 	{
 		Child	   *child = &children[i];
 
-		child->rel = table_open(catalog->outbox[i], RowExclusiveLock);
+		child->writer = coupon_writer_open(catalog->outbox[i], COUPON_DELETE);
+		child->rel = coupon_writer_relation(child->writer);
 		child->slot = table_slot_create(child->rel, NULL);
 		child->nblocks = RelationGetNumberOfBlocks(child->rel);
-		if (child->rel->rd_rel->relam != HEAP_TABLE_AM_OID)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("coupon.%s is not a heap table", RelationGetRelationName(child->rel)),
-					 errhint("Use ALTER TABLE ... SET ACCESS METHOD heap.")));
 		if (child->oid != RelationGetRelid(child->rel) ||
 			child->file != child->rel->rd_rel->relfilenode)
 		{
@@ -114,7 +111,7 @@ coupon_outbox_close(void)
 	for (int i = 0; i < COUPON_OUTBOX_CHILDREN; i++)
 	{
 		ExecDropSingleTupleTableSlot(children[i].slot);
-		table_close(children[i].rel, NoLock);
+		coupon_writer_close(children[i].writer);
 	}
 }
 
@@ -377,21 +374,11 @@ bool
 coupon_outbox_remove(const CouponOutboxEntry *entry)
 {
 	Child	   *child = child_of(entry);
-	TM_FailureData failure;
 
 	if (!find_row(child, entry))
 		return true;
 	ExecClearTuple(child->slot);
-	switch (table_tuple_delete(child->rel, (ItemPointer) &entry->tid,
-							   GetCurrentCommandId(true), GetActiveSnapshot(),
-							   InvalidSnapshot, false, &failure, false))
-	{
-		case TM_BeingModified:
-		case TM_WouldBlock:
-			return false;
-		default:
-			return true;
-	}
+	return coupon_writer_delete(child->writer, (ItemPointer) &entry->tid, false) != COUPON_ROW_LOCKED;
 }
 
 /* ---- rotation ---- */
@@ -474,11 +461,12 @@ empty_child(int number, int64 limit)
 
 	/* TRUNCATE refuses a table that is open elsewhere in the session */
 	ExecDropSingleTupleTableSlot(child->slot);
-	table_close(child->rel, NoLock);
+	coupon_writer_close(child->writer);
 	coupon_spi_connect();
 	coupon_spi_execute(&statements[number], SPI_OK_UTILITY, NULL, NULL);
 	coupon_spi_finish();
-	child->rel = table_open(child->oid, NoLock);
+	child->writer = coupon_writer_open(child->oid, COUPON_DELETE);
+	child->rel = coupon_writer_relation(child->writer);
 	child->slot = table_slot_create(child->rel, NULL);
 	child->nblocks = 0;
 	return true;
@@ -537,6 +525,7 @@ coupon_outbox_count(uint64 *oldest)
 		TupleTableSlot *slot = table_slot_create(rel, NULL);
 		TableScanDesc scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
 
+		(void) coupon_table(rel, NULL);
 		while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 		{
 			bool		isnull;

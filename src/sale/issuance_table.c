@@ -203,14 +203,13 @@ void
 coupon_lookup_begin(CouponLookup *lookup, const CouponDefinition *def, CouponTableWriter *writer)
 {
 	const CouponCatalog *catalog = coupon_catalog();
-	int			number;
 
 	lookup->def = def;
 	lookup->writer = writer;
 	if (writer == NULL)
 	{
 		lookup->heap = table_open(catalog->issuance, AccessShareLock);
-		(void) coupon_table(lookup->heap, &number);
+		(void) coupon_table(lookup->heap, NULL);
 		lookup->index = index_open(catalog->issuance_user_key, AccessShareLock);
 	}
 	else

@@ -4,6 +4,7 @@
 use strict;
 use warnings;
 
+use CouponKafka;
 use CouponTest;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -156,4 +157,27 @@ SKIP:
 }
 
 $node->stop;
+
+# ---- what the publisher deletes ----
+
+SKIP:
+{
+	my $missing = kafka_tools_missing();
+	skip $missing, 2 if $missing;
+	my $broker = mock_broker(topics => { own => 12 });
+	my $publisher = new_server('publisher', "coupon.kafka_brokers = '" . $broker->bootstrap . "'\n");
+	my $unpublished = q{SELECT count(*) FROM coupon.outbox};
+
+	# the publisher would fail at the first batch, so it is there before the event
+	$publisher->safe_psql('postgres', q{CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END'});
+	$publisher->safe_psql('postgres', "CREATE TRIGGER own BEFORE DELETE ON coupon.outbox_$_ FOR EACH ROW EXECUTE FUNCTION nothing()") for 0 .. 2;
+	my $offset = -s $publisher->logfile;
+	$publisher->safe_psql('postgres', q{SELECT coupon_emit('own', 'k', 'x', '{}')});
+	$publisher->wait_for_log(qr/added triggers on coupon\.outbox_\d are not supported/, $offset);
+	is($publisher->safe_psql('postgres', $unpublished), '1', 'a trigger on deletions from the outbox: refused, and said so');
+	$publisher->safe_psql('postgres', "DROP TRIGGER own ON coupon.outbox_$_") for 0 .. 2;
+	poll_until('the event to be published', sub { $publisher->safe_psql('postgres', $unpublished) eq '0' });
+	pass('without it the event is published');
+	$publisher->stop;
+}
 done_testing();
