@@ -22,6 +22,7 @@ sub sql { return $node->safe_psql('postgres', $_[0]) }
 
 sql('CREATE PUBLICATION everything FOR ALL TABLES');
 my $publisher = 'host=' . $node->host . ' port=' . $node->port . ' dbname=postgres';
+$copy->safe_psql('postgres', 'DELETE FROM coupon.route');	# which the publisher has, too
 $copy->safe_psql('postgres', "CREATE SUBSCRIPTION everything CONNECTION '$publisher' PUBLICATION everything");
 poll_until('the first copy', sub {
 	$copy->safe_psql('postgres', q{SELECT count(*) FILTER (WHERE srsubstate NOT IN ('r', 's')) FROM pg_subscription_rel}) eq '0' });
