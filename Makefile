@@ -4,6 +4,7 @@
 #   make test     build, check, run every test on private servers
 #   make test-sanitized    the same with coupon built for AddressSanitizer
 #   make demo     build, run the two sales of the demo on a private server
+#   make serve    a private server that serves HTTP, with routes to try, until Ctrl-C
 #   make bench    build, coupon beside its peers: SQL, PgQ, Redis, Redis and
 #                 Kafka (three quarters of an hour); doc/benchmarks.md
 #   make bench-figures    build, each figure that must be reached: measured,
@@ -98,7 +99,7 @@ endif
 no_headers += say where another PostgreSQL is: make PG_CONFIG=/path/to/pg_config.  \
 	"make test" and "make demo" install what is missing themselves.
 
-all install installcheck installdirs uninstall tmp_install test-run demo-run bench-run bench-figures-run bench-scenarios-run:
+all install installcheck installdirs uninstall tmp_install test-run demo-run serve-run bench-run bench-figures-run bench-scenarios-run:
 	@echo '*** $(no_headers)' >&2; exit 1
 
 clean:
@@ -125,8 +126,11 @@ tmp_install:
 test-run: tmp_install check-layers check-sql
 	@test/bin/run_tests $(TESTS)
 
-demo-run: tmp_install kafka-programs
+demo-run: tmp_install kafka-programs tmp_bench/http_load
 	@bench/demo.sh
+
+serve-run: tmp_install kafka-programs
+	@bench/serve.sh $(HTTP_PORT)
 
 bench-run: tmp_install bench-programs
 	@bench/run.sh
@@ -140,7 +144,7 @@ endif
 
 # make reads pg_config's answer when it starts, so what has been installed
 # in between is seen by a second make only.
-test demo bench bench-figures bench-scenarios:
+test demo serve bench bench-figures bench-scenarios:
 	@pg_config=$$(test/bin/install_dependencies '$(PG_CONFIG)' $@) && \
 		$(MAKE) --no-print-directory PG_CONFIG="$$pg_config" $@-run
 
@@ -183,6 +187,10 @@ tmp_bench/%: bench/peers/%.c
 		echo 'skipped: $@, which needs: $(BENCH_HEADERS)'; \
 	fi
 
+tmp_bench/http_load: bench/http/load.c
+	@mkdir -p $(@D)
+	@$(show) $(CC) $(KAFKA_CFLAGS) -o $@.new $< && mv $@.new $@
+
 format:
 	@test/bin/format
 
@@ -201,6 +209,6 @@ check-layers:
 check-sql: coupon--1.0.sql
 	@test/bin/check_sql
 
-.PHONY: check-librdkafka tmp_install test test-run test-sanitized demo demo-run bench bench-run bench-figures bench-figures-run \
+.PHONY: check-librdkafka tmp_install test test-run test-sanitized demo demo-run serve serve-run bench bench-run bench-figures bench-figures-run \
 	bench-scenarios bench-scenarios-run kafka-programs kafka bench-programs \
 	format check-format lint fresh-machines check-layers check-sql

@@ -6,6 +6,8 @@
 #   sale   4 campaigns of 5,000 units; 5,000 users who each want all four;
 #          from 64 connections, then, with fresh campaigns, from 200
 #   spike  one campaign of 500 units; 2,000 users; 500 connections at once
+#   http   one campaign of 10,000 units by the extension's own HTTP front, 200
+#          connections
 #   room   a waiting room for 50 in front of a campaign of 400 units; 500 users
 #
 # Run by "make demo".  Exits with 1 if any unit is lost or sold twice, any
@@ -16,7 +18,12 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 if [ -z "${COUPON_SERVER_LOG:-}" ]; then
 	echo 'Starting a PostgreSQL server and a Kafka broker that nobody else uses'
-	exec "$here/../test/bin/with_server" -c max_connections=600 "$here/demo.sh"
+	# shellcheck source=bench/http/lib.sh
+	. "$here/http/lib.sh"
+	port=$(free_port)
+	export COUPON_HTTP=127.0.0.1:$port
+	exec "$here/../test/bin/with_server" -c max_connections=600 -c "coupon.http_listen=$COUPON_HTTP" \
+		-c coupon.http_role=coupon_service "$here/demo.sh"
 fi
 
 logs=$(mktemp -d)
@@ -189,6 +196,36 @@ run()
 		"$(thousands "$issuances")" "$(thousands "$events")" "$((copies - events))" "$published s" "$violations" "$check"
 }
 
+# http CONNECTIONS UNITS: a sale over HTTP, without a process for each client
+http()
+{
+	local clients=$1 units=$2 campaign line issuances events violations
+
+	printf '\nhttp: %s units over HTTP, %s connections, %s calls\n' "$(thousands "$units")" "$clients" "$(thousands $((units + units / 10)))"
+	if ! grep -q 'coupon front listens' "$COUPON_SERVER_LOG"; then
+		echo '  skipped: coupon was built without libmicrohttpd and libjwt'
+		return
+	fi
+	campaign=$(sql "SELECT coupon_campaign_create('over HTTP', $units)")
+	line=$("$here/../tmp_bench/http_load" "$COUPON_HTTP" "$clients" "n$((units + units / 10))" \
+		POST "/campaigns/$campaign/issues" '{"user_id":"%u"}')
+	IFS='|' read -r issuances violations < <(sql "SELECT count(*), (SELECT count(*) FROM coupon_verify($campaign))
+		FROM coupon.issuance WHERE campaign_id = $campaign")
+	for _ in {1..200}; do
+		[ "$(sql 'SELECT unpublished FROM coupon_outbox_status()')" != 0 ] || break
+		sleep 0.05
+	done
+	IFS='|' read -r events _ < <(on_broker "$campaign" "$campaign")
+	sed -E 's/answers=([0-9]+) rate=([0-9]+) p50=([0-9.]+) p95=([0-9.]+) p99=([0-9.]+) .*/  \1 answers, \2 a second; p50 \3, p95 \4, p99 \5 ms/' <<<"$line"
+	printf '  %s told issued (201), %s told sold out (409); %s issuances, %s events on the broker\n' \
+		"$(sed -nE 's/.* 201=([0-9]+).*/\1/p' <<<"$line")" "$(sed -nE 's/.* 409=([0-9]+).*/\1/p' <<<"$line")" "$issuances" "$events"
+	if [[ $line != *" 201=$units 409=$((units / 10))" ]] || [ "$issuances" != "$units" ] ||
+		[ "$events" != "$units" ] || [ "$violations" != 0 ]; then
+		echo "  FAILED: $line"
+		bad=1
+	fi
+}
+
 # room CAPACITY USERS UNITS: a sale behind a waiting room
 room()
 {
@@ -267,6 +304,7 @@ echo 'a worker publishes the events to a Kafka broker, embedded here, as it goes
 run sale 64 4 5000 5000
 run sale 200 4 5000 5000
 run spike 500 1 500 2000
+http 200 10000
 room 50 500 400
 
 echo

@@ -218,6 +218,10 @@ DECLARE
 	unit coupon.issue_result;
 	success boolean;
 BEGIN
+	-- /coupons/issue-result/{requestId} has it in the user's place
+	IF code IS NULL AND "requestId" IS NULL THEN
+		"requestId" := "userId";
+	END IF;
 	IF coalesce("requestId", '') = '' THEN
 		target := sources.target('userId', $2, 'code', $3);
 		IF target.error IS NOT NULL THEN

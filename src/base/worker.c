@@ -135,19 +135,26 @@ look_for_ddl(TimestampTz now)
 }
 
 bool
-coupon_worker_stay(void)
+coupon_worker_database_is_wanted(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (coupon_worker_heed_signals())
-		return false;
 	if (!database_wanted && TimestampDifferenceExceeds(looked_at, now, HOUSEKEEPING_MS))
 	{
+		MemoryContext context = CurrentMemoryContext;
+
 		StartTransactionCommand();
 		look_for_ddl(now);
-		end_transaction();
+		CommitTransactionCommand();
+		MemoryContextSwitchTo(context);
 	}
-	return !database_wanted;
+	return database_wanted;
+}
+
+bool
+coupon_worker_stay(void)
+{
+	return !coupon_worker_heed_signals() && !coupon_worker_database_is_wanted();
 }
 
 /*

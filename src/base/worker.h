@@ -64,6 +64,9 @@ extern void coupon_worker_settle(void);
  */
 extern bool coupon_worker_stay(void);
 
+/* Does somebody want to drop, rename or copy the database?  Looks twice a second. */
+extern bool coupon_worker_database_is_wanted(void);
+
 /* Were the settings read again since this was asked last? */
 extern bool coupon_worker_reloaded(void);
 

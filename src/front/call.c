@@ -593,9 +593,11 @@ coupon_call_batch(CouponHttpCall **calls, int ncalls, bool *pending)
 	{
 		ErrorData  *error = fail(&scope);
 
-		if (ncalls == 1)
-			answer_failed(calls[0], error);
-		failed = ncalls > 1;
+		/* who has waited for a lock, or too long, does not wait once for each call */
+		failed = ncalls > 1 && error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE &&
+			error->sqlerrcode != ERRCODE_QUERY_CANCELED;
+		for (int i = 0; !failed && i < ncalls; i++)
+			answer_failed(calls[i], error);
 		converting = NULL;
 	}
 	PG_END_TRY();

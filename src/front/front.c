@@ -522,6 +522,17 @@ go_on_with_stream(CouponHttpCall *call, bool pending, bool heartbeat)
 		coupon_listener_send(call);
 }
 
+/* One more that waits, or 503. */
+static bool
+may_wait(CouponHttpCall *call)
+{
+	if (nwaiting + nstreams < coupon_http_max_waiting)
+		return true;
+	coupon_answer_reset(call);
+	coupon_answer_problem(call, 503, "full", "Too many wait already: try again.", NULL, NULL);
+	return false;
+}
+
 static void
 wait_on(CouponHttpCall *call, TimestampTz now)
 {
@@ -545,9 +556,9 @@ hand_over(Turn *turn, bool heartbeat)
 
 		if (call->events != NULL)
 			go_on_with_stream(call, pending, heartbeat);
-		else if (call->is_stream && call->status == 200 && !ending)
+		else if (call->is_stream && call->status == 200 && !ending && may_wait(call))
 			open_stream(call, pending);
-		else if (pending && call->deadline > turn->now && !ending)
+		else if (pending && call->deadline > turn->now && !ending && may_wait(call))
 			wait_on(call, turn->now);
 		else
 		{

@@ -8,7 +8,7 @@
  * It holds no transaction while it waits.  It starts on a standby, too, where
  * it can read, and goes on by itself when that is promoted.
  *
- * SIGTERM: no new connections; whoever waits is answered with what is known;
+ * SIGTERM, or when somebody wants to drop the database: no new connections; whoever waits is answered with what is known;
  * what has been committed is sent; then out.
  */
 #include "postgres.h"
@@ -187,12 +187,23 @@ wait_for_something(void)
 	ResetLatch(MyLatch);
 }
 
+/* What settings say that others than their readers have to know. */
+static void
+take_over_settings(void)
+{
+	char		ms[32];
+
+	snprintf(ms, sizeof(ms), "%d", coupon_http_lock_timeout);
+	SetConfigOption("lock_timeout", ms, PGC_SUSET, PGC_S_OVERRIDE);
+	coupon_token_reload();
+}
+
 static void
 look_around(void)
 {
 	(void) coupon_worker_heed_signals();
 	if (coupon_worker_reloaded())
-		coupon_token_reload();
+		take_over_settings();
 }
 
 /* Reads, works, and writes what can be written at once. */
@@ -262,10 +273,10 @@ coupon_front_main(Datum arg)
 				 errmsg("coupon front needs a database in UTF8"),
 				 errdetail("Database \"%s\" is in %s.", MyBgworkerEntry->bgw_name, GetDatabaseEncodingName())));
 	coupon_shmem_attach();
-	coupon_token_reload();
+	take_over_settings();
 	coupon_front_start();
 
-	while (!ShutdownRequestPending)
+	while (!ShutdownRequestPending && !coupon_worker_database_is_wanted())
 	{
 		TimestampTz now = GetCurrentTimestamp();
 

@@ -1,20 +1,14 @@
 /*
  * service.c
- *	  What the front answers by itself: health, pages; and its own counters.
- *
- * Pages are files of the installation, read when they are asked for the first
- * time.  Their names are fixed here: no path of a request ever names a file.
+ *	  What the front answers by itself: health; and its own counters.
  */
 #include "postgres.h"
-
-#include <sys/stat.h>
 
 #include "access/xlog.h"
 #include "catalog/namespace.h"
 #include "commands/extension.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "storage/fd.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -25,8 +19,6 @@
 #include "front/answer.h"
 #include "front/service.h"
 #include "front/settings.h"
-
-#define MAX_PAGE	(1024 * 1024)
 
 PG_FUNCTION_INFO_V1(coupon_http_status);
 
@@ -103,47 +95,7 @@ coupon_front_has_extension(void)
 		OidIsValid(get_relname_relid("route", get_namespace_oid("coupon", true)));
 }
 
-/* ---- pages ---- */
-
-typedef struct WebPage
-{
-	const char *path;
-	const char *file;			/* in the extension's directory */
-	const char *type;
-	bool		is_admin;
-	char	   *content;
-	size_t		length;
-} WebPage;
-
-static WebPage pages[] = {
-	{"/room", "coupon-room.html", "text/html; charset=utf-8", false},
-	{"/board", "coupon-board.html", "text/html; charset=utf-8", true},
-};
-
-static bool
-read_page(WebPage *page)
-{
-	char		share[MAXPGPATH];
-	char		path[MAXPGPATH];
-	FILE	   *file;
-
-	if (page->content != NULL)
-		return true;
-	get_share_path(my_exec_path, share);
-	snprintf(path, sizeof(path), "%s/extension/%s", share, page->file);
-	file = AllocateFile(path, "r");
-	if (file == NULL)
-	{
-		ereport(LOG,
-				(errcode_for_file_access(),
-				 errmsg("could not open page \"%s\": %m", path)));
-		return false;
-	}
-	page->content = MemoryContextAlloc(TopMemoryContext, MAX_PAGE);
-	page->length = fread(page->content, 1, MAX_PAGE, file);
-	FreeFile(file);
-	return true;
-}
+/* ---- health ---- */
 
 static bool
 is_path(CouponHttpCall *call, const char *path)
@@ -169,22 +121,6 @@ answer_health(CouponHttpCall *call, bool healthy, const char *why)
 	coupon_answer_header(call, "Cache-Control", "no-store");
 }
 
-static void
-answer_page(CouponHttpCall *call, WebPage *page)
-{
-	if (!read_page(page))
-	{
-		coupon_answer_problem(call, 404, "unknown_route", "The page is not installed.", NULL, NULL);
-		return;
-	}
-	coupon_answer_body(call, 200, page->type, page->content, page->length);
-	coupon_answer_header(call, "Cache-Control", "no-cache");
-	coupon_answer_header(call, "Content-Security-Policy",
-						 "default-src 'self'; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline'; frame-ancestors 'none'");
-	coupon_answer_header(call, "X-Content-Type-Options", "nosniff");
-	coupon_answer_header(call, "Referrer-Policy", "no-referrer");
-}
-
 bool
 coupon_service_serve(CouponHttpCall *call)
 {
@@ -204,15 +140,6 @@ coupon_service_serve(CouponHttpCall *call)
 		else
 			answer_health(call, coupon_database() != NULL, "no workers");
 		return true;
-	}
-	for (size_t i = 0; i < lengthof(pages); i++)
-	{
-		if (is_path(call, pages[i].path) &&
-			(coupon_http_admin_listen[0] == '\0' || pages[i].is_admin == call->is_admin))
-		{
-			answer_page(call, &pages[i]);
-			return true;
-		}
 	}
 	return false;
 }

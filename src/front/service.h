@@ -1,6 +1,6 @@
 /*
  * service.h
- *	  What the front answers by itself: health, pages; and its own counters.
+ *	  What the front answers by itself: health; and its own counters.
  */
 #ifndef COUPON_SERVICE_H
 #define COUPON_SERVICE_H
@@ -10,7 +10,7 @@
 
 extern const CouponModule coupon_service_module;
 
-/* Answers /healthz, /readyz and pages; false: it is none of them. */
+/* Answers /healthz and /readyz; false: it is none of them. */
 extern bool coupon_service_serve(CouponHttpCall *call);
 
 /* Is the word in the setting's comma-separated list? */

@@ -273,6 +273,39 @@ reload("coupon.http_statement_timeout = '5s'\n");
 is(sql(q{SELECT coupon_route_drop('GET', '/greetings/{name}')}), 't', 'a route is dropped');
 poll_until('the drop', sub { request('GET', '/greetings/x')->{status} == 405 });
 
+# ---- the routes of examples/sources ----
+
+load_example($node, 'postgres', "sources/$_.sql", '-v', 'open=on') for qw(roles http api routes), qw(api routes);
+sql(q{SELECT coupon_campaign_create('SOURCES', 3)});
+my $sources = sql(q{SELECT max(campaign_id) FROM coupon.campaign});
+sub code { my $answer = request(@_); return "$answer->{status} " . ($answer->{json}{error}{code} // '') }
+# a load test without tokens: everybody may everything
+reload("coupon.http_role = 'coupon_web_anonymous'\n", sub { request('GET', '/admin/coupons/SOURCES/status')->{status} == 200 });
+is(code('POST', '/coupons/issue-sync/1?code=SOURCES'), '200 ', 'issue-sync');
+is(code('POST', '/coupons/issue-sync/1?code=SOURCES'), '409 already_issued', '  twice');
+is(code('POST', '/coupons/issue-optimistic/2?code=SOURCES'), '200 ', 'issue-optimistic');
+my $async = request('POST', '/coupons/issue-async/3?code=SOURCES');
+is("$async->{status} " . length $async->{json}{data}{requestId}, '202 36', 'issue-async');
+poll_until('the decision', sub { request('GET', '/coupons/issue-status/3?code=SOURCES')->{json}{data}{status} eq 'COMPLETED' });
+for my $path ("/coupons/issue-result/$async->{json}{data}{requestId}", '/coupons/issue-result/3?code=SOURCES', "/coupons/result/3?code=SOURCES&requestId=$async->{json}{data}{requestId}")
+{
+	my $result = request('GET', $path);
+	ok($result->{status} == 200 && $result->{json}{data}{processed} && $result->{json}{data}{success}, $path) or diag($result->{content});
+}
+is(code('POST', '/coupons/issue/4?code=SOURCES'), '409 sold_out', 'the service by events');
+is(code('POST', '/coupon/issue', { userId => 3, couponId => $sources + 0, policyId => 21, typeSnapshot => 'FIXED', expiredAt => '2999-12-31T23:59:59' }), '202 ', '/coupon/issue');
+is(code('POST', "/api/coupons/$sources/issue-fcfs/p-1"), '400 sold_out', 'issue-fcfs');
+is(request('POST', '/admin/coupon-policies', { code => 'MADE', maxCount => 5, discountRate => 10 })->{status}, 201, 'coupon-policies');
+is(request('GET', '/admin/coupons/SOURCES/status')->{json}{issuedCount}, 3, 'coupon status');
+is(request('GET', '/admin/redis/queue-status?code=SOURCES')->{json}{queueSize}, 0, 'queue-status');
+is(request('GET', '/admin/kafka/health')->{json}{status}, 'DOWN', 'kafka health');
+is(request('GET', '/admin/kafka/status')->{status}, 200, 'kafka status');
+sql(q{SELECT coupon_room_create('default', 1)});
+my $enqueued = request('POST', '/queues/enqueue', { userId => 5 });
+is($enqueued->{status}, 201, 'enqueue');
+poll_until('admission', sub { request('GET', '/queues/order', undef, 'X-Access-Token' => $enqueued->{headers}{'x-access-token'})->{json}{order} == 0 });
+is(code('GET', '/queues/order'), '400 missing', 'order without a token');
+
 # ---- tokens ----
 
 my $secret = 'a secret that has more than 32 bytes';
@@ -298,11 +331,11 @@ write_key('key2', $other);
 sql('CREATE ROLE visitor; GRANT coupon_user TO visitor; CREATE ROLE stranger; CREATE ROLE boss SUPERUSER; GRANT coupon_user TO boss');
 reload("coupon.http_role = ''\ncoupon.http_jwt_algorithm = 'HS256'\ncoupon.http_jwt_key_files = 'key1, key2'\ncoupon.http_jwt_audience = 'shop'\n",
 	sub { request('GET', '/campaigns/1')->{status} == 401 });
-sql(q{SELECT coupon_campaign_create('tokens', 100)});
+my $tokens = sql(q{SELECT coupon_campaign_create('tokens', 100)});
 my %good = (role => 'visitor', sub => 'mallory', aud => 'shop', exp => int(time) + 600);
-sub told_by { my ($authorization, $body) = @_; return told('POST', '/campaigns/11/issues', $body // {}, 'Authorization' => $authorization) }
+sub told_by { my ($authorization, $body) = @_; return told('POST', "/campaigns/$tokens/issues", $body // {}, 'Authorization' => $authorization) }
 is(told_by(token(\%good)), '201 issued', 'a token: its sub is the user');
-is(sql(q{SELECT user_id FROM coupon.issuance WHERE campaign_id = 11}), 'mallory', '  and nobody else');
+is(sql("SELECT user_id FROM coupon.issuance WHERE campaign_id = $tokens"), 'mallory', '  and nobody else');
 is(told_by(token(\%good), { user_id => 'mallory' }), '200 already_issued', '  who may be named');
 is(told_by(token(\%good), { user_id => 'alice' }), '403 other_user', '  another may not');
 is(told_by(token(\%good, $other)), '200 already_issued', 'signed with the second key');
@@ -341,6 +374,29 @@ cmp_ok($rate{429} // 0, '>=', 10, '429 beyond the rate') or diag(explain \%rate)
 cmp_ok($rate{200} // 0, '>=', 1, '  200 within');
 reload("coupon.http_rate_per_address = 0\n", sub { request('GET', '/campaigns/1')->{status} == 200 && request('GET', '/campaigns/1')->{status} == 200 && sql('SHOW coupon.http_rate_per_address') eq '0' });
 
+# ---- too many wait ----
+
+my $crowd = request('POST', '/rooms/hall/tickets', { user_id => 'quentin' });
+my $in = open_stream($crowd->{headers}{location});
+ok(await($in, qr/event: status/), 'one that waits');
+reload("coupon.http_max_waiting = 1\n", sub { request('GET', $crowd->{headers}{location}, undef, Accept => 'text/event-stream')->{status} == 503 });
+is(told('GET', $crowd->{headers}{location}, undef, Accept => 'text/event-stream'), '503 full', '503 when too many wait');
+is(request('GET', $crowd->{headers}{location})->{status}, 200, '  who does not wait is answered');
+reload("coupon.http_max_waiting = 1000\n");
+close $in->{socket};
+
+# a function that waits for a lock: it is given up, the others go on
+sql(q{SELECT coupon_campaign_create('locked', 10)});
+my $locked = sql(q{SELECT max(campaign_id) FROM coupon.campaign});
+my $locker = $node->background_psql('postgres');
+$locker->query_safe('BEGIN; LOCK TABLE coupon.issuance IN ACCESS EXCLUSIVE MODE');
+reload("coupon.http_lock_timeout = '100ms'\n", sub { told('POST', "/campaigns/$locked/issues", { user_id => 'a' }) =~ /^503/ });
+is(told('POST', "/campaigns/$locked/issues", { user_id => 'a' }), '503 55P03', 'the table is locked: 503');
+is(request('GET', '/healthz')->{status}, 200, '  and the front is alive');
+$locker->query_safe('ROLLBACK');
+$locker->quit;
+is(told('POST', "/campaigns/$locked/issues", { user_id => 'a' }), '201 issued', '  and issues again');
+
 # ---- the address moves, the process is killed or ended ----
 
 my $old_port = $port;
@@ -359,20 +415,20 @@ poll_until('the next front', sub { request('GET', '/healthz')->{status} == 200 }
 isnt(sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'coupon front'}), $pid, '  and another process serves');
 
 # what was answered before a kill is there
-sql(q{SELECT coupon_campaign_create('kill', 100000)});
+my $kill = sql(q{SELECT coupon_campaign_create('kill', 100000)});
 my @acknowledged;
 for my $i (1 .. 300)
 {
-	my $answer = request('POST', '/campaigns/12/issues', { user_id => "k$i" });
+	my $answer = request('POST', "/campaigns/$kill/issues", { user_id => "k$i" });
 
 	push @acknowledged, "k$i" if $answer->{status} == 201;
 	kill KILL => sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'coupon front'}) if $i == 150;
 	last if $i > 150 && $answer->{status} == 599;
 }
 poll_until('the server', sub { request('GET', '/readyz')->{status} == 200 });
-is(sql('SELECT count(*) FROM unnest(ARRAY[' . join(',', map { "'$_'" } @acknowledged) . ']) u WHERE NOT EXISTS (SELECT FROM coupon.issuance WHERE campaign_id = 12 AND user_id = u)'),
+is(sql('SELECT count(*) FROM unnest(ARRAY[' . join(',', map { "'$_'" } @acknowledged) . "]) u WHERE NOT EXISTS (SELECT FROM coupon.issuance WHERE campaign_id = $kill AND user_id = u)"),
 	0, 'F21: a unit for every answer that was given before kill -9 (' . @acknowledged . ')');
-is(told('POST', '/campaigns/12/issues', { user_id => 'k1' }), '200 already_issued', '  and asking again tells which');
+is(told('POST', "/campaigns/$kill/issues", { user_id => 'k1' }), '200 already_issued', '  and asking again tells which');
 
 conserved($node, 'postgres', 'front');
 
@@ -385,6 +441,12 @@ sql('CREATE EXTENSION coupon');
 sql(q{SELECT coupon_campaign_create('new', 2)});
 poll_until('the new extension', sub { request('GET', '/campaigns/1')->{status} == 200 });
 is(told('POST', '/campaigns/1/issues', { user_id => 'a' }), '201 issued', 'a new one is served');
+
+# who wants to rename the database does not wait for the front
+$node->safe_psql('template1', 'ALTER DATABASE postgres RENAME TO away');
+$node->safe_psql('template1', 'ALTER DATABASE away RENAME TO postgres');
+poll_until('the front', sub { request('GET', '/campaigns/1')->{status} == 200 });
+pass('the database can be renamed, and is served again');
 
 # ---- a standby reads ----
 

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+#
+# serve.sh [PORT]
+#
+# A private server that serves HTTP until Ctrl-C: a campaign, a waiting room, the
+# neutral routes and those of examples/sources.  Run by "make serve"; the port
+# may be given as HTTP_PORT=8080.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+if [ -z "${COUPON_SERVER_LOG:-}" ]; then
+	# shellcheck source=bench/http/lib.sh
+	. "$here/http/lib.sh"
+	port=${1:-$(free_port)}
+	export COUPON_HTTP=127.0.0.1:$port
+	echo 'Starting a PostgreSQL server that nobody else uses'
+	exec "$here/../test/bin/with_server" -c "coupon.http_listen=$COUPON_HTTP" -c coupon.http_role=coupon_web_anonymous \
+		"$here/serve.sh"
+fi
+
+psql -X -q -v ON_ERROR_STOP=1 -c 'CREATE EXTENSION coupon'
+psql -X -q -v open=on -f "$here/../examples/sources/roles.sql"
+for file in http api routes; do
+	psql -X -q -f "$here/../examples/sources/$file.sql"
+done
+psql -X -q -A -t -v ON_ERROR_STOP=1 >/dev/null <<'END'
+SELECT coupon_campaign_create('SPRING', 100, policy => '{"kind": "RATE", "rate": 10}');
+SELECT coupon_room_create('default', 2);
+END
+cat <<END
+
+The front listens on http://$COUPON_HTTP until Ctrl-C. Campaign 1 is SPRING, with
+100 units; the waiting room "default" lets 2 in at a time. To try:
+
+	curl -i http://$COUPON_HTTP/campaigns/1/issues -d '{"user_id": "alice"}'
+	curl http://$COUPON_HTTP/campaigns/1
+	curl -i http://$COUPON_HTTP/rooms/default/tickets -d '{"user_id": "alice"}'
+	curl -N -H 'Accept: text/event-stream' http://$COUPON_HTTP/rooms/default/tickets/TOKEN
+	curl -i -X POST 'http://$COUPON_HTTP/coupons/issue-sync/7?code=SPRING'
+
+	psql -h $PGHOST -p $PGPORT -U postgres
+END
+trap 'exit 0' INT TERM
+while :; do
+	sleep 3600 &
+	wait $! || true
+done
