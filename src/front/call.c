@@ -206,7 +206,7 @@ prepare(CouponRoute *route, uint64 given)
 	CouponPlan *entry;
 	StringInfoData arguments;
 	StringInfoData sql;
-	Oid			types[64];
+	Oid			types[COUPON_HTTP_MAX_ARGUMENTS];
 	int			n = 0;
 
 	for (entry = route->plans; entry != NULL; entry = entry->next)
@@ -270,10 +270,18 @@ enter(Scope *scope, CouponHttpCall *call)
 	SetUserIdAndSecContext(call->role, scope->security | SECURITY_LOCAL_USERID_CHANGE);
 }
 
+/* The time limit's signal may be on its way when the function is done. */
+static void
+stop_clock(void)
+{
+	disable_timeout(STATEMENT_TIMEOUT, false);
+	QueryCancelPending = false;
+}
+
 static void
 leave(Scope *scope)
 {
-	disable_timeout(STATEMENT_TIMEOUT, false);
+	stop_clock();
 	SetUserIdAndSecContext(scope->user, scope->security);
 	/* whatever the function has set is undone, too */
 	AtEOXact_GUC(false, scope->guc_level);
@@ -292,7 +300,7 @@ fail(Scope *scope)
 	MemoryContextSwitchTo(scope->context);
 	error = CopyErrorData();
 	FlushErrorState();
-	disable_timeout(STATEMENT_TIMEOUT, false);
+	stop_clock();
 	RollbackAndReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(scope->context);
 	CurrentResourceOwner = scope->owner;
@@ -357,7 +365,7 @@ set_envelope(CouponHttpCall *call)
 	appendStringInfoChar(&headers, '{');
 	coupon_http_each_header(call, append_header, &headers);
 	appendStringInfoChar(&headers, '}');
-	set_local("search_path", psprintf("%s, public", quote_identifier(call->route->schema)));
+	set_local("search_path", psprintf("%s, public, pg_temp", quote_identifier(call->route->schema)));
 	set_local("request.method", call->method);
 	set_local("request.path", query == NULL ? call->target : pnstrdup(call->target, query - call->target));
 	set_local("request.headers", headers.data);
@@ -409,8 +417,8 @@ static char *
 run_plain(CouponHttpCall *call)
 {
 	CouponRoute *route = call->route;
-	Datum		values[64];
-	char		nulls[64];
+	Datum		values[COUPON_HTTP_MAX_ARGUMENTS];
+	char		nulls[COUPON_HTTP_MAX_ARGUMENTS];
 	uint64		given = 0;
 	char	   *result = NULL;
 	int			n = 0;
@@ -558,14 +566,13 @@ static void
 run_batch(CouponHttpCall **calls, int ncalls, bool *pending)
 {
 	CouponRoute *route = calls[0]->route;
-	Datum		values[64];
+	Datum		values[COUPON_HTTP_MAX_ARGUMENTS];
 
 	for (int i = 0; i < route->nparameters; i++)
 		values[i] = gather(calls, ncalls, &route->parameters[i]);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	if (SPI_execute_plan(prepare(route, route->nparameters >= 64 ? ~UINT64CONST(0) :
-								 (UINT64CONST(1) << route->nparameters) - 1),
+	if (SPI_execute_plan(prepare(route, (UINT64CONST(1) << route->nparameters) - 1),
 						 values, NULL, route->read_only, 0) != SPI_OK_SELECT ||
 		SPI_processed != ncalls)
 		elog(ERROR, "%s did not give one answer for each call", route->name);

@@ -9,17 +9,15 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/tuplestore.h"
 
 #include "base/arguments.h"
+#include "base/attempt.h"
 #include "base/compat.h"
 #include "base/errors.h"
 #include "front/json_fields.h"
@@ -69,47 +67,40 @@ compare_calls(const void *a, const void *b)
 	return x->position - y->position;
 }
 
-static void
-issue_campaign(Call **calls, int ncalls)
+/* Calls of one campaign. */
+typedef struct Batch
 {
-	CouponItem *items = palloc0(ncalls * sizeof(CouponItem));
+	Call	  **calls;
+	int			ncalls;
+} Batch;
 
-	for (int i = 0; i < ncalls; i++)
+static void
+issue_campaign(void *arg)
+{
+	Batch	   *batch = arg;
+	CouponItem *items = palloc0(batch->ncalls * sizeof(CouponItem));
+
+	for (int i = 0; i < batch->ncalls; i++)
 	{
-		items[i].user_id = PointerGetDatum(calls[i]->user_id);
-		calls[i]->item = &items[i];
+		items[i].user_id = PointerGetDatum(batch->calls[i]->user_id);
+		batch->calls[i]->item = &items[i];
 	}
-	coupon_issue_batch(calls[0]->campaign_id, items, ncalls, COUPON_NO_WAIT);
+	coupon_issue_batch(batch->calls[0]->campaign_id, items, batch->ncalls, COUPON_NO_WAIT);
 }
 
-/* The same in a subtransaction; an ERROR is the answer of all of its calls. */
+/* An ERROR is the answer of all of the batch, unless it is all there is. */
 static void
-issue_campaign_apart(Call **calls, int ncalls)
+issue_apart(Call **calls, int ncalls, bool is_all)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
+	Batch		batch = {calls, ncalls};
+	ErrorData  *error = NULL;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		issue_campaign(calls, ncalls);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		for (int i = 0; i < ncalls; i++)
-			calls[i]->error = error;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
+	if (is_all)
+		issue_campaign(&batch);
+	else
+		error = coupon_attempt(issue_campaign, &batch);
+	for (int i = 0; error != NULL && i < ncalls; i++)
+		calls[i]->error = error;
 }
 
 static void
@@ -259,10 +250,7 @@ coupon_http_issue(PG_FUNCTION_ARGS)
 		CHECK_FOR_INTERRUPTS();
 		for (n = 1; i + n < nvalid && sorted[i + n]->campaign_id == sorted[i]->campaign_id; n++)
 			;
-		if (n == nvalid && n > 1)
-			issue_campaign(&sorted[i], n);
-		else
-			issue_campaign_apart(&sorted[i], n);
+		issue_apart(&sorted[i], n, n == nvalid && n > 1);
 	}
 	initStringInfo(&body);
 	for (int i = 0; i < ncalls; i++)

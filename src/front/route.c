@@ -128,6 +128,8 @@ read_parameters(CouponRoute *route, HeapTuple tuple)
 	{
 		CouponParameter *parameter = &route->parameters[n];
 
+		if (n == COUPON_HTTP_MAX_ARGUMENTS)
+			return "its function has too many parameters";
 		if (modes != NULL && modes[i] != PROARGMODE_IN && modes[i] != PROARGMODE_INOUT)
 		{
 			if (modes[i] == PROARGMODE_VARIADIC)

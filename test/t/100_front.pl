@@ -264,6 +264,9 @@ is(told('POST', '/made', { n => 1 }), '409 23505', '  a duplicate: 409');
 is(sql('SELECT count(*) FROM made'), 1, '  committed once');
 like(sql_error($node, 'postgres', q{SELECT coupon_route_add('GET', '/greetings/{nobody}', 'greet(text, integer, text[])')}), qr/no parameter "nobody"/, 'a template that names no parameter is refused');
 like(sql_error($node, 'postgres', q{SELECT coupon_route_add('GET', '/greetings/{name}', 'greet(text, integer, text[])')}), qr/23505.*HINT/s, 'a route that is there already is refused');
+my $parameters = join ', ', map { "p$_ integer DEFAULT 0" } 1 .. 99;
+like(sql_error($node, 'postgres', qq{CREATE FUNCTION wide($parameters) RETURNS json LANGUAGE sql AS \$\$ SELECT '{}'::json \$\$; SELECT coupon_route_add('GET', '/wide', 'wide'::regproc::regprocedure)}),
+	qr/too many parameters/, 'a function of 99 parameters is refused');
 sql('DROP FUNCTION make(integer)');
 poll_until('the route is not served', sub { request('POST', '/made', { n => 2 })->{status} == 404 });
 is(told('GET', '/greetings/x'), '200 ', 'a route whose function is gone is left out, the others serve');
