@@ -69,7 +69,7 @@ include $(PGXS)
 
 # The script is made of the pieces in sql/, and kept in the repository.
 all install: coupon--1.0.sql
-coupon--1.0.sql: $(wildcard sql/*)
+coupon--1.0.sql: sql $(wildcard sql/*)
 	@sql/build >$@.new
 	@if cmp -s $@.new $@; then rm $@.new; touch $@; else echo 'sql/build >$@'; mv $@.new $@; fi
 
