@@ -18,25 +18,25 @@ COMMENT ON COLUMN coupon.http_answer.pending IS 'Whether the answer may change b
 CREATE TABLE coupon.route (
 	method         text COLLATE "C" NOT NULL CHECK (method OPERATOR(pg_catalog.=) ANY (ARRAY['GET'::pg_catalog.text, 'POST'::pg_catalog.text, 'PUT'::pg_catalog.text, 'PATCH'::pg_catalog.text, 'DELETE'::pg_catalog.text])),
 	path           text COLLATE "C" NOT NULL,
-	function       text COLLATE "C" NOT NULL,
+	function       text COLLATE "C",
 	batched        boolean NOT NULL,
 	role           regrole,
 	anonymous_role regrole,
 	admin          boolean NOT NULL,
-	built_in       boolean NOT NULL,
 	PRIMARY KEY (path, method)
 );
-COMMENT ON TABLE coupon.route IS 'what the HTTP front serves';
+-- The built-in routes are no rows, so that neither a restored table nor a
+-- subscriber's first copy meets them twice.
+COMMENT ON TABLE coupon.route IS 'The routes that were added, and those built-in ones that were taken away. coupon.http_route shows all that are served.';
 COMMENT ON COLUMN coupon.route.method IS 'GET serves HEAD, too';
 COMMENT ON COLUMN coupon.route.path IS 'a template: /campaigns/{campaign_id}/issues';
-COMMENT ON COLUMN coupon.route.function IS 'its signature, with its schema';
+COMMENT ON COLUMN coupon.route.function IS 'The signature of the function, with its schema; null: the built-in route of this method and path is not served.';
 COMMENT ON COLUMN coupon.route.batched IS 'it takes arrays, and gives one coupon.http_answer for each element';
 COMMENT ON COLUMN coupon.route.role IS 'whoever calls must be a member of it; null: anybody who may execute the function';
 COMMENT ON COLUMN coupon.route.anonymous_role IS 'whose rights a call without a token has; null: those of coupon.http_role';
 COMMENT ON COLUMN coupon.route.admin IS 'served at coupon.http_admin_listen, where that is set';
-COMMENT ON COLUMN coupon.route.built_in IS 'the extension''s own';
 
-SELECT pg_catalog.pg_extension_config_dump('coupon.route', 'WHERE NOT built_in');
+SELECT pg_catalog.pg_extension_config_dump('coupon.route', '');
 
 CREATE FUNCTION coupon.route_changed() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_route_changed';
@@ -48,6 +48,42 @@ ALTER TABLE coupon.route ENABLE ALWAYS TRIGGER route_changed;
 CREATE FUNCTION coupon.route_check(method text, path text, function text, batched boolean) RETURNS void
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'coupon_route_check';
 COMMENT ON FUNCTION coupon.route_check(text, text, text, boolean) IS 'an error for a route that the front could not serve';
+
+CREATE VIEW coupon.built_in_route AS
+SELECT b.method, b.path, b.function, b.batched, b.admin
+  FROM (VALUES
+	('POST', '/campaigns/{campaign_id}/issues', 'coupon.http_issue(bigint[],text[])', true, false),
+	('POST', '/campaigns/{campaign_id}/requests', 'coupon.http_request(bigint[],text[],text[])', true, false),
+	('GET', '/campaigns/{campaign_id}/requests/{request_id}', 'coupon.http_request_status(bigint[],uuid[])', true, false),
+	('POST', '/campaigns/{campaign_id}/holds', 'coupon.http_hold(bigint,text,bigint,interval)', false, false),
+	('POST', '/campaigns/{campaign_id}/holds/{serial}/confirmation', 'coupon.http_confirm(bigint,bigint,text,text)', false, false),
+	('DELETE', '/campaigns/{campaign_id}/holds/{serial}', 'coupon.http_release(bigint,bigint,text)', false, false),
+	('POST', '/rooms/{room}/tickets', 'coupon.http_join(text[],text[])', true, false),
+	('GET', '/rooms/{room}/tickets/{token}', 'coupon.http_position(text[],text[])', true, false),
+	('DELETE', '/rooms/{room}/tickets/{token}', 'coupon.http_leave(text,text)', false, false),
+	('GET', '/campaigns/{campaign_id}', 'coupon.http_status(bigint[])', true, false)) b(method, path, function, batched, admin);
+COMMENT ON VIEW coupon.built_in_route IS 'The routes of the extension itself.';
+COMMENT ON COLUMN coupon.built_in_route.method IS 'The method. GET serves HEAD, too.';
+COMMENT ON COLUMN coupon.built_in_route.path IS 'A template of the path.';
+COMMENT ON COLUMN coupon.built_in_route.function IS 'The signature of the function, with its schema.';
+COMMENT ON COLUMN coupon.built_in_route.batched IS 'Whether it takes arrays, and gives one coupon.http_answer for each element.';
+COMMENT ON COLUMN coupon.built_in_route.admin IS 'Whether it is served at coupon.http_admin_listen, where that is set.';
+
+CREATE VIEW coupon.http_route AS
+SELECT r.method, r.path, r.function, r.batched, r.role, r.anonymous_role, r.admin
+  FROM coupon.route r WHERE r.function IS NOT NULL
+UNION ALL
+SELECT b.method, b.path, b.function, b.batched, NULL, NULL, b.admin
+  FROM coupon.built_in_route b
+ WHERE NOT EXISTS (SELECT FROM coupon.route r WHERE r.method = b.method AND r.path = b.path);
+COMMENT ON VIEW coupon.http_route IS 'What the HTTP front serves.';
+COMMENT ON COLUMN coupon.http_route.method IS 'The method. GET serves HEAD, too.';
+COMMENT ON COLUMN coupon.http_route.path IS 'A template of the path.';
+COMMENT ON COLUMN coupon.http_route.function IS 'The signature of the function, with its schema.';
+COMMENT ON COLUMN coupon.http_route.batched IS 'Whether it takes arrays, and gives one coupon.http_answer for each element.';
+COMMENT ON COLUMN coupon.http_route.role IS 'Who calls must be a member of this role; null: anybody who may execute the function.';
+COMMENT ON COLUMN coupon.http_route.anonymous_role IS 'The role whose rights a call without a token has; null: coupon.http_role.';
+COMMENT ON COLUMN coupon.http_route.admin IS 'Whether it is served at coupon.http_admin_listen, where that is set.';
 
 CREATE FUNCTION @extschema@.coupon_route_add(
 	method text, path text, function regprocedure, batched boolean DEFAULT false,
@@ -77,14 +113,21 @@ BEGIN
 			DETAIL = format('%s is declared VOLATILE.', signature),
 			HINT = 'Declare it STABLE if it writes nothing, or use POST.';
 	END IF;
-	INSERT INTO coupon.route (method, path, function, batched, role, anonymous_role, admin, built_in)
-	VALUES (upper(method), path, signature, batched, role, anonymous_role, admin, false);
-EXCEPTION
-	WHEN unique_violation THEN
-		RAISE unique_violation USING
-			MESSAGE = 'there is such a route already',
-			DETAIL = format('It is %s %s.', upper(method), left(path, 256)),
-			HINT = 'Drop it first with coupon_route_drop().';
+	IF NOT EXISTS (SELECT FROM coupon.http_route r WHERE r.method = upper($1) AND r.path = $2) THEN
+		INSERT INTO coupon.route AS r (method, path, function, batched, role, anonymous_role, admin)
+		VALUES (upper($1), $2, signature, $4, $5, $6, $7)
+		ON CONFLICT ON CONSTRAINT route_pkey DO UPDATE
+		   SET function = excluded.function, batched = excluded.batched, role = excluded.role,
+		       anonymous_role = excluded.anonymous_role, admin = excluded.admin
+		 WHERE r.function IS NULL;
+		IF FOUND THEN
+			RETURN;
+		END IF;
+	END IF;
+	RAISE unique_violation USING
+		MESSAGE = 'there is such a route already',
+		DETAIL = format('It is %s %s.', upper(method), left(path, 256)),
+		HINT = 'Drop it first with coupon_route_drop().';
 END
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_route_add(text, text, regprocedure, boolean, regrole, regrole, boolean) IS
@@ -94,11 +137,18 @@ CREATE FUNCTION @extschema@.coupon_route_drop(method text, path text) RETURNS bo
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	DELETE FROM coupon.route r WHERE r.method = upper($1) AND r.path = $2;
+	IF NOT EXISTS (SELECT FROM coupon.built_in_route b WHERE b.method = upper($1) AND b.path = $2) THEN
+		DELETE FROM coupon.route r WHERE r.method = upper($1) AND r.path = $2;
+		RETURN FOUND;
+	END IF;
+	INSERT INTO coupon.route AS r (method, path, batched, admin) VALUES (upper($1), $2, false, false)
+	ON CONFLICT ON CONSTRAINT route_pkey DO UPDATE
+	   SET function = NULL, batched = false, role = NULL, anonymous_role = NULL, admin = false
+	 WHERE r.function IS NOT NULL;
 	RETURN FOUND;
 END
 $$;
-COMMENT ON FUNCTION @extschema@.coupon_route_drop(text, text) IS 'takes a route away; false if there is none';
+COMMENT ON FUNCTION @extschema@.coupon_route_drop(text, text) IS 'Takes a route away. Returns whether there was one.';
 
 CREATE FUNCTION @extschema@.coupon_http_status(
 	OUT answers_2xx bigint, OUT answers_3xx bigint, OUT answers_4xx bigint, OUT answers_5xx bigint,
@@ -295,15 +345,3 @@ CREATE FUNCTION coupon.http_release(campaign_id bigint, serial bigint, user_id t
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 RETURN coupon.http_hold_answer(ROW($3, CASE WHEN @extschema@.coupon_release($1, $2, $3) THEN 'released' ELSE 'not_held' END, $2, NULL, NULL)::coupon.hold_result, 200);
 COMMENT ON FUNCTION coupon.http_release(bigint, bigint, text) IS 'DELETE /campaigns/{campaign_id}/holds/{serial} - 200 released';
-
-INSERT INTO coupon.route (method, path, function, batched, role, anonymous_role, admin, built_in) VALUES
-	('POST', '/campaigns/{campaign_id}/issues', 'coupon.http_issue(bigint[],text[])', true, NULL, NULL, false, true),
-	('POST', '/campaigns/{campaign_id}/requests', 'coupon.http_request(bigint[],text[],text[])', true, NULL, NULL, false, true),
-	('GET', '/campaigns/{campaign_id}/requests/{request_id}', 'coupon.http_request_status(bigint[],uuid[])', true, NULL, NULL, false, true),
-	('POST', '/campaigns/{campaign_id}/holds', 'coupon.http_hold(bigint,text,bigint,interval)', false, NULL, NULL, false, true),
-	('POST', '/campaigns/{campaign_id}/holds/{serial}/confirmation', 'coupon.http_confirm(bigint,bigint,text,text)', false, NULL, NULL, false, true),
-	('DELETE', '/campaigns/{campaign_id}/holds/{serial}', 'coupon.http_release(bigint,bigint,text)', false, NULL, NULL, false, true),
-	('POST', '/rooms/{room}/tickets', 'coupon.http_join(text[],text[])', true, NULL, NULL, false, true),
-	('GET', '/rooms/{room}/tickets/{token}', 'coupon.http_position(text[],text[])', true, NULL, NULL, false, true),
-	('DELETE', '/rooms/{room}/tickets/{token}', 'coupon.http_leave(text,text)', false, NULL, NULL, false, true),
-	('GET', '/campaigns/{campaign_id}', 'coupon.http_status(bigint[])', true, NULL, NULL, false, true);

@@ -1,6 +1,6 @@
 /*
  * route.c
- *	  Routes: which function a method and a path call, from coupon.route.
+ *	  Routes: which function a method and a path call, from coupon.http_route.
  *
  * The table is read once and again after it, or any function, has changed:
  * a trigger on the table invalidates its relcache entry, which every session
@@ -41,7 +41,7 @@ static Oid	route_table = InvalidOid;
 static CouponStatement select_routes = {
 	"SELECT r.method, r.path, r.function, r.batched, r.role::pg_catalog.oid,"
 	" r.anonymous_role::pg_catalog.oid, r.admin"
-	" FROM coupon.route r ORDER BY r.path, r.method", 0
+	" FROM coupon.http_route r ORDER BY r.path, r.method", 0
 };
 
 uint64

@@ -1,6 +1,6 @@
 /*
  * route.h
- *	  Routes: which function a method and a path call, from coupon.route.
+ *	  Routes: which function a method and a path call, from coupon.http_route.
  */
 #ifndef COUPON_ROUTE_H
 #define COUPON_ROUTE_H

@@ -50,9 +50,20 @@ $node->safe_psql('postgres', q{
 	UPDATE coupon.campaign SET per_user_limit = 1 WHERE campaign_id = 9});
 $node->safe_psql('postgres', join '', map { "SELECT coupon_room_create('room $_', 5);\n" } 1 .. 40);
 
+# A route of one's own, a built-in one taken away, another one replaced.
+$node->safe_psql('postgres', q{
+	CREATE FUNCTION hello(name text) RETURNS json LANGUAGE sql STABLE AS 'SELECT json_build_object(''hello'', name)';
+	SELECT coupon_route_add('GET', '/hello/{name}', 'hello(text)');
+	SELECT coupon_route_drop('GET', '/campaigns/{campaign_id}'), coupon_route_drop('POST', '/rooms/{room}/tickets');
+	SELECT coupon_route_add('POST', '/rooms/{name}/tickets', 'hello(text)'), coupon_route_add('GET', '/campaigns/{campaign_id}', 'coupon.http_status(bigint[])', true)});
+is($node->safe_psql('postgres', q{SELECT coupon_route_drop('GET', '/campaigns/{campaign_id}'), coupon_route_drop('GET', '/campaigns/{campaign_id}')}),
+	't|f', 'a built-in route is taken away, added again and taken away');
+like(sql_error($node, 'postgres', q{SELECT coupon_route_add('GET', '/hello/{name}', 'hello(text)')}), qr/23505/, 'a route that is there cannot be added');
+like(sql_error($node, 'postgres', q{SELECT coupon_route_add('POST', '/campaigns/{campaign_id}/issues', 'coupon.http_issue(bigint[],text[])', true)}), qr/23505/, 'nor a built-in one');
+
 my @tables = ('campaign ORDER BY campaign_id', 'shard ORDER BY campaign_id, shard',
 	'unit ORDER BY campaign_id, serial', 'issuance ORDER BY campaign_id, serial',
-	'lapsed_hold ORDER BY campaign_id, serial', 'room ORDER BY room_id', 'dead_letter ORDER BY id');
+	'lapsed_hold ORDER BY campaign_id, serial', 'http_route ORDER BY path, method', 'room ORDER BY room_id', 'dead_letter ORDER BY id');
 
 sub contents
 {
