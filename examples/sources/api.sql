@@ -219,7 +219,7 @@ DECLARE
 	success boolean;
 BEGIN
 	-- /coupons/issue-result/{requestId} has it in the user's place
-	IF code IS NULL AND "requestId" IS NULL THEN
+	IF code IS NULL AND "requestId" IS NULL AND "userId" ~ '^[0-9a-fA-F]{8}-' THEN
 		"requestId" := "userId";
 	END IF;
 	IF coalesce("requestId", '') = '' THEN

@@ -22,7 +22,6 @@ sub sql { return $node->safe_psql('postgres', $_[0]) }
 
 sql('CREATE PUBLICATION everything FOR ALL TABLES');
 my $publisher = 'host=' . $node->host . ' port=' . $node->port . ' dbname=postgres';
-$copy->safe_psql('postgres', 'DELETE FROM coupon.route');	# which the publisher has, too
 $copy->safe_psql('postgres', "CREATE SUBSCRIPTION everything CONNECTION '$publisher' PUBLICATION everything");
 poll_until('the first copy', sub {
 	$copy->safe_psql('postgres', q{SELECT count(*) FILTER (WHERE srsubstate NOT IN ('r', 's')) FROM pg_subscription_rel}) eq '0' });
@@ -73,7 +72,7 @@ SKIP:
 	is(sql('SELECT dead, last_error FROM coupon_outbox_status()'), '0|', 'the outbox is published');
 	is(sql('SELECT count(*) FROM coupon.outbox'), '0', 'and empty');
 }
-sql(q{SELECT coupon_campaign_close(3)});
+sql(q{SELECT coupon_campaign_close(3), coupon_route_drop('POST', '/rooms/{room}/tickets')});
 conserved($node, 'postgres', 'publisher');
 
 # ---- the subscriber ----
@@ -81,7 +80,7 @@ conserved($node, 'postgres', 'publisher');
 $node->wait_for_catchup('everything');
 for my $table ('campaign ORDER BY campaign_id', 'shard ORDER BY campaign_id, shard', 'unit ORDER BY campaign_id, serial',
 	'issuance ORDER BY campaign_id, serial', 'lapsed_hold', 'room ORDER BY room_id', 'dead_letter ORDER BY id',
-	'request ORDER BY request_id', 'ticket ORDER BY room_id, number')
+	'request ORDER BY request_id', 'ticket ORDER BY room_id, number', 'http_route ORDER BY path, method')
 {
 	my ($name) = split / /, $table;
 
