@@ -110,7 +110,7 @@ append_events(CouponHold *hold)
 	coupon_outbox_finish(outbox);
 }
 
-/* Holds the pending wishes, whose units are taken or can be inherited. */
+/* Holds the pending wishes, whose units are taken or can be taken over. */
 static bool
 hold_units(CouponHold *hold)
 {

@@ -72,10 +72,13 @@ extern void coupon_hold_end(CouponHold *hold);
 /* ERROR unless the campaign has that unit. */
 extern void coupon_hold_check_serial(const CouponDefinition *def, int64 serial);
 
-/* Takes the units of the wishes, or finds out why not; refusal: of all that are not the user's. */
+/*
+ * Takes the units of the wishes, or finds out why not; refusal: the answer for
+ * all that are not the user's.
+ */
 extern void coupon_hold_take(CouponHold *hold, CouponHoldStatus refusal);
 
-/* Takes over the units of pending wishes that have a hold that has run out; false if one cannot be. */
+/* Takes over the units of pending wishes whose hold has run out; false if one cannot be. */
 extern bool coupon_hold_take_over_all(CouponHold *hold);
 
 /*

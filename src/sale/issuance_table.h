@@ -37,7 +37,7 @@ typedef enum CouponUserState
 {
 	COUPON_USER_MAY_HAVE,		/* found->nth is free */
 	COUPON_USER_HAS,			/* *found is the newest issuance, or hold if there is none */
-	COUPON_USER_LAPSED,			/* one of his holds, *found, has run out but is still there */
+	COUPON_USER_LAPSED,			/* a hold of theirs, *found, has run out but is still there */
 	COUPON_USER_LOCKED			/* an undecided row, and COUPON_NO_WAIT */
 } CouponUserState;
 
@@ -70,7 +70,7 @@ extern void coupon_issuance_await_none(int64 campaign_id, int64 first_serial, in
 
 /*
  * While a user of a campaign is locked no other session inserts a row for
- * him.  Not to be held while waiting for anything.
+ * them.  Not to be held while waiting for anything.
  */
 extern void coupon_issuance_lock_user(const CouponDefinition *def, Datum user_id);
 extern void coupon_issuance_unlock_user(const CouponDefinition *def, Datum user_id);
@@ -109,7 +109,7 @@ extern CouponUserState coupon_lookup_user(CouponLookup *lookup, Datum user_id,
 /*
  * Which numbers the user can have more units under: up to wanted of them go to
  * nths.  Never waits; undecided: more may come free with other transactions.
- * *lapsed is the serial of a hold of his that has run out, 0 if there is none.
+ * *lapsed is the serial of a hold of theirs that has run out, 0 if there is none.
  */
 extern int	coupon_lookup_numbers(CouponLookup *lookup, Datum user_id, int wanted, int32 *nths,
 								  bool *undecided, int64 *lapsed);

@@ -13,9 +13,9 @@
  * so that first come is first served.  Users are looked up and rows inserted
  * in the order of user ids, and a batch waits for another transaction's user
  * only while all users that it has inserted itself are smaller; so two batches
- * cannot wait for each other.  A round leaves over the wishes of a user that
- * depend on his others, and whatever follows a lost race; the next round
- * takes these.
+ * cannot wait for each other.  A round leaves over what depends on another item
+ * of the same user, and whatever follows a lost race; the next round takes
+ * these.
  */
 #include "postgres.h"
 
@@ -54,7 +54,7 @@ typedef struct Batch
 	CouponCampaign *campaign;
 	const CouponDefinition *def;
 	CouponLookup lookup;
-	CouponTableWriter *table; /* NULL: there is nothing to issue */
+	CouponTableWriter *table;	/* NULL: there is nothing to issue */
 	CouponOutbox *outbox;		/* begun with the first event */
 	TimestampTz now;
 	CouponWait	wait;

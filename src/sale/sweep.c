@@ -4,8 +4,8 @@
  *
  * Whether a hold has run out is judged by the clock wherever it is met, so a
  * sweeper that is late or dead blocks nothing: whoever wants the unit takes
- * the row away himself.  Whichever way it goes, the row is deleted, one event
- * is appended and one row of coupon.lapsed_hold written, in one transaction.
+ * the row away first.  Whichever way it goes, the row is deleted, one event is
+ * appended and one row of coupon.lapsed_hold written, in one transaction.
  */
 #include "postgres.h"
 

@@ -9,7 +9,7 @@
 
 /*
  * True if the user certainly has no issuance, without a look into a table.
- * False if he may have one, or if there is no filter.
+ * False if the user may have one, or if there is no filter.
  */
 extern bool coupon_filter_excludes(CouponCampaign *campaign, Datum user_id);
 

@@ -295,7 +295,7 @@ is(ask(qq{
 		SELECT coupon_queue_leave('$token', 'paid');
 		COMMIT}), "confirmed\nt", 'F20: the payment ends the ticket, in one transaction');
 is(ask("SELECT status FROM coupon_hold($c, 2, 'alice')"), 'not_admitted', 'F20: and the session with it');
-is(ask("SELECT status FROM coupon_hold($c, 1, 'alice')"), 'already_issued', 'what he has he is told all the same');
+is(ask("SELECT status FROM coupon_hold($c, 1, 'alice')"), 'already_issued', 'what is theirs they are told all the same');
 
 # ---- a storm ----
 
