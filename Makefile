@@ -55,6 +55,11 @@ SHLIB_LINK = -lrdkafka $(if $(HAVE_HTTP),-lmicrohttpd) -lpthread
 
 EXTRA_CLEAN = coupon--1.0.sql.new tmp_install tmp_kafka tmp_bench tmp_log tmp_lint tmp_pgspot .built_for
 
+# A locale that this machine does not have makes each shell complain.
+ifneq ($(shell locale 2>&1 >/dev/null),)
+export LC_ALL := C.UTF-8
+endif
+
 PG_CONFIG ?= pg_config
 pg_config_says := $(shell $(PG_CONFIG) --pgxs --includedir-server --version 2>/dev/null)
 PGXS := $(word 1,$(pg_config_says))
