@@ -186,7 +186,7 @@ run()
 		[ "$events" != "$issued" ] || [ "$violations" != 0 ]; then
 		check=FAILED
 		bad=1
-		sort "$logs/err" | uniq -c | head -n 10 >&2
+		sort "$logs/err" | uniq -c | sed -n 1,10p >&2
 	fi
 
 	column "$name" "$clients" "$campaigns x $(thousands "$units")" "$(thousands "$users")" \
@@ -284,7 +284,7 @@ room()
 		[ "$issued" != "$units" ] || [ "$sold_out" != $((users - units)) ] || [ "$strangers" != "$users" ] || [ "$violations" != 0 ]; then
 		echo '  FAILED'
 		bad=1
-		sort "$logs/err" | uniq -c | head -n 10 >&2
+		sort "$logs/err" | uniq -c | sed -n 1,10p >&2
 	fi
 }
 
