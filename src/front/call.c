@@ -468,7 +468,7 @@ take_answer(CouponHttpCall *call, const char *result)
 void
 coupon_call_plain(CouponHttpCall *call)
 {
-	Scope		scope;
+	Scope		scope = {0};
 
 	coupon_answer_reset(call);
 	PG_TRY();
@@ -584,7 +584,7 @@ run_batch(CouponHttpCall **calls, int ncalls, bool *pending)
 void
 coupon_call_batch(CouponHttpCall **calls, int ncalls, bool *pending)
 {
-	Scope		scope;
+	Scope		scope = {0};
 	volatile bool failed = false;
 
 	memset(pending, 0, ncalls * sizeof(bool));

@@ -108,6 +108,7 @@ describe_issuance(StringInfo body, const Call *call)
 {
 	const CouponIssuance *issuance = &call->item->issuance;
 
+	Assert(call->item != NULL);
 	coupon_payload_begin(body);
 	coupon_payload_int64(body, "campaign_id", call->campaign_id);
 	coupon_payload_text(body, "user_id", text_to_cstring(call->user_id));

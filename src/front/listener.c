@@ -339,6 +339,7 @@ coupon_listener_close(CouponListener *listener)
 	dlist_head	late;
 
 	dlist_init(&late);
+	/* cppcheck-suppress autoVariables; the listener is gone before the list is */
 	listener->calls = &late;
 	MHD_stop_daemon(listener->daemon);
 	pfree(listener);

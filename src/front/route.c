@@ -371,8 +371,8 @@ bind_path(CouponHttpCall *call, const CouponRoute *route, const char **starts, c
 CouponRoute *
 coupon_route_find(CouponHttpCall *call, StringInfo allow, const char **problem)
 {
-	const char *starts[COUPON_MAX_SEGMENTS];
-	size_t		lengths[COUPON_MAX_SEGMENTS];
+	const char *starts[COUPON_MAX_SEGMENTS] = {NULL};
+	size_t		lengths[COUPON_MAX_SEGMENTS] = {0};
 	int			n = split_target(call->target, starts, lengths);
 	const char *method = strcmp(call->method, "HEAD") == 0 ? "GET" : call->method;
 	const CouponRoute *seen = NULL;
