@@ -703,16 +703,21 @@ CREATE TABLE coupon.outbox (
 CREATE TABLE coupon.outbox_0 () INHERITS (coupon.outbox) USING heap;
 CREATE TABLE coupon.outbox_1 () INHERITS (coupon.outbox) USING heap;
 CREATE TABLE coupon.outbox_2 () INHERITS (coupon.outbox) USING heap;
+-- Events of topics that are refused wait here, out of the others' way.
+CREATE TABLE coupon.outbox_parked () INHERITS (coupon.outbox) USING heap;
+CREATE INDEX outbox_parked_idx ON coupon.outbox_parked (topic COLLATE "C", id);
 -- A subscriber is not told of single deletions, but of the truncation of a child.
 -- There is no key to find a row by, and with REPLICA IDENTITY FULL it would stop at
 -- the first deletion, since json has no equality operator.
 ALTER TABLE coupon.outbox_0 REPLICA IDENTITY NOTHING;
 ALTER TABLE coupon.outbox_1 REPLICA IDENTITY NOTHING;
 ALTER TABLE coupon.outbox_2 REPLICA IDENTITY NOTHING;
+ALTER TABLE coupon.outbox_parked REPLICA IDENTITY NOTHING;
 COMMENT ON TABLE coupon.outbox IS 'Events that are not published yet, each committed together with the change that it tells of. The rows are in the children.';
 COMMENT ON TABLE coupon.outbox_0 IS 'The first of three tables for events, which take turns.';
 COMMENT ON TABLE coupon.outbox_1 IS 'The second of three tables for events, which take turns.';
 COMMENT ON TABLE coupon.outbox_2 IS 'The third of three tables for events, which take turns.';
+COMMENT ON TABLE coupon.outbox_parked IS 'Events whose topic is refused. They are published when it is refused no longer.';
 COMMENT ON COLUMN coupon.outbox.id IS 'A UUID of version 7. Ids rise in the order of appending. Consumers drop duplicates by the id.';
 COMMENT ON COLUMN coupon.outbox.topic IS 'The Kafka topic.';
 COMMENT ON COLUMN coupon.outbox.key IS 'The Kafka key: the user, or the campaign where an event is the campaign''s own.';
@@ -762,15 +767,8 @@ COMMENT ON FUNCTION @extschema@.coupon_dead_letter_replay(uuid, text) IS
 
 CREATE FUNCTION @extschema@.coupon_dead_letter_discard(id uuid DEFAULT NULL, topic text DEFAULT NULL)
 RETURNS bigint
-LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-	WITH gone AS (
-		DELETE FROM coupon.dead_letter d
-		 WHERE (coupon_dead_letter_discard.id IS NULL OR d.id = coupon_dead_letter_discard.id)
-		   AND (coupon_dead_letter_discard.topic IS NULL OR d.topic = coupon_dead_letter_discard.topic)
-		RETURNING 1)
-	SELECT count(*) FROM gone
-$$;
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_dead_letter_discard(uuid, text) IS
 	'Deletes dead letters for good: the one of an id, those of a topic, or all. Returns how many.';
 
@@ -1862,6 +1860,7 @@ GRANT SELECT ON TABLE coupon.outbox TO coupon_admin;
 GRANT SELECT ON TABLE coupon.outbox_0 TO coupon_admin;
 GRANT SELECT ON TABLE coupon.outbox_1 TO coupon_admin;
 GRANT SELECT ON TABLE coupon.outbox_2 TO coupon_admin;
+GRANT SELECT ON TABLE coupon.outbox_parked TO coupon_admin;
 GRANT SELECT ON TABLE coupon.dead_letter TO coupon_admin;
 REVOKE ALL ON FUNCTION @extschema@.coupon_emit(text, text, text, jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_emit(text, text, text, jsonb) TO coupon_admin, coupon_service;

@@ -15,7 +15,9 @@
 #include "utils/snapshot.h"
 #include "utils/uuid.h"
 
-#define COUPON_OUTBOX_CHILDREN	3
+#define COUPON_OUTBOX_CHILDREN	3	/* in rotation */
+#define COUPON_OUTBOX_PARKED	3	/* the table of those that are parked */
+#define COUPON_OUTBOX_TABLES	4
 #define COUPON_QUEUE_CHILDREN	2	/* tables that a queue uses in turn */
 
 typedef struct CouponCatalog
@@ -35,7 +37,8 @@ typedef struct CouponCatalog
 	Oid			issuance_lapse_idx;
 	Oid			lapsed_hold;
 	Oid			lapsed_hold_idx;
-	Oid			outbox[COUPON_OUTBOX_CHILDREN];
+	Oid			outbox[COUPON_OUTBOX_TABLES];
+	Oid			outbox_parked_idx;
 	Oid			event_clock;
 	Oid			request;		/* the parent of those that follow, as are all of two */
 	Oid			requests[COUPON_QUEUE_CHILDREN];
@@ -141,7 +144,7 @@ typedef struct CouponTable
 	bool		local_deletes;	/* deletions are not for subscribers */
 } CouponTable;
 
-#define COUPON_TABLES	13		/* of them there are so many */
+#define COUPON_TABLES	14		/* of them there are so many */
 
 /*
  * What the C code knows of an open table of ours, and in *number, unless that

@@ -2,28 +2,30 @@
  * publish.c
  *	  From the outbox to the sink.
  *
- *	  waiting --send--> sent --report--> delivered --settle--> removed
- *		 ^                |
- *		 |                +-- rejected: dead letter (see below)
- *		 +--- the sink broke: closed, opened, sent again in order
+ *	  waiting --send--> sent --report--> done --settle--> removed, or a dead letter
+ *		 ^				  |
+ *		 +----------------+
+ *		   the sink was closed: sent again in order
  *
- * One batch at a time (see outbox_read.c): all of it has been delivered, or
- * put aside, before the next one is collected.  A row is removed after the
- * broker has acknowledged its event, so a crash in between publishes it twice
- * and never not at all.  Removed means committed: what a step has removed is
- * taken off the list by the next one, so an error in between costs nothing
- * but another try.
+ * One batch at a time (see reader.c): all of it has been delivered, or put
+ * aside, before the next one is collected.  A row is removed after the broker
+ * has acknowledged its event, so a crash in between publishes it twice and
+ * never not at all.
  *
  * Rejections.  A broker rejects a whole request, in which one event may be to
- * blame.  So the first rejection closes the sink, and what was under way is
- * sent again one by one; only what is rejected then, or what the client itself
- * would never send, becomes a dead letter: a row of coupon.dead_letter and an
- * event for <topic>.DLT, in the transaction that removes the original.
+ * blame.  An event that was rejected alone becomes a dead letter.  Several are
+ * suspects: the sink is closed, and they are sent again in rounds, an eighth
+ * of them in the first, twice as many in each that goes well, again an eighth
+ * of those that are rejected.  A round begins and ends with nothing in
+ * flight, so only suspects are in a request with suspects.  A few rounds find
+ * the one to blame, whatever else is in flight.
  *
  * Order.  The sink keeps it within a key as long as it is open, and sends
  * nothing any more when a request has failed for good.  When it is opened
  * again everything without a report is sent again, oldest first: a consumer
- * that drops duplicates by id sees the same order.
+ * that drops duplicates by id sees the same order.  Events whose topic cannot
+ * be published to stay behind, all that are left of that topic in the batch;
+ * a later batch has them, or parks them.
  */
 #include "postgres.h"
 
@@ -31,251 +33,270 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
-#include "fmgr.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
-#include "utils/uuid.h"
 
-#include "base/arguments.h"
 #include "base/catalog.h"
+#include "base/guc.h"
 #include "base/spi.h"
 #include "kafka/publish.h"
 #include "kafka/publisher_status.h"
 #include "kafka/sink.h"
-#include "outbox/outbox.h"
-#include "outbox/outbox_read.h"
-#include "outbox/payload.h"
+#include "outbox/dead_letter.h"
+#include "outbox/reader.h"
 
 #define SEND_ROWS		5000	/* in one step, to keep its transaction short */
 #define SETTLE_ROWS		2000	/* worth a step though more are in flight */
-#define REJECTED_MAX	100		/* in one step, by the client itself */
 #define SETTLE_MS		100		/* the same, for fewer */
+#define REJECTED_MAX	100		/* in one step, by the client itself */
+#define PARTS			8		/* of suspects: one is the first round */
+#define MAX_TRIES		63		/* that an entry can count */
 #define BROKEN_MS		1000	/* after a sink that broke */
+#define GAP_MS			1000	/* for the reports that say why it stopped */
 #define OPEN_AGAIN_MS	2000	/* after a configuration that was wrong */
 #define SILENCE_MS		10000	/* is worth a word */
+#define TICK_MS			100		/* longest wait while the broker owes reports */
+#define IDLE_MS			500		/* longest wait at all */
 #define RECONFIGURE_MS	1000	/* longest wait for reports before the sink is closed */
+#define NAME_AGAIN_MS	5000	/* while some topic is refused */
+#define FORGET_MS		10000	/* between two times that topics are forgotten */
+#define COLLECT_SHARE	10		/* of the time, at most, goes into looking at what must stay */
+#define NAMES_MAX		1000	/* of topics with parked events, at a time */
 
 /* CouponOutboxEntry.state */
 enum
 {
 	WAITING,
 	SENT,
-	DELIVERED,					/* or rejected, and in its list */
-	REMOVED,					/* the same, by a step that has yet to commit */
-	SETTLED						/* removed, put aside or gone */
+	DONE						/* delivered, rejected, left or gone */
 };
 
 /* An event that will not be accepted. */
 typedef struct Rejected
 {
 	int			entry;
-	int			attempts;
 	bool		carries;		/* its dead letter can carry the payload */
 	char		reason[128];
 } Rejected;
 
-static CouponOutboxEntry *batch = NULL;
-static int	nbatch = 0;
-static int	next = 0;			/* nothing before it is waiting */
-static int	nsettled = 0;
-static int	nsent = 0;			/* in state SENT */
-
-static int *delivered = NULL;	/* has room for the whole batch */
-static int	ndelivered = 0;
-static int	max_delivered = 0;
-static bool settling = false;	/* a step has removed some, see REMOVED */
-static bool rotation_due = false;	/* rows have gone */
-static int	nlocked = 0;		/* rows that it could not remove */
-static TimestampTz delivered_since = 0;
-
-static Rejected *rejected = NULL;
-static int	nrejected = 0;
-static int	max_rejected = 0;
-
-static int	suspects = 0;		/* so many of the batch are to be sent one by one */
-static bool one_by_one = false; /* the sink was opened so */
-static int	full_with = 0;		/* so many were in flight when the sink was full; 0: it is not */
-static CouponTopic *awaited = NULL; /* the next event's topic is being checked */
-static bool reconfigure = false;
-static bool reloaded = false;	/* topics that are refused get a fresh start */
-static bool campaigns_wanted = false;	/* their topics are to be looked up */
-static TimestampTz reconfigure_since = 0;
-static TimestampTz open_at = 0; /* not before */
-static TimestampTz heard_at = 0;	/* of the broker, or the sending began */
-static bool heard = false;		/* since then: a report has come */
-
-bool
-coupon_publish_under_way(void)
+/* What the publisher of this process is at. */
+static struct
 {
-	return nsettled < nbatch;
+	/* the batch: its entries by their numbers */
+	CouponBatch batch;
+	int			next;			/* nothing before it is waiting */
+	int			nsent;			/* in state SENT */
+	int			nover;			/* removed, buried, left or gone */
+
+	/* those to be removed; the first are so when the transaction commits */
+	int		   *delivered;		/* has room for the whole batch */
+	int			max_delivered;
+	int			ndelivered;
+	int			nremoved;
+	TimestampTz delivered_since;
+
+	/* those to be buried, the same */
+	Rejected   *rejected;
+	int			max_rejected;
+	int			nrejected;
+	int			nburied;
+	int			nlocked;		/* of both: somebody has locked the rows */
+
+	/* rejections by the broker; an entry with tries is a suspect */
+	int			nsuspected;		/* since the sink was last asked for reports */
+	Rejected	suspected;		/* the last of them */
+	int			last_suspect;	/* of the batch */
+	int			nsuspects;		/* waiting */
+	int			round;			/* so many suspects may still be sent in this round */
+	int			next_round;		/* so many in the next one; 0: there are no rounds */
+	bool		denied;			/* some were, since the sink was opened */
+	TimestampTz gap_since;		/* the sink stopped and has yet to say why; 0: it did not */
+
+	/* what goes on */
+	int			resume_with;	/* the sink is full until so few are in flight */
+	bool		more;			/* the next batch will not be empty */
+	bool		rotate;			/* rows have gone */
+	TimestampTz collect_at;		/* though nobody has woken the publisher */
+	TimestampTz heed_at;		/* until then, nobody does */
+	TimestampTz name_at;
+	TimestampTz forget_at;
+	TimestampTz open_at;
+	bool		reconfigure;
+	TimestampTz reconfigure_since;
+	TimestampTz heard_at;		/* of the broker, or the sending began */
+}			self = {.resume_with = INT_MAX};
+
+static TimestampTz
+in_ms(int ms)
+{
+	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+}
+
+static bool
+is_under_way(void)
+{
+	return self.nover < self.batch.n;
 }
 
 int
 coupon_publish_in_flight(void)
 {
-	return nsent;
+	return self.nsent;
 }
 
-bool
-coupon_publish_listens(void)
+/* ---- what becomes of an entry ---- */
+
+static bool
+is_suspect(const CouponOutboxEntry *entry)
 {
-	return nsettled == nbatch && coupon_sink_is_open();
+	return entry->tries > 0;
 }
 
-/* Nothing more is to be done about it: removed, gone or not wanted. */
+/* It waits no longer. */
 static void
-skip(CouponOutboxEntry *entry)
+set_state(CouponOutboxEntry *entry, int state)
 {
-	entry->state = SETTLED;
-	nsettled++;
-}
-
-/* The transaction of the last settling has committed. */
-static void
-settled(void)
-{
-	int			count = ndelivered;
-	int			dead = nrejected;
-
-	if (!settling)
-		return;
-	settling = false;
-	ndelivered = nrejected = 0;
-	for (int i = 0; i < count; i++)
+	if (entry->state == WAITING && is_suspect(entry))
 	{
-		if (batch[delivered[i]].state == REMOVED)
-			skip(&batch[delivered[i]]);
+		self.nsuspects--;
+		self.round--;
+	}
+	self.nsent += (state == SENT) - (entry->state == SENT);
+	entry->state = state;
+}
+
+/* Nothing more is to be done about it in this batch. */
+static void
+finish(CouponOutboxEntry *entry)
+{
+	set_state(entry, DONE);
+	self.nover++;
+}
+
+/* Its topic cannot be published to. */
+static void
+leave(CouponOutboxEntry *entry)
+{
+	coupon_outbox_leave(entry);
+	finish(entry);
+	self.more = true;
+}
+
+static void
+note_delivered(int number)
+{
+	if (self.ndelivered == 0)
+		self.delivered_since = GetCurrentTimestamp();
+	self.delivered[self.ndelivered++] = number;
+	set_state(&self.batch.entries[number], DONE);
+}
+
+static void
+note_rejected(const Rejected *rejected)
+{
+	CouponOutboxEntry *entry = &self.batch.entries[rejected->entry];
+
+	if (self.nrejected == self.max_rejected)
+	{
+		int			wanted = Max(16, self.max_rejected * 2);
+
+		if (self.rejected == NULL)
+			self.rejected = MemoryContextAlloc(TopMemoryContext, wanted * sizeof(Rejected));
 		else
-			delivered[ndelivered++] = delivered[i];
+			self.rejected = repalloc(self.rejected, wanted * sizeof(Rejected));
+		self.max_rejected = wanted;
 	}
-	for (int i = 0; i < dead; i++)
-	{
-		if (batch[rejected[i].entry].state == REMOVED)
-			skip(&batch[rejected[i].entry]);
-		else
-			rejected[nrejected++] = rejected[i];
-	}
-	delivered_since = GetCurrentTimestamp();
-	coupon_publisher_count(nsent, count - ndelivered, 0, dead - nrejected);
+	self.rejected[self.nrejected++] = *rejected;
+	set_state(entry, DONE);
 }
 
-/* ---- reports ---- */
-
+/* By the client itself, which would never send it. */
 static void
-note_delivered(int entry)
+reject_unsent(int number, const char *reason)
 {
-	if (ndelivered == 0)
-		delivered_since = GetCurrentTimestamp();
-	delivered[ndelivered++] = entry;
-	batch[entry].state = DELIVERED;
+	Rejected	rejected = {.entry = number,.carries = false};
+
+	strlcpy(rejected.reason, reason, sizeof(rejected.reason));
+	note_rejected(&rejected);
+	self.batch.entries[number].tries++;
 }
 
-static void
-note_rejected(int entry, int attempts, const char *reason, bool carries)
-{
-	if (nrejected == max_rejected)
-	{
-		int			wanted = Max(16, max_rejected * 2);
+/* ---- serving the sink ---- */
 
-		if (rejected == NULL)
-			rejected = MemoryContextAlloc(TopMemoryContext, wanted * sizeof(Rejected));
-		else
-			rejected = repalloc_huge(rejected, wanted * sizeof(Rejected));
-		max_rejected = wanted;
-	}
-	rejected[nrejected].entry = entry;
-	rejected[nrejected].attempts = attempts;
-	rejected[nrejected].carries = carries;
-	strlcpy(rejected[nrejected].reason, reason, sizeof(rejected[nrejected].reason));
-	nrejected++;
-	batch[entry].state = DELIVERED;
+static void
+suspect(int number)
+{
+	CouponOutboxEntry *entry = &self.batch.entries[number];
+
+	if (entry->tries < MAX_TRIES)
+		entry->tries++;
+	self.nsuspected++;
+	self.last_suspect = Max(self.last_suspect, number);
 }
 
 static void
-report(uint32 tag, CouponVerdict verdict, const char *reason)
+report(void *arg, uint32 tag, CouponVerdict verdict, const char *reason)
 {
-	int			entry = tag;
+	bool	   *heard = arg;
+	CouponOutboxEntry *entry = &self.batch.entries[tag];
 
-	Assert(entry < nbatch && batch[entry].state == SENT);
-	heard = true;
-	if (verdict == COUPON_TOPIC_DENIED)
+	Assert(tag < self.batch.n && entry->state == SENT);
+	*heard = true;
+	switch (verdict)
 	{
-		nsent--;
-		skip(&batch[entry]);
+		case COUPON_DELIVERED:
+			note_delivered(tag);
+			break;
+		case COUPON_TOPIC_DENIED:
+			self.denied = true;
+			leave(entry);
+			break;
+		case COUPON_REJECTED:
+		case COUPON_TOO_LARGE:
+			suspect(tag);
+			self.suspected.entry = tag;
+			self.suspected.carries = verdict != COUPON_TOO_LARGE;
+			strlcpy(self.suspected.reason, reason, sizeof(self.suspected.reason));
+			break;
+		case COUPON_UNDELIVERED:
+			/* stays sent until the sink is closed */
+			break;
 	}
-	else if (verdict == COUPON_DELIVERED)
-	{
-		nsent--;
-		note_delivered(entry);
-	}
-	else if (verdict != COUPON_UNDELIVERED && one_by_one)
-	{
-		nsent--;
-		note_rejected(entry, 2, reason, verdict != COUPON_TOO_LARGE);
-	}
-	else if (verdict != COUPON_UNDELIVERED)
-	{
-		if (suspects == 0)
-			coupon_publisher_problem("an event was rejected: %s", reason);
-		suspects = next;
-	}
-	/* what the sink lost stays SENT until it is closed */
 }
 
 /* Closes the sink; what has no report waits again. */
 static void
 close_sink(void)
 {
-	int			again = 0;
+	int			again = self.nsent;
 
 	coupon_sink_close();
-	for (int i = next - 1; i >= 0 && nsent > 0; i--)
+	for (int i = self.next - 1; i >= 0 && self.nsent > 0; i--)
 	{
-		if (batch[i].state == SENT)
+		CouponOutboxEntry *entry = &self.batch.entries[i];
+
+		if (entry->state == SENT)
 		{
-			batch[i].state = WAITING;
-			next = i;
-			nsent--;
-			again++;
+			set_state(entry, WAITING);
+			self.next = i;
 		}
 	}
-	full_with = 0;
-	awaited = NULL;
+	self.nsuspects = self.round = 0;
+	for (int i = self.next; i <= self.last_suspect && i < self.batch.n; i++)
+	{
+		CouponOutboxEntry *entry = &self.batch.entries[i];
+
+		self.nsuspects += entry->state == WAITING && is_suspect(entry);
+	}
+	self.denied = false;
+	self.gap_since = 0;
+	self.resume_with = INT_MAX;
+	self.open_at = 0;
 	coupon_publisher_count(0, 0, again, 0);
-}
-
-void
-coupon_publish_recover(const char *message)
-{
-	coupon_publisher_problem("%s", message);
-	if (settling)
-	{
-		for (int i = 0; i < ndelivered; i++)
-			batch[delivered[i]].state = DELIVERED;
-		for (int i = 0; i < nrejected; i++)
-			batch[rejected[i].entry].state = DELIVERED;
-		settling = false;
-	}
-	/* perhaps it was collecting, and has marked pages as read */
-	coupon_outbox_forget();
-}
-
-void
-coupon_publish_reconfigure(void)
-{
-	reloaded = true;
-	if (coupon_sink_is_open() && !coupon_sink_is_outdated())
-	{
-		coupon_sink_doubt_topics();
-		return;
-	}
-	reconfigure = true;
-	reconfigure_since = GetCurrentTimestamp();
-	open_at = 0;
 }
 
 /* It broke, and a new one may break as soon: not at once. */
@@ -283,120 +304,161 @@ static void
 give_up_sink(void)
 {
 	close_sink();
-	open_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BROKEN_MS);
+	self.open_at = in_ms(BROKEN_MS);
+}
+
+/* The broker rejected a request, or several. */
+static void
+take_rejection(void)
+{
+	if (self.nsuspected == 1)
+		note_rejected(&self.suspected);
+	else
+	{
+		if (self.next_round == 0)
+			coupon_publisher_problem("%d events were rejected together and are sent again in parts: %s",
+									 self.nsuspected, self.suspected.reason);
+		self.next_round = Max(1, self.nsuspected / PARTS);
+	}
+	close_sink();
 }
 
 /* Takes reports, and closes the sink if it is of no more use. */
 static void
 take_reports(void)
 {
-	CouponSinkHealth health = coupon_sink_poll(report);
+	bool		heard = false;
+	TimestampTz now;
+	CouponSinkHealth health;
 
+	self.nsuspected = 0;
+	health = coupon_sink_poll(report, &heard);
+	now = GetCurrentTimestamp();
 	if (heard)
-		heard_at = GetCurrentTimestamp();
-	heard = false;
+		self.heard_at = now;
 	if (!coupon_sink_is_open())
 		return;
-	if (health == COUPON_SINK_GAP && !one_by_one)
-		suspects = next;
-	if (suspects > 0 && !one_by_one)
+	if (self.nsuspected > 0)
+		take_rejection();
+	else if (health == COUPON_SINK_GAP && self.denied)
 		close_sink();
+	else if (health == COUPON_SINK_GAP && self.gap_since == 0)
+		self.gap_since = now;
+	else if (health == COUPON_SINK_GAP && !TimestampDifferenceExceeds(self.gap_since, now, GAP_MS))
+		;						/* a report may yet say what was rejected */
 	else if (health != COUPON_SINK_WORKS)
 		give_up_sink();
-	else if (reconfigure &&
-			 (nsent == 0 || TimestampDifferenceExceeds(reconfigure_since, GetCurrentTimestamp(),
-													   RECONFIGURE_MS)))
-	{
-		reconfigure = false;
+	else if (self.reconfigure &&
+			 (self.nsent == 0 || TimestampDifferenceExceeds(self.reconfigure_since, now, RECONFIGURE_MS)))
 		close_sink();
-	}
 }
 
-bool
+void
 coupon_publish_serve(void)
 {
-	settled();
 	take_reports();
-	if (!coupon_sink_is_open())
-		return GetCurrentTimestamp() >= open_at;
-
 	coupon_sink_check_topics();
-	if (nsent > 0 && TimestampDifferenceExceeds(heard_at, GetCurrentTimestamp(), SILENCE_MS))
+	if (self.nsent > 0 && TimestampDifferenceExceeds(self.heard_at, GetCurrentTimestamp(), SILENCE_MS))
 	{
-		heard_at = GetCurrentTimestamp();
+		self.heard_at = GetCurrentTimestamp();
 		coupon_publisher_problem("nothing has been acknowledged for %d seconds though events are in flight: a partition may have no leader, or too few replicas",
 								 SILENCE_MS / 1000);
 	}
-	if (reconfigure)
-		return false;			/* take_reports closes it in a moment */
-	if (one_by_one && nsent == 0 && next < nbatch && awaited == NULL)
+}
+
+void
+coupon_publish_reconfigure(void)
+{
+	self.name_at = 0;
+	if (coupon_sink_is_open() && !coupon_sink_is_outdated())
+	{
+		coupon_topics_check_again();
+		return;
+	}
+	self.reconfigure = true;
+	self.reconfigure_since = GetCurrentTimestamp();
+	self.open_at = 0;
+}
+
+/* ---- the next step ---- */
+
+static bool
+settling_is_due(void)
+{
+	if (self.nrejected > 0 && self.nlocked == 0)
 		return true;
-	if (nsettled == nbatch && (reloaded || coupon_sink_can_adopt()))
+	return self.ndelivered + self.nrejected > 0 &&
+		((self.nsent == 0 && self.nlocked == 0) || self.ndelivered >= self.nlocked + SETTLE_ROWS ||
+		 TimestampDifferenceExceeds(self.delivered_since, GetCurrentTimestamp(), SETTLE_MS));
+}
+
+/* May the batch's next event be sent before others have reports? */
+static bool
+next_is_free(void)
+{
+	if (self.nsent == 0 || self.next_round == 0)
 		return true;
-	if (awaited != NULL && coupon_sink_topic_state(awaited) != COUPON_TOPIC_UNKNOWN)
-		return true;
-	if (full_with > 0 && nsent <= full_with / 2)
-		return true;
-	return (ndelivered > 0 || nrejected > 0) &&
-		((nsent == 0 && nlocked == 0) || ndelivered >= nlocked + SETTLE_ROWS ||
-		 TimestampDifferenceExceeds(delivered_since, GetCurrentTimestamp(), SETTLE_MS));
+	return self.nsuspects > 0 && !(is_suspect(&self.batch.entries[self.next]) && self.round <= 0);
+}
+
+CouponStep
+coupon_publish_next_step(bool woken)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (settling_is_due())
+		return COUPON_STEP_SETTLE;
+	if (!coupon_sink_is_open())
+		return now >= self.open_at ? COUPON_STEP_OPEN : COUPON_STEP_WAIT;
+	if (self.reconfigure || self.gap_since != 0)
+		return COUPON_STEP_WAIT;	/* the sink will be closed in a moment */
+	if (self.next < self.batch.n && self.nsent <= self.resume_with && next_is_free())
+		return COUPON_STEP_SEND;
+	if (is_under_way())
+		return COUPON_STEP_WAIT;
+	if (self.rotate)
+		return COUPON_STEP_ROTATE;
+	if (now >= self.name_at)
+		return COUPON_STEP_NAME_TOPICS;
+	/* though the tables may be locked when it tries */
+	self.more |= coupon_topics_have_news() || now >= self.collect_at || (woken && now >= self.heed_at);
+	return self.more ? COUPON_STEP_COLLECT : COUPON_STEP_WAIT;
+}
+
+long
+coupon_publish_patience(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz until = in_ms(IDLE_MS);
+
+	if (is_under_way())
+		return TICK_MS;
+	if (!coupon_sink_is_open())
+		until = Min(until, self.open_at);
+	else
+	{
+		until = Min(until, Min(self.collect_at, self.name_at));
+		if (self.heed_at > now)
+			until = Min(until, self.heed_at);
+	}
+	return TimestampDifferenceMilliseconds(now, until);
 }
 
 /* ---- settling ---- */
 
-/* The event for <topic>.DLT: the original, and why it is there. */
-static char *
-dead_letter_payload(const CouponEvent *event, const Rejected *why)
-{
-	StringInfoData payload;
-	Datum		id = DirectFunctionCall1(uuid_out, UUIDPGetDatum(&event->id));
-
-	initStringInfo(&payload);
-	coupon_payload_begin(&payload);
-	coupon_payload_text(&payload, "id", DatumGetCString(id));
-	coupon_payload_text(&payload, "topic", event->topic);
-	coupon_payload_text(&payload, "type", event->type);
-	coupon_payload_text(&payload, "reason", why->reason);
-	coupon_payload_int64(&payload, "attempts", why->attempts);
-	coupon_payload_time(&payload, "dead_at", GetCurrentTimestamp());
-	if (why->carries)
-		coupon_payload_json(&payload, "payload", event->payload);
-	coupon_payload_end(&payload);
-	return payload.data;
-}
-
 /* False if the row is locked. */
 static bool
-bury(const Rejected *why)
+bury(const Rejected *rejected)
 {
-	static CouponStatement insert = {
-		.sql = "INSERT INTO coupon.dead_letter (id, topic, key, type, payload, reason, attempts, dead_at) "
-		"VALUES ($1, $2, $3, $4, $5::pg_catalog.json, $6, $7, pg_catalog.clock_timestamp()) "
-		"ON CONFLICT (id) DO UPDATE SET reason = excluded.reason, "
-		"attempts = coupon.dead_letter.attempts OPERATOR(pg_catalog.+) excluded.attempts, dead_at = excluded.dead_at",
-		.nargs = 7, .types = {UUIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID}
-	};
-	const CouponOutboxEntry *entry = &batch[why->entry];
+	const CouponOutboxEntry *entry = &self.batch.entries[rejected->entry];
 	CouponEvent event;
-	Datum		values[7];
 
 	if (!coupon_outbox_fetch(entry, &event))
 		return true;
 	if (!coupon_outbox_remove(entry))
 		return false;
-	values[0] = UUIDPGetDatum(&event.id);
-	values[1] = CStringGetTextDatum(event.topic);
-	values[2] = CStringGetTextDatum(event.key);
-	values[3] = CStringGetTextDatum(event.type);
-	values[4] = CStringGetTextDatum(event.payload);
-	values[5] = CStringGetTextDatum(why->reason);
-	values[6] = Int32GetDatum(why->attempts);
-	coupon_spi_execute(&insert, SPI_OK_INSERT, values, NULL);
-
-	if (!coupon_outbox_is_dead_letter_topic(event.topic))
-		coupon_outbox_append(psprintf("%s" COUPON_DEAD_LETTER_SUFFIX, event.topic), event.key,
-							 "coupon.dead_letter", dead_letter_payload(&event, why));
-	coupon_publisher_problem("an event for topic \"%s\" is a dead letter: %s", event.topic, why->reason);
+	coupon_dead_letter_bury(&event, rejected->reason, entry->tries, rejected->carries);
+	coupon_publisher_problem("an event for topic \"%s\" is a dead letter: %s", event.topic, rejected->reason);
 	return true;
 }
 
@@ -404,84 +466,67 @@ bury(const Rejected *why)
 static void
 settle(void)
 {
-	MemoryContext context;
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "coupon dead letter",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext oldcontext = MemoryContextSwitchTo(context);
 
-	if (ndelivered == 0 && nrejected == 0)
-		return;
-	settling = true;
-	nlocked = 0;
-	for (int i = 0; i < ndelivered; i++)
+	for (int i = 0; i < self.ndelivered; i++)
 	{
-		if (coupon_outbox_remove(&batch[delivered[i]]))
-			batch[delivered[i]].state = REMOVED;
-		else
-			nlocked++;
-	}
-	if (nrejected > 0)
-	{
-		coupon_spi_connect();
-		context = AllocSetContextCreate(CurrentMemoryContext, "coupon dead letter",
-										ALLOCSET_DEFAULT_SIZES);
-		for (int i = 0; i < nrejected; i++)
+		int			number = self.delivered[i];
+
+		if (coupon_outbox_remove(&self.batch.entries[number]))
 		{
-			MemoryContext oldcontext = MemoryContextSwitchTo(context);
-
-			if (bury(&rejected[i]))
-				batch[rejected[i].entry].state = REMOVED;
-			else
-				nlocked++;
-			MemoryContextSwitchTo(oldcontext);
-			MemoryContextReset(context);
+			self.delivered[i] = self.delivered[self.nremoved];
+			self.delivered[self.nremoved++] = number;
 		}
-		coupon_spi_finish();
 	}
-	CommandCounterIncrement();
+	for (int i = 0; i < self.nrejected; i++)
+	{
+		Rejected	rejected = self.rejected[i];
+
+		if (bury(&rejected))
+		{
+			self.rejected[i] = self.rejected[self.nburied];
+			self.rejected[self.nburied++] = rejected;
+		}
+		MemoryContextReset(context);
+	}
+	MemoryContextSwitchTo(oldcontext);
+	MemoryContextDelete(context);
+	self.nlocked = self.ndelivered + self.nrejected - self.nremoved - self.nburied;
+	self.delivered_since = GetCurrentTimestamp();
 }
 
 void
-coupon_publish_settle(void)
+coupon_publish_committed(void)
 {
-	coupon_outbox_open();
-	settle();
-	coupon_outbox_close();
+	if (self.nremoved + self.nburied > 0)
+	{
+		self.ndelivered -= self.nremoved;
+		memmove(self.delivered, self.delivered + self.nremoved, self.ndelivered * sizeof(int));
+		self.nrejected -= self.nburied;
+		memmove(self.rejected, self.rejected + self.nburied, self.nrejected * sizeof(Rejected));
+		self.nover += self.nremoved + self.nburied;
+		self.rotate = true;
+	}
+	coupon_publisher_count(self.nsent, self.nremoved, 0, self.nburied);
+	self.nremoved = self.nburied = 0;
+}
+
+void
+coupon_publish_failed(const char *message)
+{
+	coupon_publisher_problem("%s", message);
+	self.nremoved = self.nburied = 0;
+	/* perhaps it was collecting, and has marked pages and topics as read */
+	if (self.batch.n == 0)
+	{
+		coupon_outbox_forget();
+		coupon_topics_repark();
+	}
 }
 
 /* ---- sending ---- */
-
-static void
-open_sink(void)
-{
-	TimestampTz now = GetCurrentTimestamp();
-
-	if (coupon_sink_is_open() || now < open_at)
-		return;
-	one_by_one = suspects > 0;
-	reconfigure = false;
-	if (coupon_sink_open(one_by_one))
-		campaigns_wanted = true;
-	else
-		open_at = TimestampTzPlusMilliseconds(now, OPEN_AGAIN_MS);
-}
-
-/* So that a topic's fault is seen before the first event is. */
-static void
-name_topics(void)
-{
-	static CouponStatement select = {
-		.sql = "SELECT DISTINCT topic FROM coupon.campaign WHERE closed_at IS NULL"
-	};
-	uint64		n;
-
-	/* it can wait for whoever has locked the campaigns; events cannot */
-	campaigns_wanted = !ConditionalLockRelationOid(coupon_catalog()->campaign, AccessShareLock);
-	if (campaigns_wanted)
-		return;
-	coupon_spi_connect();
-	n = coupon_spi_execute(&select, SPI_OK_SELECT, NULL, NULL);
-	for (uint64 i = 0; i < n; i++)
-		(void) coupon_sink_topic(coupon_spi_text(i, 1));
-	coupon_spi_finish();
-}
 
 /* Kafka carries UTF-8.  False: the text has no form in it. */
 static bool
@@ -513,50 +558,42 @@ to_utf8(const char **text)
 static bool
 send_event(int number)
 {
-	CouponOutboxEntry *entry = &batch[number];
+	CouponOutboxEntry *entry = &self.batch.entries[number];
 	CouponEvent event;
 	CouponTopic *topic;
-	const char *reason;
+	const char *reason = NULL;
 
 	if (!coupon_outbox_fetch(entry, &event))
 	{
-		skip(entry);
+		finish(entry);
 		return true;
 	}
-	topic = coupon_sink_topic(event.topic);
-	switch (coupon_sink_topic_state(topic))
+	topic = coupon_topic(event.topic);
+	if (topic == NULL || topic->state != COUPON_TOPIC_READY)
 	{
-		case COUPON_TOPIC_UNKNOWN:
-			awaited = topic;
-			return false;
-		case COUPON_TOPIC_REFUSED:
-			skip(entry);
-			return true;
-		case COUPON_TOPIC_READY:
-			break;
+		leave(entry);
+		return true;
 	}
 	if (!to_utf8(&event.key) || !to_utf8(&event.type) || !to_utf8(&event.payload))
 	{
-		note_rejected(number, 1, "it cannot be converted to UTF-8", false);
-		return nrejected < REJECTED_MAX;
+		reject_unsent(number, "it cannot be converted to UTF-8");
+		return self.nrejected < REJECTED_MAX;
 	}
 	switch (coupon_sink_send(topic, &event, number, &reason))
 	{
 		case COUPON_SENT:
-			if (nsent == 0)
-				heard_at = GetCurrentTimestamp();
-			entry->state = SENT;
-			nsent++;
+			if (self.nsent == 0)
+				self.heard_at = GetCurrentTimestamp();
+			set_state(entry, SENT);
 			return true;
 		case COUPON_POISON:
-			/* what the client will not send is too large */
-			note_rejected(number, 1, reason, false);
-			return nrejected < REJECTED_MAX;
+			reject_unsent(number, reason);
+			return self.nrejected < REJECTED_MAX;
 		case COUPON_DENIED:
-			skip(entry);
+			leave(entry);
 			return true;
 		case COUPON_SINK_FULL:
-			full_with = Max(nsent, 1);
+			self.resume_with = Max(self.nsent / 2, 1);
 			return false;
 		case COUPON_SINK_BROKEN:
 			give_up_sink();
@@ -565,8 +602,22 @@ send_event(int number)
 	return false;
 }
 
-/* True: there is more, and room for it. */
-static bool
+/* Rounds, see above: the next event is free, begin one if it is time. */
+static void
+begin_round(void)
+{
+	if (self.next_round == 0 || self.nsent > 0)
+		return;
+	if (self.nsuspects == 0)
+		self.next_round = 0;
+	else if (is_suspect(&self.batch.entries[self.next]))
+	{
+		self.round = self.next_round;
+		self.next_round = Min(self.next_round * 2, INT_MAX / 2);
+	}
+}
+
+static void
 send_batch(void)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "coupon event",
@@ -574,112 +625,169 @@ send_batch(void)
 	MemoryContext oldcontext = MemoryContextSwitchTo(context);
 	bool		more = true;
 
-	full_with = 0;
-	awaited = NULL;
-	for (int rows = 0; rows < SEND_ROWS && next < nbatch && more; rows++)
+	self.resume_with = INT_MAX;
+	for (int rows = 0; rows < SEND_ROWS && self.next < self.batch.n && more; rows++)
 	{
-		if (one_by_one && (nsent > 0 || next >= suspects))
-			break;
-		if (batch[next].state == WAITING)
-			more = send_event(next);
-		if (next < nbatch && batch[next].state != WAITING)
-			next++;
-		MemoryContextReset(context);
+		if (self.batch.entries[self.next].state == WAITING)
+		{
+			if (!next_is_free())
+				break;
+			begin_round();
+			more = send_event(self.next);
+			MemoryContextReset(context);
+		}
+		if (self.next < self.batch.n && self.batch.entries[self.next].state != WAITING)
+			self.next++;
 	}
 	MemoryContextSwitchTo(oldcontext);
 	MemoryContextDelete(context);
-	if (one_by_one && nsent == 0 && next >= suspects)
-	{
-		/* the rest is sent as usual */
-		suspects = 0;
-		close_sink();
-	}
-	if (nrejected > 0 && nlocked == 0)
-		return true;
-	return more && next < nbatch && !(one_by_one && nsent > 0);
 }
 
-/* A new batch of that size, and room to note its reports. */
+/* ---- between batches ---- */
+
+static void
+open_sink(void)
+{
+	self.reconfigure = false;
+	self.open_at = in_ms(OPEN_AGAIN_MS);
+	if (coupon_sink_open())
+		self.name_at = 0;
+}
+
+/*
+ * So that a topic's fault is seen before the first event is, and that parked
+ * events go when they can.  Those of very many topics take turns.
+ */
+static void
+name_topics(void)
+{
+	static CouponStatement select = {
+		.sql = "WITH RECURSIVE parked (topic) AS ("
+		"(SELECT p.topic COLLATE \"C\" FROM coupon.outbox_parked p "
+		"WHERE p.topic COLLATE \"C\" OPERATOR(pg_catalog.>) $1 ORDER BY p.topic COLLATE \"C\" LIMIT 1) "
+		"UNION ALL SELECT (SELECT p.topic COLLATE \"C\" FROM coupon.outbox_parked p "
+		"WHERE p.topic COLLATE \"C\" OPERATOR(pg_catalog.>) t.topic ORDER BY p.topic COLLATE \"C\" LIMIT 1) "
+		"FROM parked t WHERE t.topic IS NOT NULL) "
+		"(SELECT p.topic, true FROM parked p WHERE p.topic IS NOT NULL LIMIT $2) "
+		"UNION ALL (SELECT DISTINCT c.topic, false FROM coupon.campaign c WHERE c.closed_at IS NULL)",
+		.nargs = 2, .types = {TEXTOID, INT4OID}
+	};
+	static char after[COUPON_TOPIC_BYTES] = "";
+	bool		from_start = after[0] == '\0';
+	Datum		values[2] = {CStringGetTextDatum(after), Int32GetDatum(NAMES_MAX)};
+	List	   *names = NIL;
+	int			nparked = 0;
+	uint64		n;
+
+	/* it can wait for whoever has locked the campaigns; events cannot */
+	self.name_at = in_ms(NAME_AGAIN_MS);
+	if (!ConditionalLockRelationOid(coupon_catalog()->campaign, AccessShareLock))
+		return;
+	coupon_spi_connect();
+	n = coupon_spi_execute(&select, SPI_OK_SELECT, values, NULL);
+	for (uint64 i = 0; i < n; i++)
+	{
+		char	   *name = coupon_spi_text(i, 1);
+
+		names = lappend(names, name);
+		if (!DatumGetBool(coupon_spi_value(i, 2, NULL)))
+			continue;
+		strlcpy(after, name, sizeof(after));
+		nparked++;
+	}
+	if (nparked < NAMES_MAX)
+		after[0] = '\0';
+	coupon_topics_want(names, from_start && nparked < NAMES_MAX);
+	coupon_spi_finish();
+	if (!coupon_topics_any_refused() && nparked < NAMES_MAX)
+		self.name_at = PG_INT64_MAX;
+}
+
+/* Room to note the reports of the whole batch. */
 static void
 make_room(int n)
 {
-	if (n > max_delivered)
-	{
-		if (delivered != NULL)
-			pfree(delivered);
-		delivered = NULL;
-		max_delivered = 0;
-		delivered = MemoryContextAllocHuge(TopMemoryContext, mul_size(n, sizeof(int)));
-		max_delivered = n;
-	}
-	nbatch = n;
+	if (n <= self.max_delivered)
+		return;
+	if (self.delivered != NULL)
+		pfree(self.delivered);
+	self.delivered = NULL;
+	self.max_delivered = 0;
+	self.delivered = MemoryContextAllocHuge(TopMemoryContext, mul_size(n, sizeof(int)));
+	self.max_delivered = n;
 }
 
+/* Topics by the thousand: memory for names that may never come again. */
 static bool
-work(void)
+forget_topics(TimestampTz now)
 {
-	take_reports();
-	if (ndelivered > 0 || nrejected > 0)
-	{
-		settle();
-		if (nsettled + ndelivered + nrejected == nbatch)
-		{
-			/* what was removed must be seen as removed, and stay so */
-			rotation_due = true;
-			return nlocked == 0;
-		}
-	}
-	if (rotation_due && nsettled == nbatch)
-	{
-		rotation_due = false;
-		coupon_outbox_rotate();
-		return true;
-	}
-	if (!coupon_sink_is_open())
-		open_sink();
-	if (!coupon_sink_is_open() || reconfigure)
+	if (!coupon_topics_are_many() || now < self.forget_at)
 		return false;
-	if (campaigns_wanted)
-		name_topics();
-
-	if (nsettled == nbatch)
-	{
-		suspects = 0;
-		if (one_by_one)
-		{
-			close_sink();
-			return true;
-		}
-		if (reloaded)
-		{
-			coupon_sink_forget_refused();
-			name_topics();
-			coupon_outbox_forget();
-			reloaded = false;
-		}
-		if (coupon_sink_adopt_topics())
-			coupon_outbox_forget();
-		nbatch = next = nsettled = 0;
-		make_room(coupon_outbox_collect(&batch, coupon_sink_refuses));
-		if (nbatch == 0)
-		{
-			coupon_outbox_rotate();
-			rotation_due = false;
-			return false;
-		}
-	}
-	return send_batch();
+	self.forget_at = in_ms(FORGET_MS);
+	close_sink();
+	coupon_topics_forget();
+	return true;
 }
 
-bool
-coupon_publish_step(void)
+static void
+collect(void)
 {
-	bool		more;
+	TimestampTz now = GetCurrentTimestamp();
+	CouponBatch batch;
 
-	settled();
+	memset(&self.batch, 0, sizeof(CouponBatch));
+	self.next = self.nover = 0;
+	self.nsuspects = self.round = self.next_round = 0;
+	self.last_suspect = -1;
+	self.collect_at = in_ms(coupon_publish_interval);
+	self.more = true;
+	if (forget_topics(now))
+		return;
+
+	coupon_topics_adopt();
+	coupon_outbox_collect(&batch, coupon_topics_parked(), coupon_topics_choose);
+	make_room(batch.n);
+	self.batch = batch;
+	if (coupon_topics_any_refused() && self.name_at == PG_INT64_MAX)
+		self.name_at = in_ms(NAME_AGAIN_MS);
+
+	if (batch.too_large)
+		coupon_topics_repark();
+	self.more = batch.n > 0 || batch.cut;
+	self.rotate = batch.n == 0;
+	/* events that must stay have been looked at for nothing: not again at once */
+	self.heed_at = 0;
+	if (batch.left && batch.n == 0)
+		self.heed_at = now + (GetCurrentTimestamp() - now) * COLLECT_SHARE;
+}
+
+void
+coupon_publish_step(CouponStep step)
+{
 	coupon_outbox_open();
-	more = work();
-	coupon_publisher_count(nsent, 0, 0, 0);
+	switch (step)
+	{
+		case COUPON_STEP_WAIT:
+			break;
+		case COUPON_STEP_SETTLE:
+			settle();
+			break;
+		case COUPON_STEP_OPEN:
+			open_sink();
+			break;
+		case COUPON_STEP_SEND:
+			send_batch();
+			break;
+		case COUPON_STEP_ROTATE:
+			self.rotate = false;
+			coupon_outbox_rotate();
+			break;
+		case COUPON_STEP_NAME_TOPICS:
+			name_topics();
+			break;
+		case COUPON_STEP_COLLECT:
+			collect();
+			break;
+	}
 	coupon_outbox_close();
-	return more;
 }

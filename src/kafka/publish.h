@@ -1,43 +1,49 @@
 /*
  * publish.h
  *	  From the outbox to the sink.
+ *
+ * What is to be done next is one of the steps below.  Between them, outside of
+ * any transaction, the publisher serves the sink; then it may be asked.
  */
 #ifndef COUPON_PUBLISH_H
 #define COUPON_PUBLISH_H
 
-/*
- * One step, in a transaction: removes what has been delivered, collects the
- * next batch if there is none, sends as much as the sink takes.  True: there
- * is more to do at once.
- */
-extern bool coupon_publish_step(void);
+typedef enum CouponStep
+{
+	COUPON_STEP_WAIT,			/* for sessions or for the sink */
+	COUPON_STEP_SETTLE,			/* remove what has been delivered, bury what was rejected */
+	COUPON_STEP_OPEN,			/* the sink */
+	COUPON_STEP_SEND,			/* as much of the batch as the sink takes */
+	COUPON_STEP_ROTATE,			/* the outbox: give space back */
+	COUPON_STEP_NAME_TOPICS,	/* look which topics there are events or campaigns for */
+	COUPON_STEP_COLLECT			/* the next batch */
+} CouponStep;
+
+/* Takes the sink's reports, checks topics, closes a sink that is of no more use. */
+extern void coupon_publish_serve(void);
+
+/* The next step; woken: sessions have committed events since the last batch. */
+extern CouponStep coupon_publish_next_step(bool woken);
+
+/* How long to wait for it, in ms, unless the sink or a session has news. */
+extern long coupon_publish_patience(void);
 
 /*
- * Between the steps, outside of any transaction: takes the sink's reports,
- * checks topics.  True: it is time for a step.
+ * Takes it, in a transaction with an active snapshot; then it is committed, or
+ * it failed and was rolled back: it did not happen.
  */
-extern bool coupon_publish_serve(void);
+extern void coupon_publish_step(CouponStep step);
+extern void coupon_publish_committed(void);
+extern void coupon_publish_failed(const char *message);
 
-/* Would a step collect what sessions have just committed? */
-extern bool coupon_publish_listens(void);
-
-/* After a step that failed and was rolled back: it did not happen. */
-extern void coupon_publish_recover(const char *message);
+/* How many events have been sent and have no report? */
+extern int	coupon_publish_in_flight(void);
 
 /*
  * The settings were read again.  If they have changed, they are taken over as
  * soon as nothing is under way; topics are checked again in any case.
  */
 extern void coupon_publish_reconfigure(void);
-
-/* Is there a batch that is not done with? */
-extern bool coupon_publish_under_way(void);
-
-/* Of it: sent and without a report. */
-extern int	coupon_publish_in_flight(void);
-
-/* Removes what has been delivered, in a transaction, and nothing else. */
-extern void coupon_publish_settle(void);
 
 /* publisher_worker.c */
 extern const struct CouponWorkerKind coupon_publisher;

@@ -21,7 +21,7 @@
 #include "kafka/publisher_status.h"
 #include "outbox/event_id.h"
 #include "outbox/outbox.h"
-#include "outbox/outbox_read.h"
+#include "outbox/reader.h"
 
 #define LOG_AGAIN_MS	(60 * 1000) /* the same problem */
 #define LOG_LINES		30			/* in that time, of all problems */

@@ -23,8 +23,6 @@
 #include "kafka/publisher_status.h"
 #include "kafka/sink.h"
 
-#define TICK_MS		100			/* longest wait while the broker owes reports */
-#define LOOK_AROUND_MS	500		/* longest wait at all */
 #define FAREWELL_MS	400			/* for the reports of what is in flight, at the end */
 #define SHUT_MS		300			/* for the client's threads */
 
@@ -73,23 +71,19 @@ wait_for_events(long ms)
 		ResetLatch(MyLatch);
 }
 
-/* Until it is time for the next step: serves the sink meanwhile. */
+/* Unless the tables are locked, or gone. */
 static void
-wait_for_work(void)
+take_step(CouponStep step)
 {
-	TimestampTz start = GetCurrentTimestamp();
+	CouponCycle cycle = coupon_worker_begin();
 
-	while (!(coupon_worker_is_woken() && coupon_publish_listens()))
+	if (cycle == COUPON_CYCLE_BEGUN)
 	{
-		long		left = coupon_publish_interval -
-			TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
-
-		if (left <= 0 || coupon_publish_serve())
-			return;
-		wait_for_events(Min(left, coupon_publish_under_way() ? TICK_MS : LOOK_AROUND_MS));
-		if (coupon_publish_serve() || !coupon_worker_stay())
-			return;
+		coupon_publish_step(step);
+		coupon_worker_commit();
+		coupon_publish_committed();
 	}
+	coupon_worker_back_off(cycle);
 }
 
 /*
@@ -105,13 +99,9 @@ say_farewell(void)
 	while (coupon_publish_in_flight() > 0 && GetCurrentTimestamp() < end)
 	{
 		wait_for_events(10);
-		(void) coupon_publish_serve();
+		coupon_publish_serve();
 	}
-	if (coupon_worker_begin() == COUPON_CYCLE_BEGUN)
-	{
-		coupon_publish_settle();
-		coupon_worker_commit();
-	}
+	take_step(COUPON_STEP_SETTLE);
 	RESUME_INTERRUPTS();
 }
 
@@ -121,31 +111,30 @@ publish(void)
 	set_up();
 	while (coupon_worker_stay())
 	{
-		CouponCycle cycle;
-		bool		more;
+		CouponStep	step;
 
 		if (coupon_worker_reloaded())
 			coupon_publish_reconfigure();
-		/* what is asked for from now on, this step may not see */
-		if (coupon_publish_listens())
-			coupon_worker_forget_woken();
-		cycle = coupon_worker_begin();
-		coupon_worker_back_off(cycle);
-		if (cycle != COUPON_CYCLE_BEGUN)
+		coupon_publish_serve();
+		step = coupon_publish_next_step(coupon_worker_is_woken());
+		if (step == COUPON_STEP_WAIT)
+		{
+			wait_for_events(coupon_publish_patience());
 			continue;
-		more = coupon_publish_step();
-		coupon_worker_commit();
-		if (!more)
-			wait_for_work();
+		}
+		/* what is asked for from now on, this batch may not have */
+		if (step == COUPON_STEP_COLLECT)
+			coupon_worker_forget_woken();
+		take_step(step);
 	}
 	say_farewell();
 }
 
-static const char *const tables[] = {"outbox_0", "outbox_1", "outbox_2", "dead_letter", NULL};
+static const char *const tables[] = {"outbox_0", "outbox_1", "outbox_2", "outbox_parked", "dead_letter", NULL};
 
 const CouponWorkerKind coupon_publisher = {
 	.name = "coupon publisher",
 	.tables = tables,
 	.loop = publish,
-	.recover = coupon_publish_recover
+	.recover = coupon_publish_failed
 };

