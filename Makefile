@@ -79,7 +79,7 @@ coupon--1.0.sql: sql $(wildcard sql/*)
 	@if cmp -s $@.new $@; then rm $@.new; touch $@; else echo 'sql/build >$@'; mv $@.new $@; fi
 
 # Says what to install where the headers of librdkafka are missing.
-src/kafka/sink_kafka.o src/kafka/sink_kafka.bc: | check-librdkafka
+$(patsubst %.c,%.o,$(wildcard src/kafka/sink_kafka*.c)) $(patsubst %.c,%.bc,$(wildcard src/kafka/sink_kafka*.c)): | check-librdkafka
 check-librdkafka:
 	@echo '#include <librdkafka/rdkafka.h>' | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 || { \
 		echo 'No librdkafka/rdkafka.h: install the headers of librdkafka (Debian: librdkafka-dev).' >&2; exit 1; }
