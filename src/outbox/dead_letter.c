@@ -14,6 +14,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "base/shmem.h"
 #include "base/spi.h"
 #include "outbox/dead_letter.h"
 #include "outbox/outbox.h"
@@ -95,6 +96,7 @@ take_away(FunctionCallInfo fcinfo, bool again)
 	int64		total = 0;
 	uint64		n;
 
+	coupon_shmem_attach();
 	for (int i = 0; i < 2; i++)
 	{
 		if (PG_ARGISNULL(i))

@@ -53,7 +53,8 @@ my %call = (
 	coupon_status => [q{coupon_status(1)}],
 	coupon_http_status => [q{coupon_http_status()}],
 	publisher_state => [q{coupon.publisher_state()}],
-	coupon_dead_letter_replay => [q{coupon_dead_letter_replay()}]);
+	coupon_dead_letter_replay => [q{coupon_dead_letter_replay()}],
+	coupon_dead_letter_discard => [q{coupon_dead_letter_discard()}]);
 
 my @functions = split /\n/, $node->safe_psql('postgres', q{
 	SELECT DISTINCT proname FROM pg_proc p JOIN pg_language l ON l.oid = prolang
