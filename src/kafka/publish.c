@@ -372,7 +372,7 @@ coupon_publish_reconfigure(void)
 	self.name_at = 0;
 	if (coupon_sink_is_open() && !coupon_sink_is_outdated())
 	{
-		coupon_topics_check_again();
+		coupon_topics_check_again(true);
 		return;
 	}
 	self.reconfigure = true;

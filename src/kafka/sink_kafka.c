@@ -127,7 +127,7 @@ take_over_settings(void)
 	if (outdated)
 		coupon_topics_doubt();
 	else
-		coupon_topics_check_again();
+		coupon_topics_check_again(false);
 }
 
 bool

@@ -221,15 +221,22 @@ coupon_topics_forget(void)
 /* ---- for the sink ---- */
 
 static void
-check_again(CouponTopic *topic)
+check_ready(CouponTopic *topic)
+{
+	if (topic->state == COUPON_TOPIC_READY)
+		topic->check_at = 0;
+}
+
+static void
+check_any(CouponTopic *topic)
 {
 	topic->check_at = 0;
 }
 
 void
-coupon_topics_check_again(void)
+coupon_topics_check_again(bool refused)
 {
-	coupon_topics_each(check_again);
+	coupon_topics_each(refused ? check_any : check_ready);
 	next_check = 0;
 }
 
@@ -248,7 +255,7 @@ void
 coupon_topics_doubt(void)
 {
 	coupon_topics_each(doubt);
-	coupon_topics_check_again();
+	coupon_topics_check_again(true);
 }
 
 /* Those for which somebody waits come first. */

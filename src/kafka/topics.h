@@ -90,8 +90,11 @@ extern void coupon_topics_forget(void);
 
 /* ---- for the sink ---- */
 
-/* Is to be checked again, with others: soon, and before it is used at all. */
-extern void coupon_topics_check_again(void);
+/*
+ * They are to be checked again: while they are used (those that are refused
+ * are checked now and then in any case), or before they are used at all.
+ */
+extern void coupon_topics_check_again(bool refused);
 extern void coupon_topics_doubt(void);
 
 /* Those about which to ask now: a question, about at most so many. */
