@@ -31,6 +31,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/attempt.h"
 #include "base/guc.h"
 #include "base/spi.h"
 #include "queue/queue_table.h"
@@ -171,8 +172,9 @@ search_on(Search *search, int final_column)
 }
 
 static void
-truncate_child(Oid table)
+truncate_child(void *arg)
 {
+	Oid			table = *(Oid *) arg;
 	StringInfoData sql;
 
 	initStringInfo(&sql);
@@ -192,6 +194,17 @@ truncate_child(Oid table)
 	}
 	PG_END_TRY();
 	coupon_spi_finish();
+}
+
+/* Why a child is not emptied; it is tried again when as much time has passed as rows are kept. */
+static void
+postpone(CouponQueue *queue, uint32 child, int sqlerrcode, const char *message, const char *hint)
+{
+	ereport(WARNING,
+			(errcode(sqlerrcode),
+			 errmsg("%s", message),
+			 hint ? errhint("%s", hint) : 0));
+	pg_atomic_write_u64(&queue->finished[child], GetCurrentTimestamp());
 }
 
 /* The child that is out of use, which is not empty.  True: the transaction is to end. */
@@ -217,12 +230,10 @@ empty_child(const CouponQueueKind *kind, CouponQueue *queue, uint32 child, Times
 	if (found == OPEN_ROW)
 	{
 		/* only a row that was written past us; nothing that waits may go */
-		ereport(WARNING,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("table coupon.%s has rows that are not final and nobody waits for",
-						get_rel_name(table)),
-				 errhint("Restart the server: then they are read again.")));
-		pg_atomic_write_u64(&queue->finished[child], now);
+		postpone(queue, child, ERRCODE_DATA_CORRUPTED,
+				 psprintf("table coupon.%s has rows that are not final and nobody waits for",
+						  get_rel_name(table)),
+				 "Restart the server: then they are read again.");
 	}
 	search->done = found == ALL_FINAL;
 	if (!search->done || !ConditionalLockRelationOid(table, AccessExclusiveLock))
@@ -232,7 +243,13 @@ empty_child(const CouponQueueKind *kind, CouponQueue *queue, uint32 child, Times
 		(TimestampTz) pg_atomic_read_u64(&queue->finished[child]) == finished &&
 		search_on(search, kind->final_column) == ALL_FINAL)
 	{
-		truncate_child(table);
+		/* a trigger of the DBA's may refuse it, which is to stop nobody */
+		ErrorData  *error = coupon_attempt(truncate_child, &table);
+
+		if (error != NULL)
+			postpone(queue, child, error->sqlerrcode,
+					 psprintf("table coupon.%s could not be emptied: %s", get_rel_name(table),
+							  error->message), error->hint);
 		search->table = InvalidOid;
 	}
 	return true;				/* empty when this commits; the turn comes then */

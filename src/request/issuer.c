@@ -386,7 +386,7 @@ decide_batch(Batch *batch)
 	return decided;
 }
 
-/* Is a unit free, so that who was passed by stands in his own way? */
+/* Is a unit free, so that who was passed by waits for a transaction of their own? */
 static bool
 has_free_unit(CouponCampaign *campaign, const CouponDefinition *def)
 {

@@ -201,6 +201,17 @@ coupon_room_reserve(CouponLine *line, int n)
 }
 
 int64
+coupon_room_free_slots(CouponLine *line)
+{
+	CouponRoom *room = coupon_room(line);
+
+	/* after a change of method nobody is left behind */
+	if (room->def.method == COUPON_ROOM_PASSTHROUGH)
+		return PG_INT32_MAX;
+	return Max(0, (int64) room->def.capacity - room->nadmitted);
+}
+
+int64
 coupon_room_session(CouponLine *line, uint32 bucket)
 {
 	return sessions_of(line)[bucket].number;

@@ -125,6 +125,9 @@ extern TimestampTz coupon_ticket_deadline(CouponLine *line, const CouponTicket *
 /* Is the ticket neither ended nor over? */
 extern bool coupon_ticket_is_alive(CouponLine *line, const CouponTicket *ticket, TimestampTz now);
 
+/* How many more the room holds, whatever the rate. */
+extern int64 coupon_room_free_slots(CouponLine *line);
+
 /* Room in the table of sessions for so many more; false without memory. */
 extern bool coupon_room_reserve(CouponLine *line, int n);
 

@@ -125,10 +125,10 @@ plan_sweep(CouponLine *line, Round *round, TimestampTz now)
 			CouponTicket *ticket = coupon_room_ticket(line, number);
 			TimestampTz deadline = coupon_ticket_deadline(line, ticket);
 
+			/* looked at once more if this is rolled back */
+			room->swept_idle = Min(room->swept_idle, deadline);
 			if (deadline <= now)
 				add_job(round, number, ticket, "idle");
-			else
-				room->swept_idle = Min(room->swept_idle, deadline);
 			place = places[i] + 1;
 		}
 		seen += n;
@@ -161,25 +161,13 @@ plan_end(CouponLine *line, Round *round)
 	}
 }
 
-/* How many more the room holds, whatever the rate. */
-static int64
-free_slots(CouponLine *line)
-{
-	CouponRoom *room = coupon_room(line);
-
-	/* after a change of method nobody is left behind */
-	if (room->def.method == COUPON_ROOM_PASSTHROUGH)
-		return BATCH;
-	return Max(0, (int64) room->def.capacity - room->nadmitted);
-}
-
 /* How many may be admitted now, by slots and by the rate. */
 static int
 allowed(CouponLine *line, TimestampTz now)
 {
 	CouponRoom *room = coupon_room(line);
 	double		rate = room->def.per_second;
-	int64		slots = free_slots(line);
+	int64		slots = coupon_room_free_slots(line);
 
 	if (rate > 0)
 	{
@@ -194,7 +182,7 @@ allowed(CouponLine *line, TimestampTz now)
 	}
 	if (room->def.paused || now < room->def.opens_at)
 		return 0;
-	return Max(0, Min(slots, BATCH));
+	return Min(slots, BATCH);
 }
 
 /* When the room has something to do, as far as it knows. */
@@ -215,14 +203,17 @@ next_due(CouponLine *line, TimestampTz now)
 	if (line->ready > 0)
 	{
 		due = Min(due, room->swept > 0 ? now : room->next_idle);
-		if (!room->def.paused && free_slots(line) > 0)
+		if (!room->def.paused && coupon_room_free_slots(line) > 0)
 		{
 			TimestampTz free_at = Max(room->def.opens_at, room->retry_at);
 
+			/* a few at a time, where the rate is high */
 			if (room->def.per_second > 0 && room->allowance < 1)
-				free_at = Max(free_at, room->allowance_at +
-							  (TimestampTz) Min((1 - room->allowance) / room->def.per_second * USECS_PER_SEC + 1,
-												(double) USECS_PER_DAY));
+			{
+				double		us = (1 - room->allowance) / room->def.per_second * USECS_PER_SEC + 1;
+
+				free_at = Max(free_at, room->allowance_at + (TimestampTz) Max(LOOK_US, Min(us, USECS_PER_DAY)));
+			}
 			due = Min(due, free_at);
 		}
 	}
@@ -429,7 +420,7 @@ plan(CouponLine *line, Round *round, TimestampTz now)
 		plan_admission(line, round, now);
 	else
 		/* those who are silent leave, and free some */
-		round->no_memory = round->njobs == 0 && line->ready > 0 && free_slots(line) > 0;
+		round->no_memory = round->njobs == 0 && line->ready > 0 && coupon_room_free_slots(line) > 0;
 }
 
 static void

@@ -213,7 +213,7 @@ poll_until('turns', sub {
 	return keys %seen >= 4 && $live < $rows * 0.5;
 });
 pass("F17: both tables were emptied in turn, under a held snapshot, and hold no more than lately ($live of $rows rows)");
-ok($kept, 'who waits for his own request finds it decided, through all turns');
+ok($kept, 'who waits for their own request finds it decided, through all turns');
 $snapshot->quit;
 decided($node, 'turns');
 
@@ -230,6 +230,29 @@ poll_until('the search of a child that is out of use', sub {
 	return $size[1 - $current] > 0 && searched(1 - $current) > $searched[1 - $current] });
 pass('F25: a child is searched while somebody has it locked');
 $reader->quit;
+
+# a child that cannot be emptied stops nobody
+sql(q{
+	CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'kept'; END $$;
+	CREATE TRIGGER keep BEFORE TRUNCATE ON coupon.request_0 EXECUTE FUNCTION keep();
+	CREATE TRIGGER keep BEFORE TRUNCATE ON coupon.request_1 EXECUTE FUNCTION keep()});
+poll_until('a child that is kept', sub {
+	$probe++;
+	sql("SELECT coupon_request($t, 'kept $probe')");
+	slurp_file($node->logfile) =~ /(WARNING|ERROR):  .*kept/ });
+sql(q{
+	CREATE TABLE slow (id uuid);
+	CREATE PROCEDURE ask() LANGUAGE plpgsql AS $$ BEGIN
+		FOR i IN 1 .. 21 LOOP
+			INSERT INTO slow SELECT request_id FROM coupon_request(} . $t . q{, 'asked ' || i);
+			COMMIT;
+			PERFORM coupon_request_wait(id) FROM slow;
+		END LOOP;
+	END $$;
+	CALL ask()});
+my $kept_s = sql(q{SELECT round(percentile_disc(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM decided_at - requested_at)), 3) FROM coupon.request JOIN slow ON request_id = id});
+cmp_ok($kept_s, '<', 0.25, "F25: a table that cannot be emptied holds up no request ($kept_s s)");
+sql('DROP TRIGGER keep ON coupon.request_0; DROP TRIGGER keep ON coupon.request_1');
 
 # an ERROR of one request, or of one campaign, is that one's alone
 sql(q{
