@@ -49,8 +49,13 @@ StaticAssertDecl(lengthof(names) == sizeof(CouponCatalog) / sizeof(Oid),
 
 #define CATALOG_OIDS	((Oid *) &catalog)
 
-/* A table whose columns were found to be right. */
-static Oid	checked[COUPON_TABLES];
+/* What the session knows of a table. */
+static struct
+{
+	Oid			oid;
+	bool		checked;		/* its columns were found to be right */
+	uint64		changes;		/* of its relcache entry, or to another table */
+}			known[COUPON_TABLES];
 
 static void
 relcache_callback(Datum arg, Oid relid)
@@ -65,8 +70,10 @@ relcache_callback(Datum arg, Oid relid)
 	}
 	for (int i = 0; i < COUPON_TABLES; i++)
 	{
-		if (relid == InvalidOid || checked[i] == relid)
-			checked[i] = InvalidOid;
+		if (relid != InvalidOid && relid != known[i].oid)
+			continue;
+		known[i].checked = false;
+		known[i].changes++;
 	}
 }
 
@@ -98,6 +105,7 @@ coupon_catalog(void)
 				ereport(ERROR,
 						(errcode(ERRCODE_UNDEFINED_TABLE),
 						 errmsg("relation coupon.%s does not exist", names[i]),
+						 OidIsValid(ns) ? errhint("Create it as the extension's script does.") :
 						 errhint("Run CREATE EXTENSION coupon in this database.")));
 		}
 	} while (invalidations != before);
@@ -242,10 +250,16 @@ coupon_table(Relation rel, int *number)
 	{
 		if (*tables[i].oid != oid)
 			continue;
-		if (checked[i] != oid)
+		if (known[i].oid != oid)
+		{
+			known[i].oid = oid;
+			known[i].checked = false;
+			known[i].changes++;
+		}
+		if (!known[i].checked)
 		{
 			check_columns(rel, tables[i].table);
-			checked[i] = oid;
+			known[i].checked = true;
 		}
 		if (number != NULL)
 			*number = i;
@@ -254,7 +268,24 @@ coupon_table(Relation rel, int *number)
 	elog(ERROR, "table \"%s\" is none of coupon's", RelationGetRelationName(rel));
 }
 
+uint64
+coupon_table_changes(int number)
+{
+	return known[number].changes;
+}
+
 /* ---- scans ---- */
+
+Relation
+coupon_index_open(Oid index, LOCKMODE mode)
+{
+	for (size_t i = 0; i < lengthof(names) && !catalog_valid; i++)
+	{
+		if (CATALOG_OIDS[i] == index)
+			index = ((const Oid *) coupon_catalog())[i];
+	}
+	return index_open(index, mode);
+}
 
 void
 coupon_scan_begin(CouponScan *s, Oid heap, Oid index, Snapshot snapshot,
@@ -262,7 +293,7 @@ coupon_scan_begin(CouponScan *s, Oid heap, Oid index, Snapshot snapshot,
 {
 	s->heap = table_open(heap, AccessShareLock);
 	(void) coupon_table(s->heap, NULL);
-	s->index = index_open(index, AccessShareLock);
+	s->index = coupon_index_open(index, AccessShareLock);
 	s->slot = table_slot_create(s->heap, NULL);
 	s->scan = coupon_index_beginscan(s->heap, s->index, snapshot, nkeys);
 	s->scan->xs_want_itup = want_index_tuples;

@@ -152,6 +152,15 @@ typedef struct CouponTable
  */
 extern const CouponTable *coupon_table(Relation rel, int *number);
 
+/* Grows whenever something about a table may have changed. */
+extern uint64 coupon_table_changes(int number);
+
+/*
+ * Opens an index of the catalog, whose table is open and locked.  The lock may
+ * have told that REINDEX CONCURRENTLY replaced it since its OID was looked up.
+ */
+extern Relation coupon_index_open(Oid index, LOCKMODE mode);
+
 /*
  * A table, one of its indexes and a scan over it: opened and closed together.
  * With want_index_tuples, scan->xs_itup is there beside the row.  Without keys

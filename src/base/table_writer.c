@@ -63,12 +63,12 @@
 #include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
+#include "miscadmin.h"
 #include "nodes/execnodes.h"
 #include "nodes/nodeFuncs.h"
 #include "rewrite/prs2lock.h"
 #include "rewrite/rewriteDefine.h"
 #include "storage/lmgr.h"
-#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -77,18 +77,10 @@
 #include "base/compat.h"
 #include "base/table_writer.h"
 
-/* A table, as the session knows it. */
-typedef struct Place
-{
-	Oid			oid;
-	uint64		changes;		/* of its relcache entry */
-	CouponTableWriter *idle;	/* closed, for the next call */
-} Place;
-
 struct CouponTableWriter
 {
-	Place	   *place;
-	uint64		changes;		/* the place's, when this was prepared */
+	int			number;			/* the table's */
+	uint64		changes;		/* the table's, when this was prepared */
 	const CouponTable *table;
 	MemoryContext context;		/* of all of this */
 	EState	   *estate;
@@ -97,21 +89,24 @@ struct CouponTableWriter
 	List	   *arbiters;		/* those in which a conflict is an answer ... */
 	int		   *keys;			/* ... to which key, for each index, -1: to none */
 	int			allowed;		/* operations that were looked at */
-	bool		lasting;		/* good for more than one call */
+	bool		lasting;		/* good for more than one call: calls no functions of others */
+	MemoryContextCallback callback;
 	TupleTableSlot *row;
 	TupleTableSlot *locked;		/* what table_tuple_lock has read */
 };
 
-static Place places[COUPON_TABLES];
+/* The writer whose constraints or indexes may be calling functions of others. */
+static CouponTableWriter *evaluating = NULL;
 
+/* Those that were closed, for the next call; by the tables' numbers. */
+static CouponTableWriter *idle[COUPON_TABLES];
+
+/* An ERROR has taken the writer away. */
 static void
-relcache_callback(Datum arg, Oid relid)
+forget_evaluating(void *writer)
 {
-	for (int i = 0; i < COUPON_TABLES; i++)
-	{
-		if (relid == InvalidOid || places[i].oid == relid)
-			places[i].changes++;
-	}
+	if (evaluating == writer)
+		evaluating = NULL;
 }
 
 /* ---- refusing ---- */
@@ -134,6 +129,15 @@ refuse_part(Relation rel, const char *what, const char *name, const char *hint)
 
 #define WRITTEN_BELOW	"Rows are written below the executor."
 #define DROP_HINT		"Drop it, or disable it; the events in coupon.outbox tell of every change."
+
+void
+coupon_writer_refuse_nested(void)
+{
+	if (evaluating != NULL)
+		refuse(evaluating->relinfo->ri_RelationDesc, "constraints and indexes that call coupon",
+			   "A row was being written when coupon was called again.",
+			   "Drop the constraint or the index whose function calls it.");
+}
 
 /* What concerns every operation. */
 static void
@@ -305,9 +309,9 @@ prepare_indexes(CouponTableWriter *writer, Relation rel)
 }
 
 static CouponTableWriter *
-prepare(Place *place, const CouponTable *table, Relation rel)
+prepare(int number, const CouponTable *table, Relation rel)
 {
-	uint64		changes = place->changes;
+	uint64		changes = coupon_table_changes(number);
 	MemoryContext context = AllocSetContextCreate(CurTransactionContext, "coupon table writer",
 												  ALLOCSET_SMALL_SIZES);
 	MemoryContext oldcontext = MemoryContextSwitchTo(context);
@@ -315,7 +319,7 @@ prepare(Place *place, const CouponTable *table, Relation rel)
 	TupleDesc	desc;
 
 	refuse_table(rel, table);
-	writer->place = place;
+	writer->number = number;
 	writer->changes = changes;
 	writer->table = table;
 	writer->context = context;
@@ -329,38 +333,29 @@ prepare(Place *place, const CouponTable *table, Relation rel)
 	writer->locked = MakeSingleTupleTableSlot(desc, &TTSOpsBufferHeapTuple);
 	prepare_indexes(writer, rel);
 	MemoryContextSwitchTo(oldcontext);
+	writer->callback.func = forget_evaluating;
+	writer->callback.arg = writer;
+	MemoryContextRegisterResetCallback(context, &writer->callback);
 	return writer;
 }
 
 CouponTableWriter *
 coupon_writer_open(Oid oid, int operations)
 {
-	static bool registered = false;
 	Relation	rel = table_open(oid, RowExclusiveLock);
 	int			number;
 	const CouponTable *table = coupon_table(rel, &number);
-	Place	   *place = &places[number];
-	CouponTableWriter *writer = place->idle;
+	CouponTableWriter *writer = idle[number];
 
-	if (!registered)
-	{
-		CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
-		registered = true;
-	}
-	if (place->oid != oid)
-	{
-		place->oid = oid;
-		place->changes++;
-	}
-
-	place->idle = NULL;
-	if (writer != NULL && writer->changes != place->changes)
+	coupon_writer_refuse_nested();
+	idle[number] = NULL;
+	if (writer != NULL && writer->changes != coupon_table_changes(number))
 	{
 		MemoryContextDelete(writer->context);
 		writer = NULL;
 	}
 	if (writer == NULL)
-		writer = prepare(place, table, rel);
+		writer = prepare(number, table, rel);
 	else
 	{
 		MemoryContextSetParent(writer->context, CurTransactionContext);
@@ -375,18 +370,18 @@ coupon_writer_open(Oid oid, int operations)
 void
 coupon_writer_close(CouponTableWriter *writer)
 {
-	Place	   *place = writer->place;
+	int			number = writer->number;
 	Relation	rel = writer->relinfo->ri_RelationDesc;
 
 	ExecClearTuple(writer->row);
 	ExecClearTuple(writer->locked);
 	/* the locks go with the transaction, all at once */
-	if (writer->lasting && place->idle == NULL && writer->changes == place->changes)
+	if (writer->lasting && idle[number] == NULL && writer->changes == coupon_table_changes(number))
 	{
 		for (int i = 0; i < writer->relinfo->ri_NumIndices; i++)
 			index_close(writer->relinfo->ri_IndexRelationDescs[i], NoLock);
 		MemoryContextSetParent(writer->context, TopMemoryContext);
-		place->idle = writer;
+		idle[number] = writer;
 	}
 	else
 	{
@@ -441,6 +436,13 @@ coupon_writer_new_row(const CouponTableWriter *writer)
 	return empty(MakeSingleTupleTableSlot(writer->row->tts_tupleDescriptor, &TTSOpsVirtual));
 }
 
+static CommandId
+command_id(const char *operation)
+{
+	PreventCommandIfReadOnly(operation);
+	return GetCurrentCommandId(true);
+}
+
 /* The row is complete: makes it one that can be stored, and checks it. */
 static void
 finish_row(CouponTableWriter *writer, TupleTableSlot *row)
@@ -450,16 +452,34 @@ finish_row(CouponTableWriter *writer, TupleTableSlot *row)
 	ExecStoreVirtualTuple(row);
 	row->tts_tableOid = RelationGetRelid(rel);
 	if (rel->rd_att->constr != NULL)
+	{
+		evaluating = writer->lasting ? NULL : writer;
 		ExecConstraints(writer->relinfo, row, writer->estate);
+		evaluating = NULL;
+	}
+}
+
+/* Returns the arbiters in which the row is in conflict. */
+static List *
+insert_index_entries(CouponTableWriter *writer, TupleTableSlot *row, bool update, List *arbiters,
+					 bool only_summarizing)
+{
+	List	   *conflicts;
+	bool		conflict;
+
+	evaluating = writer->lasting ? NULL : writer;
+	conflicts = coupon_insert_index_tuples(writer->relinfo, row, writer->estate, update,
+										   arbiters != NIL, &conflict, arbiters, only_summarizing);
+	evaluating = NULL;
+	return conflicts;
 }
 
 void
 coupon_writer_insert(CouponTableWriter *writer)
 {
 	finish_row(writer, writer->row);
-	table_tuple_insert(writer->relinfo->ri_RelationDesc, writer->row, GetCurrentCommandId(true), 0, NULL);
-	(void) coupon_insert_index_tuples(writer->relinfo, writer->row, writer->estate, false, false,
-									  NULL, NIL, false);
+	table_tuple_insert(writer->relinfo->ri_RelationDesc, writer->row, command_id("INSERT"), 0, NULL);
+	(void) insert_index_entries(writer, writer->row, false, NIL, false);
 	ResetPerTupleExprContext(writer->estate);
 }
 
@@ -470,7 +490,6 @@ coupon_writer_insert_unless(CouponTableWriter *writer)
 	TupleTableSlot *row = writer->row;
 	bool		speculative = RelationIsLogicallyLogged(rel);
 	List	   *conflicts;
-	bool		conflict;
 	int			result = -1;
 
 	finish_row(writer, row);
@@ -484,17 +503,15 @@ coupon_writer_insert_unless(CouponTableWriter *writer)
 	{
 		uint32		token = SpeculativeInsertionLockAcquire(GetCurrentTransactionId());
 
-		table_tuple_insert_speculative(rel, row, GetCurrentCommandId(true), 0, NULL, token);
-		conflicts = coupon_insert_index_tuples(writer->relinfo, row, writer->estate, false, true,
-											   &conflict, writer->arbiters, false);
+		table_tuple_insert_speculative(rel, row, command_id("INSERT"), 0, NULL, token);
+		conflicts = insert_index_entries(writer, row, false, writer->arbiters, false);
 		table_tuple_complete_speculative(rel, row, token, conflicts == NIL);
 		SpeculativeInsertionLockRelease(GetCurrentTransactionId());
 	}
 	else
 	{
-		table_tuple_insert(rel, row, GetCurrentCommandId(true), 0, NULL);
-		conflicts = coupon_insert_index_tuples(writer->relinfo, row, writer->estate, false, true,
-											   &conflict, writer->arbiters, false);
+		table_tuple_insert(rel, row, command_id("INSERT"), 0, NULL);
+		conflicts = insert_index_entries(writer, row, false, writer->arbiters, false);
 		if (conflicts != NIL)
 		{
 			/* only a later command can delete the row */
@@ -523,12 +540,11 @@ coupon_writer_insert_many(CouponTableWriter *writer, TupleTableSlot **rows, int 
 	for (int i = 0; i < n; i++)
 		finish_row(writer, rows[i]);
 	if (n == 1 && bulk == NULL)
-		table_tuple_insert(relinfo->ri_RelationDesc, rows[0], GetCurrentCommandId(true), 0, NULL);
+		table_tuple_insert(relinfo->ri_RelationDesc, rows[0], command_id("INSERT"), 0, NULL);
 	else
-		table_multi_insert(relinfo->ri_RelationDesc, rows, n, GetCurrentCommandId(true), 0, bulk);
+		table_multi_insert(relinfo->ri_RelationDesc, rows, n, command_id("INSERT"), 0, bulk);
 	for (int i = 0; i < n && relinfo->ri_NumIndices > 0; i++)
-		(void) coupon_insert_index_tuples(relinfo, rows[i], writer->estate, false, false,
-										  NULL, NIL, false);
+		(void) insert_index_entries(writer, rows[i], false, NIL, false);
 	ResetPerTupleExprContext(writer->estate);
 }
 
@@ -583,11 +599,10 @@ coupon_writer_update(CouponTableWriter *writer, ItemPointer tid, bool wait)
 		if (change != COUPON_ROW_CHANGED)
 			return change;
 	}
-	change = judge(coupon_table_tuple_update(rel, tid, writer->row, GetCurrentCommandId(true), true,
+	change = judge(coupon_table_tuple_update(rel, tid, writer->row, command_id("UPDATE"), true,
 											 &failure, &mode, &indexes));
 	if (change == COUPON_ROW_CHANGED && indexes != TU_None)
-		(void) coupon_insert_index_tuples(writer->relinfo, writer->row, writer->estate, true, false,
-										  NULL, NIL, indexes == TU_Summarizing);
+		(void) insert_index_entries(writer, writer->row, true, NIL, indexes == TU_Summarizing);
 	ResetPerTupleExprContext(writer->estate);
 	return change;
 }
@@ -599,7 +614,7 @@ coupon_writer_delete(CouponTableWriter *writer, ItemPointer tid, bool wait)
 	TM_FailureData failure;
 	TM_Result	result;
 
-	result = table_tuple_delete(rel, tid, GetCurrentCommandId(true), InvalidSnapshot,
+	result = table_tuple_delete(rel, tid, command_id("DELETE"), InvalidSnapshot,
 								InvalidSnapshot, wait, &failure, false);
 	/* a lock of our own is no obstacle, but only a locker can tell */
 	if (result == TM_BeingModified && !wait)
@@ -608,7 +623,7 @@ coupon_writer_delete(CouponTableWriter *writer, ItemPointer tid, bool wait)
 
 		if (change != COUPON_ROW_CHANGED)
 			return change;
-		result = table_tuple_delete(rel, tid, GetCurrentCommandId(true), InvalidSnapshot,
+		result = table_tuple_delete(rel, tid, command_id("DELETE"), InvalidSnapshot,
 									InvalidSnapshot, true, &failure, false);
 	}
 	return judge(result);

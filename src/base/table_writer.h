@@ -34,6 +34,9 @@ typedef enum CouponRowChange
 extern CouponTableWriter *coupon_writer_open(Oid table, int operations);
 extern void coupon_writer_close(CouponTableWriter *writer);
 
+/* ERROR if a row is being written in this session, and a function of others called us. */
+extern void coupon_writer_refuse_nested(void);
+
 /* For another operation than those it was opened for; ERROR as above. */
 extern void coupon_writer_allow(CouponTableWriter *writer, int operations);
 

@@ -128,6 +128,9 @@ write_rows(CouponOutbox *outbox)
 
 	if (outbox->nrows > 1 && outbox->bistate == NULL)
 		outbox->bistate = GetBulkInsertState();
+	/* the tuples are made there */
+	if (outbox->context != NULL)
+		MemoryContextSwitchTo(outbox->context);
 	coupon_writer_insert_many(outbox->writer, outbox->slots, outbox->nrows, outbox->bistate);
 	for (int i = 0; i < outbox->nrows; i++)
 		ExecClearTuple(outbox->slots[i]);

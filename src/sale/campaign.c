@@ -34,6 +34,7 @@
 #include "base/compat.h"
 #include "base/errors.h"
 #include "base/intent.h"
+#include "base/table_writer.h"
 #include "base/trigger.h"
 #include "sale/campaign.h"
 #include "sale/policy.h"
@@ -405,6 +406,8 @@ coupon_campaign_enter(int64 campaign_id, const CouponDefinition **definition)
 	CouponCampaign *campaign = NULL;
 
 	coupon_shmem_attach();
+	/* whoever is in the middle of a call still uses the cached definition */
+	coupon_writer_refuse_nested();
 	coupon_intent_reserve(1);
 	key = coupon_campaign_key(campaign_id);
 

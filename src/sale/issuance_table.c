@@ -210,7 +210,7 @@ coupon_lookup_begin(CouponLookup *lookup, const CouponDefinition *def, CouponTab
 	{
 		lookup->heap = table_open(catalog->issuance, AccessShareLock);
 		(void) coupon_table(lookup->heap, NULL);
-		lookup->index = index_open(catalog->issuance_user_key, AccessShareLock);
+		lookup->index = coupon_index_open(catalog->issuance_user_key, AccessShareLock);
 	}
 	else
 	{

@@ -139,6 +139,19 @@ SKIP:
 		't', 'every index has every row');
 }
 
+# a transaction that has been open since before the indexes were replaced
+my $open = $node->background_psql('postgres');
+$open->query_safe("SELECT issued FROM coupon_status($busy); SELECT status FROM coupon_issue($busy, '1')");
+foreach my $call ("SELECT count(*) FROM coupon_status($busy)", "SELECT count(*) FROM coupon_issue($busy, '1')",
+	"SELECT count(*) FROM coupon_hold($seats, 1, 'h1')")
+{
+	$open->query_safe('BEGIN; SELECT 1');
+	sql("REINDEX TABLE CONCURRENTLY coupon.$_") for qw(issuance shard campaign);
+	is($open->query_safe($call), '1', "after REINDEX CONCURRENTLY: $call");
+	$open->query_safe('COMMIT');
+}
+$open->quit;
+
 # ---- another tablespace ----
 
 SKIP:

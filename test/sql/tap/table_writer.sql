@@ -151,6 +151,10 @@ INSERT INTO matrix (what, change, call, expected) VALUES
 	('a CHECK on tickets, of the update', 'ALTER TABLE coupon.ticket ADD CHECK (ended_at IS NULL)', 'leave', '23514'),
 	('NOT NULL', 'DELETE FROM coupon.issuance; ALTER TABLE coupon.issuance ALTER COLUMN expires_at SET NOT NULL', 'issue', '23502'),
 	('a parent''s CHECK', 'CREATE TABLE writer_parent (campaign_id bigint, user_id text COLLATE "C" CHECK (user_id <> ''new'')); ALTER TABLE coupon.issuance ADD CONSTRAINT writer_parent_user_id_check CHECK (user_id <> ''new''), INHERIT writer_parent', 'issue', '23514'),
+	('a CHECK that calls a function', 'CREATE FUNCTION pg_temp.may(text) RETURNS boolean LANGUAGE plpgsql AS $f$ BEGIN RETURN $1 <> ''new''; END $f$; ALTER TABLE coupon.issuance ADD CHECK (pg_temp.may(user_id))', 'issue', '23514'),
+	('a CHECK that calls coupon', 'CREATE FUNCTION pg_temp.also(text) RETURNS boolean LANGUAGE sql AS $f$ SELECT count(coupon_issue(coupon_campaign_create(repeat(''long'', 50), 5), $1 || ''2'')) = 1 $f$; ALTER TABLE coupon.issuance ADD CHECK (pg_temp.also(user_id)) NOT VALID', 'issue', '0A000'),
+	('a CHECK that calls coupon and goes on', 'CREATE FUNCTION pg_temp.also(text) RETURNS boolean LANGUAGE plpgsql AS $f$ BEGIN PERFORM coupon_issue(coupon_campaign_create(repeat(''long'', 50), 5), $1 || ''2''); RETURN false; EXCEPTION WHEN feature_not_supported THEN RETURN true; END $f$; ALTER TABLE coupon.issuance ADD CHECK (pg_temp.also(user_id)) NOT VALID', 'many', 'works'),
+	('an index that calls coupon', 'CREATE FUNCTION pg_temp.also(text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $f$ BEGIN RETURN $1 NOT LIKE ''n%'' OR coupon_emit(''t'', ''k'', ''x'', ''{}'') IS NULL; END $f$; CREATE INDEX own ON coupon.issuance (pg_temp.also(user_id))', 'issue', '0A000'),
 	('a deferrable unique constraint', 'ALTER TABLE coupon.issuance ADD UNIQUE (campaign_id, issued_at, serial) DEFERRABLE', 'issue', '0A000');
 
 -- indexes
