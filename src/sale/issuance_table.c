@@ -103,13 +103,29 @@ unused_between(int32 lower, int32 upper, int32 limit)
 }
 
 /*
+ * Where nothing is free, a hold that has run out comes before all else, then
+ * issuances, then holds.
+ */
+static CouponUserState
+judge_full(CouponLookup *lookup, const CouponIssuance *lapsed, CouponIssuance *found,
+		   Undecided *undecided)
+{
+	if (lapsed->serial != 0)
+	{
+		*found = *lapsed;
+		undecided->xid = InvalidTransactionId;
+		return COUPON_USER_LAPSED;
+	}
+	if (found->held_until != 0 && lookup->hold.serial != 0)
+		*found = lookup->hold;
+	return COUPON_USER_HAS;
+}
+
+/*
  * One look at a user's rows, from the highest nth down.  Fills *found with
  * the newest row, or with a free nth; *undecided with a row to wait for, if
  * only that one stands in the way.  A row that is being updated has two live
  * versions with the same nth; it is there whatever becomes of the update.
- *
- * Where nothing is free, a hold that has run out comes before all else, then
- * issuances, then holds.
  */
 static CouponUserState
 look_at_user(CouponLookup *lookup, Datum user_id, CouponIssuance *found, int *room,
@@ -188,15 +204,7 @@ look_at_user(CouponLookup *lookup, Datum user_id, CouponIssuance *found, int *ro
 		found->nth = unused;
 		return COUPON_USER_MAY_HAVE;
 	}
-	if (lapsed.serial != 0)
-	{
-		*found = lapsed;
-		undecided->xid = InvalidTransactionId;
-		return COUPON_USER_LAPSED;
-	}
-	if (found->held_until != 0 && lookup->hold.serial != 0)
-		*found = lookup->hold;
-	return COUPON_USER_HAS;
+	return judge_full(lookup, &lapsed, found, undecided);
 }
 
 void

@@ -366,7 +366,7 @@ coupon_stock_give_back(CouponCampaign *campaign, const CouponUnit *unit, CouponU
 	uint32		has_row = intent->flags & UNIT_HAS_ROW;
 
 	if (why == COUPON_NOT_OURS)
-		pg_atomic_write_u32(&unit->shard->unchecked, 1);
+		pg_atomic_write_u32(&unit->shard->unchecked, SHARD_UNCHECKED);
 
 	if (has_row == 0 && why == COUPON_UNTOUCHED)
 		coupon_intent_finish(intent, false);
@@ -424,7 +424,8 @@ coupon_stock_judge(CouponCampaign *campaign, CouponStock *stock, uint64 supply, 
 	{
 		CouponShard *shard = get_shard(stock, i);
 
-		if (pg_atomic_read_u32(&shard->unchecked) == 1 &&
+		/* also while another session is at it: it may find one that is free */
+		if (pg_atomic_read_u32(&shard->unchecked) != SHARD_CHECKED &&
 			coupon_stock_recheck(campaign, stock, shard, 0, shard->units - 1) > 0)
 			return COUPON_UNSETTLED;
 	}

@@ -41,8 +41,13 @@ resolve_build(CouponIntent *intent, bool committed)
 static void
 resolve_check(CouponIntent *intent, bool committed)
 {
+	uint32		state = SHARD_BEING_CHECKED;
+
 	if (!committed)
-		pg_atomic_write_u32(&intent->shard->unchecked, 1);
+		pg_atomic_write_u32(&intent->shard->unchecked, SHARD_UNCHECKED);
+	else
+		/* unless that was wanted again meanwhile */
+		(void) pg_atomic_compare_exchange_u32(&intent->shard->unchecked, &state, SHARD_CHECKED);
 	pg_atomic_fetch_and_u32(&intent->shard->state, ~SHARD_CHECKING);
 }
 
@@ -182,7 +187,7 @@ grow_stock(CouponCampaign *campaign, CouponStock *stock, const CouponDefinition 
 			pg_atomic_init_u32(&shard->free, 0);
 			pg_atomic_init_u32(&shard->in_flight, 0);
 			pg_atomic_init_u32(&shard->cursor, 0);
-			pg_atomic_init_u32(&shard->unchecked, 1);
+			pg_atomic_init_u32(&shard->unchecked, SHARD_UNCHECKED);
 		}
 		pg_write_barrier();
 		pg_atomic_write_u32(&stock->nshards, last);
@@ -312,7 +317,7 @@ coupon_stock_build_shard(CouponCampaign *campaign, CouponStock *stock, CouponSha
 			free -= pg_popcount64(bits[i]);
 		}
 		pg_atomic_write_u32(&shard->free, free);
-		pg_atomic_write_u32(&shard->unchecked, 1);
+		pg_atomic_write_u32(&shard->unchecked, SHARD_UNCHECKED);
 		state = SHARD_BUILDING;
 	} while (!pg_atomic_compare_exchange_u32(&shard->state, &state, SHARD_READY));
 
@@ -355,7 +360,7 @@ coupon_stock_recheck(CouponCampaign *campaign, CouponStock *stock, CouponShard *
 	{
 		coupon_intent_push(resolve_check, campaign, shard, 0);
 		if (whole)
-			pg_atomic_write_u32(&shard->unchecked, 0);
+			pg_atomic_write_u32(&shard->unchecked, SHARD_BEING_CHECKED);
 
 		/*
 		 * Units that are taken, while none is in flight, have a row.  Those

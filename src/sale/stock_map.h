@@ -24,6 +24,11 @@ extern dsa_area *coupon_area;
 #define SHARD_READY		4		/* its bits can be used */
 #define SHARD_CHECKING	8		/* ready; a session compares it with the index */
 
+/* whether a shard was compared with the index since that was last wanted */
+#define SHARD_CHECKED		0
+#define SHARD_UNCHECKED		1
+#define SHARD_BEING_CHECKED	2
+
 struct CouponShard
 {
 	int64		first_serial;	/* constant */
@@ -34,7 +39,7 @@ struct CouponShard
 	pg_atomic_uint32 free;
 	pg_atomic_uint32 in_flight; /* units whose transaction has yet to end */
 	pg_atomic_uint32 cursor;	/* word in which a free unit was last found */
-	pg_atomic_uint32 unchecked; /* 1: to be compared with the index before all is called gone */
+	pg_atomic_uint32 unchecked; /* to be compared with the index before all is called gone */
 };
 
 #define CACHE_LINE	64
