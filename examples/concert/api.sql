@@ -317,7 +317,7 @@ DECLARE
 BEGIN
 	IF refused IS NULL THEN
 		reservation := concert.reservation_of(who.user_id, $2);
-		-- anybody can write another's userId, but not his ticket
+		-- anybody can write another's userId, but not their ticket
 		refused := coalesce(reservation.error, concert.admit(who.token, who.user_id));
 	END IF;
 	IF refused IS NOT NULL THEN

@@ -22,7 +22,7 @@ SELECT to_regrole('concert_owner') IS NULL AS is_new \gset
 \endif
 GRANT REFERENCES ON coupon.campaign TO concert_owner;
 
--- The room that every schedule requires.  Nobody loses his session while he is
+-- The room that every schedule requires.  Nobody loses a session while they are
 -- away to pay for a seat that is held for 5 minutes, so a room that is there
 -- already (../postgrest) may have to be more patient than it is.
 SELECT NOT EXISTS (SELECT FROM coupon.room WHERE name = 'default') AS is_new \gset

@@ -15,7 +15,7 @@ typedef enum CouponStatus
 	COUPON_CLOSED,
 	COUPON_PAUSED,
 	COUPON_NOT_ADMITTED,		/* the campaign requires a room */
-	COUPON_HELD,				/* what the user may have is on hold for him */
+	COUPON_HELD,				/* what the user may have is on hold for them */
 	COUPON_INVALID				/* one bad item of a batch; not counted */
 } CouponStatus;
 
