@@ -27,7 +27,7 @@ typedef struct FieldsState
 	int			depth;
 	bool		is_object;
 	bool		stopped;
-	char	   *start;			/* of the value of a field, in the text */
+	const char *start;			/* of the value of a field, in the text */
 	char	   *scalar;			/* the value, if it is a scalar */
 	JsonTokenType type;
 } FieldsState;

@@ -484,6 +484,7 @@ issue_batch(int64 campaign_id, CouponItem *items, int nitems, CouponWait wait,
 		else
 		{
 			batch.pending[i] = true;
+			/* cppcheck-suppress objectIndex; one_int serves a single item */
 			batch.by_user[batch.nvalid++] = i;
 		}
 	}
