@@ -8,12 +8,15 @@
  * have done is done here, or refused with a message when it is first met.
  *
  * What a DBA may add to our tables, and what becomes of it (the same list is
- * in doc/operations.md; test/t/045_table_writer.pl has a test for each line):
+ * in doc/operations.md; each line has a test in test/sql/tap/table_writer.sql,
+ * test/t/045_table_writer.pl or test/specs/serializable.spec):
  *
  *	CHECK and NOT NULL constraints		checked
  *	indexes, also unique, partial, on expressions, of any access method
  *										maintained; a conflict is an ERROR
  *	exclusion constraints				checked; a conflict is an ERROR
+ *	constraints and indexes whose functions call coupon
+ *										refused
  *	defaults							of no effect, we write every column
  *	dropped columns						null
  *	columns								refused
