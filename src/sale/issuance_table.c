@@ -14,6 +14,7 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "miscadmin.h"
@@ -50,6 +51,21 @@ coupon_issuance_read(TupleTableSlot *slot, CouponIssuance *issuance)
 	issuance->held_until = slot->tts_isnull[Issuance_held_until - 1] ? 0 :
 		DatumGetTimestampTz(slot->tts_values[Issuance_held_until - 1]);
 	issuance->code = NULL;
+}
+
+/*
+ * A row that its own transaction has deleted in the moment of its insertion,
+ * for it met a conflict: it will never be there.  To wait for who withdrew it
+ * would be a deadlock where two did, each of whom waits for the other.
+ */
+static bool
+was_withdrawn(TupleTableSlot *slot)
+{
+	HeapTupleHeader row = ((HeapTupleTableSlot *) slot)->tuple->t_data;
+
+	return HeapTupleHeaderGetRawXmax(row) == HeapTupleHeaderGetRawXmin(row) &&
+		(row->t_infomask & (HEAP_XMAX_INVALID | HEAP_XMAX_IS_MULTI)) == 0 &&
+		!HEAP_XMAX_IS_LOCKED_ONLY(row->t_infomask);
 }
 
 /* A row of a transaction that has yet to decide. */
@@ -153,6 +169,8 @@ look_at_user(CouponLookup *lookup, Datum user_id, CouponIssuance *found, int *ro
 		int32		nth = DatumGetInt32(slot_getattr(slot, Issuance_nth, &isnull));
 
 		CHECK_FOR_INTERRUPTS();
+		if (was_withdrawn(slot))
+			continue;
 		if (nth == below)
 		{
 			/* the version that is there if the update of the row is undone */
@@ -309,6 +327,8 @@ coupon_lookup_numbers(CouponLookup *lookup, Datum user_id, int wanted, int32 *nt
 		CouponIssuance row;
 
 		CHECK_FOR_INTERRUPTS();
+		if (was_withdrawn(slot))
+			continue;
 		coupon_issuance_read(slot, &row);
 		if (row.nth >= 1 && row.nth <= limit)
 			used[(row.nth - 1) / 8] |= 1 << ((row.nth - 1) % 8);
