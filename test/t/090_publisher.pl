@@ -189,6 +189,15 @@ is(scalar(keys %seen) + $dead, 500, "a rejection loses nothing: $dead dead lette
 cmp_ok($dead, '<=', 11, 'and takes no neighbours along');
 is(sql('SELECT coupon_dead_letter_discard()'), $dead, 'dead letters can be discarded');
 
+# a right that is missing is the topic's fault, not the events'
+$broker->command('error Produce 40 TOPIC_AUTHORIZATION_FAILED');
+sql(q{SELECT coupon_emit('other', 'k' || g % 7, 'denied', jsonb_build_object('n', g)) FROM generate_series(1, 300) g});
+poll_until('denied', sub { status('refused_topics') =~ /other: .*authorization/i });
+$broker->command('clear Produce');
+drained('the right is there');
+%seen = map { $_->{value} => 1 } grep { $_->{headers}{ce_type} eq 'denied' } on('other');
+is(scalar(keys %seen) . ' ' . status('dead_letters'), '300 0', 'events wait until the right to write is there');
+
 # the client gives up: another one sends what has no report again, in order
 my $retried = status('retried');
 $broker->command('error Produce 1 OUT_OF_ORDER_SEQUENCE_NUMBER');
