@@ -217,17 +217,23 @@ ok($kept, 'who waits for their own request finds it decided, through all turns')
 $snapshot->quit;
 decided($node, 'turns');
 
-# a child is searched for rows that wait before it is locked, and without waiting for the lock
+# a child is searched for rows that wait before it is locked, and without waiting for the lock:
+# the one that is in use when both are locked can only be searched after that
 my $reader = $node->background_psql('postgres');
-$reader->query_safe('BEGIN; LOCK TABLE ONLY coupon.request_0, coupon.request_1 IN ACCESS SHARE MODE');
+my ($probe, $current, @searched) = (0);
 sub searched { return sql("SELECT seq_tup_read FROM pg_stat_all_tables WHERE relid = 'coupon.request_$_[0]'::regclass"); }
-my @searched = map { searched($_) } 0, 1;
-my $probe = 0;
-poll_until('the search of a child that is out of use', sub {
+poll_until('a child that is empty', sub {
 	$probe++;
-	my ($current, @size) = split /\|/, (split /\n/, sql("SELECT request_id AS id FROM coupon_request($t, 'search $probe') \\gset\n" .
+	sql("SELECT coupon_request($t, 'probe $probe')");
+	return 0 if sql("SELECT least(pg_relation_size('coupon.request_0'), pg_relation_size('coupon.request_1'))");
+	@searched = map { searched($_) } 0, 1;
+	$reader->query_safe('BEGIN; LOCK TABLE ONLY coupon.request_0, coupon.request_1 IN ACCESS SHARE MODE');
+	($current, my @size) = split /\|/, (split /\n/, sql("SELECT request_id AS id FROM coupon_request($t, 'search $probe') \\gset\n" .
 		"SET enable_seqscan = off; SELECT right(tableoid::regclass::text, 1), pg_relation_size('coupon.request_0'), pg_relation_size('coupon.request_1') FROM coupon.request WHERE request_id = :'id'"))[-1];
-	return $size[1 - $current] > 0 && searched(1 - $current) > $searched[1 - $current] });
+	return 1 if $size[1 - $current] == 0;
+	$reader->query_safe('ROLLBACK');
+	return 0 });
+poll_until('the search of a child that is out of use', sub { searched($current) > $searched[$current] });
 pass('F25: a child is searched while somebody has it locked');
 $reader->quit;
 
