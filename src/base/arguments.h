@@ -8,7 +8,7 @@
 #include "fmgr.h"
 #include "utils/array.h"
 
-#define COUPON_MAX_NAME		256		/* bytes of a user, a name, a code */
+#define COUPON_MAX_NAME		256 /* bytes of a user, a name, a code */
 #define COUPON_MAX_TEXT		1024	/* bytes of an order, a reason, a key */
 
 /* ERROR 22004 if the argument is NULL. */

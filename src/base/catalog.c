@@ -187,7 +187,7 @@ static const CouponTable issuance_table = {
 	COLUMNS(issuance_columns), issuance_kept, lengthof(issuance_keys), issuance_keys
 };
 static const CouponTable lapsed_table = {COLUMNS(lapsed_columns), kept_nothing};
-static const CouponTable outbox_table = {COLUMNS(outbox_columns), kept_nothing, .local_deletes = true};
+static const CouponTable outbox_table = {COLUMNS(outbox_columns), kept_nothing,.local_deletes = true};
 static const CouponTable request_table = {COLUMNS(request_columns), queue_kept};
 static const CouponTable room_table = {COLUMNS(room_columns), kept_nothing};
 static const CouponTable ticket_table = {COLUMNS(ticket_columns), queue_kept};
@@ -361,7 +361,7 @@ void
 coupon_key_time(ScanKey key, int column, StrategyNumber strategy, TimestampTz value)
 {
 	RegProcedure procedure = strategy == BTLessEqualStrategyNumber ? F_TIMESTAMPTZ_LE :
-		strategy == BTGreaterEqualStrategyNumber ? F_TIMESTAMPTZ_GE : F_TIMESTAMPTZ_GT;
+	strategy == BTGreaterEqualStrategyNumber ? F_TIMESTAMPTZ_GE : F_TIMESTAMPTZ_GT;
 
 	ScanKeyInit(key, column, strategy, procedure, TimestampTzGetDatum(value));
 }
@@ -370,7 +370,7 @@ void
 coupon_key_uuid(ScanKey key, int column, StrategyNumber strategy, const pg_uuid_t *value)
 {
 	RegProcedure procedure = strategy == BTGreaterEqualStrategyNumber ? F_UUID_GE :
-		strategy == BTLessEqualStrategyNumber ? F_UUID_LE : F_UUID_EQ;
+	strategy == BTLessEqualStrategyNumber ? F_UUID_LE : F_UUID_EQ;
 
 	ScanKeyInit(key, column, strategy, procedure, UUIDPGetDatum(value));
 }

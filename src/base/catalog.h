@@ -40,7 +40,8 @@ typedef struct CouponCatalog
 	Oid			outbox[COUPON_OUTBOX_TABLES];
 	Oid			outbox_parked_idx;
 	Oid			event_clock;
-	Oid			request;		/* the parent of those that follow, as are all of two */
+	Oid			request;		/* the parent of those that follow, as are all
+								 * of two */
 	Oid			requests[COUPON_QUEUE_CHILDREN];
 	Oid			request_pkeys[COUPON_QUEUE_CHILDREN];
 	Oid			request_user_keys[COUPON_QUEUE_CHILDREN];
@@ -138,7 +139,8 @@ typedef struct CouponTable
 	const CouponColumn *columns;
 
 	/* for its writer, see table_writer.h */
-	const char *const *kept;	/* triggers and foreign keys whose work our code does */
+	const char *const *kept;	/* triggers and foreign keys whose work our
+								 * code does */
 	int			nkeys;
 	const CouponKey *keys;		/* in which a conflict is an answer, no ERROR */
 	bool		local_deletes;	/* deletions are not for subscribers */

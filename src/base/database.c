@@ -212,7 +212,8 @@ xact_callback(XactEvent event, void *arg)
 		}
 	}
 	else if (event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
-		wake_mask = 0;			/* who commits a prepared one wakes nobody: they look by themselves */
+		wake_mask = 0;			/* who commits a prepared one wakes nobody:
+								 * they look by themselves */
 }
 
 void

@@ -29,12 +29,14 @@ typedef struct CouponWorkerSlot
 {
 	pid_t		pid;			/* databases_lock to set; 0: none runs */
 	Latch	   *latch;			/* NULL: nobody need wake it */
-	pg_atomic_uint32 woken;		/* 1: latch was set, the worker has not looked yet */
+	pg_atomic_uint32 woken;		/* 1: latch was set, the worker has not looked
+								 * yet */
 } CouponWorkerSlot;
 
 typedef struct CouponDatabase
 {
-	Oid			oid;			/* databases_lock, written by the launcher; InvalidOid: free */
+	Oid			oid;			/* databases_lock, written by the launcher;
+								 * InvalidOid: free */
 	CouponWorkerSlot workers[COUPON_WORKER_IDS][COUPON_MAX_INSTANCES];
 } CouponDatabase;
 

@@ -19,7 +19,8 @@ typedef enum CouponLockKind
 	COUPON_LOCK_REQUESTER,		/* key: hash of campaign and user */
 	COUPON_LOCK_JOINER,			/* key: hash of room and user */
 	COUPON_LOCK_ADMITTING,		/* key: room whose tickets are served */
-	COUPON_LOCK_PAYMENT			/* key: hash of unit and user; whose payments are decided */
+	COUPON_LOCK_PAYMENT			/* key: hash of unit and user; whose payments
+								 * are decided */
 } CouponLockKind;
 
 /* Exclusive, until coupon_unlock or the end of the transaction. */

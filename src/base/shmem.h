@@ -27,8 +27,8 @@ typedef struct CouponModule
 	void		(*attach) (void);
 
 	/*
-	 * The place of a database (database.h) is given to another one: its
-	 * state begins anew.  Must not throw.
+	 * The place of a database (database.h) is given to another one: its state
+	 * begins anew.  Must not throw.
 	 */
 	void		(*new_database) (int place);
 } CouponModule;

@@ -90,9 +90,11 @@ struct CouponTableWriter
 	ResultRelInfo *relinfo;
 	Oid		   *indexes;		/* of the relinfo's */
 	List	   *arbiters;		/* those in which a conflict is an answer ... */
-	int		   *keys;			/* ... to which key, for each index, -1: to none */
+	int		   *keys;			/* ... to which key, for each index, -1: to
+								 * none */
 	int			allowed;		/* operations that were looked at */
-	bool		lasting;		/* good for more than one call: calls no functions of others */
+	bool		lasting;		/* good for more than one call: calls no
+								 * functions of others */
 	MemoryContextCallback callback;
 	TupleTableSlot *row;
 	TupleTableSlot *locked;		/* what table_tuple_lock has read */
@@ -199,10 +201,10 @@ refuse_fired(Relation rel, const CouponTable *table, int operations)
 	{
 		Trigger    *trigger = &triggers->triggers[i];
 		int			fires = (TRIGGER_FOR_INSERT(trigger->tgtype) ? COUPON_INSERT : 0) |
-			(TRIGGER_FOR_UPDATE(trigger->tgtype) ? COUPON_UPDATE : 0) |
-			(TRIGGER_FOR_DELETE(trigger->tgtype) ? COUPON_DELETE : 0);
+		(TRIGGER_FOR_UPDATE(trigger->tgtype) ? COUPON_UPDATE : 0) |
+		(TRIGGER_FOR_DELETE(trigger->tgtype) ? COUPON_DELETE : 0);
 		const char *name = trigger->tgisinternal && OidIsValid(trigger->tgconstraint) ?
-			get_constraint_name(trigger->tgconstraint) : trigger->tgname;
+		get_constraint_name(trigger->tgconstraint) : trigger->tgname;
 
 		if ((fires & operations) && trigger->tgenabled != TRIGGER_DISABLED && !is_kept(table, name))
 			refuse_part(rel, trigger->tgisinternal ? "constraints that need triggers" : "added triggers",
@@ -212,8 +214,8 @@ refuse_fired(Relation rel, const CouponTable *table, int operations)
 	{
 		RewriteRule *rule = rules->rules[i];
 		int			fires = rule->event == CMD_INSERT ? COUPON_INSERT :
-			rule->event == CMD_UPDATE ? COUPON_UPDATE :
-			rule->event == CMD_DELETE ? COUPON_DELETE : 0;
+		rule->event == CMD_UPDATE ? COUPON_UPDATE :
+		rule->event == CMD_DELETE ? COUPON_DELETE : 0;
 
 		if ((fires & operations) && rule->enabled != RULE_DISABLED)
 			refuse(rel, "rules", WRITTEN_BELOW, DROP_HINT);

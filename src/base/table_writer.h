@@ -22,8 +22,10 @@ typedef struct CouponTableWriter CouponTableWriter;
 typedef enum CouponRowChange
 {
 	COUPON_ROW_CHANGED,
-	COUPON_ROW_LOCKED,			/* another transaction is at it; not waited for */
-	COUPON_ROW_STALE			/* it is another version now, or gone: look again */
+	COUPON_ROW_LOCKED,			/* another transaction is at it; not waited
+								 * for */
+	COUPON_ROW_STALE			/* it is another version now, or gone: look
+								 * again */
 } CouponRowChange;
 
 /*

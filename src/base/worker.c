@@ -39,8 +39,9 @@
 #include "base/shmem.h"
 #include "base/worker.h"
 
-#define BACK_OFF_MS				1000	/* after an error, or without the extension */
-#define LOCKED_MS				50		/* while DDL has the tables, in the end */
+#define BACK_OFF_MS				1000	/* after an error, or without the
+										 * extension */
+#define LOCKED_MS				50	/* while DDL has the tables, in the end */
 #define HOUSEKEEPING_MS			500 /* longest time without a look around */
 
 extern PGDLLEXPORT void coupon_worker_main(Datum arg);
@@ -55,7 +56,8 @@ static MemoryContext my_context = NULL;
 
 /* What it knows. */
 static bool reloaded = false;
-static bool database_wanted = false;	/* by somebody who cannot have us in it */
+static bool database_wanted = false;	/* by somebody who cannot have us in
+										 * it */
 static TimestampTz looked_at = 0;	/* for that */
 
 /* ---- signals ---- */
@@ -288,7 +290,7 @@ wait_for_work(void)
 	while (!coupon_worker_is_woken() && coupon_worker_stay())
 	{
 		long		left = my_kind->interval() -
-			TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
+		TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
 
 		if (left <= 0)
 			return;

@@ -17,9 +17,9 @@ typedef struct CouponWorkerKind
 	const char *name;			/* in pg_stat_activity and in the log */
 
 	/*
-	 * The tables of coupon that it works on, up to NULL, in the order in which
-	 * DROP EXTENSION locks them.  While one of them is locked there is no
-	 * cycle; what is done to others is not in its way.
+	 * The tables of coupon that it works on, up to NULL, in the order in
+	 * which DROP EXTENSION locks them.  While one of them is locked there is
+	 * no cycle; what is done to others is not in its way.
 	 */
 	const char *const *tables;
 

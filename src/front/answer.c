@@ -151,12 +151,12 @@ coupon_answer_problem(CouponHttpCall *call, int status, const char *code, const 
 
 /* The HTTP status of an SQLSTATE. */
 static int
-status_of(int sqlstate, const char *text)
+status_of(int sqlstate, const char *code)
 {
 	/* PTnnn: the function chose it, as with PostgREST */
-	if (strncmp(text, "PT", 2) == 0 && text[2] >= '2' && text[2] <= '5' &&
-		isdigit((unsigned char) text[3]) && isdigit((unsigned char) text[4]))
-		return atoi(text + 2);
+	if (strncmp(code, "PT", 2) == 0 && code[2] >= '2' && code[2] <= '5' &&
+		isdigit((unsigned char) code[3]) && isdigit((unsigned char) code[4]))
+		return atoi(code + 2);
 	switch (sqlstate)
 	{
 		case ERRCODE_COUPON_UNKNOWN_CAMPAIGN:

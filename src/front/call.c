@@ -130,20 +130,20 @@ convert_array(const char *json, Oid array_type, Oid element_type)
 	it = JsonbIteratorInit(&jsonb->root);
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
 	{
-		char	   *text = NULL;
+		char	   *item = NULL;
 
 		if (token != WJB_ELEM)
 			continue;
 		if (value.type == jbvString)
-			text = pnstrdup(value.val.string.val, value.val.string.len);
+			item = pnstrdup(value.val.string.val, value.val.string.len);
 		else if (value.type == jbvNumeric)
-			text = DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(value.val.numeric)));
+			item = DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(value.val.numeric)));
 		else if (value.type == jbvBool)
-			text = pstrdup(value.val.boolean ? "true" : "false");
+			item = pstrdup(value.val.boolean ? "true" : "false");
 		else if (value.type == jbvBinary)
-			text = JsonbToCString(NULL, value.val.binary.data, value.val.binary.len);
-		state = accumArrayResult(state, text == NULL ? (Datum) 0 : OidInputFunctionCall(input, text, ioparam, -1),
-								 text == NULL, element_type, CurrentMemoryContext);
+			item = JsonbToCString(NULL, value.val.binary.data, value.val.binary.len);
+		state = accumArrayResult(state, item == NULL ? (Datum) 0 : OidInputFunctionCall(input, item, ioparam, -1),
+								 item == NULL, element_type, CurrentMemoryContext);
 	}
 	return makeArrayResult(state, CurrentMemoryContext);
 }
@@ -441,10 +441,10 @@ run_plain(CouponHttpCall *call)
 		elog(ERROR, "%s did not return a result", route->name);
 	if (SPI_processed > 0)
 	{
-		char	   *text = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+		char	   *value = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 
-		if (text != NULL)
-			result = MemoryContextStrdup(context, text);
+		if (value != NULL)
+			result = MemoryContextStrdup(context, value);
 	}
 	SPI_finish();
 	return result;
@@ -600,7 +600,10 @@ coupon_call_batch(CouponHttpCall **calls, int ncalls, bool *pending)
 	{
 		ErrorData  *error = fail(&scope);
 
-		/* who has waited for a lock, or too long, does not wait once for each call */
+		/*
+		 * who has waited for a lock, or too long, does not wait once for each
+		 * call
+		 */
 		failed = ncalls > 1 && error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE &&
 			error->sqlerrcode != ERRCODE_QUERY_CANCELED;
 		for (int i = 0; !failed && i < ncalls; i++)

@@ -87,34 +87,34 @@ coupon_arguments_find(CouponHttpCall *call, const char *name)
 
 /* name=value&name=value */
 static const char *
-read_form(CouponHttpCall *call, const char *text, size_t length)
+read_form(CouponHttpCall *call, const char *form, size_t length)
 {
-	const char *end = text + length;
+	const char *end = form + length;
 
-	while (text < end)
+	while (form < end)
 	{
-		const char *stop = memchr(text, '&', end - text);
+		const char *stop = memchr(form, '&', end - form);
 		const char *equals;
 		char	   *name;
 		char	   *value;
 
 		if (stop == NULL)
 			stop = end;
-		equals = memchr(text, '=', stop - text);
+		equals = memchr(form, '=', stop - form);
 		if (equals == NULL)
 			equals = stop;
-		name = coupon_decode(text, equals - text, true);
+		name = coupon_decode(form, equals - form, true);
 		value = equals < stop ? coupon_decode(equals + 1, stop - equals - 1, true) : pstrdup("");
 		if (name == NULL || value == NULL)
 			return "An argument is not percent-encoded UTF-8.";
-		if (stop > text)
+		if (stop > form)
 		{
 			const char *problem = coupon_arguments_add(call, name, value, COUPON_GIVEN_TEXT);
 
 			if (problem != NULL)
 				return problem;
 		}
-		text = stop + 1;
+		form = stop + 1;
 	}
 	return NULL;
 }

@@ -38,11 +38,13 @@
 #include "front/settings.h"
 #include "front/token.h"
 
-#define MAX_WAIT_S			60		/* of Prefer: wait=N */
-#define FIRST_TRY_MS		5		/* until a pending answer is asked for again; doubles */
+#define MAX_WAIT_S			60	/* of Prefer: wait=N */
+#define FIRST_TRY_MS		5	/* until a pending answer is asked for again;
+								 * doubles */
 #define STREAM_MS			1000	/* between two looks at what streams tell */
-#define HEARTBEAT_MS		15000	/* a comment, so that a client that has gone is noticed */
-#define MAX_PLAIN			16		/* plain calls of one transaction */
+#define HEARTBEAT_MS		15000	/* a comment, so that a client that has
+									 * gone is noticed */
+#define MAX_PLAIN			16	/* plain calls of one transaction */
 
 static dlist_head waiting = DLIST_STATIC_INIT(waiting); /* pending answers */
 static int	nwaiting = 0;

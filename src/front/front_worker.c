@@ -54,7 +54,7 @@ typedef struct Door
 
 static Door doors[] = {
 	{.setting = &coupon_http_listen},
-	{.setting = &coupon_http_admin_listen, .is_admin = true},
+	{.setting = &coupon_http_admin_listen,.is_admin = true},
 };
 
 static WaitEventSet *wait_set = NULL;

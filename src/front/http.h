@@ -15,14 +15,16 @@
 #include "portability/instr_time.h"
 #include "utils/timestamp.h"
 
-#define COUPON_HTTP_MAX_BODY	(64 * 1024)		/* bytes */
+#define COUPON_HTTP_MAX_BODY	(64 * 1024) /* bytes */
 
 /* How an argument was given. */
 typedef enum CouponArgumentKind
 {
-	COUPON_GIVEN_TEXT,			/* in a path, a query, a form, a header or a token */
+	COUPON_GIVEN_TEXT,			/* in a path, a query, a form, a header or a
+								 * token */
 	COUPON_GIVEN_STRING,		/* as a JSON string: value is its text */
-	COUPON_GIVEN_JSON			/* as another JSON value, or null: then value is NULL */
+	COUPON_GIVEN_JSON			/* as another JSON value, or null: then value
+								 * is NULL */
 } CouponArgumentKind;
 
 /* One argument of a call, by name. */
@@ -55,7 +57,8 @@ typedef struct CouponHttpCall
 	size_t		body_length;
 	bool		too_large;		/* the body is, and was thrown away */
 	bool		is_admin;		/* it came in by coupon.http_admin_listen */
-	bool		failed;			/* no memory for its answer: the connection is closed */
+	bool		failed;			/* no memory for its answer: the connection is
+								 * closed */
 
 	/* ---- the call; in context, which lives as long as the request ---- */
 	MemoryContext context;		/* NULL before it is looked at */
@@ -84,7 +87,8 @@ typedef struct CouponHttpCall
 	/* ---- an open event stream ---- */
 	StringInfo	events;			/* what is yet to be sent */
 	size_t		events_sent;
-	bool		told;			/* told_hash is that of the body that was sent last */
+	bool		told;			/* told_hash is that of the body that was sent
+								 * last */
 	uint32		told_hash;
 	bool		stream_paused;	/* the connection is suspended */
 	bool		stream_ended;	/* nothing more will come */
@@ -95,7 +99,8 @@ typedef struct CouponHttpCall
 typedef struct CouponListenerLimits
 {
 	int			connections;
-	int			idle_s;			/* a connection on which no request is completed for so long is closed */
+	int			idle_s;			/* a connection on which no request is
+								 * completed for so long is closed */
 	int			request_s;		/* from a request's first line to its end */
 	bool		is_admin;		/* for the calls that come in */
 } CouponListenerLimits;

@@ -133,7 +133,7 @@ end_field(void *state, char *name, bool isnull)
 const char *
 coupon_json_fields(const char *json, size_t length, CouponJsonField f, void *state)
 {
-	FieldsState fields = {.f = f, .state = state};
+	FieldsState fields = {.f = f,.state = state};
 	JsonSemAction actions = {
 		.semstate = &fields,
 		.object_start = begin_object,

@@ -54,7 +54,7 @@ startup(void)
 		pg_atomic_init_u64(&limits->places[i], 0);
 }
 
-const CouponModule coupon_limit_module = {.request = request, .startup = startup};
+const CouponModule coupon_limit_module = {.request = request,.startup = startup};
 
 /* The place of a key: its own, or the one that gives way. */
 static pg_atomic_uint64 *

@@ -29,17 +29,20 @@
 #include "front/http.h"
 #include "front/settings.h"
 
-#define CONNECTION_MEMORY	(16 * 1024) /* bytes: request line and headers, and sending */
+#define CONNECTION_MEMORY	(16 * 1024) /* bytes: request line and headers,
+										 * and sending */
 #define BACKLOG				4096
 #define STREAM_BLOCK		4096
 
 /* A connection, from accept to close. */
 typedef struct Connection
 {
-	dlist_node	node;			/* among the listener's, the longest without a request first */
+	dlist_node	node;			/* among the listener's, the longest without a
+								 * request first */
 	int			fd;
 	TimestampTz since;			/* accepted, or its last answer was sent */
-	bool		reading;		/* a request's first line has come; its rest has not */
+	bool		reading;		/* a request's first line has come; its rest
+								 * has not */
 	bool		waiting;		/* a request is being worked on */
 } Connection;
 
@@ -60,7 +63,7 @@ static Connection *
 connection_of(struct MHD_Connection *mhd)
 {
 	const union MHD_ConnectionInfo *info =
-		MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+	MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
 
 	return info == NULL ? NULL : info->socket_context;
 }
@@ -250,7 +253,7 @@ split_address(const char *address, char **host, char **port)
 static int
 open_socket(const char *address, char **error)
 {
-	struct addrinfo hints = {.ai_flags = AI_PASSIVE | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM};
+	struct addrinfo hints = {.ai_flags = AI_PASSIVE | AI_NUMERICSERV,.ai_socktype = SOCK_STREAM};
 	struct addrinfo *found;
 	char	   *host;
 	char	   *port;
@@ -339,7 +342,11 @@ coupon_listener_close(CouponListener *listener)
 	dlist_head	late;
 
 	dlist_init(&late);
-	/* cppcheck-suppress autoVariables; the listener is gone before the list is */
+
+	/*
+	 * cppcheck-suppress autoVariables; the listener is gone before the list
+	 * is
+	 */
 	listener->calls = &late;
 	MHD_stop_daemon(listener->daemon);
 	pfree(listener);
@@ -422,7 +429,7 @@ void
 coupon_listener_answer(CouponHttpCall *call)
 {
 	struct MHD_Response *response =
-		MHD_create_response_from_buffer(call->answer_length, call->answer, MHD_RESPMEM_MUST_COPY);
+	MHD_create_response_from_buffer(call->answer_length, call->answer, MHD_RESPMEM_MUST_COPY);
 
 	if (response != NULL)
 	{
@@ -541,7 +548,7 @@ void
 coupon_http_peer(CouponHttpCall *call, char *buffer, size_t size)
 {
 	const union MHD_ConnectionInfo *info =
-		MHD_get_connection_info(call->connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+	MHD_get_connection_info(call->connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
 
 	if (info == NULL || info->client_addr == NULL ||
 		getnameinfo(info->client_addr,

@@ -21,8 +21,10 @@ typedef struct CouponSegment
 typedef struct CouponParameter
 {
 	char	   *name;			/* NULL: it has none, and cannot be given */
-	Oid			type;			/* of a batched function: the array's elements' */
-	Oid			input;			/* the type's input function, and what it takes */
+	Oid			type;			/* of a batched function: the array's
+								 * elements' */
+	Oid			input;			/* the type's input function, and what it
+								 * takes */
 	Oid			ioparam;
 	bool		optional;		/* it has a default */
 } CouponParameter;
@@ -38,7 +40,8 @@ typedef struct CouponPlan
 typedef struct CouponRoute
 {
 	char	   *method;
-	char	   *path;			/* the template, for messages and /openapi.json */
+	char	   *path;			/* the template, for messages and
+								 * /openapi.json */
 	CouponSegment segments[COUPON_MAX_SEGMENTS];
 	int			nsegments;
 	Oid			function;
@@ -46,9 +49,12 @@ typedef struct CouponRoute
 	char	   *schema;
 	bool		batched;
 	bool		read_only;		/* GET and STABLE or IMMUTABLE */
-	Oid			required_role;	/* whoever calls must be a member; InvalidOid: anybody */
-	Oid			anonymous_role; /* whose rights a call without a token has; InvalidOid: coupon.http_role's */
-	bool		is_admin;		/* for coupon.http_admin_listen, if that is set */
+	Oid			required_role;	/* whoever calls must be a member; InvalidOid:
+								 * anybody */
+	Oid			anonymous_role; /* whose rights a call without a token has;
+								 * InvalidOid: coupon.http_role's */
+	bool		is_admin;		/* for coupon.http_admin_listen, if that is
+								 * set */
 	Oid			result;			/* its type */
 	bool		returns_set;
 	CouponParameter *parameters;

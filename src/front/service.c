@@ -52,7 +52,7 @@ startup(void)
 	pg_atomic_init_u64(&counters->slowest, 0);
 }
 
-const CouponModule coupon_service_module = {.request = request, .startup = startup};
+const CouponModule coupon_service_module = {.request = request,.startup = startup};
 
 void
 coupon_service_count(CouponHttpCall *call)

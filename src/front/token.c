@@ -48,7 +48,8 @@
 #define MAX_KEY			16384
 #define MAX_KEYS		4
 #define MAX_CACHED		20000
-#define CLOCK_SKEW_S	5		/* between whoever signs tokens and this server */
+#define CLOCK_SKEW_S	5		/* between whoever signs tokens and this
+								 * server */
 
 typedef struct CachedToken
 {
@@ -74,11 +75,11 @@ static bool watching = false;
 static struct
 {
 	void	   *handle;
-	__typeof__(jwt_decode) *decode;
-	__typeof__(jwt_free) *free;
-	__typeof__(jwt_get_alg) *get_alg;
-	__typeof__(jwt_str_alg) *str_alg;
-	__typeof__(jwt_get_grants_json) *get_grants_json;
+				__typeof__(jwt_decode) * decode;
+				__typeof__(jwt_free) * free;
+				__typeof__(jwt_get_alg) * get_alg;
+				__typeof__(jwt_str_alg) * str_alg;
+				__typeof__(jwt_get_grants_json) * get_grants_json;
 }			jwt_library;
 
 /* False, after a line in the log, if it cannot be used. */
@@ -213,8 +214,8 @@ match_token(const void *a, const void *b, Size size)
 static void
 reset_cache(void)
 {
-	HASHCTL		control = {.keysize = sizeof(char *), .entrysize = sizeof(CachedToken),
-		.hash = hash_token, .match = match_token};
+	HASHCTL		control = {.keysize = sizeof(char *),.entrysize = sizeof(CachedToken),
+	.hash = hash_token,.match = match_token};
 
 	if (cache_context == NULL)
 		cache_context = AllocSetContextCreate(TopMemoryContext, "coupon tokens", ALLOCSET_DEFAULT_SIZES);
@@ -283,12 +284,12 @@ is_audience(const Claims *claims, const char *ours)
 
 /* Seconds since 1970 as a time; false for what is no number. */
 static bool
-read_time(const char *text, double skew, TimestampTz *time)
+read_time(const char *number, double skew, TimestampTz *time)
 {
 	char	   *end;
-	double		seconds = strtod(text, &end);
+	double		seconds = strtod(number, &end);
 
-	if (end == text || *end != '\0' || !(seconds > -1e11 && seconds < 1e11))
+	if (end == number || *end != '\0' || !(seconds > -1e11 && seconds < 1e11))
 		return false;
 	*time = (TimestampTz) ((seconds + skew - (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * (double) SECS_PER_DAY) * USECS_PER_SEC);
 	return true;

@@ -11,7 +11,8 @@
 typedef struct CouponIdentity
 {
 	Oid			role;			/* InvalidOid: nobody */
-	char	   *user_id;		/* the token's sub, NULL: the caller may speak for any user */
+	char	   *user_id;		/* the token's sub, NULL: the caller may speak
+								 * for any user */
 	char	   *claims;			/* all of them, JSON */
 	TimestampTz expires_at;		/* DT_NOEND: never */
 } CouponIdentity;

@@ -56,7 +56,8 @@ PG_FUNCTION_INFO_V1(coupon_group_status);
 typedef struct CallPool
 {
 	slock_t		mutex;
-	uint32		first;			/* mutex; free calls: number + 1, linked by next */
+	uint32		first;			/* mutex; free calls: number + 1, linked by
+								 * next */
 	int			ncalls;			/* constant */
 	CouponGroup groups[COUPON_MAX_DATABASES];
 } CallPool;
@@ -277,7 +278,7 @@ int
 coupon_group_take(CouponGroup *group, CouponCall **calls)
 {
 	uint32		at = pg_atomic_read_u32(&group->newest) == 0 ? 0 :
-		pg_atomic_exchange_u32(&group->newest, 0);
+	pg_atomic_exchange_u32(&group->newest, 0);
 	int			n = 0;
 
 	while (at != 0)

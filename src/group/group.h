@@ -14,7 +14,7 @@
 #include "base/shmem.h"
 #include "sale/issue.h"
 
-#define COUPON_CALL_MESSAGE	256		/* bytes of an error's text, cut off */
+#define COUPON_CALL_MESSAGE	256 /* bytes of an error's text, cut off */
 
 /*
  * Who may do what with a call follows from its state:
@@ -49,7 +49,8 @@ typedef union CouponCallText
 typedef struct CouponCall
 {
 	pg_atomic_uint32 state;		/* a CouponCallState */
-	uint32		next;			/* in the list or the pool: number + 1, 0 ends it */
+	uint32		next;			/* in the list or the pool: number + 1, 0 ends
+								 * it */
 	Latch	   *latch;			/* of the session */
 	Oid			database;
 	int			durability;		/* the session's synchronous_commit */
@@ -79,7 +80,8 @@ typedef struct CouponCall
 /* Grouped calls of one database that wait for a worker. */
 typedef struct CouponGroup
 {
-	pg_atomic_uint32 newest;	/* the call that came last: number + 1, 0: none */
+	pg_atomic_uint32 newest;	/* the call that came last: number + 1, 0:
+								 * none */
 	pg_atomic_uint32 asleep;	/* a bit for each worker that is to be woken */
 
 	/* statistics, since the server started */

@@ -34,7 +34,7 @@
 #include "base/worker.h"
 #include "group/group.h"
 
-#define LOOK_AROUND_MS		500		/* of a worker that nobody calls */
+#define LOOK_AROUND_MS		500 /* of a worker that nobody calls */
 #define TABLES_PATIENCE_MS	1000	/* while the tables cannot be locked */
 #define LOCK_PATIENCE		"1s"	/* for any other lock */
 
@@ -268,7 +268,8 @@ answer(void)
 
 	/*
 	 * Told to stop, a worker does not go on waiting for a standby; one that
-	 * has yet to read the settings cannot say that there was none to wait for.
+	 * has yet to read the settings cannot say that there was none to wait
+	 * for.
 	 */
 	if (ProcDiePending && synchronous_commit > SYNCHRONOUS_COMMIT_LOCAL_FLUSH &&
 		(ConfigReloadPending || (SyncRepStandbyNames != NULL && SyncRepStandbyNames[0] != '\0')))

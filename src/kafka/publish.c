@@ -61,10 +61,12 @@
 #define SILENCE_MS		10000	/* is worth a word */
 #define TICK_MS			100		/* longest wait while the broker owes reports */
 #define IDLE_MS			500		/* longest wait at all */
-#define RECONFIGURE_MS	1000	/* longest wait for reports before the sink is closed */
+#define RECONFIGURE_MS	1000	/* longest wait for reports before the sink is
+								 * closed */
 #define NAME_AGAIN_MS	5000	/* while some topic is refused */
 #define FORGET_MS		10000	/* between two times that topics are forgotten */
-#define COLLECT_SHARE	10		/* of the time, at most, goes into looking at what must stay */
+#define COLLECT_SHARE	10		/* of the time, at most, goes into looking at
+								 * what must stay */
 #define NAMES_MAX		1000	/* of topics with parked events, at a time */
 
 /* CouponOutboxEntry.state */
@@ -111,10 +113,13 @@ static struct
 	Rejected	suspected;		/* the last of them */
 	int			last_suspect;	/* of the batch */
 	int			nsuspects;		/* waiting */
-	int			round;			/* so many suspects may still be sent in this round */
-	int			next_round;		/* so many in the next one; 0: there are no rounds */
+	int			round;			/* so many suspects may still be sent in this
+								 * round */
+	int			next_round;		/* so many in the next one; 0: there are no
+								 * rounds */
 	bool		denied;			/* some were, since the sink was opened */
-	TimestampTz gap_since;		/* the sink stopped and has yet to say why; 0: it did not */
+	TimestampTz gap_since;		/* the sink stopped and has yet to say why; 0:
+								 * it did not */
 
 	/* what goes on */
 	int			resume_with;	/* the sink is full until so few are in flight */
@@ -670,7 +675,7 @@ name_topics(void)
 		"FROM parked t WHERE t.topic IS NOT NULL) "
 		"(SELECT p.topic, true FROM parked p WHERE p.topic IS NOT NULL LIMIT $2) "
 		"UNION ALL (SELECT DISTINCT c.topic, false FROM coupon.campaign c WHERE c.closed_at IS NULL)",
-		.nargs = 2, .types = {TEXTOID, INT4OID}
+		.nargs = 2,.types = {TEXTOID, INT4OID}
 	};
 	static char after[COUPON_TOPIC_BYTES] = "";
 	bool		from_start = after[0] == '\0';
@@ -755,7 +760,11 @@ collect(void)
 		coupon_topics_repark();
 	self.more = batch.n > 0 || batch.cut;
 	self.rotate = batch.n == 0;
-	/* events that must stay have been looked at for nothing: not again at once */
+
+	/*
+	 * events that must stay have been looked at for nothing: not again at
+	 * once
+	 */
 	self.heed_at = 0;
 	if (batch.left && batch.n == 0)
 		self.heed_at = now + (GetCurrentTimestamp() - now) * COLLECT_SHARE;

@@ -11,11 +11,13 @@
 typedef enum CouponStep
 {
 	COUPON_STEP_WAIT,			/* for sessions or for the sink */
-	COUPON_STEP_SETTLE,			/* remove what has been delivered, bury what was rejected */
+	COUPON_STEP_SETTLE,			/* remove what has been delivered, bury what
+								 * was rejected */
 	COUPON_STEP_OPEN,			/* the sink */
 	COUPON_STEP_SEND,			/* as much of the batch as the sink takes */
 	COUPON_STEP_ROTATE,			/* the outbox: give space back */
-	COUPON_STEP_NAME_TOPICS,	/* look which topics there are events or campaigns for */
+	COUPON_STEP_NAME_TOPICS,	/* look which topics there are events or
+								 * campaigns for */
 	COUPON_STEP_COLLECT			/* the next batch */
 } CouponStep;
 

@@ -24,7 +24,7 @@
 #include "outbox/reader.h"
 
 #define LOG_AGAIN_MS	(60 * 1000) /* the same problem */
-#define LOG_LINES		30			/* in that time, of all problems */
+#define LOG_LINES		30		/* in that time, of all problems */
 #define STATE_NATTS		12
 #define HIDDEN			"<insufficient privilege>"
 
@@ -100,11 +100,11 @@ void
 coupon_publisher_set_refused(const char *topics)
 {
 	CouponPublisherStatus *s = status();
-	char		text[COUPON_STATUS_TEXT];
+	char		line[COUPON_STATUS_TEXT];
 
-	strlcpy(text, topics, sizeof(text));
+	strlcpy(line, topics, sizeof(line));
 	SpinLockAcquire(&s->mutex);
-	memcpy(s->refused_topics, text, sizeof(text));
+	memcpy(s->refused_topics, line, sizeof(line));
 	SpinLockRelease(&s->mutex);
 }
 
@@ -117,22 +117,22 @@ coupon_publisher_problem(const char *fmt,...)
 	static int	lines = 0;
 	CouponPublisherStatus *s = status();
 	TimestampTz now = GetCurrentTimestamp();
-	char		text[COUPON_STATUS_TEXT];
+	char		line[COUPON_STATUS_TEXT];
 	va_list		args;
 
 	va_start(args, fmt);
-	vsnprintf(text, sizeof(text), fmt, args);
+	vsnprintf(line, sizeof(line), fmt, args);
 	va_end(args);
 	/* it may quote a broker or a file: no half characters, no line breaks */
-	text[pg_mbcliplen(text, strlen(text), sizeof(text) - 1)] = '\0';
-	for (char *c = text; *c; c++)
+	line[pg_mbcliplen(line, strlen(line), sizeof(line) - 1)] = '\0';
+	for (char *c = line; *c; c++)
 	{
 		if ((unsigned char) *c < ' ' || (unsigned char) *c > '~')
 			*c = ' ';
 	}
 
 	SpinLockAcquire(&s->mutex);
-	memcpy(s->error, text, sizeof(text));
+	memcpy(s->error, line, sizeof(line));
 	s->failed_at = now;
 	SpinLockRelease(&s->mutex);
 
@@ -141,12 +141,12 @@ coupon_publisher_problem(const char *fmt,...)
 		minute = now;
 		lines = 0;
 	}
-	if ((strcmp(logged, text) != 0 || TimestampDifferenceExceeds(logged_at, now, LOG_AGAIN_MS)) &&
+	if ((strcmp(logged, line) != 0 || TimestampDifferenceExceeds(logged_at, now, LOG_AGAIN_MS)) &&
 		++lines <= LOG_LINES)
 	{
-		strlcpy(logged, text, sizeof(logged));
+		strlcpy(logged, line, sizeof(logged));
 		logged_at = now;
-		ereport(LOG, (errmsg("coupon publisher: %s", text)));
+		ereport(LOG, (errmsg("coupon publisher: %s", line)));
 	}
 }
 

@@ -31,7 +31,8 @@ typedef struct CouponPublisherStatus
 	CouponBrokerState state;
 	int64		in_flight;		/* sent, no report yet */
 	int64		published;
-	int64		retried;		/* sent again after the connection was given up */
+	int64		retried;		/* sent again after the connection was given
+								 * up */
 	int64		dead;
 	TimestampTz acknowledged_at;	/* 0: never */
 	TimestampTz failed_at;

@@ -23,7 +23,8 @@
 #include "kafka/publisher_status.h"
 #include "kafka/sink.h"
 
-#define FAREWELL_MS	400			/* for the reports of what is in flight, at the end */
+#define FAREWELL_MS	400			/* for the reports of what is in flight, at
+								 * the end */
 #define SHUT_MS		300			/* for the client's threads */
 
 static WaitEventSet *events = NULL;
@@ -57,7 +58,10 @@ set_up(void)
 	AddWaitEventToSet(events, WL_SOCKET_READABLE, coupon_sink_fd(), NULL, NULL);
 	before_shmem_exit(leave, 0);
 
-	/* a removal that a crash undoes is an event published twice, as any crash may do */
+	/*
+	 * a removal that a crash undoes is an event published twice, as any crash
+	 * may do
+	 */
 	SetConfigOption("synchronous_commit", "off", PGC_USERSET, PGC_S_OVERRIDE);
 }
 

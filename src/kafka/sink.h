@@ -13,19 +13,24 @@
 
 typedef enum CouponSent
 {
-	COUPON_SENT,				/* a report will come, unless the sink is closed */
+	COUPON_SENT,				/* a report will come, unless the sink is
+								 * closed */
 	COUPON_SINK_FULL,			/* again when reports have come */
 	COUPON_POISON,				/* will never be accepted */
-	COUPON_DENIED,				/* no right to write to the topic, which is refused now */
-	COUPON_SINK_BROKEN			/* close it, open it, send again what has no report */
+	COUPON_DENIED,				/* no right to write to the topic, which is
+								 * refused now */
+	COUPON_SINK_BROKEN			/* close it, open it, send again what has no
+								 * report */
 } CouponSent;
 
 typedef enum CouponVerdict
 {
 	COUPON_DELIVERED,
-	COUPON_REJECTED,			/* by the broker, for good: this event or one of its request */
+	COUPON_REJECTED,			/* by the broker, for good: this event or one
+								 * of its request */
 	COUPON_TOO_LARGE,			/* the same, for that reason */
-	COUPON_TOPIC_DENIED,		/* no right to write to the topic, which is refused now */
+	COUPON_TOPIC_DENIED,		/* no right to write to the topic, which is
+								 * refused now */
 	COUPON_UNDELIVERED			/* the sink is broken */
 } CouponVerdict;
 

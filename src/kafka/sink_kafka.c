@@ -293,7 +293,11 @@ take_error(rd_kafka_event_t *event)
 				coupon_publisher_problem("no broker can be reached: %s", rd_kafka_event_error_string(event));
 			break;
 		case RD_KAFKA_RESP_ERR__TRANSPORT:
-			/* brokers close connections that were idle; before that, it says why */
+
+			/*
+			 * brokers close connections that were idle; before that, it says
+			 * why
+			 */
 			if (shown == COUPON_BROKER_UP)
 				break;
 			/* FALLTHROUGH */
@@ -317,7 +321,11 @@ take_log(rd_kafka_event_t *event)
 
 	if (rd_kafka_event_log(event, &facility, &text, &level) != 0)
 		return;
-	/* FAIL, ERROR and FATAL come as errors, too; that a property is experimental is known */
+
+	/*
+	 * FAIL, ERROR and FATAL come as errors, too; that a property is
+	 * experimental is known
+	 */
 	if (level > 4 || strcmp(facility, "FAIL") == 0 || strcmp(facility, "ERROR") == 0 ||
 		strcmp(facility, "FATAL") == 0 || strstr(text, "enable.gapless.guarantee") != NULL)
 	{

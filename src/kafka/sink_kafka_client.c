@@ -103,9 +103,9 @@ set_properties(rd_kafka_conf_t *conf)
 	}
 
 	/*
-	 * To log in by Kerberos the client has the shell run a command with values
-	 * of the file in it: let that do nothing.  A client without Kerberos does
-	 * not know the property, and runs nothing.
+	 * To log in by Kerberos the client has the shell run a command with
+	 * values of the file in it: let that do nothing.  A client without
+	 * Kerberos does not know the property, and runs nothing.
 	 */
 	(void) rd_kafka_conf_set(conf, "sasl.kerberos.kinit.cmd", ":", NULL, 0);
 
@@ -193,7 +193,10 @@ coupon_kafka_discard(rd_kafka_t *client, void (*first) (void *arg), void *arg)
 	Remains    *remains = malloc(sizeof(Remains));
 	pthread_t	thread;
 
-	/* without the memory or the thread, the client is left to the process's end */
+	/*
+	 * without the memory or the thread, the client is left to the process's
+	 * end
+	 */
 	pg_atomic_fetch_add_u32(&discarded, 1);
 	if (remains == NULL)
 		return;

@@ -20,8 +20,8 @@
 #include "kafka/sink_kafka_topics.h"
 
 #define QUESTION_TIMEOUT_MS	5000
-#define QUESTION_TOPICS		1000		/* at most, in one question */
-#define ASK_AGAIN_MS		200		/* about a topic that is about to be there */
+#define QUESTION_TOPICS		1000	/* at most, in one question */
+#define ASK_AGAIN_MS		200 /* about a topic that is about to be there */
 #define PATIENCE_MS			15000	/* for that */
 
 /* A question and its answer: a thread's until it is answered. */
@@ -37,7 +37,7 @@ typedef struct Question
 	const struct rd_kafka_metadata *metadata;
 } Question;
 
-static Question *question = NULL; /* that is under way */
+static Question *question = NULL;	/* that is under way */
 static int	questions = 0;		/* so far: the number of the last one */
 static TimestampTz asked_at = 0;	/* the last one */
 
@@ -281,7 +281,10 @@ ask(void *arg)
 {
 	Question   *q = arg;
 
-	/* without a name, the question is about all that the client has a handle of */
+	/*
+	 * without a name, the question is about all that the client has a handle
+	 * of
+	 */
 	q->error = rd_kafka_metadata(q->client, 0, q->ntopics == 1 ? q->topics[0] : NULL,
 								 &q->metadata, QUESTION_TIMEOUT_MS);
 	pg_write_barrier();

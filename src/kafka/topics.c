@@ -15,7 +15,7 @@
 #include "kafka/publisher_status.h"
 #include "kafka/topics.h"
 
-#define ASK_AGAIN_MS		200		/* after a question without an answer */
+#define ASK_AGAIN_MS		200 /* after a question without an answer */
 #define REFUSED_AGAIN_MS	5000	/* has somebody seen to the topic? */
 #define MANY				1000	/* topics, worth to begin anew */
 

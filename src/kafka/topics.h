@@ -36,7 +36,8 @@ typedef struct CouponTopic
 {
 	char		name[COUPON_TOPIC_BYTES];
 	CouponTopicState state;
-	bool		usable;			/* not ready, but it was all right when last asked about */
+	bool		usable;			/* not ready, but it was all right when last
+								 * asked about */
 	CouponParked parked;		/* events that go before new ones */
 	bool		wanted;			/* somebody named it when last asked for */
 	TimestampTz check_at;		/* when to ask next; COUPON_NOT_ASKED: not */

@@ -54,7 +54,7 @@ coupon_dead_letter_bury(const CouponEvent *event, const char *reason, int attemp
 		"VALUES ($1, $2, $3, $4, $5::pg_catalog.json, $6, $7, pg_catalog.clock_timestamp()) "
 		"ON CONFLICT (id) DO UPDATE SET reason = excluded.reason, "
 		"attempts = coupon.dead_letter.attempts OPERATOR(pg_catalog.+) excluded.attempts, dead_at = excluded.dead_at",
-		.nargs = 7, .types = {UUIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID}
+		.nargs = 7,.types = {UUIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID}
 	};
 	Datum		values[7] = {
 		UUIDPGetDatum(&event->id), CStringGetTextDatum(event->topic), CStringGetTextDatum(event->key),
@@ -88,7 +88,7 @@ take_away(FunctionCallInfo fcinfo, bool again)
 		"AND ($2 IS NULL OR l.topic OPERATOR(pg_catalog.=) $2) "
 		"ORDER BY l.id LIMIT 100)) "
 		"RETURNING d.id, d.topic, d.key, d.type, d.payload",
-		.nargs = 2, .types = {UUIDOID, TEXTOID}
+		.nargs = 2,.types = {UUIDOID, TEXTOID}
 	};
 	Datum		values[2] = {0};
 	char		nulls[2] = {' ', ' '};

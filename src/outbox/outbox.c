@@ -30,7 +30,8 @@ struct CouponOutbox
 {
 	CouponTableWriter *writer;
 	MemoryContext owner;		/* of what lives until finish */
-	MemoryContext context;		/* of the rows not yet written; NULL: the caller's */
+	MemoryContext context;		/* of the rows not yet written; NULL: the
+								 * caller's */
 	BulkInsertState bistate;
 	TupleTableSlot *slots[OUTBOX_BATCH];
 	int			nslots;			/* made */

@@ -11,8 +11,9 @@
 
 #include "base/shmem.h"
 
-#define COUPON_MAX_TOPIC	245		/* Kafka's own limit, with room for the suffix */
-#define COUPON_DEAD_LETTER_SUFFIX	".DLT"	/* of the topic for those that were not accepted */
+#define COUPON_MAX_TOPIC	245 /* Kafka's own limit, with room for the suffix */
+#define COUPON_DEAD_LETTER_SUFFIX	".DLT"	/* of the topic for those that
+											 * were not accepted */
 
 /*
  * Events to be appended together.  Add any number, then finish; both may

@@ -60,11 +60,13 @@
 #include "outbox/outbox.h"
 #include "outbox/reader.h"
 
-#define ROTATE_BLOCKS	1024	/* a child of this size is not appended to any more */
+#define ROTATE_BLOCKS	1024	/* a child of this size is not appended to any
+								 * more */
 #define ROTATE_INTERVAL_MS	100 /* between attempts to truncate */
 #define BATCH_MAX		(1024 * 1024)
 #define PARK_MAX		10000	/* by one batch, to keep its transaction short */
-#define UNPARK_MAX		10000	/* the same, shared by the topics that have some */
+#define UNPARK_MAX		10000	/* the same, shared by the topics that have
+								 * some */
 #define UNPARK_MIN		100		/* of a topic, as long as there is room */
 
 /* One of the tables, as long as it has the same file. */

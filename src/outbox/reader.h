@@ -39,7 +39,8 @@ typedef enum CouponChoice
 {
 	COUPON_TAKE,				/* it belongs to the batch */
 	COUPON_LEAVE,				/* it stays, for a later batch to look at */
-	COUPON_PARK					/* it goes to coupon.outbox_parked, at once or soon */
+	COUPON_PARK					/* it goes to coupon.outbox_parked, at once or
+								 * soon */
 } CouponChoice;
 
 /* The parked events of a topic, as far as batches have had them. */
@@ -55,7 +56,8 @@ typedef struct CouponBatch
 	CouponOutboxEntry *entries; /* the reader's, until the next batch */
 	int			n;
 	bool		cut;			/* there are more, new ones or parked ones */
-	bool		too_large;		/* so many that the newest had to go, parked ones among them */
+	bool		too_large;		/* so many that the newest had to go, parked
+								 * ones among them */
 	bool		left;			/* some stay for a later batch */
 } CouponBatch;
 

@@ -231,7 +231,8 @@ coupon_line_hold(CouponLine *line, int64 place)
 	{
 		if (!make_chunk(line, i, false))
 			return false;
-		entry_of(line, i)->kept++;	/* but not line->kept: it keeps nobody's slot */
+		entry_of(line, i)->kept++;	/* but not line->kept: it keeps nobody's
+									 * slot */
 	}
 	return true;
 }

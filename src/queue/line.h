@@ -39,9 +39,11 @@ typedef struct CouponLine
 	uint32		uncommitted;	/* of these, those of running transactions */
 	uint32		pending;		/* changes by running transactions */
 	Oid			entered_by;		/* the session's role that entered last */
-	int64		cursor;			/* where to look for the next; before it are postponed ones */
+	int64		cursor;			/* where to look for the next; before it are
+								 * postponed ones */
 	TimestampTz resume_at;		/* nothing to be done here before */
-	TimestampTz passed_at;		/* when the first that was passed by was; 0: nobody */
+	TimestampTz passed_at;		/* when the first that was passed by was; 0:
+								 * nobody */
 	int64		first_chunk;
 	int64		nchunks;
 	uint32		capacity;		/* of the directory, a power of 2 or 0 */
@@ -91,7 +93,8 @@ extern bool coupon_line_hold(CouponLine *line, int64 place);
 extern bool coupon_line_is_live(CouponLine *line, int64 place);
 extern void coupon_line_set_live(CouponLine *line, int64 place);
 extern void coupon_line_set_ready(CouponLine *line, int64 place);
-extern void coupon_line_clear(CouponLine *line, int64 place);	/* neither live nor ready */
+extern void coupon_line_clear(CouponLine *line, int64 place);	/* neither live nor
+																 * ready */
 
 /* How many are before this place and live. */
 extern int64 coupon_line_ahead(CouponLine *line, int64 place);

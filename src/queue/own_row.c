@@ -32,7 +32,10 @@ find_row(const CouponQueueKind *kind, int64 id, text *user_id, CouponAnswers ans
 	{
 		CouponScan	scan;
 
-		/* its rows are all final: nothing to find, as a rule in one child of the two */
+		/*
+		 * its rows are all final: nothing to find, as a rule in one child of
+		 * the two
+		 */
 		if (!final_too && pg_atomic_read_u32(&queue->open[child]) == 0)
 			continue;
 		coupon_scan_begin(&scan, kind->children()[child], kind->user_keys()[child],

@@ -618,7 +618,10 @@ coupon_queue(const CouponQueueKind *kind)
 		if (pg_atomic_read_u32(&queue->built))
 			return queue;
 
-		/* one session builds, the others wait; ERROR after a failure of its own only */
+		/*
+		 * one session builds, the others wait; ERROR after a failure of its
+		 * own only
+		 */
 		coupon_lock(kind->lock, table);
 		if (queue->table == table && queue->database == MyDatabaseId &&
 			!pg_atomic_read_u32(&queue->built))

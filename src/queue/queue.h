@@ -28,8 +28,10 @@ typedef struct CouponQueue
 	pg_atomic_uint32 built;		/* 1: lines hold what the tables hold */
 	pg_atomic_uint32 child;		/* where rows are written now */
 	pg_atomic_uint64 since;		/* time at which that began */
-	pg_atomic_uint32 open[COUPON_QUEUE_CHILDREN];	/* rows that may change yet */
-	pg_atomic_uint64 finished[COUPON_QUEUE_CHILDREN];	/* when the last row became final */
+	pg_atomic_uint32 open[COUPON_QUEUE_CHILDREN];	/* rows that may change
+													 * yet */
+	pg_atomic_uint64 finished[COUPON_QUEUE_CHILDREN];	/* when the last row
+														 * became final */
 } CouponQueue;
 
 /* A row that is not final, as a building session finds it.  A kind adds to it. */

@@ -46,7 +46,8 @@
 typedef struct Search
 {
 	Oid			table;			/* InvalidOid: none is searched */
-	TimestampTz finished;		/* as it was; if it has moved the search is void */
+	TimestampTz finished;		/* as it was; if it has moved the search is
+								 * void */
 	BlockNumber searched;
 	bool		done;			/* and only the lock is missing */
 	TimestampTz looked_at;
@@ -122,7 +123,10 @@ static bool
 has_open_row(Relation rel, Snapshot snapshot, TupleTableSlot *slot, int final_column,
 			 BlockNumber first, BlockNumber end)
 {
-	/* with a ring of buffers, so that a large child drives nothing out of memory */
+	/*
+	 * with a ring of buffers, so that a large child drives nothing out of
+	 * memory
+	 */
 	TableScanDesc scan = table_beginscan_strat(rel, snapshot, 0, NULL, true, false);
 	bool		found = false;
 
@@ -252,7 +256,8 @@ empty_child(const CouponQueueKind *kind, CouponQueue *queue, uint32 child, Times
 							  error->message), error->hint);
 		search->table = InvalidOid;
 	}
-	return true;				/* empty when this commits; the turn comes then */
+	return true;				/* empty when this commits; the turn comes
+								 * then */
 }
 
 bool

@@ -41,7 +41,8 @@
 #include "request/request_table.h"
 #include "sale/issue.h"
 
-#define LOOK_AGAIN_MS	20		/* after somebody was passed by, if nobody else waits */
+#define LOOK_AGAIN_MS	20		/* after somebody was passed by, if nobody
+								 * else waits */
 #define PASSED_MS		100		/* and if others do */
 #define PAUSED_MS		100		/* between looks at a paused campaign */
 #define LOCKED_MS		10		/* while somebody has the tables locked */
@@ -210,8 +211,10 @@ is_passing(int sqlerrcode)
 {
 	switch (ERRCODE_TO_CATEGORY(sqlerrcode))
 	{
-		case MAKE_SQLSTATE('4', '0', '0', '0', '0'):	/* a deadlock, a conflict */
-		case MAKE_SQLSTATE('5', '3', '0', '0', '0'):	/* memory, disk, connections */
+		case MAKE_SQLSTATE('4', '0', '0', '0', '0'):	/* a deadlock, a
+														 * conflict */
+		case MAKE_SQLSTATE('5', '3', '0', '0', '0'):	/* memory, disk,
+														 * connections */
 		case MAKE_SQLSTATE('5', '7', '0', '0', '0'):	/* told to stop */
 		case MAKE_SQLSTATE('5', '8', '0', '0', '0'):	/* the file system */
 			return true;
@@ -253,7 +256,8 @@ issue_part(Batch *batch, int begin, int n)
 	{
 		memset(&batch->items[i], 0, sizeof(CouponItem));
 		batch->items[i].user_id = PointerGetDatum(batch->requests[i].user_id);
-		batch->items[i].admitted = true;	/* asked when the request was accepted */
+		batch->items[i].admitted = true;	/* asked when the request was
+											 * accepted */
 	}
 	error = coupon_attempt(issue, &part);
 	if (error == NULL)
@@ -545,7 +549,11 @@ decide_some(int max, bool wait_for_tables, int64 *decided, TimestampTz *due)
 			*due = Min(*due, resume_at);
 			continue;
 		}
-		/* claimed until the transaction ends; if not, another session is at it */
+
+		/*
+		 * claimed until the transaction ends; if not, another session is at
+		 * it
+		 */
 		if (coupon_lock_try(COUPON_LOCK_DECIDING, work.campaign_id) == LOCKACQUIRE_NOT_AVAIL)
 			continue;
 		attempt_line(&work);
@@ -575,7 +583,7 @@ coupon_request_decide(PG_FUNCTION_ARGS)
 
 /* ---- the worker ---- */
 
-static int	wait_ms = 0;			/* after a cycle that left nothing to do */
+static int	wait_ms = 0;		/* after a cycle that left nothing to do */
 static int64 last_batch = 0;
 
 /* A cycle decides or rotates: emptying a table wants no lock on another. */

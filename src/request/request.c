@@ -90,7 +90,8 @@ enter_line(CouponCampaign *campaign, const CouponDefinition *def, CouponQueue *q
 		   uint32 child, int64 *number, int64 *position)
 {
 	CouponStock *stock = coupon_stock_open(campaign, def);
-	int64		due = 0;		/* holds that have run out: their units can be had, too */
+	int64		due = 0;		/* holds that have run out: their units can be
+								 * had, too */
 
 	for (;;)
 	{
@@ -152,7 +153,11 @@ refusal_of(CouponCampaign *campaign, const CouponDefinition *def, text *user_id,
 		return item->issuance.held_until == 0 ? COUPON_ALREADY_ISSUED : COUPON_HELD;
 	if (window == COUPON_ISSUED && !coupon_campaign_admits(def, PointerGetDatum(user_id)))
 		return COUPON_NOT_ADMITTED;
-	/* under whatever keys, a user keeps no more units from others than they may have */
+
+	/*
+	 * under whatever keys, a user keeps no more units from others than they
+	 * may have
+	 */
 	if (window == COUPON_ISSUED && nwaiting >= room)
 		return COUPON_BUSY;
 	return window;

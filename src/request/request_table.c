@@ -30,7 +30,7 @@ set_id(pg_uuid_t *id, int64 campaign_id, int64 number, uint64 low_bits)
 	uint64		value = ((uint64) campaign_id << 34) | (uint64) number;
 	uint64		high = (value & ~UINT64CONST(0xffff)) | 0x8000 | ((value >> 4) & 0xfff);
 	uint64		low = UINT64CONST(0x8000000000000000) | ((value & 0xf) << RANDOM_BITS) |
-		(low_bits & RANDOM_MASK);
+	(low_bits & RANDOM_MASK);
 
 	for (int i = 0; i < 8; i++)
 	{
@@ -237,7 +237,11 @@ coupon_request_find_numbers(int64 campaign_id, const int64 *numbers, int nnumber
 
 			if (!slot_attisnull(scan.slot, Request_decided_at))
 				continue;
-			/* one that was committed this moment is visible before it is ready */
+
+			/*
+			 * one that was committed this moment is visible before it is
+			 * ready
+			 */
 			split_id(DatumGetUUIDP(slot_getattr(scan.slot, Request_id, &isnull)), &id, &number);
 			if (is_among(number, numbers, nnumbers))
 				coupon_request_read(scan.slot, child, &requests[n++]);

@@ -14,7 +14,8 @@
 typedef enum CouponRoomMethod
 {
 	COUPON_ROOM_FIFO,
-	COUPON_ROOM_RANDOM,			/* who came before the opening is put in a random order */
+	COUPON_ROOM_RANDOM,			/* who came before the opening is put in a
+								 * random order */
 	COUPON_ROOM_PASSTHROUGH,	/* everybody is admitted at once */
 	COUPON_ROOM_REJECT			/* nobody may join */
 } CouponRoomMethod;
@@ -30,7 +31,8 @@ typedef struct CouponRoomDefinition
 	int64		idle_ttl;
 	double		per_second;		/* 0: as fast as slots are free */
 	TimestampTz opens_at;		/* DT_NOBEGIN: open */
-	int64		drawn;			/* tickets up to this one drew lots; -1: not yet */
+	int64		drawn;			/* tickets up to this one drew lots; -1: not
+								 * yet */
 } CouponRoomDefinition;
 
 /* What a room knows beside its line: the state of the line. */
@@ -48,8 +50,10 @@ typedef struct CouponRoom
 	uint32		buckets;		/* of the table of sessions, a power of 2 or 0 */
 
 	TimestampTz next_expiry;	/* no session ends before */
-	TimestampTz next_idle;		/* nobody who waits is silent for too long before */
-	TimestampTz swept_idle;		/* the same of those that this sweep has looked at */
+	TimestampTz next_idle;		/* nobody who waits is silent for too long
+								 * before */
+	TimestampTz swept_idle;		/* the same of those that this sweep has
+								 * looked at */
 	int64		swept;			/* ticket up to which it has; 0: there is none */
 	TimestampTz retry_at;		/* somebody was passed by */
 	double		allowance;		/* admissions that the rate allows now */
@@ -78,7 +82,8 @@ typedef struct CouponTicket
 	uint8		child;			/* the table that has its row */
 } CouponTicket;
 
-#define TICKET_USED			1	/* the number was given, and its row not rolled back */
+#define TICKET_USED			1	/* the number was given, and its row not
+								 * rolled back */
 #define TICKET_READY		2	/* its row is committed */
 #define TICKET_ADMITTED		4	/* committed, too */
 #define TICKET_ENDED		8	/* committed, too; wins over the others */

@@ -51,7 +51,11 @@ coupon_apply_join(CouponPending *change, bool committed)
 	if (coupon_line_is_live(line, coupon_room_place(line, change->number)))
 		coupon_room_set_ready(line, change->number);
 	settle(line, ticket, change->number);
-	/* behind others, in a full room, one waits for what wakes the worker anyway */
+
+	/*
+	 * behind others, in a full room, one waits for what wakes the worker
+	 * anyway
+	 */
 	if (line->ready == 1 || coupon_room_free_slots(line) > 0 || coupon_room_is_stale(line))
 		coupon_wake(COUPON_ROOM_WORKER);
 	return false;

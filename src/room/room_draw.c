@@ -33,7 +33,10 @@ coupon_room_compute_draw(int64 room_id, int64 n)
 	Oid			user;
 	int			context;
 
-	/* whoever comes first after a restart draws, and need not be allowed to read rooms */
+	/*
+	 * whoever comes first after a restart draws, and need not be allowed to
+	 * read rooms
+	 */
 	GetUserIdAndSecContext(&user, &context);
 	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, context | SECURITY_LOCAL_USERID_CHANGE);
 	values[0] = Int64GetDatum(room_id);

@@ -453,7 +453,7 @@ static void
 enter_room(int64 room_id, text *user_id, Answer *answer)
 {
 	CouponQueue *queue = coupon_queue(&coupon_tickets);
-	CouponTicketRow row = {.room_id = room_id, .user_id = user_id, .joined_at = GetCurrentTimestamp()};
+	CouponTicketRow row = {.room_id = room_id,.user_id = user_id,.joined_at = GetCurrentTimestamp()};
 	CouponTableWriter *rows;
 	CouponLine *line;
 	CouponEntering entering;

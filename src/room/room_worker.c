@@ -32,7 +32,8 @@
 
 #define BATCH			500		/* tickets changed in a transaction */
 #define SWEPT_TICKETS	5000	/* looked at for silence in a cycle */
-#define LOOK_US			20000	/* between two looks at all sessions, or all who wait, */
+#define LOOK_US			20000	/* between two looks at all sessions, or all
+								 * who wait, */
 #define LOOK_US_EACH	1		/* and for each of them more */
 #define RETRY_US		20000	/* after somebody was passed by */
 #define FAILED_US		1000000 /* after an ERROR */
@@ -546,7 +547,7 @@ coupon_queue_serve(PG_FUNCTION_ARGS)
 
 /* ---- the worker ---- */
 
-static int	wait_ms = 0;			/* after a cycle that left nothing to do */
+static int	wait_ms = 0;		/* after a cycle that left nothing to do */
 
 /* A cycle serves or rotates: emptying a table wants no lock on another. */
 static bool
@@ -559,7 +560,11 @@ serve(void)
 	if (coupon_queue_table_rotate(&coupon_tickets))
 		return true;
 	more = serve_some(false, &served, &due);
-	/* until a session or somebody's patience ends; who joins or leaves wakes us sooner */
+
+	/*
+	 * until a session or somebody's patience ends; who joins or leaves wakes
+	 * us sooner
+	 */
 	wait_ms = coupon_queue_table_wait_ms(&coupon_tickets, due);
 	return more;
 }

@@ -34,7 +34,8 @@ typedef struct CouponDefinition
 	bool		paused;
 	bool		closed;
 	bool		coded;
-	bool		labels_public;	/* seats, not codes: whoever may hold may see them */
+	bool		labels_public;	/* seats, not codes: whoever may hold may see
+								 * them */
 	bool		created;		/* by this transaction: nobody else knows it */
 	Size		topic;			/* offset of a C string */
 	Size		policy_json;	/* offset of a C string */

@@ -38,9 +38,11 @@ typedef struct CouponCampaign
 	bool		in_use;			/* partition lock + slot_lock */
 	uint64		version;		/* partition lock; of the definition, unique */
 	dsa_pointer definition;		/* partition lock; invalid: to be loaded */
-	dsa_pointer stock;			/* set under the partition lock, stays while pinned */
+	dsa_pointer stock;			/* set under the partition lock, stays while
+								 * pinned */
 	pg_atomic_uint32 pins;
-	pg_atomic_uint32 deletions; /* of its shards, by running or committed transactions */
+	pg_atomic_uint32 deletions; /* of its shards, by running or committed
+								 * transactions */
 	pg_atomic_uint32 recent;	/* 1: used since the clock hand last passed */
 	pg_atomic_uint64 answers[COUPON_COUNTED_STATUSES];
 } CouponCampaign;

@@ -174,7 +174,7 @@ refuse(CouponHold *hold, CouponWish *wish, const char *reason)
 	PreventCommandIfReadOnly("coupon_confirm()");
 	append_event(hold, wish, reason);
 	coupon_late_payment_refuse(&hold->row, wish->serial, (text *) DatumGetPointer(hold->user_id),
-						hold->confirm_ref);
+							   hold->confirm_ref);
 }
 
 /*

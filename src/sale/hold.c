@@ -226,7 +226,11 @@ try_any(CouponHold *hold, CouponWish *wish)
 	}
 	wish->taken = true;
 	wish->serial = wish->unit.serial;
-	/* a limit that has been reached meanwhile is better told by what the user has */
+
+	/*
+	 * a limit that has been reached meanwhile is better told by what the user
+	 * has
+	 */
 	return !hold_units(hold) &&
 		(wish->status == COUPON_HOLD_BUSY || wish->status == COUPON_HOLD_LIMIT_REACHED);
 }

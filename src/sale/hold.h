@@ -56,7 +56,8 @@ typedef struct CouponHold
 	CouponIssuanceRow row;
 	CouponLookup lookup;
 	Datum		user_id;
-	int64		ttl;			/* microseconds, 0: what is inserted is no hold ... */
+	int64		ttl;			/* microseconds, 0: what is inserted is no
+								 * hold ... */
 	text	   *confirm_ref;	/* ... but paid for by this */
 	const char *policy;			/* JSON, of what was confirmed */
 	CouponMemory memory;		/* of that payment */

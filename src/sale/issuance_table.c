@@ -155,7 +155,8 @@ look_at_user(CouponLookup *lookup, Datum user_id, CouponIssuance *found, int *ro
 	int32		below = 0;		/* the nth seen last, 0: none yet */
 	int32		nrows = 0;		/* so many numbers were seen */
 	int32		unused = 0;		/* a number without a row, 0: none yet */
-	bool		above = false;	/* is one above a limit that was lowered since? */
+	bool		above = false;	/* is one above a limit that was lowered
+								 * since? */
 
 	*room = 1;
 	undecided->xid = InvalidTransactionId;

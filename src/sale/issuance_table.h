@@ -36,8 +36,10 @@ typedef enum CouponWait
 typedef enum CouponUserState
 {
 	COUPON_USER_MAY_HAVE,		/* found->nth is free */
-	COUPON_USER_HAS,			/* *found is the newest issuance, or hold if there is none */
-	COUPON_USER_LAPSED,			/* a hold of theirs, *found, has run out but is still there */
+	COUPON_USER_HAS,			/* *found is the newest issuance, or hold if
+								 * there is none */
+	COUPON_USER_LAPSED,			/* a hold of theirs, *found, has run out but
+								 * is still there */
 	COUPON_USER_LOCKED			/* an undecided row, and COUPON_NO_WAIT */
 } CouponUserState;
 
@@ -89,7 +91,8 @@ typedef struct CouponLookup
 	ScanKeyData keys[2];
 	SnapshotData dirty;
 	TimestampTz now;			/* holds are judged by it; of the last look-up */
-	CouponIssuance hold;		/* serial 0: no live hold was seen; may not be the only one */
+	CouponIssuance hold;		/* serial 0: no live hold was seen; may not be
+								 * the only one */
 } CouponLookup;
 
 extern void coupon_lookup_begin(CouponLookup *lookup, const CouponDefinition *def,
@@ -118,7 +121,8 @@ extern int	coupon_lookup_numbers(CouponLookup *lookup, Datum user_id, int wanted
 typedef enum CouponUnitState
 {
 	COUPON_UNIT_FREE,			/* there is no row */
-	COUPON_UNIT_UNDECIDED,		/* a running transaction inserts, changes or deletes it */
+	COUPON_UNIT_UNDECIDED,		/* a running transaction inserts, changes or
+								 * deletes it */
 	COUPON_UNIT_HELD,
 	COUPON_UNIT_LAPSED,			/* a hold that has run out */
 	COUPON_UNIT_ISSUED

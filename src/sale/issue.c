@@ -60,7 +60,8 @@ typedef struct Batch
 	CouponWait	wait;
 	CouponItem *items;
 	int			nitems;
-	int		   *by_user;		/* numbers of valid items in the order of user ids */
+	int		   *by_user;		/* numbers of valid items in the order of user
+								 * ids */
 	int			nvalid;
 	bool	   *pending;		/* item has no outcome yet */
 	bool	   *candidate;		/* item wants a unit in this round */
@@ -208,7 +209,7 @@ find_user_candidates(Batch *batch, int begin, int end)
 			decide(batch, item, COUPON_NOT_ADMITTED);
 		else if (ncandidates < room)
 		{
-			batch->items[item].admitted = true;	/* once is enough */
+			batch->items[item].admitted = true; /* once is enough */
 			batch->candidate[item] = true;
 			batch->items[item].issuance.nth = found.nth + ncandidates++;
 		}

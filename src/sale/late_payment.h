@@ -14,8 +14,10 @@ extern void coupon_late_payment_remember(const CouponIssuanceRow *row);
 typedef enum CouponMemory
 {
 	COUPON_MEMORY_NONE,
-	COUPON_MEMORY_LAPSED,		/* the user held the unit, and did not pay in time */
-	COUPON_MEMORY_LOST,			/* and another payment of theirs was refused then */
+	COUPON_MEMORY_LAPSED,		/* the user held the unit, and did not pay in
+								 * time */
+	COUPON_MEMORY_LOST,			/* and another payment of theirs was refused
+								 * then */
 	COUPON_MEMORY_REFUSED		/* this payment was refused */
 } CouponMemory;
 
@@ -30,7 +32,7 @@ extern bool coupon_late_payment_any(const CouponIssuanceRow *row, int64 serial, 
 
 /* To be asked with the lock. */
 extern CouponMemory coupon_late_payment_recall(const CouponIssuanceRow *row, int64 serial,
-												text *user_id, text *ref);
+											   text *user_id, text *ref);
 
 /* Forgets that the user's hold has run out; not what was refused. */
 extern void coupon_late_payment_forget(const CouponIssuanceRow *row, int64 serial, text *user_id);

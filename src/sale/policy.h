@@ -7,7 +7,8 @@
 
 #include "utils/jsonb.h"
 
-#define COUPON_MAX_POLICY	4096	/* bytes as text: it is copied into every row */
+#define COUPON_MAX_POLICY	4096	/* bytes as text: it is copied into every
+									 * row */
 
 /* ERROR, with the rule that it breaks, unless the policy is a valid one. */
 extern void coupon_policy_check(Jsonb *policy);

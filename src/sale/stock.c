@@ -48,7 +48,8 @@
 /* What becomes of a unit in flight: flags of its intent. */
 #define UNIT_ISSUED		1		/* at commit it is counted as issued */
 #define UNIT_RETURNS	2		/* at commit it is free; otherwise it is gone */
-#define UNIT_HAS_ROW	4		/* at abort its old row is there again; otherwise it is free */
+#define UNIT_HAS_ROW	4		/* at abort its old row is there again;
+								 * otherwise it is free */
 
 /* The units that this transaction has in flight, by the number of the campaign's slot. */
 typedef struct OwnUnits
@@ -135,7 +136,10 @@ free_unit(CouponStock *stock, CouponShard *shard, uint32 bit)
 {
 	uint32		state = pg_atomic_read_u32(&shard->state);
 
-	/* who is building may have read the row as live, and is told to read again */
+	/*
+	 * who is building may have read the row as live, and is told to read
+	 * again
+	 */
 	while ((state & SHARD_BUILDING) != 0)
 	{
 		if (pg_atomic_compare_exchange_u32(&shard->state, &state, SHARD_BUILDING | SHARD_STALE))
@@ -273,6 +277,7 @@ coupon_stock_take(CouponCampaign *campaign, CouponStock *stock, CouponPurpose pu
 				  CouponUnit *units)
 {
 	uint32		nshards = count_shards(stock);
+
 	/* neighbouring processes begin far apart */
 	uint32		home = coupon_my_proc_number() * 2654435761U;
 	int			taken = 0;
@@ -407,7 +412,8 @@ coupon_stock_judge(CouponCampaign *campaign, CouponStock *stock, uint64 supply, 
 			return COUPON_IN_FLIGHT;
 		if (pg_atomic_read_u32(&shard->free) > 0)
 			return COUPON_LOOK_AGAIN;
-		pg_read_barrier();		/* who takes lowers free last, who frees raises it first */
+		pg_read_barrier();		/* who takes lowers free last, who frees
+								 * raises it first */
 		in_flight += pg_atomic_read_u32(&shard->in_flight);
 	}
 
@@ -449,7 +455,10 @@ coupon_stock_sold_out(CouponCampaign *campaign, const CouponDefinition *def, Tim
 {
 	CouponStock *stock;
 
-	/* holds first: one that is taken over voids the verdict, then it is no hold any more */
+	/*
+	 * holds first: one that is taken over voids the verdict, then it is no
+	 * hold any more
+	 */
 	if (!DsaPointerIsValid(campaign->stock) || coupon_stock_may_lapse(campaign, now))
 		return false;
 	pg_read_barrier();
@@ -477,7 +486,8 @@ coupon_stock_wait(CouponStock *stock, CouponVerdict verdict, int wait_ms, Timest
 		left_ms = Min(left_ms, UNSETTLED_SLICE_MS);
 	/* the first of a series joins the waiters and returns at once */
 	(void) ConditionVariableTimedSleep(&stock->changed, left_ms, coupon_stock_wait_event());
-	pg_memory_barrier();		/* who wakes looks for waiters after its change */
+	pg_memory_barrier();		/* who wakes looks for waiters after its
+								 * change */
 	return true;
 }
 
@@ -535,7 +545,11 @@ coupon_stock_sum(CouponCampaign *campaign, CouponStock *stock, CouponStockSum *s
 		uint32		in_flight;
 
 		coupon_stock_make_ready(campaign, stock, shard);
-		/* counted without a lock; a unit taken and returned is in flight twice */
+
+		/*
+		 * counted without a lock; a unit taken and returned is in flight
+		 * twice
+		 */
 		free = Min(pg_atomic_read_u32(&shard->free), (uint32) shard->units);
 		in_flight = Min(pg_atomic_read_u32(&shard->in_flight), shard->units - free);
 		sum->units += shard->units;
@@ -564,7 +578,11 @@ coupon_stock_exceeds(CouponCampaign *campaign, CouponStock *stock, int64 wanted,
 				unread = shard;
 				continue;
 			}
-			/* free first: a unit taken meanwhile is counted twice, not left out */
+
+			/*
+			 * free first: a unit taken meanwhile is counted twice, not left
+			 * out
+			 */
 			free = Min(pg_atomic_read_u32(&shard->free), (uint32) shard->units);
 			pg_read_barrier();
 			found += Min(free + pg_atomic_read_u32(&shard->in_flight), (uint32) shard->units);

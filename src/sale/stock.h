@@ -76,9 +76,11 @@ extern bool coupon_stock_has_own(CouponCampaign *campaign);
 typedef enum CouponUnused
 {
 	COUPON_UNTOUCHED,			/* no row was written for it: free at once */
-	COUPON_WITHDRAWN,			/* a row was, and is deleted again, which others cannot know yet:
-								 * free when the transaction ends */
-	COUPON_NOT_OURS				/* the index says that it is somebody else's: stays taken */
+	COUPON_WITHDRAWN,			/* a row was, and is deleted again, which
+								 * others cannot know yet: free when the
+								 * transaction ends */
+	COUPON_NOT_OURS				/* the index says that it is somebody else's:
+								 * stays taken */
 } CouponUnused;
 
 /* One that was taken over is free when the transaction commits, in any case. */
@@ -93,7 +95,8 @@ extern void coupon_stock_return(CouponCampaign *campaign, CouponStock *stock, in
 typedef enum CouponVerdict
 {
 	COUPON_ALL_GONE,			/* none can be had, now or later */
-	COUPON_LOOK_AGAIN,			/* one is or was to be had since the look began */
+	COUPON_LOOK_AGAIN,			/* one is or was to be had since the look
+								 * began */
 	COUPON_IN_FLIGHT,			/* it depends on sessions that will wake us */
 	COUPON_COMING_BACK,			/* one comes back with our own commit */
 	COUPON_UNSETTLED			/* it depends on somebody who will not wake us */

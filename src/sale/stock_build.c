@@ -338,7 +338,8 @@ coupon_stock_make_ready(CouponCampaign *campaign, CouponStock *stock, CouponShar
 		/* another session is at it */
 		(void) ConditionVariableTimedSleep(&stock->changed, BUILDING_SLICE_MS,
 										   coupon_stock_wait_event());
-		pg_memory_barrier();	/* who wakes looks for waiters after its change */
+		pg_memory_barrier();	/* who wakes looks for waiters after its
+								 * change */
 	}
 	ConditionVariableCancelSleep();
 }

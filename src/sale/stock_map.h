@@ -39,7 +39,8 @@ struct CouponShard
 	pg_atomic_uint32 free;
 	pg_atomic_uint32 in_flight; /* units whose transaction has yet to end */
 	pg_atomic_uint32 cursor;	/* word in which a free unit was last found */
-	pg_atomic_uint32 unchecked; /* to be compared with the index before all is called gone */
+	pg_atomic_uint32 unchecked; /* to be compared with the index before all is
+								 * called gone */
 };
 
 #define CACHE_LINE	64
@@ -54,11 +55,13 @@ struct CouponShard
 
 struct CouponStock
 {
-	pg_atomic_uint64 supply;	/* raised whenever a unit becomes free, or may yet */
+	pg_atomic_uint64 supply;	/* raised whenever a unit becomes free, or may
+								 * yet */
 	pg_atomic_uint64 sold_out_at;	/* supply at which all was gone */
 	slock_t		lapse_lock;
 	uint64		holds_noted;	/* lapse_lock */
-	pg_atomic_uint64 lapse_at;	/* lapse_lock to write; a time, no hold runs out before */
+	pg_atomic_uint64 lapse_at;	/* lapse_lock to write; a time, no hold runs
+								 * out before */
 	pg_atomic_uint32 nshards;	/* partition lock to write */
 	ConditionVariable changed;
 	uint32		base;			/* shards in the first segment, constant */

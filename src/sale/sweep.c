@@ -32,7 +32,7 @@ coupon_sweep_append_event(const CouponIssuanceRow *row, const char *type, Timest
 {
 	const CouponDefinition *def = row->def;
 	text	   *label = def->labels_public ?
-		coupon_issuance_label(def->campaign_id, row->issuance.serial) : NULL;
+	coupon_issuance_label(def->campaign_id, row->issuance.serial) : NULL;
 	CouponUnitEvent event = {0};
 
 	event.topic = COUPON_DEFINITION_TOPIC(def);
@@ -111,7 +111,7 @@ find_lapsed(CouponStock *stock, int64 campaign_id, TimestampTz now, int max, int
 		if (held_until > now)
 			break;
 		if (TransactionIdIsValid(dirty.xmin) || TransactionIdIsValid(dirty.xmax))
-			++*undecided;
+			++* undecided;
 		else
 			serials[n++] = DatumGetInt64(slot_getattr(scan.slot, Issuance_serial, &isnull));
 	}
@@ -220,7 +220,7 @@ coupon_sweep_count(const CouponDefinition *def, int64 *live, int64 *lapsed)
 		bool		isnull;
 
 		if (DatumGetTimestampTz(slot_getattr(scan.slot, Issuance_held_until, &isnull)) > now)
-			++*live;
+			++* live;
 		else
 			++*lapsed;
 	}

@@ -43,7 +43,8 @@ PG_FUNCTION_INFO_V1(coupon_expire);
 
 #define SWEEP_ROWS			1000	/* at a time */
 #define SWEEP_CAMPAIGNS		64
-#define CLEAN_MS			60000	/* between two looks for what may be forgotten */
+#define CLEAN_MS			60000	/* between two looks for what may be
+									 * forgotten */
 #define MIN_SLEEP_MS		10
 
 /* Of a campaign that cannot be swept. */
@@ -102,7 +103,7 @@ static bool
 is_backed_off(Sweep *sweep, int64 campaign_id)
 {
 	BackOff    *entry = sweep->back_offs == NULL ? NULL :
-		hash_search(sweep->back_offs, &campaign_id, HASH_FIND, NULL);
+	hash_search(sweep->back_offs, &campaign_id, HASH_FIND, NULL);
 
 	if (entry == NULL || entry->until <= sweep->now)
 		return false;
@@ -119,7 +120,7 @@ back_off(Sweep *sweep, int64 campaign_id, const ErrorData *error)
 
 	if (sweep->back_offs == NULL)
 	{
-		HASHCTL		info = {.keysize = sizeof(int64), .entrysize = sizeof(BackOff),
+		HASHCTL		info = {.keysize = sizeof(int64),.entrysize = sizeof(BackOff),
 		.hcxt = sweep->context ? sweep->context : TopMemoryContext};
 
 		sweep->back_offs = hash_create("coupon sweeper", 64, &info, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
@@ -401,7 +402,7 @@ static int
 hold_interval(Sweep *sweep)
 {
 	long		ms = sweep->next == DT_NOEND ? coupon_sweep_interval :
-		TimestampDifferenceMilliseconds(sweep->swept_at, sweep->next) + 1;
+	TimestampDifferenceMilliseconds(sweep->swept_at, sweep->next) + 1;
 
 	return Min(coupon_sweep_interval, Max(ms, MIN_SLEEP_MS));
 }
@@ -426,7 +427,7 @@ memory_interval(Sweep *sweep)
 static Sweep sweeps[] = {
 	HOLDS,
 	EXPIRED,
-	{.what = "memories of holds", .find = find_memories, .end = forget_memories, .interval = memory_interval}
+	{.what = "memories of holds",.find = find_memories,.end = forget_memories,.interval = memory_interval}
 };
 
 /* How long until it is time for a sweep, in ms; 0: it is. */

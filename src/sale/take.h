@@ -14,7 +14,8 @@ typedef enum CouponShortage
 {
 	COUPON_NO_SHORTAGE,
 	COUPON_SHORT_SOLD_OUT,		/* none can be had, now or later */
-	COUPON_SHORT_BUSY			/* another transaction's when the wait was over */
+	COUPON_SHORT_BUSY			/* another transaction's when the wait was
+								 * over */
 } CouponShortage;
 
 /*

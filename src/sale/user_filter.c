@@ -28,9 +28,9 @@
 #include "base/locks.h"
 #include "sale/user_filter.h"
 
-#define BITS_PER_UNIT	16			/* with two bits a user: 1.4 % found in vain */
-#define WORTH_A_BUILD	8			/* rows to be read for each refusal so far */
-#define MAX_SHARE		8			/* of coupon.stock_map_memory, as its inverse */
+#define BITS_PER_UNIT	16		/* with two bits a user: 1.4 % found in vain */
+#define WORTH_A_BUILD	8		/* rows to be read for each refusal so far */
+#define MAX_SHARE		8		/* of coupon.stock_map_memory, as its inverse */
 
 /* states */
 #define FILTER_NONE		0
@@ -106,7 +106,8 @@ coupon_filter_add(CouponCampaign *campaign, Datum user_id)
 	pg_memory_barrier();		/* the unit was taken before this look */
 	if (pg_atomic_read_u32(&stock->filter_state) == FILTER_NONE)
 		return;
-	pg_read_barrier();			/* the filter was there before its state said so */
+	pg_read_barrier();			/* the filter was there before its state said
+								 * so */
 	add_user(stock, campaign->key.campaign_id, user_id);
 }
 
@@ -169,7 +170,10 @@ coupon_filter_consider(CouponCampaign *campaign, const CouponDefinition *def)
 		return;
 	coupon_intent_push(resolve_filter, campaign, NULL, 0);
 
-	/* the exchange was a barrier: who takes a unit after this look sees the announcement */
+	/*
+	 * the exchange was a barrier: who takes a unit after this look sees the
+	 * announcement
+	 */
 	if (coupon_stock_settled(stock))
 	{
 		add_all_users(stock, campaign->key.campaign_id);

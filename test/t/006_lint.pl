@@ -18,4 +18,15 @@ foreach my $tool (qw(shellcheck cppcheck scan-build))
 	}
 }
 
+SKIP:
+{
+	# the names of types come from the debug information, and so from the headers
+	skip 'the layout is that of a build for PostgreSQL 15', 1 if `"\$PG_CONFIG" --version` !~ /^PostgreSQL 15/;
+	my $output = `test/bin/format -n 2>&1`;
+	my $status = $? >> 8;
+
+	skip $output =~ s/^format: |\s+$//gr, 1 if $status == 3;
+	is($status, 0, 'the layout is that of pgindent: make format') or diag($output);
+}
+
 done_testing();
