@@ -342,11 +342,7 @@ coupon_listener_close(CouponListener *listener)
 	dlist_head	late;
 
 	dlist_init(&late);
-
-	/*
-	 * cppcheck-suppress autoVariables; the listener is gone before the list
-	 * is
-	 */
+	/* cppcheck-suppress autoVariables; the list outlives the listener */
 	listener->calls = &late;
 	MHD_stop_daemon(listener->daemon);
 	pfree(listener);
