@@ -176,10 +176,15 @@ want_not(CouponTopic *topic)
 	topic->wanted = false;
 }
 
+/*
+ * Its events may not have been parked yet: who forgets at once why it was
+ * refused tries it again at once.
+ */
 static void
 forget_unwanted(CouponTopic *topic)
 {
-	if (topic->state == COUPON_TOPIC_REFUSED && !topic->wanted && topic->handle == NULL)
+	if (topic->state == COUPON_TOPIC_REFUSED && !topic->wanted && topic->handle == NULL &&
+		TimestampDifferenceExceeds(topic->refused_at, GetCurrentTimestamp(), 2 * REFUSED_AGAIN_MS))
 		(void) hash_search(topics, topic->name, HASH_REMOVE, NULL);
 }
 
@@ -315,7 +320,10 @@ coupon_topic_refuse(CouponTopic *topic, const char *problem)
 
 	topic->creating = false;
 	topic->since = 0;
+	topic->question = 0;		/* an answer under way is older than this */
 	coupon_topic_ask_again(topic, REFUSED_AGAIN_MS);
+	if (topic->state != COUPON_TOPIC_REFUSED)
+		topic->refused_at = GetCurrentTimestamp();
 	topic->state = COUPON_TOPIC_REFUSED;
 	topic->usable = false;
 	repark(topic);

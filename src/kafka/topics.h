@@ -42,8 +42,9 @@ typedef struct CouponTopic
 	bool		wanted;			/* somebody named it when last asked for */
 	TimestampTz check_at;		/* when to ask next; COUPON_NOT_ASKED: not */
 	TimestampTz since;			/* first asked about, or asked to be created */
+	TimestampTz refused_at;
 	bool		creating;
-	int			question;		/* the last one about it */
+	int			question;		/* the last one about it; 0: none that counts */
 	void	   *handle;			/* the sink's, while it is open; NULL: none */
 	char		problem[160];	/* why it is refused */
 } CouponTopic;

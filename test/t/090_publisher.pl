@@ -189,10 +189,15 @@ is(scalar(keys %seen) + $dead, 500, "a rejection loses nothing: $dead dead lette
 cmp_ok($dead, '<=', 11, 'and takes no neighbours along');
 is(sql('SELECT coupon_dead_letter_discard()'), $dead, 'dead letters can be discarded');
 
-# a right that is missing is the topic's fault, not the events'
+# a right that is missing is the topic's fault, not the events'; it is tried again every few seconds
+my $before = slurp_file($node->logfile);
+my $start = time;
 $broker->command('error Produce 40 TOPIC_AUTHORIZATION_FAILED');
 sql(q{SELECT coupon_emit('other', 'k' || g % 7, 'denied', jsonb_build_object('n', g)) FROM generate_series(1, 300) g});
-poll_until('denied', sub { status('refused_topics') =~ /other: .*authorization/i });
+poll_until('denied', sub { slurp_file($node->logfile) =~ /topic "other" is refused.*authorization/i });
+like(status('refused_topics'), qr/other: .*authorization/i, 'a right to write that is missing is in the status');
+my $tried = () = substr(slurp_file($node->logfile), length $before) =~ /topic "other" is refused/g;
+cmp_ok($tried, '<=', 1 + (time - $start) / 4, 'and the topic is not tried again at once');
 $broker->command('clear Produce');
 drained('the right is there');
 %seen = map { $_->{value} => 1 } grep { $_->{headers}{ce_type} eq 'denied' } on('other');
