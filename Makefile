@@ -194,7 +194,7 @@ tmp_bench/%: bench/peers/%.c
 
 tmp_bench/http_load: bench/http/load.c
 	@mkdir -p $(@D)
-	@$(show) $(CC) $(KAFKA_CFLAGS) -o $@.new $< && mv $@.new $@
+	@$(show) $(CC) $(KAFKA_CFLAGS) -o $@.new $< -lm && mv $@.new $@
 
 format:
 	@test/bin/format

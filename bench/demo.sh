@@ -207,8 +207,8 @@ http()
 		return
 	fi
 	campaign=$(sql "SELECT coupon_campaign_create('over HTTP', $units)")
-	line=$("$here/../tmp_bench/http_load" "$COUPON_HTTP" "$clients" "n$((units + units / 10))" \
-		POST "/campaigns/$campaign/issues" '{"user_id":"%u"}')
+	line=$("$here/../tmp_bench/http_load" -c "$clients" -n $((units + units / 10)) "$COUPON_HTTP" \
+		POST "/campaigns/$campaign/issues" '{"user_id":"%u"}' | head -n 1)
 	IFS='|' read -r issuances violations < <(sql "SELECT count(*), (SELECT count(*) FROM coupon_verify($campaign))
 		FROM coupon.issuance WHERE campaign_id = $campaign")
 	for _ in {1..200}; do

@@ -88,13 +88,16 @@ bool
 coupon_call_bind(CouponHttpCall *call)
 {
 	CouponRoute *route = call->route;
-	const char *key = coupon_http_header(call, "Idempotency-Key");
 
 	if (!bind_user(call))
 		return false;
-	if (key != NULL && find_parameter(route, "request_key") >= 0 &&
-		coupon_arguments_find(call, "request_key") == NULL)
-		(void) coupon_arguments_add(call, "request_key", pstrdup(key), COUPON_GIVEN_TEXT);
+	if (find_parameter(route, "request_key") >= 0 && coupon_arguments_find(call, "request_key") == NULL)
+	{
+		const char *key = coupon_http_header(call, "Idempotency-Key");
+
+		if (key != NULL)
+			(void) coupon_arguments_add(call, "request_key", pstrdup(key), COUPON_GIVEN_TEXT);
+	}
 	for (int i = 0; i < call->narguments; i++)
 	{
 		if (find_parameter(route, call->arguments[i].name) < 0)

@@ -15,6 +15,8 @@
 #include "front/route.h"
 #include "front/settings.h"
 
+#define FEW_ARGUMENTS	8		/* most calls have no more */
+
 static int
 hex_digit(char c)
 {
@@ -66,7 +68,9 @@ coupon_arguments_add(CouponHttpCall *call, const char *name, const char *value,
 	if (call->narguments == COUPON_HTTP_MAX_ARGUMENTS)
 		return "There are too many arguments.";
 	if (call->arguments == NULL)
-		call->arguments = palloc(COUPON_HTTP_MAX_ARGUMENTS * sizeof(CouponHttpArgument));
+		call->arguments = palloc(FEW_ARGUMENTS * sizeof(CouponHttpArgument));
+	else if (call->narguments == FEW_ARGUMENTS)
+		call->arguments = repalloc(call->arguments, COUPON_HTTP_MAX_ARGUMENTS * sizeof(CouponHttpArgument));
 	argument = &call->arguments[call->narguments++];
 	argument->name = name;
 	argument->value = value;

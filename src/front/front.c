@@ -48,6 +48,7 @@
 
 static dlist_head waiting = DLIST_STATIC_INIT(waiting); /* pending answers */
 static int	nwaiting = 0;
+static TimestampTz next_try = DT_NOEND; /* the earliest of theirs */
 static dlist_head streams = DLIST_STATIC_INIT(streams); /* open ones */
 static int	nstreams = 0;
 static TimestampTz next_look;	/* at the streams */
@@ -98,9 +99,9 @@ patience(CouponHttpCall *call)
 static void
 answer_cors(CouponHttpCall *call)
 {
-	const char *origin = coupon_http_header(call, "Origin");
+	const char *origin = coupon_http_cors_origins[0] == '\0' ? NULL : coupon_http_header(call, "Origin");
 
-	if (origin == NULL || coupon_http_cors_origins[0] == '\0')
+	if (origin == NULL)
 		return;
 	if (strcmp(coupon_http_cors_origins, "*") != 0 && !coupon_service_in_list(coupon_http_cors_origins, origin))
 		return;
@@ -128,14 +129,16 @@ answer_options(CouponHttpCall *call, const char *allow)
 static bool
 look_at_route(CouponHttpCall *call)
 {
-	StringInfoData allow;
 	const char *problem;
 
-	initStringInfo(&allow);
-	call->route = coupon_route_find(call, &allow, &problem);
+	call->route = coupon_route_find(call, NULL, &problem);
 	call->generation = coupon_route_generation();
 	if (call->route == NULL)
 	{
+		StringInfoData allow;
+
+		initStringInfo(&allow);
+		(void) coupon_route_find(call, &allow, &problem);
 		if (strcmp(call->method, "OPTIONS") == 0 && allow.len > 0)
 			answer_options(call, allow.data);
 		else if (allow.len > 0)
@@ -187,7 +190,6 @@ look_at_caller(CouponHttpCall *call, TimestampTz now)
 static bool
 look_at(CouponHttpCall *call, TimestampTz now)
 {
-	const char *accept;
 	const char *problem;
 
 	if (call->too_large)
@@ -213,9 +215,12 @@ look_at(CouponHttpCall *call, TimestampTz now)
 	}
 	if (!coupon_call_bind(call))
 		return false;
-	accept = coupon_http_header(call, "Accept");
-	call->is_stream = call->route->batched && strcmp(call->method, "GET") == 0 &&
-		accept != NULL && strstr(accept, "text/event-stream") != NULL;
+	if (call->route->batched && strcmp(call->method, "GET") == 0)
+	{
+		const char *accept = coupon_http_header(call, "Accept");
+
+		call->is_stream = accept != NULL && strstr(accept, "text/event-stream") != NULL;
+	}
 	call->deadline = TimestampTzPlusMilliseconds(now, patience(call));
 	return true;
 }
@@ -285,7 +290,7 @@ look_at_all(Turn *turn)
 
 		if (call->context == NULL)
 		{
-			call->context = AllocSetContextCreate(TopMemoryContext, "coupon call", ALLOCSET_SMALL_SIZES);
+			call->context = AllocSetContextCreate(TopMemoryContext, "coupon call", ALLOCSET_DEFAULT_SIZES);
 			MemoryContextSwitchTo(call->context);
 			(void) look_at(call, turn->now);
 			MemoryContextSwitchTo(turn_context);
@@ -396,7 +401,7 @@ carry_out_batched(Turn *turn)
 		CouponHttpCall *call = turn->calls[i];
 
 		if (call->context == NULL)
-			call->context = AllocSetContextCreate(TopMemoryContext, "coupon call", ALLOCSET_SMALL_SIZES);
+			call->context = AllocSetContextCreate(TopMemoryContext, "coupon call", ALLOCSET_DEFAULT_SIZES);
 		if (!looked && !call->done)
 			coupon_answer_problem(call, 503, unpack_sql_state(error->sqlerrcode),
 								  "The service is not available at the moment.", NULL, NULL);
@@ -503,6 +508,7 @@ open_stream(CouponHttpCall *call, bool pending)
 	append_event(call);
 	MemoryContextSwitchTo(oldcontext);
 	call->stream_ended = !pending;
+	call->state = COUPON_HTTP_KEPT;
 	dlist_push_tail(&streams, &call->node);
 	nstreams++;
 	coupon_listener_stream(call);
@@ -544,6 +550,8 @@ wait_on(CouponHttpCall *call, TimestampTz now)
 	call->next_try = TimestampTzPlusMilliseconds(now, Min(ms, STREAM_MS));
 	if (call->next_try > call->deadline)
 		call->next_try = call->deadline;
+	next_try = Min(next_try, call->next_try);
+	call->state = COUPON_HTTP_KEPT;
 	dlist_push_tail(&waiting, &call->node);
 	nwaiting++;
 }
@@ -576,9 +584,44 @@ hand_over(Turn *turn, bool heartbeat)
 
 /* ---- a turn ---- */
 
-/* Streams whose clients have gone are the listener's to free. */
+/* A kept call leaves its list; false: its client has gone, and so has it. */
+static bool
+unkeep(CouponHttpCall *call, int *nkept)
+{
+	bool		gone = call->gone;
+
+	dlist_delete(&call->node);
+	(*nkept)--;
+	if (gone)
+		coupon_listener_release(call);
+	return !gone;
+}
+
+/* Appends to the turn's calls those that waited until now. */
 static void
-drop_gone_streams(void)
+collect_waiting(Turn *turn)
+{
+	dlist_mutable_iter iter;
+
+	if (turn->now < next_try && !ending)
+		return;
+	next_try = DT_NOEND;
+	dlist_foreach_modify(iter, &waiting)
+	{
+		CouponHttpCall *call = dlist_container(CouponHttpCall, node, iter.cur);
+
+		if (call->next_try > turn->now && !ending)
+			next_try = Min(next_try, call->next_try);
+		else if (unkeep(call, &nwaiting))
+		{
+			call->done = false;
+			turn->calls[turn->ncalls++] = call;
+		}
+	}
+}
+
+static void
+collect_streams(Turn *turn)
 {
 	dlist_mutable_iter iter;
 
@@ -586,11 +629,13 @@ drop_gone_streams(void)
 	{
 		CouponHttpCall *call = dlist_container(CouponHttpCall, node, iter.cur);
 
-		if (!call->gone)
-			continue;
-		dlist_delete(&call->node);
-		nstreams--;
-		coupon_listener_release(call);
+		if (call->gone)
+			(void) unkeep(call, &nstreams);
+		else if (!call->stream_ended)
+		{
+			call->done = false;
+			turn->calls[turn->ncalls++] = call;
+		}
 	}
 }
 
@@ -606,29 +651,15 @@ collect(Turn *turn, dlist_head *arrived, bool look_at_streams)
 	turn->calls = palloc(Max(max, 1) * sizeof(CouponHttpCall *));
 	turn->pending = palloc0(Max(max, 1) * sizeof(bool));
 	while (!dlist_is_empty(arrived))
-		turn->calls[turn->ncalls++] = dlist_container(CouponHttpCall, node, dlist_pop_head_node(arrived));
-	dlist_foreach_modify(iter, &waiting)
 	{
-		CouponHttpCall *call = dlist_container(CouponHttpCall, node, iter.cur);
+		CouponHttpCall *call = dlist_container(CouponHttpCall, node, dlist_pop_head_node(arrived));
 
-		if (call->next_try > turn->now && !ending)
-			continue;
-		dlist_delete(&call->node);
-		nwaiting--;
-		call->done = false;
+		call->state = COUPON_HTTP_TAKEN;
 		turn->calls[turn->ncalls++] = call;
 	}
-	if (!look_at_streams)
-		return;
-	dlist_foreach_modify(iter, &streams)
-	{
-		CouponHttpCall *call = dlist_container(CouponHttpCall, node, iter.cur);
-
-		if (call->stream_ended)
-			continue;
-		call->done = false;
-		turn->calls[turn->ncalls++] = call;
-	}
+	collect_waiting(turn);
+	if (look_at_streams)
+		collect_streams(turn);
 }
 
 bool
@@ -639,7 +670,6 @@ coupon_front_turn(dlist_head *arrived)
 	bool		heartbeat = look_at_streams && turn.now >= next_heartbeat;
 
 	MemoryContextSwitchTo(turn_context);
-	drop_gone_streams();
 	collect(&turn, arrived, look_at_streams);
 	if (look_at_streams)
 		next_look = TimestampTzPlusMilliseconds(turn.now, STREAM_MS);
@@ -662,11 +692,8 @@ long
 coupon_front_timeout(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz next = DT_NOEND;
-	dlist_iter	iter;
+	TimestampTz next = next_try;
 
-	dlist_foreach(iter, &waiting)
-		next = Min(next, dlist_container(CouponHttpCall, node, iter.cur)->next_try);
 	if (nstreams > 0)
 		next = Min(next, next_look);
 	if (next == DT_NOEND)
@@ -691,9 +718,8 @@ coupon_front_drop(CouponListener *listener)
 
 		if (call->listener != listener)
 			continue;
-		dlist_delete(&call->node);
-		nwaiting--;
-		coupon_listener_answer(call);
+		if (unkeep(call, &nwaiting))
+			coupon_listener_answer(call);
 	}
 	dlist_foreach_modify(iter, &streams)
 	{

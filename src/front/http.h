@@ -43,9 +43,20 @@ struct CouponRoute;
 struct MHD_Connection;
 struct MHD_Response;
 
+/* Where a call is; when its client leaves, it is freed accordingly. */
+typedef enum CouponHttpState
+{
+	COUPON_HTTP_READING,		/* not complete: the listener's */
+	COUPON_HTTP_ARRIVED,		/* in the list of arrived calls */
+	COUPON_HTTP_TAKEN,			/* in a turn, during which no client leaves */
+	COUPON_HTTP_KEPT,			/* in a list of the front, which releases it */
+	COUPON_HTTP_ANSWERED		/* the listener's again */
+} CouponHttpState;
+
 typedef struct CouponHttpCall
 {
-	dlist_node	node;			/* in one of the front's lists */
+	dlist_node	node;			/* of the state's list */
+	CouponHttpState state;
 	struct CouponListener *listener;
 	struct MHD_Connection *connection;
 	instr_time	arrived;		/* when it was complete */
@@ -59,6 +70,9 @@ typedef struct CouponHttpCall
 	bool		is_admin;		/* it came in by coupon.http_admin_listen */
 	bool		failed;			/* no memory for its answer: the connection is
 								 * closed */
+	bool		suspended;		/* its connection is, until there is something
+								 * to send */
+	bool		gone;			/* its client has left */
 
 	/* ---- the call; in context, which lives as long as the request ---- */
 	MemoryContext context;		/* NULL before it is looked at */
@@ -90,9 +104,7 @@ typedef struct CouponHttpCall
 	bool		told;			/* told_hash is that of the body that was sent
 								 * last */
 	uint32		told_hash;
-	bool		stream_paused;	/* the connection is suspended */
 	bool		stream_ended;	/* nothing more will come */
-	bool		gone;			/* the client has left */
 } CouponHttpCall;
 
 /* What the listener is bounded by. */
@@ -128,7 +140,8 @@ extern long coupon_listener_timeout(CouponListener *listener);
 
 /*
  * Reads and writes what can be read and written; requests that became
- * complete are appended to calls.  Never throws.
+ * complete are appended to calls, all of which are to be taken before it is run
+ * again.  Never throws.
  */
 extern void coupon_listener_run(CouponListener *listener, dlist_head *calls);
 
@@ -137,11 +150,12 @@ extern void coupon_listener_answer(CouponHttpCall *call);
 
 /*
  * Opens the stream of events that the answer is, with what is in call->events;
- * later ones are sent by coupon_listener_send.  A stream that is ended or whose
- * client has gone is freed by the listener after coupon_listener_release.
+ * later ones are sent by coupon_listener_send.
  */
 extern void coupon_listener_stream(CouponHttpCall *call);
 extern void coupon_listener_send(CouponHttpCall *call);
+
+/* Frees a call that was kept, and whose client has left. */
 extern void coupon_listener_release(CouponHttpCall *call);
 
 /* A header of the request, NULL without it. */

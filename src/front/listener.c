@@ -5,8 +5,13 @@
  * The library runs in external epoll mode: it has no thread, it is run when
  * its epoll descriptor is readable, and it calls the functions below.  None of
  * them may raise an ERROR, since that would jump through the library, so they
- * allocate with malloc and only collect: a request that is complete is
- * suspended and put into a list, which the front works off afterwards.
+ * allocate with malloc and only collect: a request that is complete is put into
+ * a list, which the front works off afterwards.
+ *
+ * The library asks for the answer of a complete request whenever it is run.  A
+ * request whose answer takes longer than the front's turn is suspended the first
+ * time that it asks in vain.  To suspend each would cost two system calls more,
+ * and a third to look for a next request in vain.
  *
  * The paths and queries are taken as they came (the library would decode them
  * in place, and an encoded slash or NUL would then look like a real one).
@@ -55,6 +60,8 @@ struct CouponListener
 	dlist_head	connections;
 	dlist_head *calls;			/* of the running coupon_listener_run */
 	int			outstanding;	/* calls that have begun and not ended */
+	bool		answered;		/* there are answers that the library does not
+								 * know of */
 	TimestampTz now;			/* of this run */
 	TimestampTz swept;			/* when slow clients were looked for */
 };
@@ -171,11 +178,19 @@ handle(void *cls, struct MHD_Connection *mhd, const char *url, const char *metho
 		*upload_size = 0;
 		return MHD_YES;
 	}
-	connection->reading = false;
-	connection->waiting = true;
-	INSTR_TIME_SET_CURRENT(call->arrived);
-	MHD_suspend_connection(mhd);
-	dlist_push_tail(call->listener->calls, &call->node);
+	if (call->state == COUPON_HTTP_READING)
+	{
+		connection->reading = false;
+		connection->waiting = true;
+		INSTR_TIME_SET_CURRENT(call->arrived);
+		call->state = COUPON_HTTP_ARRIVED;
+		dlist_push_tail(call->listener->calls, &call->node);
+	}
+	else if (call->state == COUPON_HTTP_KEPT)
+	{
+		call->suspended = true;
+		MHD_suspend_connection(mhd);
+	}
 	return MHD_YES;
 }
 
@@ -214,9 +229,12 @@ end_call(void *cls, struct MHD_Connection *mhd, void **context,
 	listener->outstanding--;
 	call->gone = true;
 	call->connection = NULL;
-	/* a stream is in a list of the front, which releases it */
-	if (call->events == NULL)
-		free_call(call);
+	/* a call that the front keeps is released by it */
+	if (call->state == COUPON_HTTP_KEPT)
+		return;
+	if (call->state == COUPON_HTTP_ARRIVED)
+		dlist_delete(&call->node);
+	free_call(call);
 }
 
 /* Nothing is decoded: the target is taken as it came. */
@@ -382,9 +400,18 @@ shut_slow_clients(CouponListener *listener)
 void
 coupon_listener_run(CouponListener *listener, dlist_head *calls)
 {
+	/*
+	 * After answers were given, the first run takes them over, the second
+	 * sends them, and the third reads what clients have sent in return
+	 * meanwhile, so that the next turn has all of it.
+	 */
+	int			runs = listener->answered ? 3 : 1;
+
 	listener->calls = calls;
 	listener->now = GetCurrentTimestamp();
-	(void) MHD_run(listener->daemon);
+	listener->answered = false;
+	for (int i = 0; i < runs; i++)
+		(void) MHD_run(listener->daemon);
 	if (TimestampDifferenceExceeds(listener->swept, listener->now, 1000))
 	{
 		listener->swept = listener->now;
@@ -415,10 +442,14 @@ add_headers(struct MHD_Response *response, StringInfo headers)
 	}
 }
 
+/* There is something to send. */
 static void
-resume(CouponHttpCall *call)
+wake(CouponHttpCall *call)
 {
-	MHD_resume_connection(call->connection);
+	call->listener->answered = true;
+	if (call->suspended)
+		MHD_resume_connection(call->connection);
+	call->suspended = false;
 }
 
 void
@@ -441,7 +472,8 @@ coupon_listener_answer(CouponHttpCall *call)
 	if (call->context != NULL)
 		MemoryContextDelete(call->context);
 	call->context = NULL;
-	resume(call);
+	call->state = COUPON_HTTP_ANSWERED;
+	wake(call);
 }
 
 /* libmicrohttpd asks for more of a stream. */
@@ -455,7 +487,7 @@ read_stream(void *cls, uint64_t position, char *buffer, size_t max)
 	{
 		if (call->stream_ended)
 			return MHD_CONTENT_READER_END_OF_STREAM;
-		call->stream_paused = true;
+		call->suspended = true;
 		MHD_suspend_connection(call->connection);
 		return 0;
 	}
@@ -479,16 +511,14 @@ coupon_listener_stream(CouponHttpCall *call)
 	}
 	else
 		call->failed = true;
-	resume(call);
+	wake(call);
 }
 
 void
 coupon_listener_send(CouponHttpCall *call)
 {
-	if (call->gone || !call->stream_paused)
-		return;
-	call->stream_paused = false;
-	MHD_resume_connection(call->connection);
+	if (!call->gone && call->suspended)
+		wake(call);
 }
 
 void

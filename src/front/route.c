@@ -391,6 +391,8 @@ coupon_route_find(CouponHttpCall *call, StringInfo allow, const char **problem)
 			*problem = bind_path(call, route, starts, lengths);
 			return route;
 		}
+		if (allow == NULL)
+			continue;
 		/* of several templates the first is meant */
 		if (seen != NULL && strcmp(seen->path, route->path) != 0)
 			continue;

@@ -76,8 +76,8 @@ extern List *coupon_route_list(void);
 
 /*
  * The route of a request; its path's arguments are set in the call.  NULL if
- * there is none: then *allow are the methods that the path has, "" if it is
- * unknown.
+ * there is none: then *allow, unless it is NULL, are the methods that the path
+ * has, "" if it is unknown.
  */
 extern CouponRoute *coupon_route_find(CouponHttpCall *call, StringInfo allow, const char **problem);
 

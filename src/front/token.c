@@ -68,6 +68,7 @@ static int	nkeys = 0;
 static MemoryContext cache_context = NULL;
 static HTAB *cache = NULL;
 static bool cache_is_stale = false;
+static bool knows_default = false;	/* who calls without a token; like the cache */
 static bool watching = false;
 
 /* ---- the library ---- */
@@ -223,7 +224,7 @@ reset_cache(void)
 	control.hcxt = cache_context;
 	cache = hash_create("coupon tokens", 1024, &control,
 						HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
-	cache_is_stale = false;
+	cache_is_stale = knows_default = false;
 	if (!watching)
 	{
 		CacheRegisterSyscacheCallback(AUTHOID, roles_changed, (Datum) 0);
@@ -378,34 +379,36 @@ judge_token(const char *token, TimestampTz now, CouponIdentity *identity)
 /* ---- callers ---- */
 
 /* Who sends no token is whoever coupon.http_role says. */
+static const char *
+judge_default(CouponIdentity *identity)
+{
+	if (coupon_http_role[0] == '\0')
+		return "A token is needed: Authorization: Bearer ...";
+	if (set_role(identity, coupon_http_role) != NULL)
+		return "coupon.http_role is no role that may call for others.";
+	identity->claims = strpbrk(coupon_http_role, "\"\\") == NULL ?
+		psprintf("{\"role\":\"%s\"}", coupon_http_role) : "{}";
+	identity->expires_at = DT_NOEND;
+	return NULL;
+}
+
 static const CouponIdentity *
 default_identity(const char **problem)
 {
 	static CouponIdentity identity;
-	static char claims[NAMEDATALEN * 2 + 32];
-	char	   *quoted;
+	static const char *why_not;
 
-	memset(&identity, 0, sizeof(identity));
-	if (coupon_http_role[0] == '\0')
+	if (!knows_default)
 	{
-		*problem = "A token is needed: Authorization: Bearer ...";
-		return NULL;
+		MemoryContext oldcontext = MemoryContextSwitchTo(cache_context);
+
+		memset(&identity, 0, sizeof(identity));
+		why_not = judge_default(&identity);
+		knows_default = true;
+		MemoryContextSwitchTo(oldcontext);
 	}
-	*problem = set_role(&identity, coupon_http_role);
-	if (*problem != NULL)
-	{
-		*problem = "coupon.http_role is no role that may call for others.";
-		return NULL;
-	}
-	quoted = psprintf("\"%s\"", coupon_http_role);
-	if (strpbrk(coupon_http_role, "\"\\") == NULL)
-		snprintf(claims, sizeof(claims), "{\"role\":%s}", quoted);
-	else
-		strlcpy(claims, "{}", sizeof(claims));
-	pfree(quoted);
-	identity.claims = claims;
-	identity.expires_at = DT_NOEND;
-	return &identity;
+	*problem = why_not;
+	return why_not == NULL ? &identity : NULL;
 }
 
 const CouponIdentity *
@@ -414,6 +417,8 @@ coupon_token_check(const char *authorization, TimestampTz now, const char **prob
 	CachedToken *entry;
 	const char *token;
 
+	if (cache == NULL || cache_is_stale || hash_get_num_entries(cache) >= MAX_CACHED)
+		reset_cache();
 	if (authorization == NULL)
 		return default_identity(problem);
 	if (pg_strncasecmp(authorization, "Bearer ", 7) != 0)
@@ -427,8 +432,6 @@ coupon_token_check(const char *authorization, TimestampTz now, const char **prob
 		*problem = "The token is too long.";
 		return NULL;
 	}
-	if (cache == NULL || cache_is_stale || hash_get_num_entries(cache) >= MAX_CACHED)
-		reset_cache();
 	entry = hash_search(cache, &token, HASH_FIND, NULL);
 	if (entry == NULL)
 	{
