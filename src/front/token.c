@@ -68,7 +68,8 @@ static int	nkeys = 0;
 static MemoryContext cache_context = NULL;
 static HTAB *cache = NULL;
 static bool cache_is_stale = false;
-static bool knows_default = false;	/* who calls without a token; like the cache */
+static bool knows_default = false;	/* who calls without a token; like the
+									 * cache */
 static bool watching = false;
 
 /* ---- the library ---- */
