@@ -1,0 +1,189 @@
+# shellcheck shell=bash disable=SC2034,SC2154
+#
+# Read by lib.sh: one run: measured, checked, repeated when others disturbed it.
+
+# CPU time so far, in clock ticks: of the machine, and of this server with what
+# it has beside it.
+cpu_machine()
+{
+	awk '/^cpu / { print $2 + $3 + $4 + $7 + $8 + $9 }' /proc/stat	# not idle, not iowait; stolen counts
+}
+
+cpu_server()
+{
+	local pid
+
+	{
+		sed 's/.*) //' "/proc/$postmaster/stat" | awk '{ print $12 + $13 + $14 + $15 }'
+		for pid in $(<"/proc/$postmaster/task/$postmaster/children") $pooler $redis $consumer \
+			$(cat "$scratch/kafka/kafka.pid" 2>/dev/null); do
+			sed 's/.*) //' "/proc/$pid/stat" 2>/dev/null | awk '{ print $12 + $13 }' || true
+		done
+	} | awk '{ n += $1 } END { print n }'
+}
+
+# Waits until the machine has little else to do.
+settle()
+{
+	local before try
+
+	for ((try = 0; try < 2 * BENCH_PATIENCE; try++)); do
+		before=$(cpu_machine)
+		sleep 0.5
+		[ $(($(cpu_machine) - before)) -gt $((cores * $(getconf CLK_TCK) * BENCH_OTHERS / 200)) ] || return 0
+	done
+}
+
+# measure VARIANT CLIENTS SECONDS|NUMBERx [options of pgbench]: one run, no
+# preparation; 300x: each connection calls so often.  Sets calls, seconds,
+# latency (ms), rows, rate (rows or answers a second), cost (the server's CPU
+# time for a call, us), others (percent of the CPU time that went to other
+# work), returned (units, by Redis) and ended (when, in epoch seconds).
+measure()
+{
+	local variant=$1 where=$2 clients=${2%@*} duration=$3 before machine server client length load option log=''
+	shift 3
+
+	case $duration in
+		*x) length=(-t "${duration%x}") duration=0 ;;
+		*) length=(-T "$duration") ;;
+	esac
+	settle
+	before=$(variant_rows "$variant")
+	case $variant in
+		redis_* | pile*)
+			load=("$programs/redis_load" -s "$scratch/redis/socket" -d "$bench_dir/peers")
+			# shellcheck disable=SC2206
+			[ "$variant" = "${variant#pile}" ] || load+=(-b "$brokers" -k "$topic" $BENCH_PILE_OPTIONS)
+			case $mix in
+				twice) load+=(-2) ;;
+				rollback) load+=(-x 20) ;;
+			esac
+			for option; do
+				case $option in
+					--log) ;;
+					--log-prefix=*) log=${option#*=} ;;
+					*) load+=("$option") ;;
+				esac
+			done
+			[ -z "$log" ] || load+=(-L "$log")
+			;;
+		*)
+			# its clock runs while it connects, see below
+			[ "$duration" = 0 ] || length=(-T $((duration + clients / 200 + ${connecting:-0})))
+			load=(env PGOPTIONS="-c search_path=$schema" pgbench -n -f "$scratch/script.sql" -M prepared "$@")
+			if [ "$clients" != "$where" ]; then
+				# before 1.21 PgBouncer knows no prepared statements in this mode
+				start_pooler "${where#*@}" "$schema"
+				load=(env PGHOST="$scratch/pooler" PGPORT=6432 pgbench -n -f "$scratch/script.sql" -M simple "$@")
+			fi
+			;;
+	esac
+
+	machine=$(cpu_machine) server=$(cpu_server) wall=$(date +%s.%N)
+	TIMEFORMAT='%U %S'
+	{
+		time timeout -k 5 "$(awk -v d="$duration" -v l="$BENCH_LIMIT" 'BEGIN { print d + l }')" \
+			"${load[@]}" -c "$clients" -j "$cores" "${length[@]}" >"$scratch/pgbench" 2>&1
+	} 2>"$scratch/time" || die "$variant, $where connections: $(tail -n 3 "$scratch/pgbench")"
+	ended=$(date +%s.%N)
+	! grep -E 'ERROR|FATAL|aborted' "$scratch/pgbench" >&2 || die "$variant: errors during the run"
+	client=$(awk -v tck="$(getconf CLK_TCK)" '{ print int(($1 + $2) * tck) }' "$scratch/time")
+	machine=$(($(cpu_machine) - machine)) server=$(($(cpu_server) - server))
+	others=$(awk -v all="$machine" -v own=$((server + client)) -v tck="$(getconf CLK_TCK)" \
+		-v cores="$cores" -v a="$wall" -v b="$(date +%s.%N)" \
+		'BEGIN { x = 100 * (all - own) / (tck * cores * (b - a)); printf "%.1f", x < 0 ? 0 : x }')
+	stop_pooler
+
+	calls=$(awk '/number of transactions actually processed/ { sub("/.*", "", $6); print $6 }' "$scratch/pgbench")
+	latency=$(awk '/^latency average/ { print $4 }' "$scratch/pgbench")
+	rate=$(awk '/^tps/ { print $3 }' "$scratch/pgbench")
+	returned=$(awk '/^issued/ { print $8 }' "$scratch/pgbench")
+	cost=$(awk -v own="$server" -v tck="$(getconf CLK_TCK)" -v n="$calls" 'BEGIN { printf "%.1f", n ? own * 1e6 / tck / n : 0 }')
+	seconds=$(awk -v n="$calls" -v r="$rate" 'BEGIN { printf "%.3f", r ? n / r : 0 }')
+	# connecting took most of the time: once more, with time for that
+	if awk -v s="$seconds" -v d="$duration" 'BEGIN { exit s >= d / 2 }'; then
+		[ -z "${connecting:-}" ] || die "$variant, $where connections: they take more than $connecting s to connect"
+		local connecting=$((10 + clients / 25))
+		measure "$variant" "$where" "$duration" "$@"
+		return
+	fi
+	rows=$(($(variant_rows "$variant") - before))
+	if [ "$variant" != select1 ]; then
+		rate=$(awk -v n="$rows" -v s="$seconds" 'BEGIN { print s ? n / s : 0 }')
+	fi
+	rate=$(printf '%.0f' "$rate")
+}
+
+# percentiles: of the latencies that --log --log-prefix=$scratch/log left, but for
+# those of the first second, in which sessions fill their caches, and of the
+# last, in which sessions end; sets p50, p95, p99, p999 (ms)
+percentiles()
+{
+	local log
+
+	read -r p50 p95 p99 p999 < <(for log in "$scratch"/log.*; do
+		awk -v s="$seconds" '{ line[NR] = $0 } END { n = int(NR / (s < 3 ? 3 : s)); for (i = n + 1; i <= NR - n; i++) print line[i] }' "$log"
+	done | cut -d ' ' -f 3 | grep -x '[0-9]*' | LC_ALL=C sort -n | awk '
+		{ x[NR] = $1 / 1000 }
+		function at(share,   i) { i = int(NR * share + 0.999999); return x[i < 1 ? 1 : i] }
+		END { printf "%.2f %.2f %.2f %.2f\n", at(0.5), at(0.95), at(0.99), at(0.999) }')
+	rm -f "$scratch"/log.*
+}
+
+# again TRY: others disturbed the last run, and it may be repeated once more.
+again()
+{
+	[ "$1" -lt "$BENCH_RETRIES" ] && awk -v o="$others" -v max="$BENCH_OTHERS" 'BEGIN { exit o <= max }'
+}
+
+# isolated COMMAND...: in a shell of its own, whose failure (or that of what it
+# has started) voids one run and no more.  What measure sets is kept.
+isolated()
+{
+	local status name
+
+	: >"$scratch/outcome"
+	set +e
+	(
+		set -e
+		trap 'stop_consumer; stop_redis; stop_pooler' EXIT
+		calls='' rows='' seconds='' rate='' latency='' cost='' others=0 p50='' p95='' p99='' p999='' note='' violations=''
+		"$@"
+		for name in calls rows seconds rate latency cost others p50 p95 p99 p999 note violations; do
+			printf '%s=%q\n' "$name" "${!name}"
+		done >"$scratch/outcome"
+	) 2>"$scratch/errors"
+	status=$?
+	set -e
+	cat "$scratch/errors" >&2
+	calls='' rows='' seconds='' rate='' latency='' cost='' others=0 p50='' p95='' p99='' p999='' note='' violations=''
+	# shellcheck source=/dev/null
+	. "$scratch/outcome"
+	[ "$status" = 0 ] || violations=${violations:-failed: $(tail -n 1 "$scratch/errors" | cut -c 1-200)}
+}
+
+# checked_run VARIANT CLIENTS SECONDS [options]: from a fresh state
+checked_run()
+{
+	prepare_variant "$1"
+	measure "$@"
+	violations=$(check_variant "$1" | head -n 5)
+	if [ "$1" != select1 ] && [ "$rows" != "$calls" ]; then
+		violations+="${violations:+; }$calls calls issued $rows rows"
+	fi
+}
+
+# cell COMMAND...: again when others were busy.  Sets what measure sets, and
+# violations.
+cell()
+{
+	local try
+
+	for ((try = 0; ; try++)); do
+		isolated "$@"
+		if [ -n "$violations" ] || ! again "$try"; then
+			break
+		fi
+	done
+}
