@@ -25,7 +25,7 @@
 
 MODULE_big = coupon
 EXTENSION = coupon
-DATA = coupon--1.0.sql
+DATA = coupon--1.0.sql $(wildcard src/front/pages/coupon-*)
 # HTTP needs libmicrohttpd and libjwt (Debian: libmicrohttpd-dev, libjwt-dev);
 # without them the rest is built, and says so when HTTP is asked for.
 HAVE_HTTP := $(shell printf '\043include <%s>\n' stddef.h microhttpd.h jwt.h | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo yes)
@@ -53,7 +53,7 @@ ISOLATION_OPTS = --inputdir=test --outputdir=.
 # Debian: librdkafka-dev
 SHLIB_LINK = -lrdkafka $(if $(HAVE_HTTP),-lmicrohttpd) -lpthread
 
-EXTRA_CLEAN = coupon--1.0.sql.new tmp_install tmp_kafka tmp_bench tmp_log tmp_lint tmp_pgspot .built_for
+EXTRA_CLEAN = coupon--1.0.sql.new tmp_install tmp_kafka tmp_bench tmp_log tmp_lint tmp_pages tmp_pgspot .built_for
 
 # A locale that this machine does not have makes each shell complain.
 ifneq ($(shell locale 2>&1 >/dev/null),)

@@ -239,6 +239,9 @@ room()
 	sql "SELECT coupon_room_create('demo', $capacity)" >/dev/null
 	sql "SELECT coupon_campaign_require_room($campaign, 'demo')" >/dev/null
 
+	if grep -q 'coupon front listens' "$COUPON_SERVER_LOG"; then
+		echo "  stand in line yourself: http://$COUPON_HTTP/rooms/demo"
+	fi
 	coproc DRIVER { psql -X -q -A -t -v ON_ERROR_STOP=1; }
 	pgbench -n -M prepared -c "$users" -j "$(nproc)" -t 300 -f "$here/demo/room.sql" \
 		-D campaign="$campaign" -D state=0 -D polls=0 -D rose=0 -D position=0 >"$logs/out" 2>"$logs/err" &
@@ -263,7 +266,8 @@ room()
 
 	IFS='|' read -r joined admitted left seconds < <(sql "
 		SELECT count(*), count(admitted_at), count(*) FILTER (WHERE reason = 'left'),
-		       to_char(extract(epoch FROM max(ended_at) - min(joined_at)), 'FM990.0') FROM coupon.ticket")
+		       to_char(extract(epoch FROM max(ended_at) - min(joined_at)), 'FM990.0')
+		  FROM coupon.ticket WHERE user_id NOT LIKE 'visitor-%'")
 	most=$(sql "
 		SELECT max(n) FROM (SELECT sum(one) OVER (ORDER BY at, one) AS n FROM (
 			SELECT admitted_at, 1 FROM coupon.ticket UNION ALL SELECT ended_at, -1 FROM coupon.ticket) x(at, one)) y")
@@ -300,6 +304,10 @@ sql "SELECT format('%s, %s cores; fsync %s, synchronous_commit %s, full_page_wri
 	current_setting('synchronous_commit'), current_setting('full_page_writes'))"
 echo 'Each unit issued is a commit of its own: an issuance row and an event row, on disk;'
 echo 'a worker publishes the events to a Kafka broker, embedded here, as it goes on.'
+
+if grep -q 'coupon front listens' "$COUPON_SERVER_LOG"; then
+	echo "Watch it in a browser: http://$COUPON_HTTP/board"
+fi
 
 run sale 64 4 5000 5000
 run sale 200 4 5000 5000

@@ -31,7 +31,12 @@ END
 cat <<END
 
 The front listens on http://$COUPON_HTTP until Ctrl-C. Campaign 1 is SPRING, with
-100 units; the waiting room "default" lets 2 in at a time. To try:
+100 units; the waiting room "default" lets 2 in at a time. In a browser:
+
+	http://$COUPON_HTTP/board            the live board
+	http://$COUPON_HTTP/rooms/default    a waiting room; a private window is one more visitor
+
+To try:
 
 	curl -i http://$COUPON_HTTP/campaigns/1/issues -d '{"user_id": "alice"}'
 	curl http://$COUPON_HTTP/campaigns/1

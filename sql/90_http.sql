@@ -50,7 +50,8 @@ LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'coupon_route_check';
 COMMENT ON FUNCTION coupon.route_check(text, text, text, boolean) IS 'an error for a route that the front could not serve';
 
 CREATE VIEW coupon.built_in_route AS
-SELECT b.method, b.path, b.function, b.batched, b.admin
+SELECT b.method, b.path, b.function, b.batched, b.admin,
+       CASE WHEN b.admin THEN pg_catalog.to_regrole('coupon_reader') END AS anonymous_role
   FROM (VALUES
 	('POST', '/campaigns/{campaign_id}/issues', 'coupon.http_issue(bigint[],text[])', true, false),
 	('POST', '/campaigns/{campaign_id}/requests', 'coupon.http_request(bigint[],text[],text[])', true, false),
@@ -61,19 +62,22 @@ SELECT b.method, b.path, b.function, b.batched, b.admin
 	('POST', '/rooms/{room}/tickets', 'coupon.http_join(text[],text[])', true, false),
 	('GET', '/rooms/{room}/tickets/{token}', 'coupon.http_position(text[],text[])', true, false),
 	('DELETE', '/rooms/{room}/tickets/{token}', 'coupon.http_leave(text,text)', false, false),
-	('GET', '/campaigns/{campaign_id}', 'coupon.http_status(bigint[])', true, false)) b(method, path, function, batched, admin);
+	('GET', '/campaigns/{campaign_id}', 'coupon.http_status(bigint[])', true, false),
+	('GET', '/metrics', 'coupon.http_metrics()', false, true),
+	('GET', '/board.json', 'coupon.http_board()', false, true)) b(method, path, function, batched, admin);
 COMMENT ON VIEW coupon.built_in_route IS 'The routes of the extension itself.';
 COMMENT ON COLUMN coupon.built_in_route.method IS 'The method. GET serves HEAD, too.';
 COMMENT ON COLUMN coupon.built_in_route.path IS 'A template of the path.';
 COMMENT ON COLUMN coupon.built_in_route.function IS 'The signature of the function, with its schema.';
 COMMENT ON COLUMN coupon.built_in_route.batched IS 'Whether it takes arrays, and gives one coupon.http_answer for each element.';
 COMMENT ON COLUMN coupon.built_in_route.admin IS 'Whether it is served at coupon.http_admin_listen, where that is set.';
+COMMENT ON COLUMN coupon.built_in_route.anonymous_role IS 'The role whose rights a call without a token has; null: coupon.http_role.';
 
 CREATE VIEW coupon.http_route AS
 SELECT r.method, r.path, r.function, r.batched, r.role, r.anonymous_role, r.admin
   FROM coupon.route r WHERE r.function IS NOT NULL
 UNION ALL
-SELECT b.method, b.path, b.function, b.batched, NULL, NULL, b.admin
+SELECT b.method, b.path, b.function, b.batched, NULL, b.anonymous_role, b.admin
   FROM coupon.built_in_route b
  WHERE NOT EXISTS (SELECT FROM coupon.route r WHERE r.method = b.method AND r.path = b.path);
 COMMENT ON VIEW coupon.http_route IS 'What the HTTP front serves.';
@@ -252,12 +256,16 @@ END;
 COMMENT ON FUNCTION coupon.http_request_status(bigint[], uuid[]) IS
 	'GET /campaigns/{campaign_id}/requests/{request_id} - 200; waits with Prefer: wait=N; events with Accept: text/event-stream';
 
-CREATE FUNCTION coupon.http_ticket_body(ticket coupon.queue_result) RETURNS json
+-- Two digits are enough of how many are behind: each change is told to all who wait.
+CREATE FUNCTION coupon.http_ticket_body(ticket coupon.queue_result, waiting bigint DEFAULT NULL) RETURNS json
 LANGUAGE sql STABLE
 RETURN pg_catalog.json_strip_nulls(pg_catalog.json_build_object(
 	'status', pg_catalog.lower(($1).status), 'token', ($1).token, 'position', ($1).queue_position,
+	'behind', CASE WHEN $2 OPERATOR(pg_catalog.>=) ($1).queue_position THEN
+		pg_catalog.round(($2 OPERATOR(pg_catalog.-) ($1).queue_position)::numeric,
+			2 OPERATOR(pg_catalog.-) pg_catalog.length(($2 OPERATOR(pg_catalog.-) ($1).queue_position)::text))::bigint END,
 	'eta_seconds', pg_catalog.ceil(EXTRACT(epoch FROM ($1).eta)), 'poll_after_seconds', pg_catalog.ceil(EXTRACT(epoch FROM ($1).poll_after))));
-COMMENT ON FUNCTION coupon.http_ticket_body(coupon.queue_result) IS 'a ticket as JSON';
+COMMENT ON FUNCTION coupon.http_ticket_body(coupon.queue_result, bigint) IS 'a ticket as JSON; of those who wait, how many are behind';
 
 CREATE FUNCTION coupon.http_join(room text[], user_id text[]) RETURNS SETOF coupon.http_answer
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -281,15 +289,22 @@ COMMENT ON FUNCTION coupon.http_join(text[], text[]) IS
 CREATE FUNCTION coupon.http_position(room text[], token text[]) RETURNS SETOF coupon.http_answer
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
+	WITH ticket AS MATERIALIZED (
+		SELECT u.n, pg_catalog.split_part(u.token, '.', 1) AS room_id, r.status, r.token, r.queue_position, r.eta, r.poll_after
+		  FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) WITH ORDINALITY AS u(room, token, n)
+		       LEFT JOIN LATERAL (SELECT f.* FROM @extschema@.coupon_queue_position(u.token) AS f
+		                           WHERE u.token OPERATOR(pg_catalog.~) '^[1-9][0-9]{0,17}[.][1-9][0-9]{0,17}[.][0-9a-f]{32}$' OFFSET 0) r ON true),
+	room AS MATERIALIZED (
+		SELECT d.room_id, c.waiting
+		  FROM (SELECT DISTINCT t.room_id FROM ticket t WHERE t.status OPERATOR(pg_catalog.=) 'WAITING') d,
+		       LATERAL @extschema@.coupon_room_counts(d.room_id::bigint) c)
 	SELECT (CASE
-		WHEN r.status IS NULL OR r.status OPERATOR(pg_catalog.=) 'GONE' THEN coupon.http_outcome('GONE')
-		ELSE ROW(200, ARRAY['Retry-After', pg_catalog.ceil(EXTRACT(epoch FROM r.poll_after))::text],
-			coupon.http_ticket_body(ROW(r.status, r.token, r.queue_position, r.eta, r.poll_after)::coupon.queue_result), true)::coupon.http_answer
+		WHEN t.status IS NULL OR t.status OPERATOR(pg_catalog.=) 'GONE' THEN coupon.http_outcome('GONE')
+		ELSE ROW(200, ARRAY['Retry-After', pg_catalog.ceil(EXTRACT(epoch FROM t.poll_after))::text],
+			coupon.http_ticket_body(ROW(t.status, t.token, t.queue_position, t.eta, t.poll_after)::coupon.queue_result, m.waiting), true)::coupon.http_answer
 		END).*
-	  FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) WITH ORDINALITY AS u(room, token, n)
-	       LEFT JOIN LATERAL (SELECT f.* FROM @extschema@.coupon_queue_position(u.token) AS f
-	                           WHERE u.token OPERATOR(pg_catalog.~) '^[1-9][0-9]{0,17}[.][1-9][0-9]{0,17}[.][0-9a-f]{32}$' OFFSET 0) r ON true
-	 ORDER BY u.n;
+	  FROM ticket t LEFT JOIN room m ON m.room_id OPERATOR(pg_catalog.=) t.room_id
+	 ORDER BY t.n;
 END;
 COMMENT ON FUNCTION coupon.http_position(text[], text[]) IS
 	'GET /rooms/{room}/tickets/{token} - 200 waiting or admitted, 410 when it has ended; events with Accept: text/event-stream';

@@ -15,8 +15,8 @@
 #include "base/worker.h"
 #include "front/front_worker.h"
 #include "front/limit.h"
-#include "front/service.h"
 #include "front/settings.h"
+#include "front/statistics.h"
 #include "group/group.h"
 #include "kafka/publish.h"
 #include "kafka/publisher_status.h"
@@ -46,7 +46,7 @@ static const CouponModule *const modules[] = {
 	&coupon_campaign_slot_module,
 	&coupon_group_module,
 	&coupon_limit_module,
-	&coupon_service_module,
+	&coupon_statistics_module,
 	NULL
 };
 

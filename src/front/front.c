@@ -34,8 +34,10 @@
 #include "front/call.h"
 #include "front/front.h"
 #include "front/limit.h"
+#include "front/pages.h"
 #include "front/service.h"
 #include "front/settings.h"
+#include "front/statistics.h"
 #include "front/token.h"
 
 #define MAX_WAIT_S			60	/* of Prefer: wait=N */
@@ -75,6 +77,13 @@ bool
 coupon_front_is_waiting(void)
 {
 	return nwaiting + nstreams > 0;
+}
+
+void
+coupon_front_count(int *nwaits, int *nopen)
+{
+	*nwaits = nwaiting;
+	*nopen = nstreams;
 }
 
 /* ---- looking at a call ---- */
@@ -194,16 +203,18 @@ look_at(CouponHttpCall *call, TimestampTz now)
 
 	if (call->too_large)
 	{
+		coupon_statistics_refused(COUPON_REFUSED_SIZE);
 		coupon_answer_problem(call, 413, "too_large", "The body is too large.",
 							  psprintf("It may have %d bytes.", COUPON_HTTP_MAX_BODY), NULL);
 		return false;
 	}
-	if (coupon_service_serve(call))
+	if (coupon_service_serve(call) || coupon_pages_serve(call))
 		return false;
 	if (!look_at_route(call) || !look_at_caller(call, now))
 		return false;
 	if (!coupon_limit_admits(call, now))
 	{
+		coupon_statistics_refused(COUPON_REFUSED_RATE);
 		coupon_answer_problem(call, 429, "too_many", "There are too many calls from here: slow down.", NULL, NULL);
 		return false;
 	}
@@ -511,6 +522,7 @@ open_stream(CouponHttpCall *call, bool pending)
 	call->state = COUPON_HTTP_KEPT;
 	dlist_push_tail(&streams, &call->node);
 	nstreams++;
+	coupon_statistics_answered(call);
 	coupon_listener_stream(call);
 }
 
@@ -537,6 +549,7 @@ may_wait(CouponHttpCall *call)
 	if (nwaiting + nstreams < coupon_http_max_waiting)
 		return true;
 	coupon_answer_reset(call);
+	coupon_statistics_refused(COUPON_REFUSED_FULL);
 	coupon_answer_problem(call, 503, "full", "Too many wait already: try again.", NULL, NULL);
 	return false;
 }
@@ -576,7 +589,7 @@ hand_over(Turn *turn, bool heartbeat)
 
 			answer_cors(call);
 			MemoryContextSwitchTo(oldcontext);
-			coupon_service_count(call);
+			coupon_statistics_answered(call);
 			coupon_listener_answer(call);
 		}
 	}

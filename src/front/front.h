@@ -27,6 +27,9 @@ extern void coupon_front_end_waits(void);
 /* Are there calls that wait, or open streams? */
 extern bool coupon_front_is_waiting(void);
 
+/* How many calls wait, and how many streams are open. */
+extern void coupon_front_count(int *nwaits, int *nopen);
+
 /* A listener is about to be closed: answers what waits, ends the streams. */
 extern void coupon_front_drop(CouponListener *listener);
 

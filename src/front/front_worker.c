@@ -33,7 +33,9 @@
 #include "base/worker.h"
 #include "front/front.h"
 #include "front/front_worker.h"
+#include "front/pages.h"
 #include "front/settings.h"
+#include "front/statistics.h"
 #include "front/token.h"
 
 #define HOUSEKEEPING_MS		500
@@ -57,6 +59,7 @@ static Door doors[] = {
 	{.setting = &coupon_http_admin_listen,.is_admin = true},
 };
 
+static int	number;				/* of this worker, from 0 */
 static WaitEventSet *wait_set = NULL;
 static bool wait_set_is_stale = true;
 
@@ -196,6 +199,7 @@ take_over_settings(void)
 	snprintf(ms, sizeof(ms), "%d", coupon_http_lock_timeout);
 	SetConfigOption("lock_timeout", ms, PGC_SUSET, PGC_S_OVERRIDE);
 	coupon_token_reload();
+	coupon_pages_reload();
 }
 
 static void
@@ -204,6 +208,23 @@ look_around(void)
 	(void) coupon_worker_heed_signals();
 	if (coupon_worker_reloaded())
 		take_over_settings();
+}
+
+/* Tells how much is open. */
+static void
+tell_open(void)
+{
+	int			connections = 0;
+	int			waiting;
+	int			streams;
+
+	for (size_t i = 0; i < lengthof(doors); i++)
+	{
+		if (doors[i].listener != NULL)
+			connections += coupon_listener_connections(doors[i].listener);
+	}
+	coupon_front_count(&waiting, &streams);
+	coupon_statistics_open(number, connections, waiting, streams);
 }
 
 /* Reads, works, and writes what can be written at once. */
@@ -223,6 +244,7 @@ serve(void)
 		}
 		/* the listener sends the answers when it is run again */
 		worked = coupon_front_turn(&arrived);
+		tell_open();
 	} while (worked && !ConfigReloadPending && !ShutdownRequestPending && !InterruptPending);
 }
 
@@ -261,6 +283,7 @@ drain(void)
 void
 coupon_front_main(Datum arg)
 {
+	number = DatumGetInt32(arg);
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
@@ -287,5 +310,6 @@ coupon_front_main(Datum arg)
 		serve();
 	}
 	drain();
+	coupon_statistics_open(number, 0, 0, 0);
 	proc_exit(1);
 }

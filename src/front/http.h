@@ -169,6 +169,9 @@ extern void coupon_http_each_header(CouponHttpCall *call,
 /* The client's address as text, from the socket. */
 extern void coupon_http_peer(CouponHttpCall *call, char *buffer, size_t size);
 
+/* How many connections are open. */
+extern int	coupon_listener_connections(CouponListener *listener);
+
 /* How many requests have begun, and have not been answered to the end. */
 extern int	coupon_listener_outstanding(CouponListener *listener);
 

@@ -584,6 +584,14 @@ coupon_http_peer(CouponHttpCall *call, char *buffer, size_t size)
 }
 
 int
+coupon_listener_connections(CouponListener *listener)
+{
+	const union MHD_DaemonInfo *info = MHD_get_daemon_info(listener->daemon, MHD_DAEMON_INFO_CURRENT_CONNECTIONS);
+
+	return info == NULL ? 0 : (int) info->num_connections;
+}
+
+int
 coupon_listener_outstanding(CouponListener *listener)
 {
 	return listener->outstanding;

@@ -101,6 +101,13 @@ coupon_http_peer(CouponHttpCall *call, char *buffer, size_t size)
 }
 
 int
+coupon_listener_connections(CouponListener *listener)
+{
+	never();
+	return 0;
+}
+
+int
 coupon_listener_outstanding(CouponListener *listener)
 {
 	never();

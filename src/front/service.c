@@ -1,6 +1,6 @@
 /*
  * service.c
- *	  What the front answers by itself: health; and its own counters.
+ *	  What the front answers by itself about its health, and how it goes.
  */
 #include "postgres.h"
 
@@ -19,56 +19,9 @@
 #include "front/answer.h"
 #include "front/service.h"
 #include "front/settings.h"
+#include "front/statistics.h"
 
 PG_FUNCTION_INFO_V1(coupon_http_status);
-
-/* Answers by class of status, and how long they took; of all front workers. */
-typedef struct Counters
-{
-	pg_atomic_uint64 answers[6];	/* [2]: 2xx, and so on */
-	pg_atomic_uint64 microseconds;	/* from a request's arrival to its answer */
-	pg_atomic_uint64 slowest;
-} Counters;
-
-static Counters *counters = NULL;
-
-static void
-request(void)
-{
-	RequestAddinShmemSpace(sizeof(Counters));
-}
-
-static void
-startup(void)
-{
-	bool		found;
-
-	counters = coupon_shmem_struct("coupon http counters", sizeof(Counters), &found);
-	if (found)
-		return;
-	for (size_t i = 0; i < lengthof(counters->answers); i++)
-		pg_atomic_init_u64(&counters->answers[i], 0);
-	pg_atomic_init_u64(&counters->microseconds, 0);
-	pg_atomic_init_u64(&counters->slowest, 0);
-}
-
-const CouponModule coupon_service_module = {.request = request,.startup = startup};
-
-void
-coupon_service_count(CouponHttpCall *call)
-{
-	instr_time	took;
-	uint64		us;
-	uint64		slowest = pg_atomic_read_u64(&counters->slowest);
-
-	INSTR_TIME_SET_CURRENT(took);
-	INSTR_TIME_SUBTRACT(took, call->arrived);
-	us = INSTR_TIME_GET_MICROSEC(took);
-	pg_atomic_fetch_add_u64(&counters->answers[Min(call->status / 100, 5)], 1);
-	pg_atomic_fetch_add_u64(&counters->microseconds, us);
-	while (slowest < us && !pg_atomic_compare_exchange_u64(&counters->slowest, &slowest, us))
-		;
-}
 
 bool
 coupon_service_in_list(const char *list, const char *word)
@@ -155,20 +108,22 @@ coupon_http_status(PG_FUNCTION_ARGS)
 	Datum		values[6];
 	bool		nulls[6] = {0};
 	uint64		total = 0;
+	double		average;
+	double		slowest;
 
 	coupon_shmem_attach();
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "coupon_http_status() has an unexpected result type");
 	for (int i = 2; i <= 5; i++)
 	{
-		uint64		n = pg_atomic_read_u64(&counters->answers[i]);
+		uint64		n = coupon_statistics_class(i);
 
 		values[i - 2] = Int64GetDatum(n);
 		total += n;
 	}
-	nulls[4] = total == 0;
-	values[4] = Float8GetDatum(total == 0 ? 0 : pg_atomic_read_u64(&counters->microseconds) / 1000.0 / total);
-	nulls[5] = total == 0;
-	values[5] = Float8GetDatum(pg_atomic_read_u64(&counters->slowest) / 1000.0);
+	coupon_statistics_times(&average, &slowest);
+	nulls[4] = nulls[5] = total == 0;
+	values[4] = Float8GetDatum(average);
+	values[5] = Float8GetDatum(slowest);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }

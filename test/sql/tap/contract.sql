@@ -19,6 +19,7 @@ INSERT INTO expected VALUES
 ('coupon_issue_grouped(campaign_id bigint, user_id bigint)', 'coupon.issue_result'),
 ('coupon_issue_many(campaign_id bigint, user_ids text[])', 'SETOF coupon.issue_result'),
 ('coupon_http_status(OUT answers_2xx bigint, OUT answers_3xx bigint, OUT answers_4xx bigint, OUT answers_5xx bigint, OUT average_ms double precision, OUT slowest_ms double precision)', 'record'),
+('coupon_http_statistics(OUT name text, OUT label text, OUT upper double precision, OUT value double precision)', 'SETOF record'),
 ('coupon_route_add(method text, path text, function regprocedure, batched boolean DEFAULT false, role regrole DEFAULT NULL::regrole, anonymous_role regrole DEFAULT NULL::regrole, admin boolean DEFAULT false)', 'void'),
 ('coupon_route_drop(method text, path text)', 'boolean'),
 ('coupon_redeem(campaign_id bigint, user_id text, order_ref text, serial bigint DEFAULT NULL::bigint)', 'coupon.redeem_result'),
