@@ -45,91 +45,89 @@ COMMENT ON COLUMN coupon.stat_outbox.failing IS 'Whether the last thing that the
 
 -- The campaigns that are shown one by one: those that sell, then the newest.
 CREATE FUNCTION coupon.watched_campaign() RETURNS SETOF coupon.campaign_status
-LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT s.* FROM coupon.campaign_status s
+BEGIN
+	RETURN QUERY SELECT s.* FROM coupon.campaign_status s
 	 WHERE s.campaign_id = ANY (ARRAY(
 		SELECT w.campaign_id FROM coupon.campaign w
 		 WHERE NOT pg_is_in_recovery()
-		 ORDER BY w.closed_at IS NOT NULL OR w.closes_at <= clock_timestamp(), w.campaign_id DESC
+		 ORDER BY coalesce(w.closed_at, w.closes_at) <= clock_timestamp() IS TRUE, w.campaign_id DESC
 		 LIMIT 50))
-	 ORDER BY s.state = 'closed', s.campaign_id DESC
+	 ORDER BY s.state = 'closed', s.campaign_id DESC;
+END
 $$;
 COMMENT ON FUNCTION coupon.watched_campaign() IS 'coupon.campaign_status of 50 campaigns at most: those that are not closed first, of these the newest.';
 
--- A line of /metrics.  Labels are name, value, name, value ...
-CREATE FUNCTION coupon.metric(name text, labels text[], value double precision) RETURNS text
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
-AS $$
-	SELECT name || CASE WHEN cardinality(labels) > 0 THEN
-	       (SELECT '{' || string_agg(labels[i] || '="' ||
-	               replace(replace(replace(labels[i + 1], E'\\', E'\\\\'), '"', E'\\"'), E'\n', E'\\n') || '"', ',' ORDER BY i) || '}'
-	          FROM generate_series(1, cardinality(labels), 2) i)
-	       ELSE '' END || ' ' || CASE value WHEN 'infinity' THEN '+Inf' ELSE value::text END
-$$;
-COMMENT ON FUNCTION coupon.metric(text, text[], double precision) IS 'A sample in Prometheus''s text format.';
+-- RETURN, so that it is inlined.
+CREATE FUNCTION coupon.label(name text, value text) RETURNS text
+LANGUAGE sql STABLE
+RETURN pg_catalog.concat($1, '="', pg_catalog.replace(pg_catalog.replace(pg_catalog.replace($2, E'\\', E'\\\\'), '"', E'\\"'), E'\n', E'\\n'), '"');
+COMMENT ON FUNCTION coupon.label(text, text) IS 'A label in Prometheus''s text format.';
 
--- Every sample that /metrics has: family, its type and help, and the line.
-CREATE FUNCTION coupon.metrics(OUT family text, OUT kind text, OUT help text, OUT sample text) RETURNS SETOF record
-LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+-- In plpgsql, which keeps the plan.  Every sample that /metrics has: family, its type and help, and the line.
+CREATE FUNCTION coupon.metrics(OUT family text, OUT kind text, OUT help text, OUT sample text, OUT labels text, OUT value double precision) RETURNS SETOF record
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-	WITH statistics AS MATERIALIZED (SELECT * FROM coupon.stat_http),
-	watched AS MATERIALIZED (SELECT *, ARRAY['campaign', campaign_id::text] AS labels FROM coupon.watched_campaign()),
-	rooms AS MATERIALIZED (SELECT *, ARRAY['room', name] AS labels FROM coupon.room_status WHERE NOT pg_is_in_recovery() ORDER BY room_id LIMIT 50),
-	queues AS MATERIALIZED (SELECT q.*, ARRAY['campaign', q.campaign::text] AS labels FROM coupon.stat_request q
+#variable_conflict use_column
+BEGIN
+	RETURN QUERY WITH statistics AS MATERIALIZED (SELECT * FROM coupon.stat_http),
+	watched AS MATERIALIZED (SELECT *, coupon.label('campaign', campaign_id::text) AS labels FROM coupon.watched_campaign()),
+	rooms AS MATERIALIZED (SELECT *, coupon.label('room', name) AS labels FROM coupon.room_status WHERE NOT pg_is_in_recovery() ORDER BY room_id LIMIT 50),
+	queues AS MATERIALIZED (SELECT q.*, coupon.label('campaign', q.campaign::text) AS labels FROM coupon.stat_request q
 	                         ORDER BY q.depth DESC, q.campaign DESC LIMIT 50),
 	outbox AS MATERIALIZED (SELECT * FROM coupon.stat_outbox)
-	SELECT 'coupon_up', 'gauge', 'Whether this server sells: 0 on a standby.', coupon.metric('coupon_up', '{}', (NOT pg_is_in_recovery())::int)
+	SELECT 'coupon_up', 'gauge', 'Whether this server sells: 0 on a standby.', 'coupon_up', '', (NOT pg_is_in_recovery())::int::double precision
 	UNION ALL
 	SELECT 'coupon_http_answers_total', 'counter', 'Answers of the HTTP front, by status.',
-	       coupon.metric('coupon_http_answers_total', ARRAY['status', label], value) FROM statistics WHERE name = 'answers'
+	       'coupon_http_answers_total', coupon.label('status', label), value FROM statistics WHERE name = 'answers'
 	UNION ALL
 	SELECT 'coupon_http_refused_total', 'counter', 'Calls that were refused before any work, by reason.',
-	       coupon.metric('coupon_http_refused_total', ARRAY['reason', label], value) FROM statistics WHERE name = 'refused'
+	       'coupon_http_refused_total', coupon.label('reason', label), value FROM statistics WHERE name = 'refused'
 	UNION ALL
 	SELECT 'coupon_http_duration_seconds', 'histogram', 'From the arrival of a request to its answer, by way.',
-	       coupon.metric('coupon_http_duration_seconds' || m.suffix, m.labels, s.value)
+	       'coupon_http_duration_seconds' || m.suffix, coupon.label('way', s.label) || m.more, s.value
 	  FROM statistics s,
-	       LATERAL (VALUES ('duration', '_bucket', ARRAY['way', s.label, 'le', CASE s.upper WHEN 'infinity' THEN '+Inf' ELSE s.upper::text END]),
-	                       ('duration_sum', '_sum', ARRAY['way', s.label]),
-	                       (CASE WHEN s.upper = 'infinity' THEN 'duration' END, '_count', ARRAY['way', s.label])) m(name, suffix, labels)
+	       LATERAL (VALUES ('duration', '_bucket', ',' || coupon.label('le', CASE s.upper WHEN 'infinity' THEN '+Inf' ELSE s.upper::text END)),
+	                       ('duration_sum', '_sum', ''),
+	                       (CASE WHEN s.upper = 'infinity' THEN 'duration' END, '_count', '')) m(name, suffix, more)
 	 WHERE m.name = s.name
 	UNION ALL
 	SELECT 'coupon_http_' || name, 'gauge', CASE name WHEN 'connections' THEN 'Open connections.' WHEN 'waiting' THEN 'Calls whose answer is waited for.'
-	       ELSE 'Open event streams.' END, coupon.metric('coupon_http_' || name, '{}', value)
+	       ELSE 'Open event streams.' END, 'coupon_http_' || name, '', value
 	  FROM statistics WHERE name IN ('connections', 'waiting', 'streams')
 	UNION ALL
 	SELECT 'coupon_campaigns', 'gauge', 'Campaigns; the 50 that are not closed or the newest have samples of their own.',
-	       coupon.metric('coupon_campaigns', '{}', (SELECT count(*) FROM coupon.campaign))
+	       'coupon_campaigns', '', (SELECT count(*) FROM coupon.campaign)
 	UNION ALL
 	SELECT 'coupon_campaign_info', 'gauge', 'What a campaign is called, and its state.',
-	       coupon.metric('coupon_campaign_info', labels || ARRAY['name', name, 'state', state], 1) FROM watched
+	       'coupon_campaign_info', concat_ws(',', labels, coupon.label('name', name), coupon.label('state', state)), 1 FROM watched
 	UNION ALL
-	SELECT 'coupon_campaign_' || m.name, 'gauge', m.help, coupon.metric('coupon_campaign_' || m.name, w.labels, m.value)
+	SELECT 'coupon_campaign_' || m.name, 'gauge', m.help, 'coupon_campaign_' || m.name, w.labels, m.value
 	  FROM watched w, LATERAL (VALUES ('stock', 'Units of a campaign.', w.stock), ('issued', 'Units that are issued.', w.issued),
 	       ('held', 'Units that are held.', w.held), ('in_flight', 'Units that are being issued.', w.in_flight),
 	       ('remaining', 'Units that are free.', w.remaining)) m(name, help, value)
 	UNION ALL
 	SELECT 'coupon_campaign_answers_total', 'counter', 'Answers of issue calls by any way in, by outcome.',
-	       coupon.metric('coupon_campaign_answers_total', w.labels || ARRAY['outcome', m.outcome], m.value)
+	       'coupon_campaign_answers_total', w.labels || ',' || coupon.label('outcome', m.outcome), m.value
 	  FROM watched w, LATERAL (VALUES ('issued', w.answered_issued), ('already_issued', w.answered_already_issued), ('sold_out', w.answered_sold_out),
 	       ('busy', w.answered_busy), ('not_open', w.answered_not_open), ('closed', w.answered_closed), ('paused', w.answered_paused),
 	       ('not_admitted', w.answered_not_admitted), ('held', w.answered_held)) m(outcome, value)
 	UNION ALL
-	SELECT 'coupon_requests_' || m.name, m.kind, m.help, coupon.metric('coupon_requests_' || m.name, q.labels, m.value)
+	SELECT 'coupon_requests_' || m.name, m.kind, m.help, 'coupon_requests_' || m.name, q.labels, m.value
 	  FROM queues q, LATERAL (VALUES ('waiting', 'gauge', 'Requests that are not decided.', q.depth::double precision),
 	       ('oldest_seconds', 'gauge', 'How long the oldest of them has waited.', coalesce(extract(epoch FROM q.oldest), 0)),
 	       ('limit', 'gauge', 'How many may wait.', q.depth_limit),
 	       ('decided_total', 'counter', 'Requests that were decided.', q.decided)) m(name, kind, help, value)
 	 WHERE m.value IS NOT NULL
 	UNION ALL
-	SELECT 'coupon_room_' || m.name, m.kind, m.help, coupon.metric('coupon_room_' || m.name, r.labels, m.value)
+	SELECT 'coupon_room_' || m.name, m.kind, m.help, 'coupon_room_' || m.name, r.labels, m.value
 	  FROM rooms r, LATERAL (VALUES ('waiting', 'gauge', 'Tickets that wait.', r.waiting), ('admitted', 'gauge', 'Tickets that are admitted.', r.admitted),
 	       ('capacity', 'gauge', 'How many may be admitted at a time.', r.capacity), ('joined_total', 'counter', 'Tickets that were given.', r.joined),
 	       ('served_total', 'counter', 'Tickets that were admitted.', r.served)) m(name, kind, help, value)
 	 WHERE m.value IS NOT NULL
 	UNION ALL
-	SELECT 'coupon_' || m.name, m.kind, m.help, coupon.metric('coupon_' || m.name, '{}', m.value)
+	SELECT 'coupon_' || m.name, m.kind, m.help, 'coupon_' || m.name, '', m.value
 	  FROM outbox o, LATERAL (VALUES ('outbox_unpublished', 'gauge', 'Events that are not published.', o.unpublished::double precision),
 	       ('outbox_oldest_seconds', 'gauge', 'How old the oldest of them is.', coalesce(extract(epoch FROM o.oldest_age), 0)),
 	       ('outbox_bytes', 'gauge', 'The size of the outbox''s tables.', o.size_bytes),
@@ -142,28 +140,32 @@ AS $$
 	       ('dead_letters', 'gauge', 'Dead letters.', o.dead_letters)) m(name, kind, help, value)
 	 WHERE m.value IS NOT NULL
 	UNION ALL
-	SELECT 'coupon_workers', 'gauge', 'Running workers, by kind.', coupon.metric('coupon_workers', ARRAY['kind', substr(backend_type, 8)], count(*))
-	  FROM pg_stat_activity WHERE backend_type LIKE 'coupon %' GROUP BY backend_type
+	SELECT 'coupon_workers', 'gauge', 'Running workers, by kind.', 'coupon_workers', coupon.label('kind', substr(backend_type, 8)), count(*)
+	  FROM pg_stat_activity WHERE backend_type LIKE 'coupon %' GROUP BY backend_type;
+END
 $$;
-COMMENT ON FUNCTION coupon.metrics() IS 'Every sample of /metrics, with the family that it is of.';
+COMMENT ON FUNCTION coupon.metrics() IS 'Every sample of /metrics: its family, with type and help, its name, labels and value.';
 
-CREATE FUNCTION coupon.http_metrics() RETURNS text
-LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+CREATE FUNCTION coupon.http_metrics() RETURNS bytea
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT set_config('response.headers', '[{"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}, {"Cache-Control": "no-store"}]', true);
-	SELECT string_agg(f.lines, '' ORDER BY f.family)
+BEGIN
+	PERFORM set_config('response.headers', '[{"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}, {"Cache-Control": "no-store"}]', true);
+	RETURN (SELECT convert_to(string_agg(f.lines, '' ORDER BY f.family), 'UTF8')
 	  FROM (SELECT m.family, format(E'# HELP %s %s\n# TYPE %s %s\n', m.family, min(m.help), m.family, min(m.kind)) ||
-	               string_agg(m.sample, E'\n' ORDER BY m.n) || E'\n' AS lines
-	          FROM coupon.metrics() WITH ORDINALITY AS m(family, kind, help, sample, n)
-	         GROUP BY m.family) f
+	               string_agg(concat(m.sample, '{' || nullif(m.labels, '') || '}', ' ', m.value, E'\n'), '' ORDER BY m.n) AS lines
+	          FROM coupon.metrics() WITH ORDINALITY AS m(family, kind, help, sample, labels, value, n)
+	         GROUP BY m.family) f);
+END
 $$;
 COMMENT ON FUNCTION coupon.http_metrics() IS 'GET /metrics - what Prometheus reads';
 
 CREATE FUNCTION coupon.http_board() RETURNS json
-LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT set_config('response.headers', '[{"Cache-Control": "no-store"}]', true);
-	WITH s AS MATERIALIZED (SELECT * FROM coupon.stat_http)
+BEGIN
+	PERFORM set_config('response.headers', '[{"Cache-Control": "no-store"}]', true);
+	RETURN (WITH s AS MATERIALIZED (SELECT * FROM coupon.stat_http)
 	SELECT json_build_object(
 		'at', round(extract(epoch FROM clock_timestamp()) * 1000),
 		'standby', pg_is_in_recovery(),
@@ -204,6 +206,7 @@ AS $$
 			SELECT substr(p.backend_type, 8) AS kind, count(*) AS n FROM pg_stat_activity p
 			 WHERE p.backend_type LIKE 'coupon %' GROUP BY 1) a),
 		'sessions', json_build_object('open', (SELECT count(*) FROM pg_stat_activity p WHERE p.backend_type = 'client backend'),
-			'max', current_setting('max_connections')::bigint))
+			'max', current_setting('max_connections')::bigint)));
+END
 $$;
 COMMENT ON FUNCTION coupon.http_board() IS 'GET /board.json - what the board at /board shows';

@@ -188,7 +188,10 @@ convert(const CouponParameter *parameter, const CouponHttpArgument *argument, bo
 
 /* ---- plans ---- */
 
-/* What to select of a plain function, so that it gives JSON as text. */
+/*
+ * What to select of a plain function, so that it gives JSON as text; a bytea is
+ * a body as it is, of whatever type the function says.
+ */
 static void
 append_plain(StringInfo sql, const CouponRoute *route, const char *arguments)
 {
@@ -197,6 +200,8 @@ append_plain(StringInfo sql, const CouponRoute *route, const char *arguments)
 						 route->name, arguments);
 	else if (route->result == JSONOID || route->result == JSONBOID)
 		appendStringInfo(sql, "SELECT %s(%s)::pg_catalog.text", route->name, arguments);
+	else if (route->result == BYTEAOID)
+		appendStringInfo(sql, "SELECT pg_catalog.convert_from(%s(%s), 'UTF8')", route->name, arguments);
 	else if (route->result == VOIDOID)
 		appendStringInfo(sql, "SELECT NULL::pg_catalog.text FROM %s(%s)", route->name, arguments);
 	else

@@ -28,7 +28,7 @@
 #define MAX_PAGE	(1024 * 1024)	/* bytes */
 
 #define POLICY \
-	"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; " \
+	"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; " \
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 /* Where a page is served, if the operator has an address of their own. */
@@ -164,7 +164,11 @@ weight_of(const char *item, size_t length)
 	for (size_t i = 0; i + 2 < length; i++)
 	{
 		if (item[i] == 'q' && item[i + 1] == '=')
-			return (int) (strtod(item + i + 2, NULL) * 1000 + 0.5);
+		{
+			double		q = strtod(item + i + 2, NULL);
+
+			return q > 0 && q <= 1 ? (int) (q * 1000 + 0.5) : 0;
+		}
 	}
 	return 1000;
 }

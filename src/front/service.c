@@ -16,6 +16,7 @@
 
 #include "base/compat.h"
 #include "base/database.h"
+#include "base/shmem.h"
 #include "front/answer.h"
 #include "front/service.h"
 #include "front/settings.h"

@@ -65,7 +65,7 @@ for my $page ([ '/rooms/hall', 'text/html', @html ], [ '/board', 'text/html' ], 
 	unlike($got{'content-security-policy'}, qr/unsafe|\*/, '  that is strict');
 	is($got{'x-content-type-options'}, 'nosniff', '  nothing is guessed');
 	my $again = get($path, @headers, 'If-None-Match' => $got{etag});
-	is("$again->{status} " . length $again->{content}, '304 0', '  304 for who has it');
+	is("$again->{status} " . ($again->{content} // ''), '304 ', '  304 for who has it');
 	is(get($path, @headers, 'If-None-Match' => '"x"')->{status}, 200, '  200 for who has another');
 	is($http->request('HEAD', "http://127.0.0.1:$port$path", { headers => {@headers} })->{status}, 200, '  HEAD');
 	next if $type ne 'text/html';
