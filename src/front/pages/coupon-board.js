@@ -49,6 +49,7 @@ const whole = new Intl.NumberFormat(lang, { maximumFractionDigits: 0 });
 const tenths = new Intl.NumberFormat(lang, { maximumFractionDigits: 1 });
 const short = new Intl.NumberFormat('en', { notation: 'compact', maximumSignificantDigits: 3 });
 
+const ROWS = 8;				// of campaigns and of rooms in the tables
 const KEEP = 300;				// answers, one a second
 const WINDOW_MS = 10000;		// of percentiles
 const ALERT_MS = 60000;			// of averages that alerts judge
@@ -316,7 +317,7 @@ function showAlerts(now)
 		sign.textContent = SIGNS[level];
 		title.textContent = word[name];
 		is.className = 'value';
-		is.textContent = `${value} · ${word[level]}`;
+		is.textContent = level === 'unknown' ? (value === '–' ? word.unknown : value) : `${value} · ${word[level]}`;
 		lamp.append(sign, title, is);
 		if (levels[name] !== undefined && levels[name] !== level && (level === 'warning' || level === 'critical'))
 			changes.push(word.said(word[name], word[level]));
@@ -354,12 +355,13 @@ function showTables(now)
 	const i = samples.length - 1;
 	const earlier = before(i, 3000);
 	const known = new Map(earlier.campaigns.map(c => [c.id, c]));
+	const shownCampaigns = now.campaigns.slice(0, ROWS);
 	const rooms = new Map(earlier.rooms.map(r => [r.name, r]));
 
-	fill('campaigns', now.campaigns.map(c => [c.name, word[c.state], whole.format(c.remaining), whole.format(c.stock),
+	fill('campaigns', shownCampaigns.map(c => [c.name, word[c.state], whole.format(c.remaining), whole.format(c.stock),
 		known.has(c.id) ? whole.format(rate({ at: earlier.at, c: known.get(c.id) }, { at: now.at, c }, s => s.c.answers.issued)) : '–']), 3);
-	put('more', now.campaigns_in_all > now.campaigns.length ? word.more(whole.format(now.campaigns_in_all - now.campaigns.length)) : '');
-	fill('rooms', now.rooms.map(r => [r.name, word[r.state], whole.format(r.waiting), `${whole.format(r.admitted)} / ${whole.format(r.capacity)}`,
+	put('more', now.campaigns_in_all > shownCampaigns.length ? word.more(whole.format(now.campaigns_in_all - shownCampaigns.length)) : '');
+	fill('rooms', [...now.rooms].sort((a, b) => b.waiting - a.waiting).slice(0, ROWS).map(r => [r.name, word[r.state], whole.format(r.waiting), `${whole.format(r.admitted)} / ${whole.format(r.capacity)}`,
 		rooms.has(r.name) ? tenths.format(rate({ at: earlier.at, r: rooms.get(r.name) }, { at: now.at, r }, s => s.r.served)) : '–']), 4);
 	fill('workers', Object.entries(now.workers).sort().map(([kind, n]) => [kind, whole.format(n)]), -1);
 }

@@ -29,7 +29,8 @@ const words = {
 		draw: 'Everybody who is here when the room opens has the same chance: places are drawn by lot then, and it does not matter who came first.',
 		admitted: 'It is your turn', go: 'Go in', finish: 'I am done: free my place',
 		now: 'Go in now: your place is kept for a limited time.', now_here: 'Go on where you came from. Your place is kept for a limited time.',
-		left: 'You have left the line', left_more: 'Thank you: somebody else moves up. You may join again, at the end of the line.',
+		left: 'You have left the line', left_more: 'Somebody else moves up. You may join again, at the end of the line.',
+		done: 'Your place is free again', done_more: 'Thank you: somebody else is let in. You may join again, at the end of the line.',
 		gone: 'Your place has ended', gone_more: 'Either your time in the room is over, or nothing was heard from this page for too long. You may join again.',
 		again: 'Join again',
 		closed: 'Nobody is let in', closed_more: 'This room lets nobody in at the moment. Try again later.',
@@ -53,6 +54,7 @@ const words = {
 		admitted: '입장할 차례입니다', go: '입장하기', finish: '이용을 마치고 자리 비우기',
 		now: '지금 입장하세요. 자리는 제한된 시간 동안만 유지됩니다.', now_here: '처음 보던 화면에서 계속하세요. 자리는 제한된 시간 동안만 유지됩니다.',
 		left: '대기열에서 나갔습니다', left_more: '다른 사람의 순서가 앞당겨집니다. 다시 들어오면 맨 뒤에서 기다립니다.',
+		done: '자리를 비웠습니다', done_more: '다른 사람이 입장합니다. 다시 들어오면 맨 뒤에서 기다립니다.',
 		gone: '순번이 끝났습니다', gone_more: '이용 시간이 끝났거나 이 페이지의 응답이 너무 오래 없었습니다. 다시 들어올 수 있습니다.',
 		again: '다시 들어가기',
 		closed: '지금은 입장할 수 없습니다', closed_more: '이 대기실은 현재 아무도 받지 않습니다. 나중에 다시 시도하세요.',
@@ -193,7 +195,7 @@ function showWaiting(state)
 	}
 	show('waiting', position === 1 ? word.next : word.waiting);
 	$('position').textContent = number.format(position);
-	$('progress').value = Math.round(100 * (1 - position / (ticket.first + 1)));
+	$('progress').value = Math.round(100 * (1 - position / ticket.first));
 	$('ahead').textContent = position === 1 ? word.nobody : word.people(number.format(position - 1));
 	$('behind').textContent = state.behind === undefined ? '–' : people(state.behind);
 	$('eta').textContent = duration(state.eta_seconds);
@@ -432,7 +434,7 @@ async function poll(mine)
 	}
 }
 
-async function leave()
+async function leave(what)
 {
 	const path = ticketPath();
 
@@ -452,7 +454,7 @@ async function leave()
 		await pause(wait);
 	}
 	keep('localStorage', 'left', true);
-	showEnded('left', true);
+	showEnded(what, true);
 	$('again').focus();
 }
 
@@ -468,8 +470,8 @@ $('language').textContent = word.other;
 $('language').lang = $('language').hreflang = word.other_lang;
 $('leave').addEventListener('click', () => $('sure').showModal());
 $('stay').addEventListener('click', () => $('sure').close());
-$('really').addEventListener('click', leave);
-$('finish').addEventListener('click', leave);
+$('really').addEventListener('click', () => leave('left'));
+$('finish').addEventListener('click', () => leave('done'));
 $('again').addEventListener('click', join);
 if (kept('localStorage', 'left') === true)
 	showEnded('left', true);
