@@ -51,6 +51,7 @@ my %call = (
 	coupon_queue_serve => [q{coupon_queue_serve()}],
 	coupon_room_counts => [q{coupon_room_counts(1)}],
 	coupon_status => [q{coupon_status(1)}],
+	coupon_http_statistics => [q{coupon_http_statistics()}],
 	coupon_http_status => [q{coupon_http_status()}],
 	publisher_state => [q{coupon.publisher_state()}],
 	coupon_dead_letter_replay => [q{coupon_dead_letter_replay()}],
