@@ -41,6 +41,17 @@ coupon_compare_texts(const text *a, const text *b)
 	return order != 0 ? order : a_length - b_length;
 }
 
+/* 0 to 15, -1 for what is no hexadecimal digit. */
+static inline int
+coupon_hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
 /* Makes a user_id that is a bigint the text of its digits. */
 extern void coupon_user_id_as_text(FunctionCallInfo fcinfo, int argument);
 

@@ -119,24 +119,7 @@ coupon_answer_problem(CouponHttpCall *call, int status, const char *code, const 
 	StringInfoData body;
 
 	initStringInfo(&body);
-	appendStringInfo(&body, "{\"type\":\"about:blank\",\"status\":%d,\"title\":", status);
-	coupon_json_append(&body, title);
-	appendStringInfoString(&body, ",\"code\":");
-	coupon_json_append(&body, code);
-	if (detail != NULL)
-	{
-		appendStringInfoString(&body, ",\"detail\":");
-		coupon_json_append(&body, detail);
-	}
-	if (hint != NULL)
-	{
-		appendStringInfoString(&body, ",\"hint\":");
-		coupon_json_append(&body, hint);
-	}
-	/* clients that know no problem details read this */
-	appendStringInfoString(&body, ",\"message\":");
-	coupon_json_append(&body, title);
-	appendStringInfoChar(&body, '}');
+	coupon_json_problem(&body, status, code, title, detail, hint);
 	call->status = status;
 	call->body_type = "application/problem+json";
 	call->answer = body.data;

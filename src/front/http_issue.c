@@ -121,23 +121,6 @@ describe_issuance(StringInfo body, const Call *call)
 	coupon_payload_end(body);
 }
 
-static void
-describe_problem(StringInfo body, int status, const char *code, const char *title, const char *detail)
-{
-	appendStringInfo(body, "{\"type\":\"about:blank\",\"status\":%d,\"title\":", status);
-	coupon_json_append(body, title);
-	appendStringInfoString(body, ",\"code\":");
-	coupon_json_append(body, code);
-	if (detail != NULL)
-	{
-		appendStringInfoString(body, ",\"detail\":");
-		coupon_json_append(body, detail);
-	}
-	appendStringInfoString(body, ",\"message\":");
-	coupon_json_append(body, title);
-	appendStringInfoChar(body, '}');
-}
-
 /* {"Retry-After", "1"} */
 static Datum
 retry_header(void)
@@ -164,9 +147,9 @@ put_answer(ReturnSetInfo *rsinfo, const Call *call, StringInfo body)
 
 		status = unknown ? 404 : 503;
 		retry = !unknown;
-		describe_problem(body, status, unpack_sql_state(call->error->sqlerrcode),
-						 unknown ? "There is no such campaign." : "The campaign cannot be served at the moment.",
-						 unknown ? call->error->detail : NULL);
+		coupon_json_problem(body, status, unpack_sql_state(call->error->sqlerrcode),
+							unknown ? "There is no such campaign." : "The campaign cannot be served at the moment.",
+							unknown ? call->error->detail : NULL, NULL);
 	}
 	else
 	{
@@ -178,7 +161,7 @@ put_answer(ReturnSetInfo *rsinfo, const Call *call, StringInfo body)
 		if (answers[outcome].title == NULL)
 			describe_issuance(body, call);
 		else
-			describe_problem(body, status, coupon_status_name(outcome), answers[outcome].title, NULL);
+			coupon_json_problem(body, status, coupon_status_name(outcome), answers[outcome].title, NULL, NULL);
 	}
 	values[0] = Int32GetDatum(status);
 	if (retry)

@@ -167,3 +167,27 @@ coupon_json_append(StringInfo buffer, const char *text)
 	else
 		escape_json(buffer, text);
 }
+
+void
+coupon_json_problem(StringInfo buffer, int status, const char *code, const char *title,
+					const char *detail, const char *hint)
+{
+	appendStringInfo(buffer, "{\"type\":\"about:blank\",\"status\":%d,\"title\":", status);
+	coupon_json_append(buffer, title);
+	appendStringInfoString(buffer, ",\"code\":");
+	coupon_json_append(buffer, code);
+	if (detail != NULL)
+	{
+		appendStringInfoString(buffer, ",\"detail\":");
+		coupon_json_append(buffer, detail);
+	}
+	if (hint != NULL)
+	{
+		appendStringInfoString(buffer, ",\"hint\":");
+		coupon_json_append(buffer, hint);
+	}
+	/* clients that know no problem details read this */
+	appendStringInfoString(buffer, ",\"message\":");
+	coupon_json_append(buffer, title);
+	appendStringInfoChar(buffer, '}');
+}

@@ -21,4 +21,11 @@ extern const char *coupon_json_fields(const char *json, size_t length, CouponJso
 /* Appends a text as a JSON string, NULL as null. */
 extern void coupon_json_append(StringInfo buffer, const char *text);
 
+/*
+ * Appends a problem (RFC 9457): code is a word or an SQLSTATE, for programs;
+ * title a sentence, for people; detail and hint may be NULL.
+ */
+extern void coupon_json_problem(StringInfo buffer, int status, const char *code, const char *title,
+								const char *detail, const char *hint);
+
 #endif							/* COUPON_JSON_FIELDS_H */

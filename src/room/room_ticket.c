@@ -177,12 +177,6 @@ parse_number(const char **at, const char *end, int64 *number)
 	return *at > start && *at < end && *(*at)++ == '.' && *number > 0;
 }
 
-static int
-hex_digit(char c)
-{
-	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* ERROR unless it has the form of a token. */
 static void
 get_token(FunctionCallInfo fcinfo, Token *token)
@@ -200,7 +194,7 @@ get_token(FunctionCallInfo fcinfo, Token *token)
 		end - at == 32;
 	for (int i = 0; i < 32 && good; i++)
 	{
-		int			digit = hex_digit(at[i]);
+		int			digit = coupon_hex_digit(at[i]);
 
 		good = digit >= 0;
 		if (good)
