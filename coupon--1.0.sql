@@ -847,7 +847,8 @@ CREATE TYPE coupon.request_result AS (
 	queue_position bigint,
 	issuance       coupon.issue_result,
 	requested_at   timestamptz,
-	decided_at     timestamptz
+	decided_at     timestamptz,
+	repeated       boolean
 );
 COMMENT ON TYPE coupon.request_result IS
 	'What is known of a request. Status: WAITING | COMPLETED | REFUSED | NOT_REQUESTED. Outcome: a status of coupon.issue_result, or full, or failed.';
@@ -858,6 +859,7 @@ COMMENT ON COLUMN coupon.request_result.queue_position IS 'Its place in the line
 COMMENT ON COLUMN coupon.request_result.issuance IS 'The unit, where the user has one.';
 COMMENT ON COLUMN coupon.request_result.requested_at IS 'When it was accepted.';
 COMMENT ON COLUMN coupon.request_result.decided_at IS 'When it was decided; null: it waits.';
+COMMENT ON COLUMN coupon.request_result.repeated IS 'Of coupon_request(): whether an earlier call had made the request; null: nothing was asked for, or it was refused.';
 
 CREATE FUNCTION coupon.queue_guard() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_queue_guard';
@@ -1484,6 +1486,7 @@ SELECT b.method, b.path, b.function, b.batched, b.admin,
 	('GET', '/rooms/{room}/tickets/{token}', 'coupon.http_position(text[],text[])', true, false),
 	('DELETE', '/rooms/{room}/tickets/{token}', 'coupon.http_leave(text,text)', false, false),
 	('GET', '/campaigns/{campaign_id}', 'coupon.http_status(bigint[])', true, false),
+	('GET', '/openapi.json', 'coupon.http_openapi()', false, false),
 	('GET', '/metrics', 'coupon.http_metrics()', false, true),
 	('GET', '/board.json', 'coupon.http_board()', false, true)) b(method, path, function, batched, admin);
 COMMENT ON VIEW coupon.built_in_route IS 'The routes of the extension itself.';
@@ -1589,10 +1592,14 @@ LANGUAGE sql STABLE
 RETURN pg_catalog.json_strip_nulls(pg_catalog.json_build_object('type', 'about:blank', 'status', $1, 'title', $3, 'code', $2, 'detail', $4, 'message', $3));
 COMMENT ON FUNCTION coupon.http_problem(integer, text, text, text) IS 'a problem (RFC 9457) as a body';
 
+CREATE FUNCTION coupon.http_segment(segment text) RETURNS text
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'coupon_http_segment';
+COMMENT ON FUNCTION coupon.http_segment(text) IS 'the text as a segment of a path, percent-encoded';
+
 CREATE FUNCTION coupon.http_issue(campaign_id bigint[], user_id text[]) RETURNS SETOF coupon.http_answer
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'coupon_http_issue';
 COMMENT ON FUNCTION coupon.http_issue(bigint[], text[]) IS
-	'POST /campaigns/{campaign_id}/issues - 201 issued, 200 already issued, 409 sold out or held, 403 not admitted, 425 not open, 410 closed, 503 paused or busy';
+	'POST /campaigns/{campaign_id}/issues - 201 issued, 200 already issued, 409 sold out or held, 403 not admitted, 425 not open, 410 closed, 503 paused or busy, 404 unknown campaign';
 
 -- What an outcome is over HTTP, where it is not a success.
 CREATE FUNCTION coupon.http_outcome(outcome text) RETURNS coupon.http_answer
@@ -1650,7 +1657,7 @@ BEGIN ATOMIC
 		WHEN r.status OPERATOR(pg_catalog.=) 'REFUSED' AND r.outcome OPERATOR(pg_catalog.<>) 'already_issued' THEN coupon.http_outcome(r.outcome)
 		ELSE ROW(CASE r.status WHEN 'REFUSED' THEN 200 ELSE 202 END,
 			ARRAY['Location', pg_catalog.format('/campaigns/%s/requests/%s', u.campaign_id, r.request_id)],
-			coupon.http_request_body(u.campaign_id, ROW(r.request_id, r.status, r.outcome, r.queue_position, r.issuance, r.requested_at, r.decided_at)::coupon.request_result),
+			coupon.http_request_body(u.campaign_id, ROW(r.request_id, r.status, r.outcome, r.queue_position, r.issuance, r.requested_at, r.decided_at, r.repeated)::coupon.request_result),
 			false)::coupon.http_answer
 		END).*
 	  FROM (SELECT t.campaign_id, t.user_id, t.request_key, t.n,
@@ -1661,21 +1668,21 @@ BEGIN ATOMIC
 	 ORDER BY u.n;
 END;
 COMMENT ON FUNCTION coupon.http_request(bigint[], text[], text[]) IS
-	'POST /campaigns/{campaign_id}/requests - 202 with Location, 200 for who has a unit already; request_key is the header Idempotency-Key';
+	'POST /campaigns/{campaign_id}/requests - 202 with Location, 200 for who has a unit already, 409 sold out or held, 403 not admitted, 425 not open, 410 closed, 503 paused or busy or full, 404 unknown campaign; request_key is the header Idempotency-Key';
 
 CREATE FUNCTION coupon.http_request_status(campaign_id bigint[], request_id uuid[]) RETURNS SETOF coupon.http_answer
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
 	SELECT (CASE WHEN r.status OPERATOR(pg_catalog.=) 'NOT_REQUESTED' THEN coupon.http_outcome(r.status)
 		ELSE ROW(200, NULL::text[],
-			coupon.http_request_body(u.campaign_id, ROW(r.request_id, r.status, r.outcome, r.queue_position, r.issuance, r.requested_at, r.decided_at)::coupon.request_result),
+			coupon.http_request_body(u.campaign_id, ROW(r.request_id, r.status, r.outcome, r.queue_position, r.issuance, r.requested_at, r.decided_at, r.repeated)::coupon.request_result),
 			r.status OPERATOR(pg_catalog.=) 'WAITING')::coupon.http_answer END).*
 	  FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) WITH ORDINALITY AS u(campaign_id, request_id, n),
 	       LATERAL @extschema@.coupon_request_status(u.request_id) AS r
 	 ORDER BY u.n;
 END;
 COMMENT ON FUNCTION coupon.http_request_status(bigint[], uuid[]) IS
-	'GET /campaigns/{campaign_id}/requests/{request_id} - 200; waits with Prefer: wait=N; events with Accept: text/event-stream';
+	'GET /campaigns/{campaign_id}/requests/{request_id} - 200 waiting or completed, 404 not requested; waits with Prefer: wait=N; events with Accept: text/event-stream';
 
 -- Two digits are enough of how many are behind: each change is told to all who wait.
 CREATE FUNCTION coupon.http_ticket_body(ticket coupon.queue_result, waiting bigint DEFAULT NULL) RETURNS json
@@ -1694,7 +1701,7 @@ BEGIN ATOMIC
 	SELECT (CASE
 		WHEN NOT u.known THEN ROW(404, NULL::text[], coupon.http_problem(404, 'unknown_room', 'There is no such room.'), false)::coupon.http_answer
 		WHEN r.token IS NULL THEN coupon.http_outcome('REJECTED')
-		ELSE ROW(201, ARRAY['Location', pg_catalog.format('/rooms/%s/tickets/%s', u.room, r.token)],
+		ELSE ROW(201, ARRAY['Location', pg_catalog.format('/rooms/%s/tickets/%s', coupon.http_segment(u.room), r.token)],
 			coupon.http_ticket_body(ROW(r.status, r.token, r.queue_position, r.eta, r.poll_after)::coupon.queue_result), false)::coupon.http_answer
 		END).*
 	  FROM (SELECT t.room, t.user_id, t.n,
@@ -1704,7 +1711,7 @@ BEGIN ATOMIC
 	 ORDER BY u.n;
 END;
 COMMENT ON FUNCTION coupon.http_join(text[], text[]) IS
-	'POST /rooms/{room}/tickets - 201 with Location and the ticket, the same again for who has one';
+	'POST /rooms/{room}/tickets - 201 with Location and the ticket, the same again for who has one, 404 unknown room, 503 the room lets nobody in';
 
 -- The token is a secret, so it says by itself which room it is of.
 CREATE FUNCTION coupon.http_position(room text[], token text[]) RETURNS SETOF coupon.http_answer
@@ -1750,7 +1757,7 @@ BEGIN ATOMIC
 	       LEFT JOIN coupon.campaign_status s ON s.campaign_id OPERATOR(pg_catalog.=) u.campaign_id
 	 ORDER BY u.n;
 END;
-COMMENT ON FUNCTION coupon.http_status(bigint[]) IS 'GET /campaigns/{campaign_id} - what is left of it';
+COMMENT ON FUNCTION coupon.http_status(bigint[]) IS 'GET /campaigns/{campaign_id} - 200 what is left of it, 404 unknown campaign';
 
 -- What became of a hold, or of its end.
 CREATE FUNCTION coupon.http_hold_answer(result coupon.hold_result, status integer) RETURNS json
@@ -1769,18 +1776,18 @@ CREATE FUNCTION coupon.http_hold(campaign_id bigint, user_id text, serial bigint
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 RETURN coupon.http_hold_answer(CASE WHEN $3 IS NULL THEN @extschema@.coupon_hold_any($1, $2, $4) ELSE @extschema@.coupon_hold($1, $3, $2, $4) END, 201);
 COMMENT ON FUNCTION coupon.http_hold(bigint, text, bigint, interval) IS
-	'POST /campaigns/{campaign_id}/holds - 201 held, 200 held before; the unit of that serial, or any';
+	'POST /campaigns/{campaign_id}/holds - 201 held, 200 held before, 409 taken or sold out or limit reached, 403 not admitted, 425 not open, 410 closed, 503 paused or busy, 404 unknown campaign or unit; the unit of that serial, or any';
 
 CREATE FUNCTION coupon.http_confirm(campaign_id bigint, serial bigint, user_id text, ref text) RETURNS json
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 RETURN coupon.http_hold_answer(@extschema@.coupon_confirm($1, $2, $3, $4), 200);
 COMMENT ON FUNCTION coupon.http_confirm(bigint, bigint, text, text) IS
-	'POST /campaigns/{campaign_id}/holds/{serial}/confirmation - 200 confirmed, 410 lost, 409 otherwise';
+	'POST /campaigns/{campaign_id}/holds/{serial}/confirmation - 200 confirmed, 410 lost, 404 not held, 409 limit reached or paid for otherwise, 503 busy';
 
 CREATE FUNCTION coupon.http_release(campaign_id bigint, serial bigint, user_id text) RETURNS json
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 RETURN coupon.http_hold_answer(ROW($3, CASE WHEN @extschema@.coupon_release($1, $2, $3) THEN 'released' ELSE 'not_held' END, $2, NULL, NULL)::coupon.hold_result, 200);
-COMMENT ON FUNCTION coupon.http_release(bigint, bigint, text) IS 'DELETE /campaigns/{campaign_id}/holds/{serial} - 200 released';
+COMMENT ON FUNCTION coupon.http_release(bigint, bigint, text) IS 'DELETE /campaigns/{campaign_id}/holds/{serial} - 200 released, 404 not held';
 
 -- What an operator looks at: the front's statistics, /metrics, and what the board
 -- shows.  Nothing here tells of a user, and no label takes more than
@@ -1942,7 +1949,7 @@ BEGIN
 	         GROUP BY m.family) f);
 END
 $$;
-COMMENT ON FUNCTION coupon.http_metrics() IS 'GET /metrics - what Prometheus reads';
+COMMENT ON FUNCTION coupon.http_metrics() IS 'GET /metrics - 200 what Prometheus reads';
 
 CREATE FUNCTION coupon.http_board() RETURNS json
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -1993,7 +2000,184 @@ BEGIN
 			'max', current_setting('max_connections')::bigint)));
 END
 $$;
-COMMENT ON FUNCTION coupon.http_board() IS 'GET /board.json - what the board at /board shows';
+COMMENT ON FUNCTION coupon.http_board() IS 'GET /board.json - 200 what the board at /board shows';
+
+-- /openapi.json: what the front serves, as OpenAPI 3.1. All of it comes from the
+-- routes and their functions: arguments from the signature, answers from the
+-- comment, in which the built-in routes' functions say, after " - ", each status
+-- and what it means, and before that which arguments are in the query.
+
+CREATE FUNCTION coupon.openapi_schema(type oid) RETURNS jsonb
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	element oid := (SELECT t.typelem FROM pg_type t WHERE t.oid = type AND t.typcategory = 'A');
+BEGIN
+	IF element IS NOT NULL THEN
+		RETURN jsonb_build_object('type', 'array', 'items', coupon.openapi_schema(element));
+	END IF;
+	RETURN CASE type::regtype::text
+		WHEN 'smallint' THEN '{"type": "integer", "format": "int32"}'
+		WHEN 'integer' THEN '{"type": "integer", "format": "int32"}'
+		WHEN 'bigint' THEN '{"type": "integer", "format": "int64"}'
+		WHEN 'numeric' THEN '{"type": "number"}'
+		WHEN 'real' THEN '{"type": "number"}'
+		WHEN 'double precision' THEN '{"type": "number"}'
+		WHEN 'boolean' THEN '{"type": "boolean"}'
+		WHEN 'uuid' THEN '{"type": "string", "format": "uuid"}'
+		WHEN 'date' THEN '{"type": "string", "format": "date"}'
+		WHEN 'timestamp with time zone' THEN '{"type": "string", "format": "date-time"}'
+		WHEN 'interval' THEN '{"type": "string", "examples": ["5 min"]}'
+		WHEN 'json' THEN '{}'
+		WHEN 'jsonb' THEN '{}'
+		WHEN 'bytea' THEN '{}'
+		ELSE '{"type": "string"}'
+	END;
+END
+$$;
+COMMENT ON FUNCTION coupon.openapi_schema(oid) IS 'a type of PostgreSQL as a JSON schema';
+
+-- Where each argument of a route goes. All but those in the path may be in a
+-- query, too; the one place is told that a client would choose.
+CREATE FUNCTION coupon.openapi_arguments(
+	route coupon.http_route, OUT name text, OUT place text, OUT required boolean, OUT schema jsonb)
+RETURNS SETOF record
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	proc oid := to_regprocedure(route.function);
+	about text := coalesce(obj_description(proc, 'pg_proc'), '');
+BEGIN
+	RETURN QUERY
+	SELECT a.name,
+	       CASE WHEN strpos(route.path, '{' || a.name || '}') > 0 THEN 'path'
+	            WHEN a.name = 'request_key' THEN 'header'
+	            WHEN route.method IN ('GET', 'DELETE') OR about ~ ('[?&]' || a.name || '=') THEN 'query'
+	            ELSE 'body' END,
+	       -- a token names the user
+	       a.n <= a.nrequired AND a.name <> 'user_id',
+	       coupon.openapi_schema(CASE WHEN route.batched THEN (SELECT t.typelem FROM pg_type t WHERE t.oid = a.type) ELSE a.type END)
+	  FROM (SELECT x.name, x.type, row_number() OVER (ORDER BY x.n) AS n, p.pronargs - p.pronargdefaults AS nrequired
+	          FROM pg_proc p,
+	               unnest(p.proargnames, coalesce(p.proallargtypes, p.proargtypes::oid[])) WITH ORDINALITY x(name, type, n)
+	         WHERE p.oid = proc AND coalesce(p.proargmodes[x.n], 'i') IN ('i', 'b')) a
+	 ORDER BY a.n;
+END
+$$;
+COMMENT ON FUNCTION coupon.openapi_arguments(coupon.http_route) IS 'the arguments of a route: in path, query, header or body';
+
+CREATE FUNCTION coupon.openapi_responses(route coupon.http_route) RETURNS jsonb
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	proc pg_proc := (SELECT p FROM pg_proc p WHERE p.oid = to_regprocedure(route.function));
+	about text := coalesce(obj_description(proc.oid, 'pg_proc'), '');
+	result jsonb := CASE WHEN route.batched THEN '{"type": "object"}' ELSE coupon.openapi_schema(proc.prorettype) END;
+	-- what the front itself answers, on any route
+	answers jsonb := (
+		SELECT jsonb_object_agg(n, jsonb_build_object('$ref', '#/components/responses/' || n))
+		  FROM unnest(ARRAY[400, 401, 403, 409, 429, 500, 503] || CASE WHEN route.method IN ('GET', 'DELETE') THEN '{}'::integer[] ELSE '{413}' END
+		              || CASE WHEN route.path ~ '[{]' THEN ARRAY[404] ELSE '{}' END) n);
+	-- bytes are of a type that the function says when it is called
+	type text := CASE proc.prorettype WHEN 'bytea'::regtype THEN '*/*' ELSE 'application/json' END;
+	problem jsonb := '{"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}';
+	one record;
+BEGIN
+	IF proc.proretset AND NOT route.batched THEN
+		result := jsonb_build_object('type', 'array', 'items', result);
+	END IF;
+	IF proc.pronamespace <> 'coupon'::regnamespace THEN
+		problem := problem || '{"application/json": {"schema": {}}}';
+	END IF;
+	FOR one IN
+		SELECT m[1]::integer AS status, btrim(m[2]) AS meaning
+		  FROM regexp_matches(substring(about FROM ' - (.*)$'), '\m([2-5][0-9][0-9])\M([^,;]*)', 'g') m
+	LOOP
+		answers := answers || jsonb_build_object(one.status, jsonb_build_object(
+			'description', CASE WHEN one.meaning = '' THEN 'as the summary says' ELSE one.meaning END)
+			|| CASE WHEN one.status = 204 THEN '{}'
+			        WHEN one.status >= 400 THEN jsonb_build_object('content', problem)
+			        ELSE jsonb_build_object('content', jsonb_build_object(type, jsonb_build_object('schema', result))
+			             || CASE WHEN route.batched AND route.method = 'GET' THEN '{"text/event-stream": {"schema": {"type": "string"}}}'::jsonb ELSE '{}' END)
+			   END);
+	END LOOP;
+	IF NOT answers ?| ARRAY['200', '201', '202', '204'] THEN
+		answers := answers || CASE WHEN proc.prorettype = 'void'::regtype THEN '{"204": {"description": "done"}}'
+			ELSE jsonb_build_object('200', jsonb_build_object('description', 'what the function returns',
+				'content', jsonb_build_object(type, jsonb_build_object('schema', result)))) END;
+	END IF;
+	RETURN answers;
+END
+$$;
+COMMENT ON FUNCTION coupon.openapi_responses(coupon.http_route) IS 'the answers of a route: those of its function''s comment, and those of the front';
+
+CREATE FUNCTION coupon.openapi_operation(route coupon.http_route) RETURNS jsonb
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	parameters jsonb;
+	body jsonb;
+BEGIN
+	SELECT jsonb_agg(jsonb_build_object('name', CASE a.place WHEN 'header' THEN 'Idempotency-Key' ELSE a.name END,
+	                                    'in', a.place, 'required', a.required OR a.place = 'path', 'schema', a.schema))
+	         FILTER (WHERE a.place <> 'body'),
+	       jsonb_build_object('type', 'object', 'additionalProperties', false,
+	                          'properties', jsonb_object_agg(a.name, a.schema) FILTER (WHERE a.place = 'body'),
+	                          'required', coalesce(jsonb_agg(a.name) FILTER (WHERE a.place = 'body' AND a.required), '[]'))
+	  INTO parameters, body
+	  FROM coupon.openapi_arguments(route) a;
+	RETURN jsonb_strip_nulls(jsonb_build_object(
+		'operationId', route.method || ' ' || route.path,
+		'summary', obj_description(to_regprocedure(route.function), 'pg_proc'),
+		'tags', CASE WHEN route.admin THEN '["admin"]'::jsonb END,
+		'parameters', parameters,
+		'security', CASE WHEN route.anonymous_role IS NULL AND current_setting('coupon.http_role') = '' THEN '[{"bearer": []}]'::jsonb
+		                 ELSE '[{"bearer": []}, {}]' END))
+		|| CASE WHEN jsonb_typeof(body -> 'properties') = 'object' THEN jsonb_build_object('requestBody', jsonb_build_object(
+			'required', body -> 'required' <> '[]',
+			'content', jsonb_build_object('application/json', jsonb_build_object('schema', body),
+			                              'application/x-www-form-urlencoded', jsonb_build_object('schema', body)))) ELSE '{}' END
+		|| jsonb_build_object('responses', coupon.openapi_responses(route));
+END
+$$;
+COMMENT ON FUNCTION coupon.openapi_operation(coupon.http_route) IS 'a route as an operation of OpenAPI';
+
+CREATE FUNCTION coupon.http_openapi() RETURNS json
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	health CONSTANT json := '{"get": {"security": [], "responses": {"200": {"description": "it is"}, "503": {"description": "it is not"}}}}';
+	paths json;
+	answers json;
+BEGIN
+	SELECT json_object_agg(p.path, p.operations ORDER BY p.path) INTO paths
+	  FROM (SELECT r.path, json_object_agg(lower(r.method), coupon.openapi_operation(r) ORDER BY r.method) AS operations
+	          FROM coupon.http_route r WHERE to_regprocedure(r.function) IS NOT NULL GROUP BY r.path
+	        UNION ALL VALUES ('/healthz', health), ('/readyz', health)) p;
+	-- the functions of an application have errors of their own
+	SELECT json_object_agg(a.status, jsonb_build_object('description', a.meaning,
+	         'content', '{"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}, "application/json": {"schema": {}}}'::jsonb)
+	         || CASE WHEN a.status IN (429, 503) THEN '{"headers": {"Retry-After": {"schema": {"type": "integer"}}}}' ELSE '{}'::jsonb END) INTO answers
+	  FROM (VALUES (400, 'a malformed request, or an argument that is missing, unknown, given twice or of another type'),
+	               (401, 'no token that is good'), (403, 'another user than the token''s, or a role that may not'),
+	               (404, 'there is no such thing'), (409, 'what is there already, or in another state'), (413, 'the body is too large'),
+	               (429, 'too many calls from here'), (500, 'the call failed'), (503, 'not at the moment: try again')) a(status, meaning);
+	PERFORM set_config('response.headers', '[{"Cache-Control": "max-age=60"}]', true);
+	RETURN json_build_object(
+		'openapi', '3.1.0',
+		'info', json_build_object('title', 'coupon', 'version', (SELECT e.extversion FROM pg_extension e WHERE e.extname = 'coupon'),
+			'description', 'First-come-first-served sales. HEAD is answered wherever GET is, OPTIONS everywhere.'),
+		'paths', paths,
+		'components', json_build_object(
+			'securitySchemes', '{"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}'::json,
+			'responses', answers,
+			'schemas', '{"Problem": {"type": "object", "required": ["type", "status", "title", "code", "message"], "properties": {
+				"type": {"type": "string"}, "status": {"type": "integer"}, "title": {"type": "string", "description": "a sentence, for people"},
+				"code": {"type": "string", "description": "a word or an SQLSTATE, for programs"}, "detail": {"type": "string"},
+				"hint": {"type": "string"}, "message": {"type": "string", "description": "the title again"}}}}'::json));
+END
+$$;
+COMMENT ON FUNCTION coupon.http_openapi() IS 'GET /openapi.json - 200 what is served, as OpenAPI 3.1';
 
 -- Privileges: nothing for PUBLIC; each role gets what its work needs.
 
@@ -2192,6 +2376,13 @@ REVOKE ALL ON FUNCTION coupon.http_leave(text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.http_leave(text, text) TO coupon_admin, coupon_service, coupon_user;
 REVOKE ALL ON FUNCTION coupon.http_status(bigint[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.http_status(bigint[]) TO coupon_admin, coupon_service, coupon_user;
+REVOKE ALL ON FUNCTION coupon.http_segment(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.openapi_schema(oid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.openapi_arguments(coupon.http_route) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.openapi_responses(coupon.http_route) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.openapi_operation(coupon.http_route) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.http_openapi() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon.http_openapi() TO coupon_admin, coupon_service, coupon_reader, coupon_user;
 REVOKE ALL ON FUNCTION @extschema@.coupon_http_statistics() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_http_statistics() TO coupon_admin, coupon_service, coupon_reader;
 GRANT SELECT ON TABLE coupon.stat_http TO coupon_admin, coupon_service, coupon_reader;

@@ -39,7 +39,8 @@ CREATE TYPE coupon.request_result AS (
 	queue_position bigint,
 	issuance       coupon.issue_result,
 	requested_at   timestamptz,
-	decided_at     timestamptz
+	decided_at     timestamptz,
+	repeated       boolean
 );
 COMMENT ON TYPE coupon.request_result IS
 	'What is known of a request. Status: WAITING | COMPLETED | REFUSED | NOT_REQUESTED. Outcome: a status of coupon.issue_result, or full, or failed.';
@@ -50,6 +51,7 @@ COMMENT ON COLUMN coupon.request_result.queue_position IS 'Its place in the line
 COMMENT ON COLUMN coupon.request_result.issuance IS 'The unit, where the user has one.';
 COMMENT ON COLUMN coupon.request_result.requested_at IS 'When it was accepted.';
 COMMENT ON COLUMN coupon.request_result.decided_at IS 'When it was decided; null: it waits.';
+COMMENT ON COLUMN coupon.request_result.repeated IS 'Of coupon_request(): whether an earlier call had made the request; null: nothing was asked for, or it was refused.';
 
 CREATE FUNCTION coupon.queue_guard() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_queue_guard';

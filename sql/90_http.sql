@@ -63,6 +63,7 @@ SELECT b.method, b.path, b.function, b.batched, b.admin,
 	('GET', '/rooms/{room}/tickets/{token}', 'coupon.http_position(text[],text[])', true, false),
 	('DELETE', '/rooms/{room}/tickets/{token}', 'coupon.http_leave(text,text)', false, false),
 	('GET', '/campaigns/{campaign_id}', 'coupon.http_status(bigint[])', true, false),
+	('GET', '/openapi.json', 'coupon.http_openapi()', false, false),
 	('GET', '/metrics', 'coupon.http_metrics()', false, true),
 	('GET', '/board.json', 'coupon.http_board()', false, true)) b(method, path, function, batched, admin);
 COMMENT ON VIEW coupon.built_in_route IS 'The routes of the extension itself.';
@@ -168,10 +169,14 @@ LANGUAGE sql STABLE
 RETURN pg_catalog.json_strip_nulls(pg_catalog.json_build_object('type', 'about:blank', 'status', $1, 'title', $3, 'code', $2, 'detail', $4, 'message', $3));
 COMMENT ON FUNCTION coupon.http_problem(integer, text, text, text) IS 'a problem (RFC 9457) as a body';
 
+CREATE FUNCTION coupon.http_segment(segment text) RETURNS text
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'coupon_http_segment';
+COMMENT ON FUNCTION coupon.http_segment(text) IS 'the text as a segment of a path, percent-encoded';
+
 CREATE FUNCTION coupon.http_issue(campaign_id bigint[], user_id text[]) RETURNS SETOF coupon.http_answer
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'coupon_http_issue';
 COMMENT ON FUNCTION coupon.http_issue(bigint[], text[]) IS
-	'POST /campaigns/{campaign_id}/issues - 201 issued, 200 already issued, 409 sold out or held, 403 not admitted, 425 not open, 410 closed, 503 paused or busy';
+	'POST /campaigns/{campaign_id}/issues - 201 issued, 200 already issued, 409 sold out or held, 403 not admitted, 425 not open, 410 closed, 503 paused or busy, 404 unknown campaign';
 
 -- What an outcome is over HTTP, where it is not a success.
 CREATE FUNCTION coupon.http_outcome(outcome text) RETURNS coupon.http_answer
@@ -229,7 +234,7 @@ BEGIN ATOMIC
 		WHEN r.status OPERATOR(pg_catalog.=) 'REFUSED' AND r.outcome OPERATOR(pg_catalog.<>) 'already_issued' THEN coupon.http_outcome(r.outcome)
 		ELSE ROW(CASE r.status WHEN 'REFUSED' THEN 200 ELSE 202 END,
 			ARRAY['Location', pg_catalog.format('/campaigns/%s/requests/%s', u.campaign_id, r.request_id)],
-			coupon.http_request_body(u.campaign_id, ROW(r.request_id, r.status, r.outcome, r.queue_position, r.issuance, r.requested_at, r.decided_at)::coupon.request_result),
+			coupon.http_request_body(u.campaign_id, ROW(r.request_id, r.status, r.outcome, r.queue_position, r.issuance, r.requested_at, r.decided_at, r.repeated)::coupon.request_result),
 			false)::coupon.http_answer
 		END).*
 	  FROM (SELECT t.campaign_id, t.user_id, t.request_key, t.n,
@@ -240,21 +245,21 @@ BEGIN ATOMIC
 	 ORDER BY u.n;
 END;
 COMMENT ON FUNCTION coupon.http_request(bigint[], text[], text[]) IS
-	'POST /campaigns/{campaign_id}/requests - 202 with Location, 200 for who has a unit already; request_key is the header Idempotency-Key';
+	'POST /campaigns/{campaign_id}/requests - 202 with Location, 200 for who has a unit already, 409 sold out or held, 403 not admitted, 425 not open, 410 closed, 503 paused or busy or full, 404 unknown campaign; request_key is the header Idempotency-Key';
 
 CREATE FUNCTION coupon.http_request_status(campaign_id bigint[], request_id uuid[]) RETURNS SETOF coupon.http_answer
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
 	SELECT (CASE WHEN r.status OPERATOR(pg_catalog.=) 'NOT_REQUESTED' THEN coupon.http_outcome(r.status)
 		ELSE ROW(200, NULL::text[],
-			coupon.http_request_body(u.campaign_id, ROW(r.request_id, r.status, r.outcome, r.queue_position, r.issuance, r.requested_at, r.decided_at)::coupon.request_result),
+			coupon.http_request_body(u.campaign_id, ROW(r.request_id, r.status, r.outcome, r.queue_position, r.issuance, r.requested_at, r.decided_at, r.repeated)::coupon.request_result),
 			r.status OPERATOR(pg_catalog.=) 'WAITING')::coupon.http_answer END).*
 	  FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) WITH ORDINALITY AS u(campaign_id, request_id, n),
 	       LATERAL @extschema@.coupon_request_status(u.request_id) AS r
 	 ORDER BY u.n;
 END;
 COMMENT ON FUNCTION coupon.http_request_status(bigint[], uuid[]) IS
-	'GET /campaigns/{campaign_id}/requests/{request_id} - 200; waits with Prefer: wait=N; events with Accept: text/event-stream';
+	'GET /campaigns/{campaign_id}/requests/{request_id} - 200 waiting or completed, 404 not requested; waits with Prefer: wait=N; events with Accept: text/event-stream';
 
 -- Two digits are enough of how many are behind: each change is told to all who wait.
 CREATE FUNCTION coupon.http_ticket_body(ticket coupon.queue_result, waiting bigint DEFAULT NULL) RETURNS json
@@ -273,7 +278,7 @@ BEGIN ATOMIC
 	SELECT (CASE
 		WHEN NOT u.known THEN ROW(404, NULL::text[], coupon.http_problem(404, 'unknown_room', 'There is no such room.'), false)::coupon.http_answer
 		WHEN r.token IS NULL THEN coupon.http_outcome('REJECTED')
-		ELSE ROW(201, ARRAY['Location', pg_catalog.format('/rooms/%s/tickets/%s', u.room, r.token)],
+		ELSE ROW(201, ARRAY['Location', pg_catalog.format('/rooms/%s/tickets/%s', coupon.http_segment(u.room), r.token)],
 			coupon.http_ticket_body(ROW(r.status, r.token, r.queue_position, r.eta, r.poll_after)::coupon.queue_result), false)::coupon.http_answer
 		END).*
 	  FROM (SELECT t.room, t.user_id, t.n,
@@ -283,7 +288,7 @@ BEGIN ATOMIC
 	 ORDER BY u.n;
 END;
 COMMENT ON FUNCTION coupon.http_join(text[], text[]) IS
-	'POST /rooms/{room}/tickets - 201 with Location and the ticket, the same again for who has one';
+	'POST /rooms/{room}/tickets - 201 with Location and the ticket, the same again for who has one, 404 unknown room, 503 the room lets nobody in';
 
 -- The token is a secret, so it says by itself which room it is of.
 CREATE FUNCTION coupon.http_position(room text[], token text[]) RETURNS SETOF coupon.http_answer
@@ -329,7 +334,7 @@ BEGIN ATOMIC
 	       LEFT JOIN coupon.campaign_status s ON s.campaign_id OPERATOR(pg_catalog.=) u.campaign_id
 	 ORDER BY u.n;
 END;
-COMMENT ON FUNCTION coupon.http_status(bigint[]) IS 'GET /campaigns/{campaign_id} - what is left of it';
+COMMENT ON FUNCTION coupon.http_status(bigint[]) IS 'GET /campaigns/{campaign_id} - 200 what is left of it, 404 unknown campaign';
 
 -- What became of a hold, or of its end.
 CREATE FUNCTION coupon.http_hold_answer(result coupon.hold_result, status integer) RETURNS json
@@ -348,15 +353,15 @@ CREATE FUNCTION coupon.http_hold(campaign_id bigint, user_id text, serial bigint
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 RETURN coupon.http_hold_answer(CASE WHEN $3 IS NULL THEN @extschema@.coupon_hold_any($1, $2, $4) ELSE @extschema@.coupon_hold($1, $3, $2, $4) END, 201);
 COMMENT ON FUNCTION coupon.http_hold(bigint, text, bigint, interval) IS
-	'POST /campaigns/{campaign_id}/holds - 201 held, 200 held before; the unit of that serial, or any';
+	'POST /campaigns/{campaign_id}/holds - 201 held, 200 held before, 409 taken or sold out or limit reached, 403 not admitted, 425 not open, 410 closed, 503 paused or busy, 404 unknown campaign or unit; the unit of that serial, or any';
 
 CREATE FUNCTION coupon.http_confirm(campaign_id bigint, serial bigint, user_id text, ref text) RETURNS json
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 RETURN coupon.http_hold_answer(@extschema@.coupon_confirm($1, $2, $3, $4), 200);
 COMMENT ON FUNCTION coupon.http_confirm(bigint, bigint, text, text) IS
-	'POST /campaigns/{campaign_id}/holds/{serial}/confirmation - 200 confirmed, 410 lost, 409 otherwise';
+	'POST /campaigns/{campaign_id}/holds/{serial}/confirmation - 200 confirmed, 410 lost, 404 not held, 409 limit reached or paid for otherwise, 503 busy';
 
 CREATE FUNCTION coupon.http_release(campaign_id bigint, serial bigint, user_id text) RETURNS json
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 RETURN coupon.http_hold_answer(ROW($3, CASE WHEN @extschema@.coupon_release($1, $2, $3) THEN 'released' ELSE 'not_held' END, $2, NULL, NULL)::coupon.hold_result, 200);
-COMMENT ON FUNCTION coupon.http_release(bigint, bigint, text) IS 'DELETE /campaigns/{campaign_id}/holds/{serial} - 200 released';
+COMMENT ON FUNCTION coupon.http_release(bigint, bigint, text) IS 'DELETE /campaigns/{campaign_id}/holds/{serial} - 200 released, 404 not held';

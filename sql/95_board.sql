@@ -158,7 +158,7 @@ BEGIN
 	         GROUP BY m.family) f);
 END
 $$;
-COMMENT ON FUNCTION coupon.http_metrics() IS 'GET /metrics - what Prometheus reads';
+COMMENT ON FUNCTION coupon.http_metrics() IS 'GET /metrics - 200 what Prometheus reads';
 
 CREATE FUNCTION coupon.http_board() RETURNS json
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -209,4 +209,4 @@ BEGIN
 			'max', current_setting('max_connections')::bigint)));
 END
 $$;
-COMMENT ON FUNCTION coupon.http_board() IS 'GET /board.json - what the board at /board shows';
+COMMENT ON FUNCTION coupon.http_board() IS 'GET /board.json - 200 what the board at /board shows';

@@ -21,11 +21,11 @@ SET LOCAL ROLE concert_owner;
 COMMENT ON SCHEMA concert_api IS 'the HTTP routes of the concert booking';
 
 -- ---------------------------------------------------------------------------
--- Shared by the routes.  They pin no search_path, for the routes have done so.
+-- Shared by the routes
 -- ---------------------------------------------------------------------------
 
 CREATE FUNCTION concert.refuse(outcome text) RETURNS jsonb
-LANGUAGE plpgsql VOLATILE
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	IF outcome = 'busy' THEN
@@ -49,7 +49,7 @@ COMMENT ON FUNCTION concert.refuse(text) IS 'the error that an outcome of coupon
 
 -- For GET there is no user but in the token; an application may do without.
 CREATE FUNCTION concert.caller(needs_user boolean, given_user text, OUT user_id text, OUT token text, OUT error jsonb)
-LANGUAGE plpgsql VOLATILE
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	SELECT t.token, t.error INTO token, error FROM web.ticket() t;
@@ -62,7 +62,7 @@ COMMENT ON FUNCTION concert.caller(boolean, text) IS
 	'who calls, by the verified claim or else as given, and with which ticket; or what is wrong with that';
 
 CREATE FUNCTION concert.admit(token text, user_id text) RETURNS jsonb
-LANGUAGE plpgsql VOLATILE
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	PERFORM public.coupon_queue_require(token, concert.room(), user_id);
@@ -96,7 +96,7 @@ BEGIN
 		SELECT jsonb_agg(l) FROM (SELECT c.id, c.title FROM concert.concert c ORDER BY c.id) l), '[]')));
 END
 $$;
-COMMENT ON FUNCTION concert_api.concerts() IS 'GET /concerts';
+COMMENT ON FUNCTION concert_api.concerts() IS 'GET /concerts - 200 the concerts, 401 the ticket has ended, 403 not admitted';
 
 CREATE FUNCTION concert_api.schedules("concertId" text DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -124,7 +124,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION concert_api.schedules(text) IS
-	'GET /concerts/{id}/schedules - AVAILABLE, SOLD_OUT (also while the last seats are held), NOT_OPEN, PAUSED or CLOSED';
+	'GET /concerts/{id}/schedules - 200 the schedules, 404 unknown concert, 401 the ticket has ended, 403 not admitted; AVAILABLE, SOLD_OUT (also while the last seats are held), NOT_OPEN, PAUSED or CLOSED';
 
 CREATE FUNCTION concert_api.seats("scheduleId" text DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -151,7 +151,7 @@ BEGIN
 			  FROM public.coupon_units(schedule.campaign_id) u ORDER BY u.serial) l)));
 END
 $$;
-COMMENT ON FUNCTION concert_api.seats(text) IS 'GET /concerts/schedules/{id}/seats - EMPTY, RESERVED while held, SOLD when paid';
+COMMENT ON FUNCTION concert_api.seats(text) IS 'GET /concerts/schedules/{id}/seats - 200 the seats, 404 unknown schedule, 401 the ticket has ended, 403 not admitted; EMPTY, RESERVED while held, SOLD when paid';
 
 -- ---------------------------------------------------------------------------
 -- Reserve, pay, give back
@@ -202,19 +202,24 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION concert_api.reservation(jsonb, jsonb) IS
-	'POST /concerts/reservation - holds the seat for 5 minutes; 409 when another has it; the same user''s repetition is the same reservation';
+	'POST /concerts/reservation - 200 held for 5 minutes, 409 another has it or not open or busy, 404 unknown seat, 401 the ticket has ended, 403 not admitted; the same user''s repetition is the same reservation';
 
--- The id of the reservation is in the path: nginx hands it on as a header.
+-- The id of the reservation is in the path: the front gives it as an argument,
+-- nginx hands it on as a header.
 CREATE FUNCTION concert.reservation_of(
 	user_id text, given jsonb, OUT id bigint, OUT price bigint, OUT seat_id bigint, OUT schedule_id bigint,
 	OUT campaign_id bigint, OUT serial bigint, OUT error jsonb)
-LANGUAGE plpgsql VOLATILE
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	number text := coalesce(nullif(nullif(current_setting('request.headers', true), '')::json ->> 'x-reservation-id', ''),
-	                        web.value(given));
+	in_header text := nullif(web.header('x-reservation-id'), '');
+	number text := coalesce(in_header, web.value(given));
 	owner text;
 BEGIN
+	IF in_header <> web.value(given) THEN
+		error := web.error(400, 'invalid', 'reservationId is given twice.');
+		RETURN;
+	END IF;
 	IF coalesce(number !~ '^[0-9]{1,18}$', true) THEN
 		error := web.error(400, 'invalid', 'reservationId must be an integer.');
 		RETURN;
@@ -233,7 +238,7 @@ $$;
 COMMENT ON FUNCTION concert.reservation_of(text, jsonb) IS 'the reservation that the path names, or what is wrong with it';
 
 CREATE FUNCTION concert.paid(reservation_id bigint) RETURNS jsonb
-LANGUAGE plpgsql VOLATILE
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	payment concert.payment;
@@ -305,7 +310,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION concert_api.pay(jsonb, jsonb) IS
-	'POST /concerts/reservations/{id}/pay - the seat is the user''s for good; 410 when it has gone to another, recorded for refund; a repetition gets the same answer';
+	'POST /concerts/reservations/{id}/pay - 200 the seat is the user''s for good, 410 it has gone to another and the payment is recorded for refund, 409 not held or paid for otherwise, 404 unknown reservation, 401 the ticket has ended, 403 another user''s; a repetition gets the same answer';
 
 CREATE FUNCTION concert_api.release("userId" jsonb DEFAULT NULL, "reservationId" jsonb DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -328,7 +333,24 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION concert_api.release(jsonb, jsonb) IS
-	'POST /concerts/reservations/{id}/release - gives the seat back; false when it is paid for, or not held any more';
+	'POST /concerts/reservations/{id}/release - 200 given back or false when it is paid for or not held any more, 404 unknown reservation, 401 the ticket has ended, 403 another user''s';
+
+-- What PostgREST calls for a body with other keys
+
+CREATE FUNCTION concert_api.reservation(json) RETURNS jsonb
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+RETURN web.unknown_argument('concert_api.reservation(jsonb, jsonb)', $1::jsonb);
+COMMENT ON FUNCTION concert_api.reservation(json) IS 'POST /concerts/reservation with an argument that there is not - 400';
+
+CREATE FUNCTION concert_api.pay(json) RETURNS jsonb
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+RETURN web.unknown_argument('concert_api.pay(jsonb, jsonb)', $1::jsonb);
+COMMENT ON FUNCTION concert_api.pay(json) IS 'POST /concerts/reservations/{id}/pay with an argument that there is not - 400';
+
+CREATE FUNCTION concert_api.release(json) RETURNS jsonb
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+RETURN web.unknown_argument('concert_api.release(jsonb, jsonb)', $1::jsonb);
+COMMENT ON FUNCTION concert_api.release(json) IS 'POST /concerts/reservations/{id}/release with an argument that there is not - 400';
 
 -- ---------------------------------------------------------------------------
 -- Administration: with the rights of who calls, coupon_admin
@@ -371,12 +393,17 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION concert_api.concert_create(jsonb, jsonb, jsonb, jsonb) IS
-	'POST /concerts/create - a concert with a schedule of so many seats for each date';
+	'POST /concerts/create - 201 a concert with a schedule of so many seats for each date';
+
+CREATE FUNCTION concert_api.concert_create(json) RETURNS jsonb
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+RETURN web.unknown_argument('concert_api.concert_create(jsonb, jsonb, jsonb, jsonb)', $1::jsonb);
+COMMENT ON FUNCTION concert_api.concert_create(json) IS 'POST /concerts/create with an argument that there is not - 400';
 
 REVOKE ALL ON ALL ROUTINES IN SCHEMA concert, concert_api FROM PUBLIC;
 GRANT USAGE ON SCHEMA concert_api TO coupon_admin, coupon_service, coupon_web_user;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA concert_api TO coupon_admin, coupon_service, coupon_web_user;
-REVOKE EXECUTE ON FUNCTION concert_api.concert_create(jsonb, jsonb, jsonb, jsonb) FROM coupon_service, coupon_web_user;
+REVOKE EXECUTE ON FUNCTION concert_api.concert_create(jsonb, jsonb, jsonb, jsonb), concert_api.concert_create(json) FROM coupon_service, coupon_web_user;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA concert TO coupon_admin;
 
 COMMIT;

@@ -91,7 +91,7 @@ COMMENT ON TABLE concert.payment IS 'one for a reservation at most; REFUND: it c
 
 -- A1 to A10, B1 to B10, ..., Z10, AA1, ...
 CREATE FUNCTION concert.seat_label(serial bigint) RETURNS text
-LANGUAGE plpgsql IMMUTABLE
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	line bigint := (serial - 1) / 10;

@@ -20,8 +20,7 @@ SET LOCAL client_min_messages = warning;
 -- so that its setting is known, which one of the functions sets
 LOAD 'coupon';
 
-CREATE SCHEMA IF NOT EXISTS sources AUTHORIZATION coupon_web_owner;
-CREATE SCHEMA IF NOT EXISTS coupon_api AUTHORIZATION coupon_web_owner;
+SELECT format('CREATE SCHEMA %I AUTHORIZATION coupon_web_owner', s) FROM unnest(ARRAY['sources', 'coupon_api']) s WHERE to_regnamespace(s) IS NULL \gexec
 SET LOCAL ROLE coupon_web_owner;
 COMMENT ON SCHEMA sources IS 'shared by the routes of coupon_api; not exposed';
 COMMENT ON SCHEMA coupon_api IS 'the HTTP routes of the services that coupon was measured against';
@@ -37,7 +36,7 @@ END;
 COMMENT ON FUNCTION sources.counts(bigint) IS 'of coupon_status() and coupon_request_queue(), for routes';
 
 CREATE OR REPLACE FUNCTION sources.refuse(route text, outcome text, data jsonb DEFAULT NULL) RETURNS jsonb
-LANGUAGE plpgsql VOLATILE
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	-- the same outcome has another code on another route
@@ -76,7 +75,7 @@ CREATE OR REPLACE FUNCTION sources.target(
 	user_key text, given_user text, campaign_key text, given_campaign text,
 	OUT user_id text, OUT campaign_id bigint, OUT error jsonb)
 RETURNS record
-LANGUAGE plpgsql VOLATILE
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	IF user_key IS NOT NULL THEN
@@ -98,7 +97,12 @@ BEGIN
 		WHEN given_campaign !~ '^[0-9]{1,18}$' THEN
 			error := web.error(400, 'invalid', campaign_key || ' must be an integer.');
 		ELSE
-			SELECT c.campaign_id INTO campaign_id FROM coupon.campaign c WHERE c.campaign_id = given_campaign::bigint;
+			-- a client that has an id built in is served by a campaign of that name
+			SELECT c.campaign_id INTO campaign_id FROM coupon.campaign c
+			 WHERE c.name = given_campaign ORDER BY c.campaign_id DESC LIMIT 1;
+			IF NOT FOUND THEN
+				SELECT c.campaign_id INTO campaign_id FROM coupon.campaign c WHERE c.campaign_id = given_campaign::bigint;
+			END IF;
 	END CASE;
 	IF campaign_id IS NULL AND error IS NULL THEN
 		error := web.error(404, 'unknown_campaign', format('There is no campaign of this %s.', campaign_key));
@@ -106,7 +110,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION sources.target(text, text, text, text) IS
-	'who asks, and for what: the newest campaign that has the code as its name, or for another key than code the one of that id';
+	'who asks, and for what: the newest campaign that has the code as its name, or for another key than code the one of that name or id';
 
 CREATE OR REPLACE FUNCTION sources.issuance(campaign_id bigint, issuance coupon.issue_result) RETURNS jsonb
 LANGUAGE sql STABLE
@@ -119,7 +123,7 @@ COMMENT ON FUNCTION sources.issuance(bigint, coupon.issue_result) IS 'a unit as 
 -- nobody; what it finds locked is busy, and issue-sync then waits as a direct
 -- call does.
 CREATE OR REPLACE FUNCTION sources.issue_now(route text, given_user text, code text) RETURNS jsonb
-LANGUAGE plpgsql VOLATILE SET coupon.allow_autonomous = on
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET coupon.allow_autonomous = on
 AS $$
 DECLARE
 	target record;
@@ -160,13 +164,13 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION coupon_api.issue_sync(text, text) IS
-	'POST /coupons/issue-sync/{userId}?code= - 200, 409, 429 when busy; waits for what another transaction has locked';
+	'POST /coupons/issue-sync/{userId}?code= - 200 the unit, 409 sold out or had already or not open, 429 busy, 403 not admitted, 503 unavailable, 404 unknown campaign; waits for what another transaction has locked';
 
 CREATE OR REPLACE FUNCTION coupon_api.issue_optimistic("userId" text DEFAULT NULL, code text DEFAULT NULL) RETURNS jsonb
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 RETURN sources.issue_now('issue_optimistic', $1, $2);
 COMMENT ON FUNCTION coupon_api.issue_optimistic(text, text) IS
-	'POST /coupons/issue-optimistic/{userId}?code= - 200, 409, 423 when busy; waits for no other transaction';
+	'POST /coupons/issue-optimistic/{userId}?code= - 200 the unit, 409 sold out or had already or not open, 423 busy, 403 not admitted, 503 unavailable, 404 unknown campaign; waits for no other transaction';
 
 -- Issuing later
 CREATE OR REPLACE FUNCTION coupon_api.issue_async("userId" text DEFAULT NULL, code text DEFAULT NULL) RETURNS jsonb
@@ -188,7 +192,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION coupon_api.issue_async(text, text) IS
-	'POST /coupons/issue-async/{userId}?code=, /coupons/issue/{userId}?code= - 202 with the requestId, 409; a request that waits already is the same request';
+	'POST /coupons/issue-async/{userId}?code=, /coupons/issue/{userId}?code= - 202 with the requestId, 409 sold out or had already or not open, 403 not admitted, 429 too many wait, 404 unknown campaign; a request that waits already is the same request';
 
 CREATE OR REPLACE FUNCTION coupon_api.issue_status("userId" text DEFAULT NULL, code text DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -207,7 +211,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION coupon_api.issue_status(text, text) IS
-	'GET /coupons/issue-status/{userId}?code= - WAITING, COMPLETED or NOT_REQUESTED, and the position';
+	'GET /coupons/issue-status/{userId}?code= - 200 WAITING or COMPLETED or NOT_REQUESTED, 404 unknown campaign';
 
 CREATE OR REPLACE FUNCTION coupon_api.issue_result("requestId" text DEFAULT NULL, "userId" text DEFAULT NULL, code text DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -281,7 +285,12 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION coupon_api.issue(jsonb, jsonb, jsonb, jsonb, jsonb, jsonb, jsonb, jsonb, jsonb) IS
-	'POST /coupon/issue - 202, also for who has a unit or waits; 409; the snapshots are not read, the campaign''s policy holds';
+	'POST /coupon/issue - 202 also for who has a unit or waits, 409 sold out or not open, 403 not admitted, 429 too many wait, 404 unknown campaign; the snapshots are not read, the campaign''s policy holds';
+
+CREATE OR REPLACE FUNCTION coupon_api.issue(json) RETURNS jsonb
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+RETURN web.unknown_argument('coupon_api.issue(jsonb, jsonb, jsonb, jsonb, jsonb, jsonb, jsonb, jsonb, jsonb)', $1::jsonb);
+COMMENT ON FUNCTION coupon_api.issue(json) IS 'POST /coupon/issue with an argument that there is not - 400';
 
 CREATE OR REPLACE FUNCTION coupon_api.issue_fcfs("couponId" text DEFAULT NULL, "publicId" text DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -289,7 +298,6 @@ AS $$
 DECLARE
 	target record;
 	request coupon.request_result;
-	began timestamptz := clock_timestamp();
 BEGIN
 	target := sources.target('publicId', $2, 'couponId', $1);
 	IF target.error IS NOT NULL THEN
@@ -299,9 +307,7 @@ BEGIN
 	IF request.status = 'REFUSED' THEN
 		RETURN sources.refuse('issue_fcfs', request.outcome);
 	END IF;
-	-- of two clicks at once the later one gets the other's request, which is
-	-- not older than its own call, but then this transaction has written nothing
-	IF request.requested_at < began OR pg_current_xact_id_if_assigned() IS NULL THEN
+	IF request.repeated THEN
 		RETURN sources.refuse('issue_fcfs', 'requested', jsonb_build_object('requestId', request.request_id));
 	END IF;
 	RETURN web.answer(202, jsonb_build_object('requestId', request.request_id, 'message', 'The request is accepted.',
@@ -309,7 +315,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION coupon_api.issue_fcfs(text, text) IS
-	'POST /api/coupons/{couponId}/issue-fcfs/{publicId} - 202 with the requestId and the stock that nobody waits for, 409 for a duplicate, 400 when sold out';
+	'POST /api/coupons/{couponId}/issue-fcfs/{publicId} - 202 with the requestId and the stock that nobody waits for, 409 for a duplicate, 400 when sold out, 403 not admitted, 429 too many wait, 404 unknown campaign';
 
 -- Administration
 CREATE OR REPLACE FUNCTION coupon_api.admin_coupon_policies(code jsonb DEFAULT NULL, "maxCount" jsonb DEFAULT NULL, "discountRate" jsonb DEFAULT NULL) RETURNS jsonb
@@ -331,8 +337,8 @@ BEGIN
 		RETURN web.error(400, 'invalid', 'maxCount must be an integer from 1 to 100000000.');
 	END IF;
 	rate := CASE jsonb_typeof($3) WHEN 'number' THEN $3::numeric END;
-	IF rate IS NULL OR rate <= 0 OR rate > 100 THEN
-		RETURN web.error(400, 'invalid', 'discountRate must be a number above 0, up to 100.');
+	IF rate IS NULL OR rate <= 0 OR rate > 100 OR scale(trim_scale(rate)) > 6 THEN
+		RETURN web.error(400, 'invalid', 'discountRate must be a number above 0, up to 100, with 6 decimal places at most.');
 	END IF;
 	-- one at a time for a code, so that a code does not come to mean two sales
 	PERFORM pg_advisory_xact_lock(hashtextextended('coupon_api ' || campaign_name, 0));
@@ -341,17 +347,18 @@ BEGIN
 	              AND (c.closes_at IS NULL OR c.closes_at > clock_timestamp())) THEN
 		RETURN web.error(409, 'exists', 'There is a campaign of this code that is not closed.');
 	END IF;
-	BEGIN
-		id := public.coupon_campaign_create(campaign_name, stock::bigint, policy => jsonb_build_object('kind', 'RATE', 'rate', $3));
-	EXCEPTION
-		WHEN invalid_parameter_value THEN
-			RETURN web.error(400, 'invalid', 'discountRate has too many digits.');
-	END;
-	RETURN web.answer(201, jsonb_build_object('couponId', id, 'code', campaign_name, 'maxCount', stock::bigint, 'discountRate', $3));
+	rate := trim_scale(rate);
+	id := public.coupon_campaign_create(campaign_name, stock::bigint, policy => jsonb_build_object('kind', 'RATE', 'rate', rate));
+	RETURN web.answer(201, jsonb_build_object('couponId', id, 'code', campaign_name, 'maxCount', stock::bigint, 'discountRate', rate));
 END
 $$;
 COMMENT ON FUNCTION coupon_api.admin_coupon_policies(jsonb, jsonb, jsonb) IS
 	'POST /admin/coupon-policies - 201 with the couponId, 409 while a campaign of the code is not closed';
+
+CREATE OR REPLACE FUNCTION coupon_api.admin_coupon_policies(json) RETURNS jsonb
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+RETURN web.unknown_argument('coupon_api.admin_coupon_policies(jsonb, jsonb, jsonb)', $1::jsonb);
+COMMENT ON FUNCTION coupon_api.admin_coupon_policies(json) IS 'POST /admin/coupon-policies with an argument that there is not - 400';
 
 CREATE OR REPLACE FUNCTION coupon_api.admin_coupon_status(code text DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -366,7 +373,7 @@ BEGIN
 	RETURN web.answer(200, jsonb_build_object('issuedCount', (sources.counts(campaign.campaign_id)).issued));
 END
 $$;
-COMMENT ON FUNCTION coupon_api.admin_coupon_status(text) IS 'GET /admin/coupons/{code}/status - how many are issued';
+COMMENT ON FUNCTION coupon_api.admin_coupon_status(text) IS 'GET /admin/coupons/{code}/status - 200 how many are issued, 404 unknown campaign';
 
 CREATE OR REPLACE FUNCTION coupon_api.admin_queue_status(code text DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -384,7 +391,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION coupon_api.admin_queue_status(text) IS
-	'GET /admin/redis/queue-status?code= - the requests that wait, and the units that are being issued';
+	'GET /admin/redis/queue-status?code= - 200 the requests that wait and the units that are being issued, 404 unknown campaign';
 
 -- The waiting room
 
@@ -427,7 +434,12 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION coupon_api.queue_enqueue(jsonb, jsonb) IS
-	'POST /queues/enqueue - 201 with the header X-Access-Token; the room is the one named default';
+	'POST /queues/enqueue - 201 with the header X-Access-Token, 404 unknown room, 503 the room lets nobody in; the room is the one named default';
+
+CREATE OR REPLACE FUNCTION coupon_api.queue_enqueue(json) RETURNS jsonb
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+RETURN web.unknown_argument('coupon_api.queue_enqueue(jsonb, jsonb)', $1::jsonb);
+COMMENT ON FUNCTION coupon_api.queue_enqueue(json) IS 'POST /queues/enqueue with an argument that there is not - 400';
 
 CREATE OR REPLACE FUNCTION coupon_api.queue_order() RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -450,7 +462,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION coupon_api.queue_order() IS
-	'GET /queues/order - the place in the line of the ticket in X-Access-Token, 0: admitted';
+	'GET /queues/order - 200 the place in the line of the ticket in X-Access-Token (0: admitted), 401 the ticket has ended';
 
 -- The broker, for the service that issues by events
 
@@ -463,7 +475,7 @@ BEGIN
 	RETURN web.answer(200, jsonb_build_object('status', CASE WHEN broker = 'up' THEN 'UP' ELSE 'DOWN' END, 'broker', broker));
 END
 $$;
-COMMENT ON FUNCTION coupon_api.admin_kafka_health() IS 'GET /admin/kafka/health - UP while there is a broker';
+COMMENT ON FUNCTION coupon_api.admin_kafka_health() IS 'GET /admin/kafka/health - 200 UP while there is a broker';
 
 CREATE OR REPLACE FUNCTION coupon_api.admin_kafka_status() RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -477,14 +489,14 @@ BEGIN
 		'published', coalesce(outbox.published, 0), 'deadLetters', outbox.dead_letters));
 END
 $$;
-COMMENT ON FUNCTION coupon_api.admin_kafka_status() IS 'GET /admin/kafka/status - the broker, and what it has yet to be told';
+COMMENT ON FUNCTION coupon_api.admin_kafka_status() IS 'GET /admin/kafka/status - 200 the broker and what it has yet to be told';
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA sources, coupon_api FROM PUBLIC;
 GRANT USAGE ON SCHEMA coupon_api TO coupon_service, coupon_admin, coupon_web_user;
 GRANT EXECUTE ON FUNCTION coupon_api.issue_sync(text, text), coupon_api.issue_optimistic(text, text),
 	coupon_api.issue_async(text, text), coupon_api.issue_status(text, text), coupon_api.issue_result(text, text, text),
-	coupon_api.issue(jsonb, jsonb, jsonb, jsonb, jsonb, jsonb, jsonb, jsonb, jsonb), coupon_api.issue_fcfs(text, text),
-	coupon_api.queue_enqueue(jsonb, jsonb), coupon_api.queue_order() TO coupon_service, coupon_web_user;
+	coupon_api.issue(jsonb, jsonb, jsonb, jsonb, jsonb, jsonb, jsonb, jsonb, jsonb), coupon_api.issue(json), coupon_api.issue_fcfs(text, text),
+	coupon_api.queue_enqueue(jsonb, jsonb), coupon_api.queue_enqueue(json), coupon_api.queue_order() TO coupon_service, coupon_web_user;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA coupon_api TO coupon_admin;
 
 COMMIT;

@@ -199,6 +199,8 @@ accept_request(int64 campaign_id, text *user_id, text *key, CouponRequestResult 
 	{
 		coupon_own_row_unlock(&coupon_requests, lock);
 		coupon_request_describe(&wish.found, result);
+		result->is_asked = true;
+		result->repeated = true;
 		return;
 	}
 	campaign = coupon_campaign_enter(campaign_id, &def);
@@ -218,6 +220,7 @@ accept_request(int64 campaign_id, text *user_id, text *key, CouponRequestResult 
 		result->outcome = store_request(campaign, def, &request, &result->position);
 		result->id = request.id;
 		result->requested_at = result->outcome == NULL ? request.requested_at : 0;
+		result->is_asked = result->outcome == NULL;
 	}
 	result->status = result->outcome == NULL ? COUPON_REQUEST_WAITING : COUPON_REQUEST_REFUSED;
 	coupon_campaign_leave(campaign);

@@ -32,7 +32,7 @@ PG_FUNCTION_INFO_V1(coupon_request_status_of);
 PG_FUNCTION_INFO_V1(coupon_request_wait);
 PG_FUNCTION_INFO_V1(coupon_request_queue);
 
-#define RESULT_NATTS	7
+#define RESULT_NATTS	8
 
 static const char *const status_names[] = {
 	[COUPON_REQUEST_WAITING] = "WAITING",
@@ -166,6 +166,11 @@ form_result(TupleDesc desc, const CouponRequestResult *result)
 	{
 		values[6] = TimestampTzGetDatum(result->decided_at);
 		nulls[6] = false;
+	}
+	if (result->is_asked)
+	{
+		values[7] = BoolGetDatum(result->repeated);
+		nulls[7] = false;
 	}
 	return heap_form_tuple(desc, values, nulls);
 }

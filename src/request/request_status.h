@@ -28,6 +28,8 @@ typedef struct CouponRequestResult
 	CouponItem	item;			/* of issued and already_issued */
 	TimestampTz requested_at;	/* 0: there is no request */
 	TimestampTz decided_at;		/* 0: not decided */
+	bool		is_asked;		/* a call has asked for it, and */
+	bool		repeated;		/* an earlier one had done so, too */
 } CouponRequestResult;
 
 /* Fills in everything that is known of a request that was found. */

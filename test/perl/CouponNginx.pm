@@ -36,7 +36,7 @@ sub free_port
 # start_upstream(): its port, and its process, to be ended by SIGTERM
 sub start_upstream
 {
-	my $json = JSON::PP->new->canonical->allow_nonref;
+	my $json = JSON::PP->new->canonical->allow_nonref->utf8;
 	my $upstream = IO::Socket::INET->new(Listen => 64, LocalAddr => '127.0.0.1', ReuseAddr => 1) or die "no port: $!";
 	my $port = $upstream->sockport;
 	my $pid = fork // die "fork: $!";
@@ -56,6 +56,13 @@ sub start_upstream
 			$headers{ lc $name } = $value;
 		}
 		read $client, $body, $headers{'content-length'} if $headers{'content-length'};
+		# as PostgREST does with what is no UTF-8
+		if (($body // '') =~ /\xff/)
+		{
+			print $client "HTTP/1.1 500 Internal Server Error\r\nContent-Type: text/plain\r\nContent-Length: 20\r\nConnection: close\r\n\r\nSomething went wrong";
+			close $client;
+			next;
+		}
 		my $answer = $json->encode({ method => $method, uri => $uri, headers => \%headers, body => $body // '' });
 		printf $client "HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nX-Access-Token: secret\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
 			length $answer, $answer;

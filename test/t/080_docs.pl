@@ -1,8 +1,11 @@
 # The examples in README.md and doc/: every block marked sql runs as it stands,
-# top to bottom, in a fresh database a file.
+# top to bottom, in a fresh database a file; then, of doc/http.md, every command
+# after a "$ " of a block marked console, which prints what is below it ("..." is
+# anything).
 use strict;
 use warnings;
 
+use CouponNginx qw(free_port);
 use CouponTest;
 use Cwd qw(abs_path);
 use File::Basename;
@@ -10,7 +13,8 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $top = dirname(dirname(dirname(abs_path(__FILE__))));
-my $node = new_server('docs');
+my $port = free_port();
+my $node = new_server('docs', "coupon.http_listen = '127.0.0.1:$port'\ncoupon.http_role = 'coupon_service'\ncoupon.http_database = 'http_md'\n");
 
 # roles that the examples name, as a reader would have them
 $node->safe_psql('postgres', 'CREATE ROLE my_application');
@@ -30,6 +34,23 @@ for my $file ("$top/README.md", sort glob "$top/doc/*.md")
 	is($status, 0, "$name: " . @blocks . ' examples run') or diag($stderr);
 }
 
+# by curl
+my @commands = map { split /^\$ /m } slurp_file("$top/doc/http.md") =~ /^```console\n\$ (.*?)^```/msg;
+SKIP:
+{
+	skip 'curl is not installed', scalar @commands if system('curl -s -o /dev/null file:///dev/null') != 0;
+
+	poll_until('the front', sub { `curl -s 127.0.0.1:$port/healthz` =~ /ok/ });
+	for my $example (@commands)
+	{
+		my ($command, $expected) = split /\n/, $example, 2;
+		my $pattern = join '.*', map { quotemeta } split /\.\.\./, $expected =~ s/\n\z//r, -1;
+		my $output = do { (my $here = $command) =~ s/localhost:8000/127.0.0.1:$port/g; `$here` };
+
+		like($output, qr/\A$pattern\n?\z/s, "http.md: $command");
+	}
+}
+
 # what the reference promises in words is in the catalogs, and the reverse
 my $reference = slurp_file("$top/doc/reference.md");
 my @functions = split /\n/, $node->safe_psql('postgres', q{
@@ -41,7 +62,8 @@ for my $function (@functions)
 	like($reference, qr/\b$function\b/, "doc/reference.md knows $function");
 }
 my @settings = split /\n/, $node->safe_psql('postgres', q{
-	SELECT name || ' | ' || current_setting(name) FROM pg_settings WHERE name LIKE 'coupon.%' ORDER BY 1});
+	SELECT name || ' | ' || CASE vartype WHEN 'string' THEN boot_val ELSE current_setting(name) END
+	  FROM pg_settings WHERE name LIKE 'coupon.%' ORDER BY 1});
 for my $setting (@settings)
 {
 	next if $setting =~ /^coupon\.databases/;

@@ -5,11 +5,13 @@
 use strict;
 use warnings;
 
+use CouponContract qw(play source_cases postgrest_call);
 use CouponNginx;
 use CouponTest;
 use Cwd qw(abs_path);
 use File::Basename;
 use HTTP::Tiny;
+use IO::Socket::INET;
 use JSON::PP;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -20,7 +22,7 @@ my $nginx = nginx_program();
 plan skip_all => 'skipped: nginx is not installed (Debian: nginx-light)' unless $nginx;
 
 my $example = dirname(dirname(dirname(abs_path(__FILE__)))) . '/examples/sources';
-my $json = JSON::PP->new->canonical->allow_nonref;
+my $json = JSON::PP->new->canonical->allow_nonref->utf8;
 
 # ---- an upstream that answers with what it received ----
 
@@ -130,82 +132,82 @@ for my $refused (
 }
 $answer = request('POST', '/coupon/issue', '{"userId":"' . 'x' x 20000 . '"}');
 is("$answer->{status} $answer->{json}{error}{code}", '400 invalid', 'a body that is too large');
+$answer = request('POST', '/queues/enqueue', qq({"userId":"\xff"}));
+is("$answer->{status} $answer->{json}{error}{code}", '500 failed', 'what PostgREST answers in plain text is JSON');
+
+# refuse(bytes): what nginx answers to what is no request, its content decoded
+sub refuse
+{
+	my $socket = IO::Socket::INET->new(PeerAddr => "127.0.0.1:$port") or die "no connection: $!";
+
+	print $socket @_;
+	my ($head, $content) = split /\r\n\r\n/, do { local $/; readline $socket } // '', 2;
+	my ($status) = $head =~ m{^HTTP/1\.1 (\d+)};
+	my ($type) = $head =~ /^content-type: (.*?)\r?$/mi;
+	return { status => $status, type => $type, json => eval { $json->decode($content) } };
+}
+my $rest = " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+for my $raw ([ 'TRACE', "TRACE /coupon/issue$rest", '405 method' ], [ '%00', "POST /coupons/issue-sync/%00?code=A$rest", '400 invalid' ],
+	[ '%zz', "POST /coupons/issue-sync/%zz?code=A$rest", '400 invalid' ], [ 'a code with %00', "POST /coupons/issue-sync/7?code=EDGE%00zzz$rest", '400 invalid' ],
+	[ 'a code that is no UTF-8', "POST /coupons/issue-sync/7?code=%c3%28$rest", '400 invalid' ], [ 'a URI of 9 kB', 'GET /' . 'x' x 9000 . $rest, '400 invalid' ],
+	[ 'a header of 40 kB', "GET / HTTP/1.1\r\nHost: x\r\nX-A: " . 'x' x 40000 . "\r\n\r\n", '400 invalid' ],
+	[ 'no Host', "GET / HTTP/1.1\r\nConnection: close\r\n\r\n", '400 invalid' ], [ 'TLS', "\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03" . 'x' x 160, '400 invalid' ])
+{
+	my ($what, $bytes, $told) = @$raw;
+	my $refused = refuse($bytes);
+
+	is("$refused->{status} " . ($refused->{json}{error}{code} // ''), $told, "$what: $told, as JSON");
+	is($refused->{type}, 'application/json', '  its type');
+	ok($refused->{json}{message}, '  its message');
+}
+$answer = request('GET', '/nowhere', undef, 'Accept-Language' => 'ko-KR,en;q=0.5');
+is($json->encode($answer->{json}{message} // ''), $json->encode("\x{adf8}\x{b7f0} \x{acbd}\x{b85c}\x{ac00} \x{c5c6}\x{c2b5}\x{b2c8}\x{b2e4}."), 'in Korean, for who prefers that') or diag($answer->{content});
+
+# pages of other origins
+$answer = request('OPTIONS', '/queues/enqueue', undef, Origin => 'http://localhost:5173', 'Access-Control-Request-Method' => 'POST', 'Access-Control-Request-Headers' => 'x-access-token');
+is($answer->{status}, 204, 'CORS: the preflight');
+is($answer->{headers}{'access-control-allow-origin'}, 'http://localhost:5173', '  the origin');
+is($answer->{headers}{'access-control-allow-methods'}, 'GET, POST', '  methods');
+like($answer->{headers}{'access-control-allow-headers'}, qr/X-Access-Token/, '  headers');
+$answer = request('POST', '/queues/enqueue', '{"userId":5}', Origin => 'http://localhost:5173');
+is($answer->{headers}{'access-control-allow-origin'}, 'http://localhost:5173', '  and the call');
+like($answer->{headers}{'access-control-expose-headers'}, qr/X-Access-Token/, '  which shows X-Access-Token');
+is($answer->{json}{headers}{origin}, undef, '  PostgREST does not answer twice');
+$answer = request('POST', '/queues/enqueue', '{"userId":5}', Origin => 'http://evil.example');
+is($answer->{headers}{'access-control-allow-origin'}, undef, '  no other origin');
 
 # ---- the same calls in PostgREST's envelope ----
 
 my $node = new_server('http');
 sub sql { return $node->safe_psql('postgres', shift) }
-# create(name, stock, more arguments): the campaign's id
-sub create { my ($name, $stock, $more) = @_; return sql("SELECT coupon_campaign_create('$name', $stock" . ($more // '') . ')') }
-sub literal { return "'" . (shift =~ s/'/''/gr) . "'" }
-# shape(value): keys and types, as in "a: number, b: {c: string}"
-sub shape
-{
-	my ($value) = @_;
-
-	return join ', ', map { my $x = $value->{$_}; "$_: " . (ref $x eq 'HASH' ? '{' . shape($x) . '}' : !defined $x ? 'null' : ref $x ? 'boolean' : $json->encode($x) =~ /^"/ ? 'string' : 'number') } sort keys %$value;
-}
-sub unescape { return shift =~ s/\+/ /gr =~ s/%(..)/chr hex $1/ger }
+# create(name, stock): the campaign's id
+sub create { my ($name, $stock) = @_; return sql("SELECT coupon_campaign_create('$name', $stock)") }
 
 # and run again
 load_example($node, 'postgres', "sources/$_.sql") for qw(roles http api), qw(roles http api);
 pass('roles.sql, http.sql and api.sql run, and again');
 
-# call(method, path, body, headers, role, claims): through nginx to the
-# upstream, and from what arrived there to the answer: status, body, headers
+# in another database of the cluster, which has the roles already
+sql('CREATE DATABASE second');
+$node->safe_psql('second', 'CREATE EXTENSION coupon');
+load_example($node, 'second', "sources/$_.sql") for qw(roles http api);
+sql('DROP DATABASE second');
+is(sql(q{SELECT count(*) FROM unnest(ARRAY['anonymous', 'user', 'server', 'admin']) r, pg_db_role_setting s WHERE s.setrole = ('coupon_web_' || r)::regrole AND 'statement_timeout=15s' = ANY (s.setconfig)}),
+	4, 'every role has a statement_timeout');
+
+# call(method, path, body, headers, role, claims): what nginx answers, or else
+# through it to the upstream, and from what arrived there to PostgREST's answer
 sub call
 {
 	my ($method, $path, $body, $headers, $role, $claims) = @_;
-	my $seen = request($method, $path, $body, %{ $headers // {} })->{json};
-	my ($function) = $seen->{uri} =~ m{^/rpc/(\w+)};
-	my $type = $seen->{headers}{'content-type'} // $form;
-	my $arguments = $type eq $form
-	  ? { map { map { unescape($_) } split /=/, $_, 2 } split /[&;]/, $seen->{body} }
-	  : $json->decode($seen->{body} eq '' ? '{}' : $seen->{body});
+	my $answer = request($method, $path, $body, %{ $headers // {} });
 
-	$role //= 'coupon_web_server';
-	my %types = map { split / /, $_, 2 } split /\n/, sql(qq{
-		SELECT name || ' ' || type FROM pg_proc p, unnest(p.proargnames, p.proargtypes::regtype[]) a(name, type)
-		WHERE p.proname = '$function' AND p.pronamespace = 'coupon_api'::regnamespace});
-	my $columns = join ', ', map { qq("$_" $types{$_}) } sort keys %$arguments;
-	my $list = join ', ', map { qq("$_" := a."$_") } sort keys %$arguments;
-	my $from = %$arguments ? 'FROM json_to_record(' . literal($json->encode($arguments)) . ") AS a($columns)" : '';
-	my %setting = (search_path => 'coupon_api, public', 'request.method' => $method, 'request.path' => "/rpc/$function",
-		'request.headers' => $json->encode($seen->{headers}), 'request.jwt.claims' => $json->encode({ role => $role, %{ $claims // {} } }));
-	my ($status, $stdout, $stderr) = $node->psql('postgres', join("\n",
-		'\set VERBOSITY verbose', 'BEGIN' . ($method eq 'GET' ? ' READ ONLY;' : ';'), "SET LOCAL ROLE $role;",
-		(map { "SELECT set_config('$_', " . literal($setting{$_}) . ', true) \g /dev/null' } sort keys %setting),
-		"SELECT coupon_api.$function($list) $from;",
-		q{SELECT current_setting('response.status'), nullif(current_setting('response.headers', true), '');}, 'COMMIT;'));
-
-	return { status => $stderr =~ /ERROR:  (\w+)/ ? $1 : $status, json => undef, headers => {} } if $status != 0;
-	my ($content, $code, $out_headers) = $stdout =~ /\A(.*)\n(\d+)\|(.*)\z/s;
-	return { status => $code, json => $json->decode($content), headers => { map { %$_ } @{ $json->decode($out_headers || '[]') } } };
+	return $answer if ref $answer->{json} ne 'HASH' || !$answer->{json}{uri};
+	return postgrest_call($node, 'postgres', 'coupon_api', $answer->{json}, $role // 'coupon_web_server', $claims // {});
 }
 
-# 000, at once: by a grouped call, in a transaction of its own
 poll_until('a worker', sub { sql('SELECT workers FROM coupon_group_status()') eq '1' });
-create('NOW', 9);
-my $newest = create('NOW', 3);
-sql(sprintf q{SELECT coupon_codes_import(%d, '{C-1}')}, create('CODES', 0));
-sql(sprintf q{SELECT coupon_room_create('hall', 1); SELECT coupon_campaign_require_room(%d, 'hall')}, create('HALL', 3));
-my $now = call('POST', '/coupons/issue-sync/7?code=NOW');
-is("$now->{status} " . shape($now->{json}), '200 data: {code: null, couponId: number, expiresAt: null, issuedAt: string, serial: number, status: string, userId: string}',
-	'F6: issue-sync: keys and types');
-is_deeply([ @{ $now->{json}{data} }{qw(status userId couponId)} ], [ 'issued', '7', $newest ], 'issued, of the newest campaign of the name');
-is(sql("SELECT count(*) FROM coupon.issuance WHERE campaign_id = $newest AND user_id = '7'"), 1, 'F1: one row behind it');
-is(call('POST', '/coupons/issue-optimistic/8?code=NOW')->{status}, 200, 'issue-optimistic');
-is(call('POST', '/coupons/issue-sync/7?code=CODES')->{json}{data}{code}, 'C-1', 'issue-sync: a code');
-for my $how (qw(sync optimistic))
-{
-	my $again = call('POST', "/coupons/issue-$how/7?code=NOW");
-	is("$again->{status} $again->{json}{error}{code} $again->{json}{data}{serial}", "409 already_issued $now->{json}{data}{serial}",
-		"F7: issue-$how: a duplicate: 409 of its own kind, with the first answer");
-	my $none = call('POST', "/coupons/issue-$how/8?code=CODES");
-	is("$none->{status} $none->{json}{error}{code}", '409 sold_out', "F7: issue-$how: sold out");
-	is(call('POST', "/coupons/issue-$how/7?code=HALL")->{json}{error}{code}, 'not_admitted', "F24: issue-$how: past the room");
-}
-is(call('POST', '/coupons/issue-sync/me?code=NOW', undef, undef, 'coupon_web_user', { sub => 'me' })->{json}{data}{userId}, 'me', 'a token\'s sub is the user');
+play(source_cases(), $node, 'postgres', \&call);
 is(sql('SELECT calls >= 3 FROM coupon_group_status()'), 't', 'the group worker did it');
 like(sql_error($node, 'postgres', q{BEGIN; SELECT coupon_api.issue_sync('8', 'NOW'); SELECT coupon_issue_grouped(2, 'x'); COMMIT}), qr/ERROR:  25001/,
 	'no other call of the transaction is allowed to be grouped');
@@ -224,7 +226,7 @@ poll_until('no worker', sub { sql('SELECT workers FROM coupon_group_status()') e
 for my $how (qw(sync optimistic))
 {
 	my $away = call('POST', "/coupons/issue-$how/9?code=LOST");
-	is("$away->{status} $away->{json}{error}{code} $away->{headers}{'Retry-After'}", '503 unavailable 1', "issue-$how without a worker: 503");
+	is("$away->{status} $away->{json}{error}{code} $away->{headers}{'retry-after'}", '503 unavailable 1', "issue-$how without a worker: 503");
 }
 is(sql("SELECT remaining FROM coupon_status($asked)"), 1, 'F5: and nothing was issued');
 like(slurp_file($node->logfile), qr/LOG: .*issue_sync is unavailable: no worker/, 'the log says why');
@@ -238,90 +240,65 @@ my $locker = $node->background_psql('postgres');
 create('TABLES', 2);
 $locker->query_safe('BEGIN; LOCK TABLE coupon.issuance IN EXCLUSIVE MODE');
 my $locked = call('POST', '/coupons/issue-optimistic/9?code=TABLES');
-is("$locked->{status} $locked->{json}{error}{code} $locked->{headers}{'Retry-After'}", '423 busy 1', 'F8: the tables are locked: 423');
+is("$locked->{status} $locked->{json}{error}{code} $locked->{headers}{'retry-after'}", '423 busy 1', 'F8: the tables are locked: 423');
 $locker->query_safe('ROLLBACK');
 $locker->quit;
-
-# 000, event and result: decided by the issuer
-my $made = call('POST', '/admin/coupon-policies', '{"code":"EVENT","maxCount":2,"discountRate":10}', undef, 'coupon_web_admin');
-is("$made->{status} $made->{json}{maxCount}", '201 2', 'a coupon is made');
-my $accepted = call('POST', '/coupons/issue-async/7?code=EVENT');
-my $id = $accepted->{json}{data}{requestId};
-is($accepted->{status}, 202, 'F4: accepted');
-is(sql("SELECT count(*) FROM coupon.request WHERE request_id = '$id'"), 1, 'F4: with a row behind it');
-poll_until('the decision', sub { call('GET', '/coupons/issue-status/7?code=EVENT')->{json}{data}{status} eq 'COMPLETED' });
-my $result = call('GET', "/coupons/issue-result/$id");
-is("$result->{status} $result->{json}{data}{outcome}", '200 issued', 'F4: the result is there');
-ok($result->{json}{data}{processed} && $result->{json}{data}{success}, 'F6: processed and success are true');
-is(call('POST', '/coupons/issue-async/7?code=EVENT')->{status}, 409, 'F7: a duplicate');
-is(call('GET', '/admin/coupons/EVENT/status', undef, undef, 'coupon_web_admin')->{json}{issuedCount}, 1, 'issuedCount');
-is(call('POST', '/coupons/issue-sync/8?code=EVENT')->{status}, 200, 'the last one');
-my $sold_out = call('POST', '/coupons/issue-async/9?code=EVENT');
-is("$sold_out->{status} $sold_out->{json}{error}{code}", '409 sold_out', 'F7: sold out is refused at entry');
-is_deeply(call('GET', '/admin/redis/queue-status?code=EVENT', undef, undef, 'coupon_web_admin')->{json}, { queueSize => 0, processingCount => 0 }, 'nobody waits');
 
 # a request of a user who had a unit by the time it was decided
 my $twice = create('TWICE', 5);
 my ($second) = split /\n/, sql("BEGIN; SELECT request_id FROM coupon_request($twice, 'a'::text); SELECT status FROM coupon_issue($twice, 'a'::text); COMMIT");
 poll_until('the request', sub { sql("SELECT count(*) FROM coupon.request WHERE campaign_id = $twice AND decided_at IS NULL") eq '0' });
-$result = call('GET', "/coupons/issue-result/$second");
+my $result = call('GET', "/coupons/issue-result/$second");
 is("$result->{status} $result->{json}{data}{outcome} " . ($result->{json}{data}{processed} && !$result->{json}{data}{success} ? 'no success' : ''),
 	'200 already_issued no success', 'F7: processed, and no success');
 
-# 003: the client's discount and expiry are not read
-my $policy = create('POLICY', 5, q{, policy => '{"kind": "FIXED", "amount": 1000, "usage_period_days": 30}'});
-is(call('POST', '/coupon/issue', '{"userId":7,"couponId":' . $policy . ',"policyId":21,"typeSnapshot":"RATE","discountRateSnapshot":99.0,"discountAmountSnapshot":999999,'
-	  . '"minimumOrderAmountSnapshot":0,"usagePeriodSnapshot":36500,"expiredAt":"2999-12-31T23:59:59"}')->{status}, 202, 'coupon/issue');
-poll_until('the issuance', sub { sql("SELECT count(*) FROM coupon.issuance WHERE campaign_id = $policy") eq '1' });
-is(sql("SELECT policy::text || ' ' || (expires_at - issued_at) FROM coupon.issuance WHERE campaign_id = $policy"),
-	'{"kind": "FIXED", "amount": 1000, "usage_period_days": 30} 30 days', 'F16: the policy and the expiry are the campaign\'s');
+# two calls that share a transaction, as in a turn of the front: the second
+# finds a request that another session has made while it waited
+my $shared = create('SHARED', 5);
+sql(q{ALTER FUNCTION sources.target(text, text, text, text) RENAME TO target_at_once;
+	CREATE FUNCTION sources.target(user_key text, given_user text, campaign_key text, given_campaign text, OUT user_id text, OUT campaign_id bigint, OUT error jsonb)
+	RETURNS record LANGUAGE plpgsql AS $$ BEGIN
+		IF given_user = 'b' THEN PERFORM pg_advisory_xact_lock_shared(1); END IF;
+		SELECT * INTO user_id, campaign_id, error FROM sources.target_at_once($1, $2, $3, $4);
+	END $$; ALTER FUNCTION sources.target(text, text, text, text) OWNER TO coupon_web_owner});
+my $gate = $node->background_psql('postgres');
+$gate->query_safe('BEGIN; SELECT pg_advisory_xact_lock(1)');
+my $turn = $node->background_psql('postgres');
+$turn->query_until(qr/asks/, qq{\\echo asks
+	BEGIN;
+	SELECT 'a ' || coalesce(r #>> '{error,code}', 'accepted') FROM coupon_api.issue_fcfs('$shared', 'a') r;
+	SAVEPOINT next;
+	SELECT 'b ' || coalesce(r #>> '{error,code}', 'accepted') FROM coupon_api.issue_fcfs('$shared', 'b') r;
+	COMMIT;
+	\\echo answered
+});
+await_true($node, 'postgres', q{SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted});
+# nothing is decided meanwhile
+$locker = $node->background_psql('postgres');
+$locker->query_safe('BEGIN; LOCK TABLE coupon.issuance IN SHARE MODE');
+sql("SELECT coupon_request($shared, 'b'::text)");
+$gate->query_safe('COMMIT');
+$gate->quit;
+like($turn->query_until(qr/answered/, ''), qr/a accepted.*b requested/s, 'F1: a request that another session has made is not taken for one\'s own');
+$turn->quit;
+$locker->query_safe('COMMIT');
+$locker->quit;
+sql('DROP FUNCTION sources.target(text, text, text, text); ALTER FUNCTION sources.target_at_once(text, text, text, text) RENAME TO target');
 
-# 001 and 004: through the room, and around it
-my $room = create('ROOM', 5);
-sql("SELECT coupon_room_create('default', 1); SELECT coupon_campaign_require_room($room, 'default')");
-is(call('POST', "/api/coupons/$room/issue-fcfs/7")->{status}, 403, 'F24: past the room: refused');
-my $enqueued = call('POST', '/queues/enqueue', '{"userId":7}');
-my $token = $enqueued->{headers}{'X-Access-Token'};
-is($enqueued->{status}, 201, 'enqueue');
-poll_until('admission', sub { call('GET', '/queues/order', undef, { 'X-Access-Token' => $token })->{json}{order} == 0 });
-my $other = call('POST', '/queues/enqueue', '{"userId":8}');
-is(call('GET', '/queues/order', undef, { 'X-Access-Token' => $other->{headers}{'X-Access-Token'} })->{json}{order}, 1, 'the next one waits');
-is(call('POST', "/api/coupons/$room/issue-fcfs/8")->{status}, 403, 'F24: one that waits: refused');
-my $spike = call('POST', "/api/coupons/$room/issue-fcfs/7");
-is("$spike->{status} $spike->{json}{remainingStock}", '202 4', 'one that is admitted: accepted');
-sql(qq{SELECT coupon_queue_leave('$token', 'paid')});
-my $gone = call('GET', '/queues/order', undef, { 'X-Access-Token' => $token });
-is("$gone->{status} $gone->{json}{error}{code}", '401 gone', 'F20: a ticket that has ended is told so');
-poll_until('the slot', sub { call('GET', '/queues/order', undef, { 'X-Access-Token' => $other->{headers}{'X-Access-Token'} })->{json}{order} == 0 });
-pass('F20: and its slot is the next one\'s');
-isnt(call('POST', '/queues/enqueue', '{"userId":7}')->{headers}{'X-Access-Token'}, $token, 'F20: enqueue again: another ticket');
-
-# busy, in each way of it
-my ($last, $mine) = (create('LAST', 1), create('MINE', 5));
-my $holder = $node->background_psql('postgres');
-$holder->query_safe("BEGIN; SELECT coupon_issue($last, 'x'); SELECT coupon_issue($mine, 'x')");
-for my $busy ([ 'sync', 'LAST', 'y', 429 ], [ 'optimistic', 'LAST', 'y', 423 ], [ 'optimistic', 'MINE', 'x', 423 ], [ 'sync', 'MINE', 'x', 429 ])
-{
-	my ($how, $code, $user, $status) = @$busy;
-	# shorter than the 10 s that test/sql/tap/http.sql has seen
-	sql(q{ALTER FUNCTION coupon_api.issue_sync SET lock_timeout = '300ms'});
-	my $start = time;
-	my $got = call('POST', "/coupons/issue-$how/$user?code=$code");
-	is("$got->{status} $got->{json}{error}{code} $got->{headers}{'Retry-After'}", "$status busy 1", "F8: issue-$how, " . ($user eq 'x' ? 'the user is locked' : 'the last unit is in flight') . ": $status");
-	note(sprintf '%.0f ms', 1000 * (time - $start));
-}
 # issue-sync waits for the other transaction, and says what became of it
+my $mine = create('WAITS', 5);
+my $holder = $node->background_psql('postgres');
+$holder->query_safe("BEGIN; SELECT coupon_issue($mine, 'x')");
 sql(q{ALTER FUNCTION coupon_api.issue_sync SET lock_timeout = '60s'});
 my $waiter = $node->background_psql('postgres');
 $waiter->query_until(qr/asks/, qq{\\echo asks
-	SELECT 'got ' || (coupon_api.issue_sync('x', 'MINE') #>> '{data,status}');
+	SELECT 'got ' || (coupon_api.issue_sync('x', 'WAITS') #>> '{data,status}');
 	\\echo answered
 });
 await_true($node, 'postgres', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%issue_sync%' AND pid <> pg_backend_pid()});
 $holder->query_safe('ROLLBACK');
-like($waiter->query_until(qr/answered/, ''), qr/got issued/, 'F8: issue-sync waits for who has the user, and gets the unit when he rolls back');
+like($waiter->query_until(qr/answered/, ''), qr/got issued/, 'F8: issue-sync waits for who has the user, and gets the unit when that rolls back');
 $waiter->quit;
-is(call('POST', "/coupons/issue-sync/y?code=LAST")->{status}, 200, 'F3: the unit is back');
 $holder->quit;
 
 # two clicks at once: both find nobody waiting, one gets in
@@ -341,34 +318,10 @@ $locker->quit;
 like(join(' ', sort map { $_->query_until(qr/answered/, '') =~ /got (\w+)/ } @clicks), qr/^(accepted requested|accepted already_issued|already_issued accepted)$/, 'F1: of two clicks at once one is accepted, the other is a duplicate');
 $_->quit for @clicks;
 
-# the depth of the queue is capped
-my $deep = create('DEEP', 5);
-$node->append_conf('postgresql.conf', 'coupon.request_depth = 1');
-$node->reload;
-poll_until('the cap', sub { sql('SHOW coupon.request_depth') eq '1' });
-$holder = $node->background_psql('postgres');
-$holder->query_safe("BEGIN; SELECT coupon_request($deep, 'x'::text)");
-for my $route ([ '/coupons/issue-async/y?code=DEEP' ], [ '/coupon/issue', qq({"userId":"y","couponId":$deep}) ], ["/api/coupons/$deep/issue-fcfs/y"])
-{
-	my $full = call('POST', @$route);
-	is("$full->{status} $full->{json}{error}{code} $full->{headers}{'Retry-After'}", '429 full 1', "F12: $route->[0]: the queue is full");
-}
-$holder->query_safe('ROLLBACK');
-$holder->quit;
-
-# who may what
-is(call('POST', '/coupons/issue-sync/me?code=DEEP', undef, undef, 'coupon_web_user', { sub => 'me' })->{status}, 200, 'a user for himself');
-is(call('POST', '/coupons/issue-sync/you?code=DEEP', undef, undef, 'coupon_web_user', { sub => 'me' })->{status}, 403, 'a user for no other');
-is(call('POST', '/coupons/issue-sync/you?code=DEEP', undef, undef, 'coupon_web_user')->{status}, 401, 'a user\'s token that names no user');
-is(call('POST', '/coupons/issue-sync/you?code=DEEP', undef, undef, 'coupon_web_anonymous')->{status}, '42501', 'nobody without a token');
-is(call('GET', '/admin/coupons/DEEP/status')->{status}, '42501', 'no administration for an application');
-is(call('GET', "/coupons/issue-result/$id", undef, undef, 'coupon_web_user', { sub => 'you' })->{json}{data}{serial}, undef, 'another\'s result shows no unit');
-is(call('GET', "/coupons/issue-result/$id", undef, undef, 'coupon_web_user', { sub => '7' })->{json}{data}{serial}, $result->{json}{data}{serial} // sql("SELECT serial FROM coupon.request WHERE request_id = '$id'"), 'one\'s own does');
-
 # for load scripts without tokens
 load_example($node, 'postgres', 'sources/roles.sql', '-v', 'open=on');
-is(call('POST', '/coupons/issue-sync/77?code=DEEP', undef, undef, 'coupon_web_anonymous')->{status}, 200, 'open: without a token');
-is(call('GET', '/admin/coupons/DEEP/status', undef, undef, 'coupon_web_anonymous')->{status}, 200, 'open: administration, too');
+is(call('POST', '/coupons/issue-sync/77?code=NOW', undef, undef, 'coupon_web_anonymous')->{status}, 200, 'open: without a token');
+is(call('GET', '/admin/coupons/NOW/status', undef, undef, 'coupon_web_anonymous')->{status}, 200, 'open: administration, too');
 
 conserved($node, 'postgres', 'http');
 $node->stop;

@@ -43,6 +43,12 @@ is("$status $stderr", '0 ', 'README.md: the booking runs');
 like($stdout, qr/\A201 \{.*\n\{"order": 0\}\n\{"concertsList".*\{"schedules".*\{"seats".*\{"reservationId": 1\}\n\{"paymentId": 1\}\n.*"gone".*\n1\|A1\|ISSUED\n2\|A2\|FREE\npayment\.completed\|7\|/s,
 	'and shows what it says') or diag($stdout);
 
+# no function looks for a name where others may have put one
+is(sql(q{SELECT string_agg(p.oid::regprocedure::text, ' ') FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+	WHERE p.pronamespace IN ('web'::regnamespace, 'sources'::regnamespace, 'coupon_api'::regnamespace, 'concert'::regnamespace, 'concert_api'::regnamespace)
+	  AND (l.lanname = 'plpgsql' AND p.prokind = 'f' OR p.prosecdef) AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (p.proconfig), false)}), '', 'every function pins its search_path');
+unlike(join('', map { slurp_file($_) } glob "$examples/*/*.sql"), qr/IF NOT EXISTS/, 'and nothing that is there already is taken for one\'s own');
+
 # a room that is there already, as ../sources makes one
 {
 	local %ENV = (%ENV, PGHOST => $node->host, PGPORT => $node->port);

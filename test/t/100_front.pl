@@ -284,39 +284,6 @@ reload("coupon.http_statement_timeout = '5s'\n");
 is(sql(q{SELECT coupon_route_drop('GET', '/greetings/{name}')}), 't', 'a route is dropped');
 poll_until('the drop', sub { request('GET', '/greetings/x')->{status} == 405 });
 
-# ---- the routes of examples/sources ----
-
-load_example($node, 'postgres', "sources/$_.sql", '-v', 'open=on') for qw(roles http api routes), qw(api routes);
-sql(q{SELECT coupon_campaign_create('SOURCES', 3)});
-my $sources = sql(q{SELECT max(campaign_id) FROM coupon.campaign});
-sub code { my $answer = request(@_); return "$answer->{status} " . ($answer->{json}{error}{code} // '') }
-# a load test without tokens: everybody may everything
-reload("coupon.http_role = 'coupon_web_anonymous'\n", sub { request('GET', '/admin/coupons/SOURCES/status')->{status} == 200 });
-is(code('POST', '/coupons/issue-sync/1?code=SOURCES'), '200 ', 'issue-sync');
-is(code('POST', '/coupons/issue-sync/1?code=SOURCES'), '409 already_issued', '  twice');
-is(code('POST', '/coupons/issue-optimistic/2?code=SOURCES'), '200 ', 'issue-optimistic');
-my $async = request('POST', '/coupons/issue-async/3?code=SOURCES');
-is("$async->{status} " . length $async->{json}{data}{requestId}, '202 36', 'issue-async');
-poll_until('the decision', sub { request('GET', '/coupons/issue-status/3?code=SOURCES')->{json}{data}{status} eq 'COMPLETED' });
-for my $path ("/coupons/issue-result/$async->{json}{data}{requestId}", '/coupons/issue-result/3?code=SOURCES', "/coupons/result/3?code=SOURCES&requestId=$async->{json}{data}{requestId}")
-{
-	my $result = request('GET', $path);
-	ok($result->{status} == 200 && $result->{json}{data}{processed} && $result->{json}{data}{success}, $path) or diag($result->{content});
-}
-is(code('POST', '/coupons/issue/4?code=SOURCES'), '409 sold_out', 'the service by events');
-is(code('POST', '/coupon/issue', { userId => 3, couponId => $sources + 0, policyId => 21, typeSnapshot => 'FIXED', expiredAt => '2999-12-31T23:59:59' }), '202 ', '/coupon/issue');
-is(code('POST', "/api/coupons/$sources/issue-fcfs/p-1"), '400 sold_out', 'issue-fcfs');
-is(request('POST', '/admin/coupon-policies', { code => 'MADE', maxCount => 5, discountRate => 10 })->{status}, 201, 'coupon-policies');
-is(request('GET', '/admin/coupons/SOURCES/status')->{json}{issuedCount}, 3, 'coupon status');
-is(request('GET', '/admin/redis/queue-status?code=SOURCES')->{json}{queueSize}, 0, 'queue-status');
-is(request('GET', '/admin/kafka/health')->{json}{status}, 'DOWN', 'kafka health');
-is(request('GET', '/admin/kafka/status')->{status}, 200, 'kafka status');
-sql(q{SELECT coupon_room_create('default', 1)});
-my $enqueued = request('POST', '/queues/enqueue', { userId => 5 });
-is($enqueued->{status}, 201, 'enqueue');
-poll_until('admission', sub { request('GET', '/queues/order', undef, 'X-Access-Token' => $enqueued->{headers}{'x-access-token'})->{json}{order} == 0 });
-is(code('GET', '/queues/order'), '400 missing', 'order without a token');
-
 # ---- tokens ----
 
 my $secret = 'a secret that has more than 32 bytes';

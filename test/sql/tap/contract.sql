@@ -102,7 +102,7 @@ SELECT results_eq($$EXECUTE columns_of('coupon.hold_result')$$,
 	'F6: the answer of a hold call');
 SELECT results_eq($$EXECUTE columns_of('coupon.request_result')$$,
 	ARRAY['request_id uuid', 'status text', 'outcome text', 'queue_position bigint', 'issuance coupon.issue_result',
-	      'requested_at timestamp with time zone', 'decided_at timestamp with time zone'],
+	      'requested_at timestamp with time zone', 'decided_at timestamp with time zone', 'repeated boolean'],
 	'F6: the answer of a request');
 SELECT results_eq($$EXECUTE columns_of('coupon.queue_result')$$,
 	ARRAY['status text', 'token text', 'queue_position bigint', 'eta interval', 'poll_after interval'],

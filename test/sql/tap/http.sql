@@ -8,9 +8,9 @@ CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS coupon;
 SELECT no_plan();
 
--- http(method, function, arguments, headers, claims, role): a status of 404
--- with PGRST202 is PostgREST's own for arguments that no function has, and an
--- ERROR is shown by its SQLSTATE, with status 500.
+-- http(method, function, arguments, headers, claims, role): with arguments that
+-- no function of the name has, the one of a json is called; an ERROR is shown by
+-- its SQLSTATE, with status 500.
 CREATE FUNCTION pg_temp.http(
 	method text, function text, arguments text DEFAULT '{}', headers json DEFAULT '{}', claims json DEFAULT NULL,
 	role name DEFAULT 'coupon_service', OUT status text, OUT headers_out jsonb, OUT body jsonb)
@@ -19,16 +19,14 @@ DECLARE
 	given text[] := ARRAY(SELECT json_object_keys(arguments::json));
 	parameters text;
 	list text;
+	is_known boolean;
 BEGIN
 	SELECT string_agg(format('%I %s', a.name, a.type), ', '), string_agg(format('%I := a.%I', a.name, a.name), ', ')
 	  INTO parameters, list
 	  FROM pg_proc p, unnest(p.proargnames, p.proargtypes::regtype[]) a(name, type)
 	 WHERE p.proname = function AND p.pronamespace = 'coupon_api'::regnamespace AND a.name = ANY (given);
-	IF cardinality(given) > (SELECT count(*) FROM pg_proc p, unnest(p.proargnames) n
-	                          WHERE p.proname = function AND p.pronamespace = 'coupon_api'::regnamespace AND n = ANY (given)) THEN
-		status := 404; body := '{"code": "PGRST202"}';
-		RETURN;
-	END IF;
+	is_known := cardinality(given) = (SELECT count(*) FROM pg_proc p, unnest(p.proargnames) n
+	                                   WHERE p.proname = function AND p.pronamespace = 'coupon_api'::regnamespace AND n = ANY (given));
 	BEGIN
 		PERFORM set_config('request.method', method, true), set_config('request.path', '/rpc/' || function, true),
 		        set_config('request.headers', headers::text, true), set_config('request.jwt.claims', (jsonb_build_object('role', role) || coalesce(claims::jsonb, '{}'))::text, true),
@@ -37,7 +35,8 @@ BEGIN
 		IF method = 'GET' THEN
 			PERFORM set_config('transaction_read_only', 'on', true);
 		END IF;
-		EXECUTE CASE WHEN parameters IS NULL THEN format('SELECT coupon_api.%I()', function)
+		EXECUTE CASE WHEN NOT is_known THEN format('SELECT coupon_api.%I($1)', function)
+		             WHEN parameters IS NULL THEN format('SELECT coupon_api.%I()', function)
 		             ELSE format('SELECT coupon_api.%I(%s) FROM json_to_record($1) AS a(%s)', function, list, parameters) END
 		   INTO body USING arguments::json;
 		status := nullif(current_setting('response.status'), '');
@@ -191,7 +190,7 @@ SELECT is(pg_temp.refusal('POST', 'issue', arguments), expected, 'coupon/issue: 
                ('{"userId": {"a": 1}, "couponId": 1}', '400 invalid'), ('{"userId": [1], "couponId": 1}', '400 invalid'), ('{"userId": 1e400, "couponId": 1}', '400 invalid'),
                ('{"userId": 1, "couponId": "one"}', '400 invalid'), ('{"userId": 1, "couponId": 1.5}', '400 invalid'), ('{"userId": 1, "couponId": [1]}', '400 invalid'),
                ('{"userId": 1, "couponId": -1}', '400 invalid'), ('{"userId": 1, "couponId": 1e400}', '400 invalid'), ('{"userId": 1, "couponId": ""}', '400 invalid'),
-               ('{"userId": 1, "couponId": 1, "price": 1}', '404 PGRST202')) x(arguments, expected);
+               ('{"userId": 1, "couponId": 1, "price": 1}', '400 invalid')) x(arguments, expected);
 
 -- ---- 004 ----
 
@@ -254,7 +253,7 @@ SELECT is(pg_temp.refusal('POST', 'issue_async', '{"code": "ROOMY"}', claims => 
 -- ---- what there is ----
 
 SELECT results_eq($$SELECT (p.proname || '(' || pg_get_function_arguments(p.oid) || ') ' || pg_get_function_result(p.oid)) COLLATE "default"
-	FROM pg_proc p WHERE p.pronamespace = 'coupon_api'::regnamespace ORDER BY p.proname$$,
+	FROM pg_proc p WHERE p.pronamespace = 'coupon_api'::regnamespace AND (p.proargnames IS NOT NULL OR p.pronargs = 0) ORDER BY p.proname$$,
 	ARRAY[
 	'admin_coupon_policies(code jsonb DEFAULT NULL::jsonb, "maxCount" jsonb DEFAULT NULL::jsonb, "discountRate" jsonb DEFAULT NULL::jsonb) jsonb',
 	'admin_coupon_status(code text DEFAULT NULL::text) jsonb',
@@ -272,7 +271,8 @@ SELECT results_eq($$SELECT (p.proname || '(' || pg_get_function_arguments(p.oid)
 	'queue_order() jsonb'],
 	'F6: the routes');
 
-SELECT results_eq($$ SELECT proname::text COLLATE "default", provolatile::text COLLATE "default" FROM pg_proc WHERE pronamespace = 'coupon_api'::regnamespace ORDER BY 1 $$,
+SELECT results_eq($$ SELECT proname::text COLLATE "default", provolatile::text COLLATE "default" FROM pg_proc
+	WHERE pronamespace = 'coupon_api'::regnamespace AND (proargnames IS NOT NULL OR pronargs = 0) ORDER BY 1 $$,
 	$$ VALUES ('admin_coupon_policies', 'v'), ('admin_coupon_status', 's'), ('admin_kafka_health', 's'), ('admin_kafka_status', 's'), ('admin_queue_status', 's'), ('issue', 'v'), ('issue_async', 'v'), ('issue_fcfs', 'v'),
 	          ('issue_optimistic', 'v'), ('issue_result', 's'), ('issue_status', 's'), ('issue_sync', 'v'), ('queue_enqueue', 'v'), ('queue_order', 's') $$,
 	'the routes, and which are for GET');

@@ -4,11 +4,11 @@ BEGIN;
 SET LOCAL client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS coupon;
-SELECT plan(55);
+SELECT plan(58);
 
 SELECT coupon_campaign_create('requests', 4) AS c \gset
 CREATE TEMP TABLE answer (step text, request_id uuid, status text, outcome text, queue_position bigint,
-	issuance coupon.issue_result, requested_at timestamptz, decided_at timestamptz);
+	issuance coupon.issue_result, requested_at timestamptz, decided_at timestamptz, repeated boolean);
 
 INSERT INTO answer SELECT 'a', * FROM coupon_request(:c, 'a');
 INSERT INTO answer SELECT 'b', * FROM coupon_request(:c, 'b', 'key of b');
@@ -20,6 +20,9 @@ SELECT is((SELECT count(*) FROM coupon.request WHERE campaign_id = :c AND decide
 SELECT is(substr(request_id::text, 15, 1) || substr(request_id::text, 20, 1) ~ '^8[89ab]$', true, 'the id is a UUID of version 8') FROM answer WHERE step = 'a';
 
 -- the same wish again
+SELECT is((SELECT string_agg(step || repeated, ' ' ORDER BY step) FROM answer), 'afalse bfalse', 'neither repeats another call');
+SELECT is((SELECT r.repeated FROM coupon_request(:c, 'a') r), true, 'F8: but this one does');
+SELECT is((SELECT r.repeated FROM coupon_request(:c, 'b', 'another') r), NULL, 'and one that is refused asked for nothing');
 SELECT is((SELECT r.request_id FROM coupon_request(:c, 'a') r), request_id, 'without a key: the request that waits') FROM answer WHERE step = 'a';
 SELECT is((SELECT r.request_id FROM coupon_request(:c, 'b', 'key of b') r), request_id, 'F8: the same key: the same id') FROM answer WHERE step = 'b';
 SELECT is((SELECT r.request_id FROM coupon_request(:c, 'b') r), request_id, 'without the key, too, while it waits') FROM answer WHERE step = 'b';

@@ -204,7 +204,7 @@ SELECT is(pg_temp.trapped('coupon_service', :c, call), expected, 'HTTP: ' || cal
 	('SELECT coupon_api.issue(pg_catalog.to_jsonb(7), pg_catalog.to_jsonb($1)) OPERATOR(pg_catalog.#>>) ''{data,outcome}''', NULL),
 	('SELECT coupon_api.issue_fcfs($1::pg_catalog.text, ''p'') OPERATOR(pg_catalog.->>) ''remainingStock''', '3'),
 	('SELECT coupon_api.issue_fcfs($1::pg_catalog.text, ''p'') OPERATOR(pg_catalog.#>>) ''{error,code}''', 'requested'),
-	('SELECT coupon_api.queue_enqueue(''5'') OPERATOR(pg_catalog.->>) ''order''', '1'),
+	('SELECT coupon_api.queue_enqueue("userId" => ''5'') OPERATOR(pg_catalog.->>) ''order''', '1'),
 	('SELECT coupon_api.queue_order() OPERATOR(pg_catalog.#>>) ''{error,code}''', 'missing')) x(call, expected);
 SELECT is(pg_temp.trapped('coupon_admin', :c, call), expected, 'HTTP: ' || call) FROM (VALUES
 	('SELECT coupon_api.admin_coupon_policies(''"t"'', ''5'', ''1.5'') OPERATOR(pg_catalog.->>) ''maxCount''', '5'),
