@@ -29,18 +29,12 @@ static uint32 wake_mask = 0;	/* kinds to wake at commit */
 static void
 request(void)
 {
-	RequestAddinShmemSpace(sizeof(Shared));
 	RequestNamedLWLockTranche("coupon_databases", 1);
 }
 
 static void
-startup(void)
+set_up(void)
 {
-	bool		found;
-
-	shared = coupon_shmem_struct("coupon databases", sizeof(Shared), &found);
-	if (found)
-		return;
 	shared->lock = &GetNamedLWLockTranche("coupon_databases")->lock;
 	for (int i = 0; i < COUPON_MAX_DATABASES; i++)
 	{
@@ -53,8 +47,11 @@ startup(void)
 }
 
 const CouponModule coupon_database_module = {
-	.request = request,
-	.startup = startup
+	.name = "coupon databases",
+	.size = sizeof(Shared),
+	.memory = (void **) &shared,
+	.set_up = set_up,
+	.request = request
 };
 
 static CouponDatabase *

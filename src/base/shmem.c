@@ -39,6 +39,8 @@ shmem_request(void)
 #endif
 	for (const CouponModule *const *module = coupon_modules; *module; module++)
 	{
+		if ((*module)->name)
+			RequestAddinShmemSpace((*module)->size);
 		if ((*module)->request)
 			(*module)->request();
 	}
@@ -53,6 +55,12 @@ shmem_startup(void)
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	for (const CouponModule *const *module = coupon_modules; *module; module++)
 	{
+		bool		found = true;
+
+		if ((*module)->name)
+			*(*module)->memory = coupon_shmem_struct((*module)->name, (*module)->size, &found);
+		if (!found && (*module)->set_up)
+			(*module)->set_up();
 		if ((*module)->startup)
 			(*module)->startup();
 	}

@@ -17,6 +17,12 @@
 /* What a module needs.  Each may be NULL. */
 typedef struct CouponModule
 {
+	/* A structure of that name: zeroed, and then set up once. */
+	const char *name;
+	Size		size;
+	void	  **memory;
+	void		(*set_up) (void);
+
 	/* Before the server starts: asks for shared memory and locks. */
 	void		(*request) (void);
 

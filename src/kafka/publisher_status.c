@@ -33,8 +33,6 @@ PG_FUNCTION_INFO_V1(coupon_publisher_state);
 /* The publishers' of all databases. */
 static CouponPublisherStatus *all = NULL;
 
-#define ALL_SIZE	(COUPON_MAX_DATABASES * sizeof(CouponPublisherStatus))
-
 static void
 new_database(int place)
 {
@@ -43,24 +41,17 @@ new_database(int place)
 }
 
 static void
-request(void)
+set_up(void)
 {
-	RequestAddinShmemSpace(ALL_SIZE);
-}
-
-static void
-startup(void)
-{
-	bool		found;
-
-	all = coupon_shmem_struct("coupon publishers", ALL_SIZE, &found);
-	for (int i = 0; !found && i < COUPON_MAX_DATABASES; i++)
+	for (int i = 0; i < COUPON_MAX_DATABASES; i++)
 		new_database(i);
 }
 
 const CouponModule coupon_publisher_module = {
-	.request = request,
-	.startup = startup,
+	.name = "coupon publishers",
+	.size = COUPON_MAX_DATABASES * sizeof(CouponPublisherStatus),
+	.memory = (void **) &all,
+	.set_up = set_up,
 	.new_database = new_database
 };
 

@@ -48,19 +48,8 @@ typedef struct Shared
 static Shared *shared = NULL;
 
 static void
-request(void)
+set_up(void)
 {
-	RequestAddinShmemSpace(sizeof(Shared));
-}
-
-static void
-startup(void)
-{
-	bool		found;
-
-	shared = coupon_shmem_struct("coupon outbox", sizeof(Shared), &found);
-	if (found)
-		return;
 	for (int i = 0; i < COUPON_MAX_DATABASES; i++)
 		pg_atomic_init_u32(&shared->current[i], 0);
 }
@@ -72,8 +61,10 @@ new_database(int place)
 }
 
 const CouponModule coupon_outbox_module = {
-	.request = request,
-	.startup = startup,
+	.name = "coupon outbox",
+	.size = sizeof(Shared),
+	.memory = (void **) &shared,
+	.set_up = set_up,
 	.new_database = new_database
 };
 

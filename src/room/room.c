@@ -51,27 +51,18 @@ PG_FUNCTION_INFO_V1(coupon_room_changed);
 /* ---- shared memory ---- */
 
 static void
-request(void)
+set_up(void)
 {
-	RequestAddinShmemSpace(sizeof(Shared));
-}
-
-static void
-startup(void)
-{
-	bool		found;
-
-	shared = coupon_shmem_struct("coupon rooms", sizeof(Shared), &found);
-	if (found)
-		return;
 	pg_atomic_init_u64(&shared->version, 1);
 	if (!pg_strong_random(&shared->seed, sizeof(shared->seed)))
 		elog(ERROR, "could not generate random values");
 }
 
 const CouponModule coupon_room_module = {
-	.request = request,
-	.startup = startup
+	.name = "coupon rooms",
+	.size = sizeof(Shared),
+	.memory = (void **) &shared,
+	.set_up = set_up
 };
 
 /* ---- places ---- */
