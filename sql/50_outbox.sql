@@ -35,9 +35,32 @@ COMMENT ON COLUMN coupon.outbox.key IS 'The Kafka key: the user, or the campaign
 COMMENT ON COLUMN coupon.outbox.type IS 'What happened. Types that begin with "coupon." are the engine''s own.';
 COMMENT ON COLUMN coupon.outbox.payload IS 'The event as it is published.';
 
+CREATE FUNCTION coupon.outbox_guard() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RAISE feature_not_supported USING
+		MESSAGE = format('cannot write to table coupon.%I directly', TG_TABLE_NAME),
+		DETAIL = 'The order of events is that of their ids, which rise in the order of appending.',
+		HINT = 'Use coupon_emit(). Rows can be deleted.';
+END
+$$;
+COMMENT ON FUNCTION coupon.outbox_guard() IS 'Trigger: refuses events that were not appended by the functions.';
+
+CREATE TRIGGER outbox_guard BEFORE INSERT OR UPDATE ON coupon.outbox_0
+	FOR EACH ROW EXECUTE FUNCTION coupon.outbox_guard();
+CREATE TRIGGER outbox_guard BEFORE INSERT OR UPDATE ON coupon.outbox_1
+	FOR EACH ROW EXECUTE FUNCTION coupon.outbox_guard();
+CREATE TRIGGER outbox_guard BEFORE INSERT OR UPDATE ON coupon.outbox_2
+	FOR EACH ROW EXECUTE FUNCTION coupon.outbox_guard();
+CREATE TRIGGER outbox_guard BEFORE INSERT OR UPDATE ON coupon.outbox_parked
+	FOR EACH ROW EXECUTE FUNCTION coupon.outbox_guard();
+
 -- So that ids rise when the clock steps back over a restart (src/outbox/event_id.c).
 CREATE SEQUENCE coupon.event_clock MINVALUE 0;
-COMMENT ON SEQUENCE coupon.event_clock IS 'Event ids up to this time may have been given: milliseconds since 1970, times 65536, plus a number of the server''s start.';
+CREATE SEQUENCE coupon.event_start MINVALUE 0;
+COMMENT ON SEQUENCE coupon.event_clock IS 'Event ids up to this time may have been given, in milliseconds since 1970.';
+COMMENT ON SEQUENCE coupon.event_start IS 'Which start of the server has set coupon.event_clock: a random number.';
 
 CREATE TABLE coupon.dead_letter (
 	id       uuid PRIMARY KEY,
@@ -60,6 +83,7 @@ COMMENT ON COLUMN coupon.dead_letter.attempts IS 'How often it was tried.';
 COMMENT ON COLUMN coupon.dead_letter.dead_at IS 'When it was given up.';
 
 SELECT pg_catalog.pg_extension_config_dump('coupon.event_clock', '');
+SELECT pg_catalog.pg_extension_config_dump('coupon.event_start', '');
 SELECT pg_catalog.pg_extension_config_dump('coupon.dead_letter', '');
 
 CREATE FUNCTION @extschema@.coupon_emit(topic text, key text, type text, payload jsonb)

@@ -36,7 +36,7 @@ static const char *const names[] = {
 	"campaign", "campaign_pkey", "campaign_topic_idx", "shard", "shard_pkey", "unit", "unit_pkey", "unit_label_key",
 	"issuance", "issuance_serial_key", "issuance_user_key", "issuance_held_idx",
 	"issuance_lapse_idx", "lapsed_hold", "lapsed_hold_idx",
-	"outbox_0", "outbox_1", "outbox_2", "outbox_parked", "outbox_parked_idx", "event_clock",
+	"outbox_0", "outbox_1", "outbox_2", "outbox_parked", "outbox_parked_idx", "event_clock", "event_start",
 	"request", "request_0", "request_1", "request_0_pkey", "request_1_pkey",
 	"request_0_user_idx", "request_1_user_idx",
 	"room", "room_pkey", "room_name_key",
@@ -171,6 +171,7 @@ static const char *const issuance_kept[] = {
 	"issuance_guard", "issuance_arrived", "issuance_returned",
 	"issuance_campaign_id_shard_fkey", NULL
 };
+static const char *const outbox_kept[] = {"outbox_guard", NULL};
 static const char *const queue_kept[] = {"queue_guard", NULL};
 
 static const CouponKey issuance_keys[] = {
@@ -187,7 +188,7 @@ static const CouponTable issuance_table = {
 	COLUMNS(issuance_columns), issuance_kept, lengthof(issuance_keys), issuance_keys
 };
 static const CouponTable lapsed_table = {COLUMNS(lapsed_columns), kept_nothing};
-static const CouponTable outbox_table = {COLUMNS(outbox_columns), kept_nothing,.local_deletes = true};
+static const CouponTable outbox_table = {COLUMNS(outbox_columns), outbox_kept,.local_deletes = true};
 static const CouponTable request_table = {COLUMNS(request_columns), queue_kept};
 static const CouponTable room_table = {COLUMNS(room_columns), kept_nothing};
 static const CouponTable ticket_table = {COLUMNS(ticket_columns), queue_kept};
@@ -297,15 +298,31 @@ coupon_scan_begin(CouponScan *s, Oid heap, Oid index, Snapshot snapshot,
 	s->slot = table_slot_create(s->heap, NULL);
 	s->scan = coupon_index_beginscan(s->heap, s->index, snapshot, nkeys);
 	s->scan->xs_want_itup = want_index_tuples;
+	s->missed = false;
 	if (keys != NULL)
 		index_rescan(s->scan, keys, nkeys, NULL, 0);
 }
 
 bool
+coupon_index_next(IndexScanDesc scan, ScanDirection direction, TupleTableSlot *slot, bool *missed)
+{
+	for (;;)
+	{
+		bool		next_entry = !scan->xs_heap_continue;
+
+		CHECK_FOR_INTERRUPTS();
+		if (next_entry && index_getnext_tid(scan, direction) == NULL)
+			return false;
+		if (index_fetch_heap(scan, slot))
+			return true;
+		*missed |= next_entry;
+	}
+}
+
+bool
 coupon_scan_next(CouponScan *s, ScanDirection direction)
 {
-	CHECK_FOR_INTERRUPTS();
-	return index_getnext_slot(s->scan, direction, s->slot);
+	return coupon_index_next(s->scan, direction, s->slot, &s->missed);
 }
 
 static void

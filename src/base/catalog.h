@@ -40,6 +40,7 @@ typedef struct CouponCatalog
 	Oid			outbox[COUPON_OUTBOX_TABLES];
 	Oid			outbox_parked_idx;
 	Oid			event_clock;
+	Oid			event_start;
 	Oid			request;		/* the parent of those that follow, as are all
 								 * of two */
 	Oid			requests[COUPON_QUEUE_CHILDREN];
@@ -174,6 +175,7 @@ typedef struct CouponScan
 	Relation	index;
 	IndexScanDesc scan;
 	TupleTableSlot *slot;
+	bool		missed;			/* see coupon_index_next() */
 } CouponScan;
 
 extern void coupon_scan_begin(CouponScan *s, Oid heap, Oid index, Snapshot snapshot,
@@ -183,6 +185,16 @@ extern void coupon_scan_end(CouponScan *s);
 
 /* The same, and the tables' locks, so that nobody need wait for the transaction. */
 extern void coupon_scan_end_unlock(CouponScan *s);
+
+/*
+ * The next row.  *missed is set if the index has an entry whose row is not
+ * there: deleted, or updated while the scan was on its way to it.  A dirty
+ * scan may have come by the new version's entry before it was there, so what
+ * it did not find has to be looked for by a later snapshot; that shows the
+ * row, since the update was committed by then.
+ */
+extern bool coupon_index_next(IndexScanDesc scan, ScanDirection direction, TupleTableSlot *slot,
+							  bool *missed);
 
 /* Scan keys of the types that our indexes have; column counts index columns. */
 extern void coupon_key_int64(ScanKey key, int column, StrategyNumber strategy, int64 value);

@@ -13,9 +13,9 @@
  * reserved: the sequence coupon.event_clock says up to which millisecond ids
  * may have been given, and a session sets it on, for a second ahead, before
  * it goes beyond that.  What it does is in the WAL before the events are,
- * hence survives wherever one of them does.  Beside the time, the sequence
- * tells which start of the server wrote it; whoever finds another one's moves
- * the counter to it.
+ * hence survives wherever one of them does.  coupon.event_start tells which
+ * start of the server wrote it; whoever finds another one's moves the counter
+ * to it.
  */
 #include "postgres.h"
 
@@ -32,40 +32,31 @@
 #include "outbox/event_id.h"
 
 #define AHEAD_MS		1000	/* reserved at a time */
-#define START_BITS		16		/* of the sequence's value: the server's start */
 
 /* ---- shared memory ---- */
 
 typedef struct Shared
 {
 	pg_atomic_uint64 clock;		/* the time of the newest id */
-	uint16		start;			/* a random number for this start; constant */
+	int64		start;			/* a random number for this start; constant */
 } Shared;
 
 static Shared *shared = NULL;
 
 static void
-request(void)
+set_up(void)
 {
-	RequestAddinShmemSpace(sizeof(Shared));
-}
-
-static void
-startup(void)
-{
-	bool		found;
-
-	shared = coupon_shmem_struct("coupon event ids", sizeof(Shared), &found);
-	if (found)
-		return;
 	pg_atomic_init_u64(&shared->clock, 0);
 	if (!pg_strong_random(&shared->start, sizeof(shared->start)))
 		elog(ERROR, "could not generate random values");
+	shared->start &= PG_INT64_MAX;
 }
 
 const CouponModule coupon_event_id_module = {
-	.request = request,
-	.startup = startup
+	.name = "coupon event ids",
+	.size = sizeof(Shared),
+	.memory = (void **) &shared,
+	.set_up = set_up
 };
 
 /* ---- reserving ---- */
@@ -83,17 +74,36 @@ raise_clock(uint64 tick)
 		;
 }
 
+/* What a sequence was set to; 0: nobody has set it yet. */
+static int64
+get_sequence(Oid sequence)
+{
+	LOCAL_FCINFO(fcinfo, 1);
+	Datum		last;
+
+	InitFunctionCallInfoData(*fcinfo, NULL, 1, InvalidOid, NULL, NULL);
+	fcinfo->args[0].value = ObjectIdGetDatum(sequence);
+	fcinfo->args[0].isnull = false;
+	last = pg_sequence_last_value(fcinfo);
+	return fcinfo->isnull ? 0 : DatumGetInt64(last);
+}
+
+static void
+set_sequence(Oid sequence, int64 value)
+{
+	DirectFunctionCall2(setval_oid, ObjectIdGetDatum(sequence), Int64GetDatum(value));
+}
+
 /*
- * As a superuser: who appends events may not touch the sequence.  The lock is
- * for reading and writing it in one; nothing waits while it is held.
+ * As a superuser: who appends events may not touch the sequences.  The lock is
+ * for reading and writing them in one; nothing waits while it is held.
  */
 static void
 reserve(Oid sequence, uint64 tick)
 {
-	LOCAL_FCINFO(fcinfo, 1);
-	uint64		value = 0;
+	Oid			start_sequence = coupon_catalog()->event_start;
+	bool		known;
 	uint64		ms;
-	Datum		last;
 	Oid			user;
 	int			context;
 
@@ -101,27 +111,18 @@ reserve(Oid sequence, uint64 tick)
 	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, context | SECURITY_LOCAL_USERID_CHANGE);
 	LockRelationOid(sequence, ShareUpdateExclusiveLock);
 
-	/* null: nobody has set it yet */
-	InitFunctionCallInfoData(*fcinfo, NULL, 1, InvalidOid, NULL, NULL);
-	fcinfo->args[0].value = ObjectIdGetDatum(sequence);
-	fcinfo->args[0].isnull = false;
-	last = pg_sequence_last_value(fcinfo);
-	if (!fcinfo->isnull)
-		value = DatumGetInt64(last);
-
-	ms = value >> START_BITS;
-	if ((value & ((1 << START_BITS) - 1)) != shared->start)
-	{
+	ms = get_sequence(sequence);
+	known = get_sequence(start_sequence) == shared->start;
+	if (!known)
 		raise_clock(ms * COUPON_TICKS_PER_MS);
-		ms = 0;
-	}
-	if (tick >= ms * COUPON_TICKS_PER_MS)
+	if (!known || tick >= ms * COUPON_TICKS_PER_MS)
 	{
 		tick = Max(tick, pg_atomic_read_u64(&shared->clock));
 		ms = tick / COUPON_TICKS_PER_MS + AHEAD_MS;
-		DirectFunctionCall2(setval_oid, ObjectIdGetDatum(sequence),
-							Int64GetDatum((int64) (ms << START_BITS | shared->start)));
+		set_sequence(sequence, ms);
 	}
+	if (!known)
+		set_sequence(start_sequence, shared->start);
 	reserved = ms * COUPON_TICKS_PER_MS;
 	reserved_in = sequence;
 

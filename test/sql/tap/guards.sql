@@ -5,7 +5,7 @@ BEGIN;
 SET LOCAL client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS coupon;
-SELECT plan(128);
+SELECT plan(134);
 
 CREATE FUNCTION pg_temp.put(c bigint, serial bigint, who text, nth integer DEFAULT 1, state text DEFAULT 'issued', shard integer DEFAULT NULL)
 RETURNS void LANGUAGE sql AS $$
@@ -74,6 +74,13 @@ SELECT lives_ok(format('INSERT INTO coupon.unit VALUES (%s, 1, ''L'')', :c), 'a 
 SELECT throws_ok(format('INSERT INTO coupon.unit VALUES (%s, 2, ''L'')', :c), '23505', NULL, 'F1: a label twice');
 SELECT throws_ok($$INSERT INTO coupon.campaign (campaign_id, name, per_user_limit, policy, topic) VALUES (1, 'x', 1, '{}', 't')$$, '428C9', NULL, 'ids are the sequence''s');
 SELECT throws_ok($$INSERT INTO coupon.outbox VALUES (gen_random_uuid(), 't', 'k', 'x', '{}')$$, '23514', NULL, 'an event in the parent instead of a child');
+
+-- an id from the future would come before all that is appended later
+SELECT coupon_emit('t', 'k', 'x', '{}') AS ignore \gset
+SELECT throws_ok(format('INSERT INTO coupon.%I VALUES (''f0000000-0000-7000-8000-000000000000'', ''t'', ''k'', ''x'', ''{}'')', t), '0A000', NULL, 'an event past coupon_emit() in ' || t)
+  FROM unnest('{outbox_0,outbox_1,outbox_2,outbox_parked}'::text[]) t;
+SELECT throws_ok($$UPDATE coupon.outbox SET id = 'f0000000-0000-7000-8000-000000000000'$$, '0A000', NULL, 'an event''s id is not changed');
+SELECT lives_ok($$DELETE FROM coupon.outbox WHERE type = 'x'$$, 'but it can be deleted');
 
 -- A limit that was lowered: what was issued before stays valid, and counts.
 SELECT coupon_campaign_create('lowered', 20, per_user_limit => 3, policy => '{"usage_period_days": 1}') AS l \gset

@@ -51,7 +51,7 @@ SELECT isnt(obj_description(oid, 'pg_extension'), NULL, 'the extension has a com
 
 -- what a dump keeps
 SELECT results_eq($$SELECT unnest(extconfig)::regclass::text FROM pg_extension WHERE extname = 'coupon' ORDER BY 1$$,
-	ARRAY['coupon.campaign', 'coupon.campaign_campaign_id_seq', 'coupon.dead_letter', 'coupon.event_clock', 'coupon.issuance', 'coupon.lapsed_hold', 'coupon.room', 'coupon.room_room_id_seq', 'coupon.route', 'coupon.shard', 'coupon.unit'],
+	ARRAY['coupon.campaign', 'coupon.campaign_campaign_id_seq', 'coupon.dead_letter', 'coupon.event_clock', 'coupon.event_start', 'coupon.issuance', 'coupon.lapsed_hold', 'coupon.room', 'coupon.room_room_id_seq', 'coupon.route', 'coupon.shard', 'coupon.unit'],
 	'a dump keeps the sale and the dead letters, and leaves events out');
 
 -- The trap: in schema coupon_trap, for every operator and function of
