@@ -8,24 +8,28 @@
 #include "postgres.h"
 
 #include "access/stratnum.h"
+#include "access/xact.h"
 #include "storage/lmgr.h"
 #include "utils/snapmgr.h"
 
 #include "queue/own_row.h"
 
-/* *undecided: a transaction whose row would be the answer, if there is no other. */
+/*
+ * *undecided: a transaction whose row would be the answer, if there is no
+ * other; *missed: one that was not found may be there.
+ */
 static bool
-find_row(const CouponQueueKind *kind, int64 id, text *user_id, CouponAnswers answers,
-		 bool final_too, void *arg, int *nothers, TransactionId *undecided)
+find_version(const CouponQueueKind *kind, int64 id, text *user_id, Snapshot snapshot,
+			 CouponAnswers answers, bool final_too, void *arg, int *nothers,
+			 TransactionId *undecided, bool *missed)
 {
 	CouponQueue *queue = coupon_queue(kind);
 	bool		found = false;
-	SnapshotData dirty;
 	ScanKeyData keys[2];
 
 	*undecided = InvalidTransactionId;
 	*nothers = 0;
-	InitDirtySnapshot(dirty);
+	*missed = false;
 	coupon_key_int64(&keys[0], 1, BTEqualStrategyNumber, id);
 	coupon_key_text(&keys[1], 2, PointerGetDatum(user_id));
 	for (uint32 child = 0; child < COUPON_QUEUE_CHILDREN && !found; child++)
@@ -39,10 +43,11 @@ find_row(const CouponQueueKind *kind, int64 id, text *user_id, CouponAnswers ans
 		if (!final_too && pg_atomic_read_u32(&queue->open[child]) == 0)
 			continue;
 		coupon_scan_begin(&scan, kind->children()[child], kind->user_keys()[child],
-						  &dirty, keys, 2, false);
+						  snapshot, keys, 2, false);
 		while (!found && coupon_scan_next(&scan, ForwardScanDirection))
 		{
-			TransactionId inserter = dirty.xmin;
+			TransactionId inserter = snapshot->snapshot_type == SNAPSHOT_DIRTY ?
+			snapshot->xmin : InvalidTransactionId;
 
 			if (!answers(scan.slot, child, arg))
 				*nothers += slot_attisnull(scan.slot, kind->final_column);
@@ -51,7 +56,32 @@ find_row(const CouponQueueKind *kind, int64 id, text *user_id, CouponAnswers ans
 			else
 				found = true;
 		}
+		*missed |= scan.missed;
 		coupon_scan_end_unlock(&scan);
+	}
+	return found;
+}
+
+static bool
+find_row(const CouponQueueKind *kind, int64 id, text *user_id, CouponAnswers answers,
+		 bool final_too, void *arg, int *nothers, TransactionId *undecided)
+{
+	SnapshotData dirty;
+	bool		found;
+	bool		missed;
+
+	InitDirtySnapshot(dirty);
+	found = find_version(kind, id, user_id, &dirty, answers, final_too, arg, nothers, undecided,
+						 &missed);
+	if (!found && missed && !TransactionIdIsValid(*undecided))
+	{
+		Snapshot	latest;
+
+		CommandCounterIncrement();
+		latest = RegisterSnapshot(GetLatestSnapshot());
+		found = find_version(kind, id, user_id, latest, answers, final_too, arg, nothers,
+							 undecided, &missed);
+		UnregisterSnapshot(latest);
 	}
 	return found;
 }

@@ -6,8 +6,10 @@
  * does not see the rows of transactions that have not committed; it relies on
  * a lock on the shard's row that our writer does not take, because all who
  * issue would write it.  Instead, whoever issues looks at the campaign's
- * deletions once their row is in the index, and whoever deletes looks into the
- * index once they have raised them.  So one of the two meets the other.
+ * deletions once their row is in the index, and if there are any at the shard;
+ * and whoever deletes looks into the index once they have raised them.  So one
+ * of the two meets the other.  The count stays raised when a deletion commits:
+ * others may have taken units of the shard before.
  */
 #include "postgres.h"
 

@@ -48,6 +48,40 @@ copy_attribute(TupleTableSlot *slot, int column)
 	return slot->tts_isnull[column - 1] ? NULL : DatumGetTextPCopy(slot->tts_values[column - 1]);
 }
 
+/* One look through the index; *missed: what was not found may be there. */
+static bool
+find_version(CouponIssuanceRow *row, Snapshot snapshot, bool *missed)
+{
+	*missed = false;
+	ExecClearTuple(row->slot);
+	row->scan->xs_snapshot = snapshot;
+	index_rescan(row->scan, row->keys, 2, NULL, 0);
+	return coupon_index_next(row->scan, ForwardScanDirection, row->slot, missed);
+}
+
+static bool
+find_row(CouponIssuanceRow *row)
+{
+	bool		found;
+	bool		missed;
+
+	while (!(found = find_version(row, &row->dirty, &missed)) && missed)
+	{
+		Snapshot	latest;
+
+		CommandCounterIncrement();
+		latest = RegisterSnapshot(GetLatestSnapshot());
+		/* if there is one, it was updated in the moment of the look */
+		found = find_version(row, latest, &missed);
+		ExecClearTuple(row->slot);
+		row->scan->xs_snapshot = &row->dirty;
+		UnregisterSnapshot(latest);
+		if (!found)
+			break;
+	}
+	return found;
+}
+
 CouponUnitState
 coupon_issuance_row_find(CouponIssuanceRow *row, int64 serial, TimestampTz now)
 {
@@ -55,12 +89,8 @@ coupon_issuance_row_find(CouponIssuanceRow *row, int64 serial, TimestampTz now)
 
 	row->state = COUPON_UNIT_FREE;
 	coupon_key_int64(&row->keys[1], 2, BTEqualStrategyNumber, serial);
-	index_rescan(row->scan, row->keys, 2, NULL, 0);
-	if (!index_getnext_slot(row->scan, ForwardScanDirection, slot))
-	{
-		ExecClearTuple(slot);
+	if (!find_row(row))
 		return row->state;
-	}
 
 	coupon_issuance_read(slot, &row->issuance);
 	slot_getallattrs(slot);

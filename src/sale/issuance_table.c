@@ -17,6 +17,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
@@ -161,15 +162,15 @@ look_at_user(CouponLookup *lookup, Datum user_id, CouponIssuance *found, int *ro
 	*room = 1;
 	undecided->xid = InvalidTransactionId;
 	lookup->hold.serial = 0;
+	lookup->missed = false;
 	coupon_key_text(&lookup->keys[1], 2, user_id);
 	index_rescan(lookup->scan, lookup->keys, 2, NULL, 0);
 
-	while (index_getnext_slot(lookup->scan, BackwardScanDirection, slot))
+	while (coupon_index_next(lookup->scan, BackwardScanDirection, slot, &lookup->missed))
 	{
 		bool		isnull;
 		int32		nth = DatumGetInt32(slot_getattr(slot, Issuance_nth, &isnull));
 
-		CHECK_FOR_INTERRUPTS();
 		if (was_withdrawn(slot))
 			continue;
 		if (nth == below)
@@ -270,6 +271,27 @@ coupon_lookup_pause(CouponLookup *lookup)
 	index_rescan(lookup->scan, lookup->keys, 2, NULL, 0);
 }
 
+/* The same look, at what is committed: what a dirty scan missed is among it. */
+static CouponUserState
+look_at_committed(CouponLookup *lookup, Datum user_id, CouponIssuance *found, int *room,
+				  Undecided *undecided)
+{
+	Snapshot	latest;
+	CouponUserState state;
+
+	CommandCounterIncrement();	/* what this transaction has written, too */
+	latest = RegisterSnapshot(GetLatestSnapshot());
+	coupon_lookup_pause(lookup);
+	lookup->dirty.xmin = lookup->dirty.xmax = InvalidTransactionId;
+	lookup->dirty.speculativeToken = 0;
+	lookup->scan->xs_snapshot = latest;
+	state = look_at_user(lookup, user_id, found, room, undecided);
+	coupon_lookup_pause(lookup);
+	lookup->scan->xs_snapshot = &lookup->dirty;
+	UnregisterSnapshot(latest);
+	return state;
+}
+
 CouponUserState
 coupon_lookup_user(CouponLookup *lookup, Datum user_id, CouponWait wait,
 				   CouponIssuance *found, int *room)
@@ -283,6 +305,8 @@ coupon_lookup_user(CouponLookup *lookup, Datum user_id, CouponWait wait,
 
 		lookup->now = GetCurrentTimestamp();
 		state = look_at_user(lookup, user_id, found, room, &undecided);
+		if (state == COUPON_USER_MAY_HAVE && lookup->missed)
+			state = look_at_committed(lookup, user_id, found, room, &undecided);
 		if (state == COUPON_USER_MAY_HAVE || !TransactionIdIsValid(undecided.xid))
 		{
 			if (state == COUPON_USER_HAS && found->held_until == 0 && def->coded)
@@ -323,11 +347,10 @@ coupon_lookup_numbers(CouponLookup *lookup, Datum user_id, int wanted, int32 *nt
 	lookup->now = GetCurrentTimestamp();
 	coupon_key_text(&lookup->keys[1], 2, user_id);
 	index_rescan(lookup->scan, lookup->keys, 2, NULL, 0);
-	while (index_getnext_slot(lookup->scan, ForwardScanDirection, slot))
+	while (coupon_index_next(lookup->scan, ForwardScanDirection, slot, &lookup->missed))
 	{
 		CouponIssuance row;
 
-		CHECK_FOR_INTERRUPTS();
 		if (was_withdrawn(slot))
 			continue;
 		coupon_issuance_read(slot, &row);
@@ -426,6 +449,36 @@ coupon_issuance_unlock_user(const CouponDefinition *def, Datum user_id)
 	coupon_unlock(COUPON_LOCK_USER, coupon_user_hash(user_id, def->campaign_id));
 }
 
+/* Somebody has deleted shards of the campaign, or is about to: this one? */
+static void
+require_shard(int64 campaign_id, int32 shard)
+{
+	const CouponCatalog *catalog = coupon_catalog();
+	SnapshotData dirty;
+	ScanKeyData keys[2];
+	CouponScan	scan;
+	bool		found;
+
+	InitDirtySnapshot(dirty);
+	coupon_key_int64(&keys[0], 1, BTEqualStrategyNumber, campaign_id);
+	coupon_key_int32(&keys[1], 2, BTEqualStrategyNumber, shard);
+	coupon_scan_begin(&scan, catalog->shard, catalog->shard_pkey, &dirty, keys, 2, false);
+	found = coupon_scan_next(&scan, ForwardScanDirection);
+	coupon_scan_end(&scan);
+	if (!found)
+		ereport(ERROR,
+				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
+				 errmsg("shard %d of campaign %lld was deleted", shard, (long long) campaign_id),
+				 errdetail("The unit belonged to it."),
+				 errhint("Keep the campaign closed, or restart the server: then its shards are read again.")));
+	if (TransactionIdIsValid(dirty.xmax))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("campaign %lld is being deleted", (long long) campaign_id),
+				 errdetail("Another transaction has deleted the shard %d, and has yet to commit.", shard),
+				 errhint("Try again when that transaction has ended.")));
+}
+
 CouponInsertion
 coupon_issuance_insert(CouponTableWriter *writer, CouponCampaign *campaign,
 					   const CouponDefinition *def, Datum user_id,
@@ -440,23 +493,32 @@ coupon_issuance_insert(CouponTableWriter *writer, CouponCampaign *campaign,
 
 	/* in place of a lock on the shard, see campaign_delete.c */
 	if (pg_atomic_read_u32(&campaign->deletions) > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg("campaign %lld is being deleted", (long long) def->campaign_id),
-				 errdetail("Another transaction has deleted the shard %d, and has yet to commit.",
-						   issuance->shard),
-				 errhint("Try again when that transaction has ended.")));
+		require_shard(def->campaign_id, issuance->shard);
 	return conflict < 0 ? COUPON_INSERTED :
 		conflict == Issuance_serial_key ? COUPON_SERIAL_TAKEN : COUPON_USER_TAKEN;
 }
 
 /* ---- deleting what issuances refer to ---- */
 
+pg_noreturn static void
+refuse_deletion(int64 campaign_id, TupleTableSlot *slot)
+{
+	CouponIssuance issuance;
+
+	coupon_issuance_read(slot, &issuance);
+	ereport(ERROR,
+			(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
+			 errmsg("shard %d of campaign %lld is in use", issuance.shard, (long long) campaign_id),
+			 errdetail("Serial %lld is issued.", (long long) issuance.serial),
+			 errhint("Delete the campaign's rows of coupon.issuance first, and again if others were issuing.")));
+}
+
 void
 coupon_issuance_await_none(int64 campaign_id, int64 first_serial, int64 last_serial)
 {
 	const CouponCatalog *catalog = coupon_catalog();
 	SnapshotData dirty;
+	Snapshot	latest;
 	ScanKeyData keys[3];
 	CouponScan	scan;
 
@@ -473,15 +535,23 @@ coupon_issuance_await_none(int64 campaign_id, int64 first_serial, int64 last_ser
 
 		coupon_issuance_read(scan.slot, &issuance);
 		if (!TransactionIdIsValid(xid))
-			ereport(ERROR,
-					(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
-					 errmsg("shard %d of campaign %lld is in use", issuance.shard, (long long) campaign_id),
-					 errdetail("Serial %lld is issued.", (long long) issuance.serial),
-					 errhint("Delete the campaign's rows of coupon.issuance first, and again if others were issuing.")));
+			refuse_deletion(campaign_id, scan.slot);
 		ExecClearTuple(scan.slot);
 		XactLockTableWait(xid, scan.heap, &tid, XLTW_Delete);
 		coupon_key_int64(&keys[1], 2, BTGreaterEqualStrategyNumber, issuance.serial);
 		index_rescan(scan.scan, keys, 3, NULL, 0);
 	}
 	coupon_scan_end(&scan);
+	if (!scan.missed)
+		return;
+
+	/* what was missed is deleted, or committed */
+	CommandCounterIncrement();
+	latest = RegisterSnapshot(GetLatestSnapshot());
+	coupon_key_int64(&keys[1], 2, BTGreaterEqualStrategyNumber, first_serial);
+	coupon_scan_begin(&scan, catalog->issuance, catalog->issuance_serial_key, latest, keys, 3, false);
+	if (coupon_scan_next(&scan, ForwardScanDirection))
+		refuse_deletion(campaign_id, scan.slot);
+	coupon_scan_end(&scan);
+	UnregisterSnapshot(latest);
 }

@@ -90,6 +90,7 @@ typedef struct CouponLookup
 	TupleTableSlot *slot;
 	ScanKeyData keys[2];
 	SnapshotData dirty;
+	bool		missed;			/* the last look met an entry without its row */
 	TimestampTz now;			/* holds are judged by it; of the last look-up */
 	CouponIssuance hold;		/* serial 0: no live hold was seen; may not be
 								 * the only one */

@@ -118,22 +118,41 @@ resolve_filter(CouponIntent *intent, bool committed)
 	pg_atomic_write_u32(&stock_of(intent->campaign)->filter_state, FILTER_NONE);
 }
 
-/* Enters everybody whom the index shows, also those of running transactions. */
 static void
-add_all_users(CouponStock *stock, int64 campaign_id)
+add_users(CouponStock *stock, int64 campaign_id, Snapshot snapshot)
 {
 	const CouponCatalog *catalog = coupon_catalog();
-	SnapshotData dirty;
 	ScanKeyData key;
 	CouponScan	scan;
 	bool		isnull;
 
-	InitDirtySnapshot(dirty);
 	coupon_key_int64(&key, 1, BTEqualStrategyNumber, campaign_id);
-	coupon_scan_begin(&scan, catalog->issuance, catalog->issuance_user_key, &dirty, &key, 1, false);
+	coupon_scan_begin(&scan, catalog->issuance, catalog->issuance_user_key, snapshot, &key, 1, false);
 	while (coupon_scan_next(&scan, ForwardScanDirection))
+	{
+		CHECK_FOR_INTERRUPTS();
 		add_user(stock, campaign_id, slot_getattr(scan.slot, Issuance_user_id, &isnull));
+	}
 	coupon_scan_end(&scan);
+}
+
+/*
+ * Enters everybody whom the index shows, also those of running transactions.
+ * A dirty scan misses a row that is updated under its eyes: the old version is
+ * dead when it gets there, and the new one came behind it.  But that update is
+ * committed by then, so a snapshot taken afterwards shows the row.
+ */
+static void
+add_all_users(CouponStock *stock, int64 campaign_id)
+{
+	SnapshotData dirty;
+	Snapshot	latest;
+
+	InitDirtySnapshot(dirty);
+	add_users(stock, campaign_id, &dirty);
+	latest = RegisterSnapshot(GetLatestSnapshot());
+	add_users(stock, campaign_id, latest);
+	UnregisterSnapshot(latest);
 }
 
 void
