@@ -129,9 +129,9 @@ coupon_late_payment_forget(const CouponIssuanceRow *row, int64 serial, text *use
 		bool		isnull;
 
 		(void) slot_getattr(scan.slot, Lapsed_refused_ref, &isnull);
-		/* whoever else is at it deletes it, too */
+		/* whoever else is at it may be undone, and then the memory stayed */
 		if (isnull)
-			(void) coupon_writer_delete(writer, &scan.slot->tts_tid, false);
+			(void) coupon_writer_delete(writer, &scan.slot->tts_tid, true);
 	}
 	coupon_scan_end(&scan);
 	coupon_writer_close(writer);
