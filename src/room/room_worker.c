@@ -7,7 +7,8 @@
  * takes the first tickets that are committed and alive, so a join that is not
  * committed holds nobody up, and who has gone silent is ended instead of
  * admitted.  It waits for nobody: a ticket that its holder is just leaving is
- * passed by, and if that is rolled back it is the first again.
+ * passed by, and if that is rolled back it is the first again.  One whose row
+ * somebody has merely locked is alive: who is behind it is not admitted before.
  */
 #include "postgres.h"
 
@@ -37,6 +38,7 @@
 #define LOOK_US_EACH	1		/* and for each of them more */
 #define RETRY_US		20000	/* after somebody was passed by */
 #define FAILED_US		1000000 /* after an ERROR */
+#define TELL_LOCKED_MS	10000
 
 PG_FUNCTION_INFO_V1(coupon_queue_serve);
 
@@ -255,13 +257,33 @@ plan_admission(CouponLine *line, Round *round, TimestampTz now)
 	round->more |= round->njobs == BATCH;
 }
 
-/* Does one job, unless somebody else is at the ticket or it is done. */
+/* Somebody has locked the ticket that is next: the operator is to know. */
+static void
+tell_locked(int64 room_id, int64 number)
+{
+	static TimestampTz told_at = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (!TimestampDifferenceExceeds(told_at, now, TELL_LOCKED_MS))
+		return;
+	told_at = now;
+	ereport(LOG,
+			(errmsg("room %lld admits nobody before ticket %lld, whose row another transaction has locked",
+					(long long) room_id, (long long) number)));
+}
+
+/*
+ * Does one job, unless somebody else is at the ticket or it is done.  *locked:
+ * its row is, and it stays as it is.
+ */
 static bool
-do_job(int64 room_id, CouponTableWriter *rows, const Job *job)
+do_job(int64 room_id, CouponTableWriter *rows, const Job *job, bool *locked)
 {
 	CouponTicketRow row;
+	CouponRowChange change;
 	CouponLine *line;
 
+	*locked = false;
 	if (!coupon_ticket_find(room_id, job->number, job->child, &row) || row.ended_at != 0)
 		return false;
 	if (job->end != NULL)
@@ -274,7 +296,9 @@ do_job(int64 room_id, CouponTableWriter *rows, const Job *job)
 	else
 		return false;
 	coupon_pending_reserve(1);
-	if (coupon_ticket_update(rows, &row, false) != COUPON_ROW_CHANGED)
+	change = coupon_ticket_update(rows, &row, false);
+	*locked = change == COUPON_ROW_LOCKED && !coupon_ticket_is_changing(room_id, job->number, job->child);
+	if (change != COUPON_ROW_CHANGED)
 		return false;
 	line = coupon_queue_lock(&coupon_tickets, room_id, LW_EXCLUSIVE, true);
 	coupon_pending_push(job->end != NULL ? coupon_apply_end : coupon_apply_admit, line,
@@ -295,6 +319,7 @@ carry_out(int64 room_id, Round *round, bool wait_for_tables)
 	{
 		Job		   *job = &round->jobs[i];
 		uint32		child = job->child;
+		bool		locked;
 
 		CHECK_FOR_INTERRUPTS();
 		if (job->end == NULL && round->admitted == round->slots)
@@ -309,13 +334,18 @@ carry_out(int64 room_id, Round *round, bool wait_for_tables)
 			}
 			rows[child] = coupon_writer_open(catalog->tickets[child], COUPON_UPDATE);
 		}
-		if (do_job(room_id, rows[child], job))
+		if (do_job(room_id, rows[child], job, &locked))
 		{
 			round->done++;
 			round->admitted += job->end == NULL;
+			continue;
 		}
-		else
-			round->passed++;
+		round->passed++;
+		if (locked && job->end == NULL)
+		{
+			tell_locked(room_id, job->number);
+			round->slots = round->admitted;
+		}
 	}
 	for (int child = 0; child < COUPON_QUEUE_CHILDREN; child++)
 	{

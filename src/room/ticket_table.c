@@ -53,11 +53,11 @@ coupon_ticket_fill(TupleTableSlot *slot, const CouponTicketRow *row)
 	nulls[Ticket_reason - 1] = row->reason == NULL;
 }
 
-bool
-coupon_ticket_find(int64 room_id, int64 number, uint32 child, CouponTicketRow *row)
+/* row: NULL if only whether there is one is asked. */
+static bool
+find(int64 room_id, int64 number, uint32 child, Snapshot snapshot, CouponTicketRow *row)
 {
 	const CouponCatalog *catalog = coupon_catalog();
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	ScanKeyData keys[2];
 	CouponScan	scan;
 	bool		found;
@@ -67,11 +67,30 @@ coupon_ticket_find(int64 room_id, int64 number, uint32 child, CouponTicketRow *r
 	coupon_scan_begin(&scan, catalog->tickets[child], catalog->ticket_pkeys[child],
 					  snapshot, keys, 2, false);
 	found = coupon_scan_next(&scan, ForwardScanDirection);
-	if (found)
+	if (found && row != NULL)
 		coupon_ticket_read(scan.slot, child, row);
 	coupon_scan_end_unlock(&scan);
+	return found;
+}
+
+bool
+coupon_ticket_find(int64 room_id, int64 number, uint32 child, CouponTicketRow *row)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	bool		found = find(room_id, number, child, snapshot, row);
+
 	UnregisterSnapshot(snapshot);
 	return found;
+}
+
+bool
+coupon_ticket_is_changing(int64 room_id, int64 number, uint32 child)
+{
+	SnapshotData dirty;
+
+	InitDirtySnapshot(dirty);
+	return !find(room_id, number, child, &dirty, NULL) || TransactionIdIsValid(dirty.xmin) ||
+		TransactionIdIsValid(dirty.xmax);
 }
 
 CouponRowChange

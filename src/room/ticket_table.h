@@ -30,6 +30,8 @@ extern void coupon_ticket_fill(TupleTableSlot *slot, const CouponTicketRow *row)
 /* As of now, in that child; false if there is none. */
 extern bool coupon_ticket_find(int64 room_id, int64 number, uint32 child, CouponTicketRow *row);
 
+/* Is a transaction that has yet to commit changing the row? */
+extern bool coupon_ticket_is_changing(int64 room_id, int64 number, uint32 child);
 extern CouponRowChange coupon_ticket_update(CouponTableWriter *rows, CouponTicketRow *row, bool wait);
 
 #endif							/* COUPON_TICKET_TABLE_H */
