@@ -397,6 +397,7 @@ coupon_line_init(CouponLine *line, struct CouponQueue *queue, int64 id, int64 ne
 	line->entered_by = InvalidOid;
 	line->cursor = next;
 	line->resume_at = 0;
+	line->failures = 0;
 	line->passed_at = 0;
 	line->first_chunk = line->nchunks = 0;
 	line->capacity = 0;

@@ -42,6 +42,7 @@ typedef struct CouponLine
 	int64		cursor;			/* where to look for the next; before it are
 								 * postponed ones */
 	TimestampTz resume_at;		/* nothing to be done here before */
+	uint32		failures;		/* to decide it, one after another */
 	TimestampTz passed_at;		/* when the first that was passed by was; 0:
 								 * nobody */
 	int64		first_chunk;

@@ -13,9 +13,12 @@
  * elsewhere, the line stands still for a moment; while the campaign is paused
  * it stands.  Anything else ends a request, and says how.
  *
- * A unit that cannot be issued (a constraint of the DBA's own) fails its
- * request alone: a batch that fails is done again in halves.  Only an ERROR
- * that is nobody's fault and passes makes the line wait, and it alone.
+ * A unit that cannot be issued, or whose outcome cannot be written (a
+ * constraint of the DBA's own), fails its request alone: a batch that fails is
+ * done again in halves.  The row is what counts: where the outbox refuses the
+ * event of one that failed, it ends without one.  Only an ERROR that is
+ * nobody's fault and passes, or an outbox that refuses all, makes the line
+ * wait, and it alone, longer each time.
  */
 #include "postgres.h"
 
@@ -46,7 +49,8 @@
 #define PASSED_MS		100		/* and if others do */
 #define PAUSED_MS		100		/* between looks at a paused campaign */
 #define LOCKED_MS		10		/* while somebody has the tables locked */
-#define FAILED_MS		1000	/* after an ERROR that is not a request's own */
+#define FAILED_MS		1000	/* after an ERROR that is not a request's own, */
+#define FAILED_DOUBLED	4		/* doubled so often at most */
 #define BATCH_REQUESTS	1000	/* of the worker */
 #define SMALL_BATCH		200		/* a commit is shared by more, */
 #define REST_MS			2		/* if they have the time to gather */
@@ -66,7 +70,9 @@ typedef struct Batch
 	CouponItem *items;
 	const char **outcomes;		/* NULL: as the item says */
 	int		   *errors;			/* SQLSTATE of those that failed, or 0 */
-	CouponOutbox *outbox;
+	int			decided;		/* so many */
+	int			stuck;			/* so many whose rows cannot be written */
+	CouponOutbox *outbox;		/* of the part at work */
 	StringInfoData payload;
 } Batch;
 
@@ -85,6 +91,7 @@ apply_decided(CouponPending *change, bool committed)
 		coupon_line_clear(line, change->number);
 		coupon_line_drop(line, change->number);
 		coupon_line_count_served(line, now);
+		line->failures = 0;
 		pg_atomic_write_u64(&line->queue->finished[change->child], now);
 		pg_atomic_fetch_sub_u32(&line->queue->open[change->child], 1);
 	}
@@ -117,6 +124,18 @@ hold_line(int64 campaign_id, int ms, bool rewind)
 	}
 	LWLockRelease(line->lock);
 	return until;
+}
+
+/* The line cannot be decided: how often before was it so, one after another? */
+static int
+note_failure(int64 campaign_id)
+{
+	CouponLine *line = coupon_queue_lock(&coupon_requests, campaign_id, LW_EXCLUSIVE, true);
+	int			before = line->failures;
+
+	line->failures = Min(before + 1, FAILED_DOUBLED);
+	LWLockRelease(line->lock);
+	return before;
 }
 
 /* Somebody was passed by: to be looked at again before long. */
@@ -230,59 +249,8 @@ typedef struct Part
 	Batch	   *batch;
 	int			begin;
 	int			n;
+	bool		with_events;
 } Part;
-
-static void
-issue(void *arg)
-{
-	Part	   *part = arg;
-
-	coupon_issue_batch(part->batch->campaign_id, part->batch->items + part->begin, part->n,
-					   COUPON_NO_WAIT);
-}
-
-/*
- * Issues to a part of the batch in a subtransaction, and if that fails to its
- * halves; one that fails alone has that as its outcome.
- */
-static void
-issue_part(Batch *batch, int begin, int n)
-{
-	Part		part = {batch, begin, n};
-	ErrorData  *error;
-
-	check_stack_depth();
-	for (int i = begin; i < begin + n; i++)
-	{
-		memset(&batch->items[i], 0, sizeof(CouponItem));
-		batch->items[i].user_id = PointerGetDatum(batch->requests[i].user_id);
-		batch->items[i].admitted = true;	/* asked when the request was
-											 * accepted */
-	}
-	error = coupon_attempt(issue, &part);
-	if (error == NULL)
-		return;
-	if (is_passing(error->sqlerrcode))
-		ReThrowError(error);
-	if (n > 1)
-	{
-		issue_part(batch, begin, n / 2);
-		issue_part(batch, begin + n / 2, n - n / 2);
-	}
-	else
-	{
-		ereport(LOG,
-				(errcode(error->sqlerrcode),
-				 errmsg("coupon request could not be decided: %s", error->message),
-				 errdetail("Campaign %lld, request number %lld, SQLSTATE %s.",
-						   (long long) batch->campaign_id,
-						   (long long) batch->requests[begin].number,
-						   unpack_sql_state(error->sqlerrcode))));
-		batch->outcomes[begin] = OUTCOME_FAILED;
-		batch->errors[begin] = error->sqlerrcode;
-	}
-	FreeErrorData(error);
-}
 
 /* Who is not served is told why, and so are those who listen. */
 static void
@@ -292,13 +260,10 @@ append_event(Batch *batch, const CouponRequest *request, const char *outcome, in
 	StringInfo	payload = &batch->payload;
 	char	   *user_id = text_to_cstring(request->user_id);
 
-	if (batch->def == NULL)
-		return;
 	if (batch->outbox == NULL)
-	{
 		batch->outbox = coupon_outbox_begin(true);
+	if (payload->data == NULL)
 		initStringInfo(payload);
-	}
 	coupon_payload_begin(payload);
 	coupon_payload_int64(payload, "campaign_id", batch->campaign_id);
 	coupon_payload_text(payload, "user_id", user_id);
@@ -316,7 +281,7 @@ append_event(Batch *batch, const CouponRequest *request, const char *outcome, in
 
 /* Writes what became of a request into its row. */
 static void
-store_outcome(Batch *batch, CouponTableWriter *rows, int i, TimestampTz now)
+store_outcome(Batch *batch, CouponTableWriter *rows, int i, TimestampTz now, bool with_event)
 {
 	CouponRequest *request = &batch->requests[i];
 	CouponItem *item = &batch->items[i];
@@ -339,7 +304,8 @@ store_outcome(Batch *batch, CouponTableWriter *rows, int i, TimestampTz now)
 				 errdetail("Campaign %lld, request number %lld.", (long long) batch->campaign_id,
 						   (long long) request->number),
 				 errhint("Leave the rows of coupon.request to the issuer.")));
-	if (batch->outcomes[i] != NULL || item->status != COUPON_ISSUED)
+	if (with_event && batch->def != NULL &&
+		(batch->outcomes[i] != NULL || item->status != COUPON_ISSUED))
 		append_event(batch, request, outcome, batch->errors[i], now);
 
 	coupon_pending_reserve(1);
@@ -348,30 +314,22 @@ store_outcome(Batch *batch, CouponTableWriter *rows, int i, TimestampTz now)
 	LWLockRelease(line->lock);
 }
 
-/* Decides what can be; returns how many. */
-static int
-decide_batch(Batch *batch)
+/* Writes what became of a part's requests, but for those who come again. */
+static void
+store_part(void *arg)
 {
+	Part	   *part = arg;
+	Batch	   *batch = part->batch;
 	TimestampTz now = GetCurrentTimestamp();
-	int			decided = 0;
-
-	if (batch->def != NULL)
-	{
-		/* issuing enters the campaign for itself, and may move its definition */
-		issue_part(batch, 0, batch->n);
-		coupon_campaign_leave(coupon_campaign_enter(batch->campaign_id, &batch->def));
-	}
-	else
-		for (int i = 0; i < batch->n; i++)
-			batch->outcomes[i] = OUTCOME_CLOSED;
 
 	/* rows of this transaction are changed by a later command only */
 	CommandCounterIncrement();
+	batch->outbox = NULL;
 	for (uint32 child = 0; child < COUPON_QUEUE_CHILDREN; child++)
 	{
 		CouponTableWriter *rows = NULL;
 
-		for (int i = 0; i < batch->n; i++)
+		for (int i = part->begin; i < part->begin + part->n; i++)
 		{
 			CHECK_FOR_INTERRUPTS();
 			if (batch->requests[i].child != child ||
@@ -379,15 +337,130 @@ decide_batch(Batch *batch)
 				continue;
 			if (rows == NULL)
 				rows = coupon_writer_open(coupon_catalog()->requests[child], COUPON_UPDATE);
-			store_outcome(batch, rows, i, now);
-			decided++;
+			store_outcome(batch, rows, i, now, part->with_events);
+			batch->decided++;
 		}
 		if (rows != NULL)
 			coupon_writer_close(rows);
 	}
 	if (batch->outbox != NULL)
 		coupon_outbox_finish(batch->outbox);
-	return decided;
+}
+
+static void
+issue_part(void *arg)
+{
+	Part	   *part = arg;
+	Batch	   *batch = part->batch;
+
+	for (int i = part->begin; i < part->begin + part->n; i++)
+	{
+		memset(&batch->items[i], 0, sizeof(CouponItem));
+		batch->items[i].user_id = PointerGetDatum(batch->requests[i].user_id);
+		batch->items[i].admitted = true;	/* asked when the request was
+											 * accepted */
+		if (batch->def == NULL)
+			batch->outcomes[i] = OUTCOME_CLOSED;
+	}
+	if (batch->def != NULL)
+	{
+		/* issuing enters the campaign for itself, and may move its definition */
+		coupon_issue_batch(batch->campaign_id, batch->items + part->begin, part->n, COUPON_NO_WAIT);
+		coupon_campaign_leave(coupon_campaign_enter(batch->campaign_id, &batch->def));
+	}
+	store_part(part);
+}
+
+/* In a subtransaction; an ERROR that passes is thrown on. */
+static ErrorData *
+attempt_part(void (*work) (void *arg), Part *part)
+{
+	int			decided = part->batch->decided;
+	ErrorData  *error = coupon_attempt(work, part);
+
+	if (error == NULL)
+		return NULL;
+	part->batch->decided = decided;
+	if (is_passing(error->sqlerrcode))
+		ReThrowError(error);
+	return error;
+}
+
+/* Would any other row be refused as well, until somebody mends the table? */
+static bool
+is_of_table(int sqlerrcode)
+{
+	switch (ERRCODE_TO_CATEGORY(sqlerrcode))
+	{
+		case MAKE_SQLSTATE('0', 'A', '0', '0', '0'):	/* a trigger, a column */
+		case MAKE_SQLSTATE('2', '5', '0', '0', '0'):	/* read only */
+		case MAKE_SQLSTATE('4', '2', '0', '0', '0'):	/* something is missing */
+		case MAKE_SQLSTATE('5', '5', '0', '0', '0'):	/* its state */
+		case MAKE_SQLSTATE('X', 'X', '0', '0', '0'):	/* damage */
+			return true;
+		default:
+			return false;
+	}
+}
+
+static void
+report_failure(int level, const Part *part, const char *what, const ErrorData *error)
+{
+	ereport(level,
+			(errcode(error->sqlerrcode),
+			 errmsg("%s: %s", what, error->message),
+			 errdetail("Campaign %lld, request number %lld, SQLSTATE %s.",
+					   (long long) part->batch->campaign_id,
+					   (long long) part->batch->requests[part->begin].number,
+					   unpack_sql_state(error->sqlerrcode))));
+}
+
+/* A request that cannot be decided ends as failed, if that can be written. */
+static void
+fail_request(Part *part, const ErrorData *error)
+{
+	Batch	   *batch = part->batch;
+
+	report_failure(LOG, part, "coupon request could not be decided", error);
+	batch->outcomes[part->begin] = OUTCOME_FAILED;
+	batch->errors[part->begin] = error->sqlerrcode;
+	error = attempt_part(store_part, part);
+	if (error == NULL)
+		return;
+	if (is_of_table(error->sqlerrcode))
+		ReThrowError(unconstify(ErrorData *, error));
+	part->with_events = false;
+	if (attempt_part(store_part, part) == NULL)
+		report_failure(WARNING, part, "coupon request failed, and its event could not be written", error);
+	else
+	{
+		batch->stuck++;
+		report_failure(WARNING, part, "what became of a coupon request could not be written", error);
+	}
+}
+
+/*
+ * Decides a part of the batch, and if that fails its halves; one that fails
+ * alone has that as its outcome.
+ */
+static void
+decide_part(Batch *batch, int begin, int n)
+{
+	Part		part = {batch, begin, n, true};
+	ErrorData  *error;
+
+	check_stack_depth();
+	error = attempt_part(issue_part, &part);
+	if (error == NULL)
+		return;
+	if (n > 1)
+	{
+		decide_part(batch, begin, n / 2);
+		decide_part(batch, begin + n / 2, n - n / 2);
+	}
+	else
+		fail_request(&part, error);
+	FreeErrorData(error);
 }
 
 /* Is a unit free, so that who was passed by waits for a transaction of their own? */
@@ -486,8 +559,11 @@ decide_line(void *arg)
 		batch.items = palloc0(batch.n * sizeof(CouponItem));
 		batch.outcomes = palloc0(batch.n * sizeof(char *));
 		batch.errors = palloc0(batch.n * sizeof(int));
-		work->decided = decide_batch(&batch);
-		if (work->decided < batch.n && !has_free_unit(campaign, batch.def))
+		decide_part(&batch, 0, batch.n);
+		work->decided = batch.decided;
+		if (batch.stuck > 0)
+			work->resume_at = hold_line(work->campaign_id, FAILED_MS, true);
+		else if (work->decided < batch.n && !has_free_unit(campaign, batch.def))
 			work->resume_at = hold_line(work->campaign_id, LOOK_AGAIN_MS, true);
 		else if (work->decided < nchosen)
 			note_passed(work->campaign_id);
@@ -505,7 +581,7 @@ attempt_line(Work *work)
 	if (error == NULL)
 		return;
 	work->decided = 0;
-	work->resume_at = hold_line(work->campaign_id, FAILED_MS, false);
+	work->resume_at = hold_line(work->campaign_id, FAILED_MS << note_failure(work->campaign_id), false);
 	ereport(WARNING,
 			(errcode(error->sqlerrcode),
 			 errmsg("requests of campaign %lld cannot be decided now: %s",

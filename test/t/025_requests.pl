@@ -289,6 +289,40 @@ is(sql("SELECT count(*) FROM coupon.request WHERE user_id = 'later' AND decided_
 sql('ALTER TABLE coupon.issuance DROP CONSTRAINT mine');
 decided($node, 'what has passed');
 
+# An outcome that cannot be written.  First the event of one request: it ends
+# without, for its row is what counts.
+my $refused = sql(q{SELECT coupon_campaign_create('refused', 100)});
+sub outcomes
+{
+	return sql("SELECT string_agg(user_id || ' ' || coalesce(outcome, 'waits'), ', ' ORDER BY request_id) FROM coupon.request WHERE campaign_id = $refused");
+}
+sql(q{ALTER TABLE coupon.outbox ADD CONSTRAINT mine CHECK (key <> 'mute') NOT VALID});
+sql("SELECT count(*) FROM unnest('{a,mute,b}'::text[]) u, coupon_request($refused, u)");
+poll_until('the end of all three', sub { outcomes() eq 'a issued, mute failed, b issued' });
+pass('F9: a request whose event the outbox refuses ends as failed, and nobody waits for it');
+like(slurp_file($node->logfile), qr/WARNING:.*coupon request failed, and its event could not be written.*constraint "mine"/, 'and the log says so');
+sql('ALTER TABLE coupon.outbox DROP CONSTRAINT mine');
+
+# then the row of one request: it waits until it can be written, others do not
+sql(q{ALTER TABLE coupon.request ADD CONSTRAINT mine CHECK (user_id <> 'stuck' OR outcome IS NULL) NOT VALID});
+sql("SELECT count(*) FROM unnest('{c,stuck,d}'::text[]) u, coupon_request($refused, u)");
+poll_until('the end of two', sub { outcomes() =~ /c issued, stuck waits, d issued/ });
+pass('F9: a request whose row cannot be written holds up nobody');
+is(sql("SELECT count(*) FROM coupon.issuance WHERE user_id IN ('mute', 'stuck')"), '0', 'and has no unit that it is not told of');
+sql('ALTER TABLE coupon.request DROP CONSTRAINT mine');
+poll_until('the last one', sub { outcomes() =~ /stuck issued/ });
+
+# then all events: nobody can be told anything, so all wait, and none is failed for it
+sql(q{CREATE TRIGGER mine BEFORE INSERT ON coupon.outbox_0 EXECUTE FUNCTION keep();
+	CREATE TRIGGER mine BEFORE INSERT ON coupon.outbox_1 EXECUTE FUNCTION keep();
+	CREATE TRIGGER mine BEFORE INSERT ON coupon.outbox_2 EXECUTE FUNCTION keep()});
+sql("SELECT count(*) FROM unnest('{e,f}'::text[]) u, coupon_request($refused, u)");
+poll_until('the outbox refuses', sub { slurp_file($node->logfile) =~ /requests of campaign $refused cannot be decided now.*triggers/ });
+like(outcomes(), qr/e waits, f waits/, 'an outbox that refuses all ends no request');
+sql("DROP TRIGGER mine ON coupon.outbox_$_") for 0 .. 2;
+decided($node, 'an outbox that takes events again');
+like(outcomes(), qr/e issued, f issued/, 'which are issued when it takes events again');
+
 $node->stop;
 server_log_is_clean($node, 'requests');
 done_testing();
