@@ -18,10 +18,12 @@
 #define INITIAL_INTENTS		64
 #define RECENT_INTENTS		16
 #define KEPT_INTENTS		4096	/* a larger array is freed at the end */
+#define MERGED_INTENTS		8192	/* so many are worth merging */
 
 static CouponIntent *intents = NULL;
 static int	nintents = 0;
 static int	max_intents = 0;
+static int	merge_at = MERGED_INTENTS;	/* as soon as there are so many */
 
 /* The top-level transaction is over: resolve everything, newest first. */
 static void
@@ -33,6 +35,7 @@ resolve_all(bool committed)
 
 		intent->resolve(intent, committed);
 	}
+	merge_at = MERGED_INTENTS;
 	if (max_intents > KEPT_INTENTS)
 	{
 		pfree(intents);
@@ -176,6 +179,53 @@ coupon_intent_recent(CouponResolver resolve, struct CouponCampaign *campaign,
 			return intent;
 	}
 	return NULL;
+}
+
+static int
+compare_intents(const void *a, const void *b)
+{
+	const CouponIntent *x = a;
+	const CouponIntent *y = b;
+
+	if (x->campaign != y->campaign)
+		return x->campaign < y->campaign ? -1 : 1;
+	if (x->shard != y->shard)
+		return x->shard < y->shard ? -1 : 1;
+	return x->number < y->number ? -1 : x->number > y->number;
+}
+
+void
+coupon_intent_merge(CouponResolver resolve, void (*forget) (CouponIntent *intent))
+{
+	int			level = GetCurrentTransactionNestLevel();
+	int			end = nintents;
+	int			first;
+	int			kept;
+
+	if (nintents < merge_at)
+		return;
+	/* the caller's own pin may lie above them */
+	while (end > Max(nintents - RECENT_INTENTS, 0) && intents[end - 1].resolve != resolve)
+		end--;
+	first = end;
+	while (first > 0 && intents[first - 1].resolve == resolve && intents[first - 1].level == level)
+		first--;
+	qsort(&intents[first], end - first, sizeof(CouponIntent), compare_intents);
+	kept = first;
+	for (int i = first; i < end; i++)
+	{
+		if (kept > first && compare_intents(&intents[kept - 1], &intents[i]) == 0 &&
+			(intents[kept - 1].flags & intents[i].flags) == 0)
+		{
+			intents[kept - 1].flags |= intents[i].flags;
+			forget(&intents[i]);
+		}
+		else
+			intents[kept++] = intents[i];
+	}
+	memmove(&intents[kept], &intents[end], (nintents - end) * sizeof(CouponIntent));
+	nintents -= end - kept;
+	merge_at = Max(MERGED_INTENTS, 2 * nintents);
 }
 
 void

@@ -49,6 +49,13 @@ extern CouponIntent *coupon_intent_find(CouponResolver resolve, struct CouponCam
 extern CouponIntent *coupon_intent_recent(CouponResolver resolve, struct CouponCampaign *campaign,
 										  struct CouponShard *shard, uint32 number);
 
+/*
+ * Makes fewer of the newest intents if they have become many: of those of one
+ * resolver, in one subtransaction, that differ in their flags alone, one, unless
+ * they share a flag.  The resolver is asked to forget those that are left over.
+ */
+extern void coupon_intent_merge(CouponResolver resolve, void (*forget) (CouponIntent *intent));
+
 /* Resolves one intent now and forgets it.  Never throws. */
 extern void coupon_intent_finish(CouponIntent *intent, bool committed);
 

@@ -176,6 +176,13 @@ resolve_returned(CouponIntent *intent, bool committed)
 	land(intent->campaign, stock, intent->shard, n, true);
 }
 
+/* One intent does what two did. */
+static void
+unpin_merged(CouponIntent *intent)
+{
+	coupon_slot_unpin(intent->campaign);
+}
+
 /* The intent of a unit in flight. */
 static void
 resolve_unit(CouponIntent *intent, bool committed)
@@ -349,9 +356,14 @@ coupon_stock_return(CouponCampaign *campaign, CouponStock *stock, int64 serial)
 		return;
 	reserve_units(1);
 
-	/* a deletion of many rows keeps one intent for up to 32 of them */
+	/*
+	 * A deletion of many rows keeps one intent for up to 32 of them, also in
+	 * an order in which they are not neighbours.
+	 */
 	bit = serial - shard->first_serial;
 	intent = coupon_intent_recent(resolve_returned, campaign, shard, bit / 32);
+	if (intent == NULL)
+		coupon_intent_merge(resolve_returned, unpin_merged);
 	if (intent == NULL || (intent->flags & (1U << (bit % 32))) != 0)
 	{
 		pg_atomic_fetch_add_u32(&campaign->pins, 1);

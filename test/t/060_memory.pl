@@ -131,6 +131,13 @@ my ($before, $after) = split /\n/, $node->safe_psql('postgres', "BEGIN;
 	DELETE FROM coupon.issuance WHERE campaign_id = $wide; $memory; ROLLBACK;");
 cmp_ok($after - $before, '<', 400000, 'a deletion of 40,000 rows remembers a few bytes of each');
 is($node->safe_psql('postgres', "SELECT issued, remaining, in_flight FROM coupon_status($wide)"), '40000|20000|0', 'undone');
+# the order in which they are deleted does not matter
+my $shuffled = "DELETE FROM coupon.issuance i USING (SELECT serial FROM coupon.issuance WHERE campaign_id = $wide ORDER BY md5(serial::text) OFFSET 0) r
+		WHERE i.campaign_id = $wide AND i.serial = r.serial AND r.serial";
+($before, $after) = split /\n/, $node->safe_psql('postgres', "SET enable_hashjoin = off; SET enable_mergejoin = off; SET work_mem = '64MB'; BEGIN;
+	$shuffled <= 64; $memory; $shuffled > 64; $memory; ROLLBACK;");
+cmp_ok($after - $before, '<', 800000, 'nor does one in any order');
+is($node->safe_psql('postgres', "SELECT issued, remaining, in_flight FROM coupon_status($wide)"), '40000|20000|0', 'undone, too');
 
 $node->safe_psql('postgres', "BEGIN;
 	DELETE FROM coupon.issuance WHERE campaign_id = $wide AND serial % 3 = 0;
