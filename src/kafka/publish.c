@@ -30,19 +30,12 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/namespace.h"
-#include "catalog/pg_type_d.h"
-#include "executor/spi.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
-#include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "base/catalog.h"
+#include "base/attempt.h"
 #include "base/guc.h"
-#include "base/spi.h"
 #include "kafka/publish.h"
 #include "kafka/publisher_status.h"
 #include "kafka/sink.h"
@@ -67,7 +60,6 @@
 #define FORGET_MS		10000	/* between two times that topics are forgotten */
 #define COLLECT_SHARE	10		/* of the time, at most, goes into looking at
 								 * what must stay */
-#define NAMES_MAX		1000	/* of topics with parked events, at a time */
 
 /* CouponOutboxEntry.state */
 enum
@@ -83,6 +75,9 @@ typedef struct Rejected
 	int			entry;
 	bool		carries;		/* its dead letter can carry the payload */
 	char		reason[128];
+	CouponTopic *topic;
+	char		trouble[128];	/* why it has no dead letter; empty: it may
+								 * get one */
 } Rejected;
 
 /* What the publisher of this process is at. */
@@ -124,6 +119,8 @@ static struct
 	/* what goes on */
 	int			resume_with;	/* the sink is full until so few are in flight */
 	bool		more;			/* the next batch will not be empty */
+	bool		left;			/* it may have events of refused topics, to
+								 * park them */
 	bool		rotate;			/* rows have gone */
 	TimestampTz collect_at;		/* though nobody has woken the publisher */
 	TimestampTz heed_at;		/* until then, nobody does */
@@ -188,7 +185,7 @@ leave(CouponOutboxEntry *entry)
 {
 	coupon_outbox_leave(entry);
 	finish(entry);
-	self.more = true;
+	self.more = self.left = true;
 }
 
 static void
@@ -451,20 +448,50 @@ coupon_publish_patience(void)
 
 /* ---- settling ---- */
 
-/* False if the row is locked. */
+/* An event on its way to the dead letters. */
+typedef struct Burial
+{
+	const Rejected *rejected;
+	const CouponOutboxEntry *entry;
+	const CouponEvent *event;
+	bool		locked;
+} Burial;
+
+static void
+bury_event(void *arg)
+{
+	Burial	   *burial = arg;
+
+	burial->locked = !coupon_outbox_remove(burial->entry);
+	if (!burial->locked)
+		coupon_dead_letter_bury(burial->event, burial->rejected->reason, burial->entry->tries,
+								burial->rejected->carries);
+}
+
+/*
+ * False if the row is locked, or the dead letter cannot be written, which is
+ * its topic's trouble.
+ */
 static bool
-bury(const Rejected *rejected)
+bury(Rejected *rejected)
 {
 	const CouponOutboxEntry *entry = &self.batch.entries[rejected->entry];
 	CouponEvent event;
+	Burial		burial = {rejected, entry, &event};
+	ErrorData  *error;
 
+	rejected->trouble[0] = '\0';
 	if (!coupon_outbox_fetch(entry, &event))
 		return true;
-	if (!coupon_outbox_remove(entry))
-		return false;
-	coupon_dead_letter_bury(&event, rejected->reason, entry->tries, rejected->carries);
-	coupon_publisher_problem("an event for topic \"%s\" is a dead letter: %s", event.topic, rejected->reason);
-	return true;
+	error = coupon_attempt(bury_event, &burial);
+	if (error != NULL)
+	{
+		rejected->topic = coupon_topic(event.topic);
+		strlcpy(rejected->trouble, error->message, sizeof(rejected->trouble));
+	}
+	else if (!burial.locked)
+		coupon_publisher_problem("an event for topic \"%s\" is a dead letter: %s", event.topic, rejected->reason);
+	return error == NULL && !burial.locked;
 }
 
 /* Events of the batch that are done with: the rows go. */
@@ -487,19 +514,45 @@ settle(void)
 	}
 	for (int i = 0; i < self.nrejected; i++)
 	{
-		Rejected	rejected = self.rejected[i];
-
-		if (bury(&rejected))
+		if (bury(&self.rejected[i]))
 		{
+			Rejected	buried = self.rejected[i];
+
 			self.rejected[i] = self.rejected[self.nburied];
-			self.rejected[self.nburied++] = rejected;
+			self.rejected[self.nburied++] = buried;
 		}
 		MemoryContextReset(context);
 	}
 	MemoryContextSwitchTo(oldcontext);
 	MemoryContextDelete(context);
 	self.nlocked = self.ndelivered + self.nrejected - self.nremoved - self.nburied;
+	for (int i = self.nburied; i < self.nrejected; i++)
+		self.nlocked -= self.rejected[i].trouble[0] != '\0';
 	self.delivered_since = GetCurrentTimestamp();
+}
+
+/* What cannot be a dead letter stays where it is, and its topic waits. */
+static void
+leave_unburied(void)
+{
+	int			kept = 0;
+
+	for (int i = 0; i < self.nrejected; i++)
+	{
+		Rejected   *rejected = &self.rejected[i];
+
+		if (rejected->trouble[0] == '\0')
+			self.rejected[kept++] = *rejected;
+		else
+		{
+			char	   *problem = psprintf("a dead letter cannot be written: %s", rejected->trouble);
+
+			coupon_topic_refuse(rejected->topic, problem);
+			pfree(problem);
+			leave(&self.batch.entries[rejected->entry]);
+		}
+	}
+	self.nrejected = kept;
 }
 
 void
@@ -516,6 +569,7 @@ coupon_publish_committed(void)
 	}
 	coupon_publisher_count(self.nsent, self.nremoved, 0, self.nburied);
 	self.nremoved = self.nburied = 0;
+	leave_unburied();
 }
 
 void
@@ -532,32 +586,6 @@ coupon_publish_failed(const char *message)
 }
 
 /* ---- sending ---- */
-
-/* Kafka carries UTF-8.  False: the text has no form in it. */
-static bool
-to_utf8(const char **text)
-{
-	int			encoding = GetDatabaseEncoding();
-	int			length = strlen(*text);
-	unsigned char *converted;
-	Oid			proc;
-
-	if (encoding == PG_UTF8)
-		return true;
-	if (encoding == PG_SQL_ASCII)
-		return pg_verify_mbstr(PG_UTF8, *text, length, true);
-	proc = FindDefaultConversionProc(encoding, PG_UTF8);
-	if (!OidIsValid(proc))
-		return false;
-	converted = MemoryContextAllocHuge(CurrentMemoryContext,
-									   (Size) length * MAX_CONVERSION_GROWTH + 1);
-	if (pg_do_encoding_conversion_buf(proc, encoding, PG_UTF8, (unsigned char *) *text, length,
-									  converted, Min((Size) length * MAX_CONVERSION_GROWTH + 1, INT_MAX),
-									  true) != length)
-		return false;
-	*text = (char *) converted;
-	return true;
-}
 
 /* False: no more for now. */
 static bool
@@ -578,11 +606,6 @@ send_event(int number)
 	{
 		leave(entry);
 		return true;
-	}
-	if (!to_utf8(&event.key) || !to_utf8(&event.type) || !to_utf8(&event.payload))
-	{
-		reject_unsent(number, "it cannot be converted to UTF-8");
-		return self.nrejected < REJECTED_MAX;
 	}
 	switch (coupon_sink_send(topic, &event, number, &reason))
 	{
@@ -660,51 +683,15 @@ open_sink(void)
 }
 
 /*
- * So that a topic's fault is seen before the first event is, and that parked
- * events go when they can.  Those of very many topics take turns.
+ * A topic is not forgotten while it may have events that have yet to be
+ * parked: it would be tried again at once.
  */
 static void
 name_topics(void)
 {
-	static CouponStatement select = {
-		.sql = "WITH RECURSIVE parked (topic) AS ("
-		"(SELECT p.topic COLLATE \"C\" FROM coupon.outbox_parked p "
-		"WHERE p.topic COLLATE \"C\" OPERATOR(pg_catalog.>) $1 ORDER BY p.topic COLLATE \"C\" LIMIT 1) "
-		"UNION ALL SELECT (SELECT p.topic COLLATE \"C\" FROM coupon.outbox_parked p "
-		"WHERE p.topic COLLATE \"C\" OPERATOR(pg_catalog.>) t.topic ORDER BY p.topic COLLATE \"C\" LIMIT 1) "
-		"FROM parked t WHERE t.topic IS NOT NULL) "
-		"(SELECT p.topic, true FROM parked p WHERE p.topic IS NOT NULL LIMIT $2) "
-		"UNION ALL (SELECT DISTINCT c.topic, false FROM coupon.campaign c WHERE c.closed_at IS NULL)",
-		.nargs = 2,.types = {TEXTOID, INT4OID}
-	};
-	static char after[COUPON_TOPIC_BYTES] = "";
-	bool		from_start = after[0] == '\0';
-	Datum		values[2] = {CStringGetTextDatum(after), Int32GetDatum(NAMES_MAX)};
-	List	   *names = NIL;
-	int			nparked = 0;
-	uint64		n;
-
-	/* it can wait for whoever has locked the campaigns; events cannot */
+	/* refused ones may be needed no longer, and many take turns */
 	self.name_at = in_ms(NAME_AGAIN_MS);
-	if (!ConditionalLockRelationOid(coupon_catalog()->campaign, AccessShareLock))
-		return;
-	coupon_spi_connect();
-	n = coupon_spi_execute(&select, SPI_OK_SELECT, values, NULL);
-	for (uint64 i = 0; i < n; i++)
-	{
-		char	   *name = coupon_spi_text(i, 1);
-
-		names = lappend(names, name);
-		if (!DatumGetBool(coupon_spi_value(i, 2, NULL)))
-			continue;
-		strlcpy(after, name, sizeof(after));
-		nparked++;
-	}
-	if (nparked < NAMES_MAX)
-		after[0] = '\0';
-	coupon_topics_want(names, from_start && nparked < NAMES_MAX);
-	coupon_spi_finish();
-	if (!coupon_topics_any_refused() && nparked < NAMES_MAX)
+	if (coupon_topics_name(!self.left) && !coupon_topics_any_refused())
 		self.name_at = PG_INT64_MAX;
 }
 
@@ -759,6 +746,7 @@ collect(void)
 	if (batch.too_large)
 		coupon_topics_repark();
 	self.more = batch.n > 0 || batch.cut;
+	self.left = batch.left || batch.cut;
 	self.rotate = batch.n == 0;
 
 	/*

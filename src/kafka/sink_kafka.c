@@ -13,7 +13,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "catalog/namespace.h"
 #include "commands/dbcommands.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "utils/lsyscache.h"
@@ -393,6 +395,32 @@ coupon_sink_check_topics(void)
 
 /* ---- sending ---- */
 
+/* Kafka carries UTF-8.  False: the text has no form in it. */
+static bool
+to_utf8(const char **text)
+{
+	int			encoding = GetDatabaseEncoding();
+	int			length = strlen(*text);
+	unsigned char *converted;
+	Oid			proc;
+
+	if (encoding == PG_UTF8)
+		return true;
+	if (encoding == PG_SQL_ASCII)
+		return pg_verify_mbstr(PG_UTF8, *text, length, true);
+	proc = FindDefaultConversionProc(encoding, PG_UTF8);
+	if (!OidIsValid(proc))
+		return false;
+	converted = MemoryContextAllocHuge(CurrentMemoryContext,
+									   (Size) length * MAX_CONVERSION_GROWTH + 1);
+	if (pg_do_encoding_conversion_buf(proc, encoding, PG_UTF8, (unsigned char *) *text, length,
+									  converted, Min((Size) length * MAX_CONVERSION_GROWTH + 1, INT_MAX),
+									  true) != length)
+		return false;
+	*text = (char *) converted;
+	return true;
+}
+
 static void
 add_header(rd_kafka_headers_t *headers, const char *name, const char *value)
 {
@@ -443,16 +471,23 @@ make_headers(const CouponEvent *event)
 CouponSent
 coupon_sink_send(CouponTopic *topic, const CouponEvent *event, uint32 tag, const char **reason)
 {
-	rd_kafka_headers_t *headers = make_headers(event);
+	CouponEvent utf8 = *event;
+	rd_kafka_headers_t *headers;
 	rd_kafka_resp_err_t error;
 
+	if (!to_utf8(&utf8.key) || !to_utf8(&utf8.type) || !to_utf8(&utf8.payload))
+	{
+		*reason = "it cannot be converted to UTF-8";
+		return COUPON_POISON;
+	}
+	headers = make_headers(&utf8);
 	if (topic->handle == NULL)
 		topic->handle = rd_kafka_topic_new(client, topic->name, NULL);
 	error = rd_kafka_producev(client,
 							  RD_KAFKA_V_RKT((rd_kafka_topic_t *) topic->handle),
 							  RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
-							  RD_KAFKA_V_KEY(event->key, strlen(event->key)),
-							  RD_KAFKA_V_VALUE((void *) event->payload, strlen(event->payload)),
+							  RD_KAFKA_V_KEY(utf8.key, strlen(utf8.key)),
+							  RD_KAFKA_V_VALUE((void *) utf8.payload, strlen(utf8.payload)),
 							  RD_KAFKA_V_HEADERS(headers),
 							  RD_KAFKA_V_OPAQUE((void *) (uintptr_t) tag),
 							  RD_KAFKA_V_END);

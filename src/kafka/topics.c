@@ -7,17 +7,24 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type_d.h"
+#include "executor/spi.h"
 #include "lib/stringinfo.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/catalog.h"
+#include "base/spi.h"
 #include "kafka/publisher_status.h"
 #include "kafka/topics.h"
 
 #define ASK_AGAIN_MS		200 /* after a question without an answer */
 #define REFUSED_AGAIN_MS	5000	/* has somebody seen to the topic? */
 #define MANY				1000	/* topics, worth to begin anew */
+#define NAMES_MAX			1000	/* of topics with parked events, at a time */
 
 static HTAB *topics = NULL;
 static CouponTopic *last_topic = NULL;	/* that was looked up */
@@ -176,20 +183,16 @@ want_not(CouponTopic *topic)
 	topic->wanted = false;
 }
 
-/*
- * Its events may not have been parked yet: who forgets at once why it was
- * refused tries it again at once.
- */
 static void
 forget_unwanted(CouponTopic *topic)
 {
-	if (topic->state == COUPON_TOPIC_REFUSED && !topic->wanted && topic->handle == NULL &&
-		TimestampDifferenceExceeds(topic->refused_at, GetCurrentTimestamp(), 2 * REFUSED_AGAIN_MS))
+	if (topic->state == COUPON_TOPIC_REFUSED && !topic->wanted && topic->handle == NULL)
 		(void) hash_search(topics, topic->name, HASH_REMOVE, NULL);
 }
 
-void
-coupon_topics_want(List *names, bool all)
+/* These are needed, and with all no others: what is refused is forgotten. */
+static void
+want(List *names, bool all)
 {
 	ListCell   *cell;
 
@@ -205,6 +208,49 @@ coupon_topics_want(List *names, bool all)
 		coupon_topics_each(forget_unwanted);
 	last_topic = NULL;
 	show_refused();
+}
+
+bool
+coupon_topics_name(bool all)
+{
+	static CouponStatement select = {
+		.sql = "WITH RECURSIVE parked (topic) AS ("
+		"(SELECT p.topic COLLATE \"C\" FROM coupon.outbox_parked p "
+		"WHERE p.topic COLLATE \"C\" OPERATOR(pg_catalog.>) $1 ORDER BY p.topic COLLATE \"C\" LIMIT 1) "
+		"UNION ALL SELECT (SELECT p.topic COLLATE \"C\" FROM coupon.outbox_parked p "
+		"WHERE p.topic COLLATE \"C\" OPERATOR(pg_catalog.>) t.topic ORDER BY p.topic COLLATE \"C\" LIMIT 1) "
+		"FROM parked t WHERE t.topic IS NOT NULL) "
+		"(SELECT p.topic, true FROM parked p WHERE p.topic IS NOT NULL LIMIT $2) "
+		"UNION ALL (SELECT DISTINCT c.topic, false FROM coupon.campaign c WHERE c.closed_at IS NULL)",
+		.nargs = 2,.types = {TEXTOID, INT4OID}
+	};
+	static char after[COUPON_TOPIC_BYTES] = "";
+	bool		from_start = after[0] == '\0';
+	Datum		values[2] = {CStringGetTextDatum(after), Int32GetDatum(NAMES_MAX)};
+	List	   *names = NIL;
+	int			nparked = 0;
+	uint64		n;
+
+	/* it can wait for whoever has locked the campaigns; events cannot */
+	if (!ConditionalLockRelationOid(coupon_catalog()->campaign, AccessShareLock))
+		return false;
+	coupon_spi_connect();
+	n = coupon_spi_execute(&select, SPI_OK_SELECT, values, NULL);
+	for (uint64 i = 0; i < n; i++)
+	{
+		char	   *name = coupon_spi_text(i, 1);
+
+		names = lappend(names, name);
+		if (!DatumGetBool(coupon_spi_value(i, 2, NULL)))
+			continue;
+		strlcpy(after, name, sizeof(after));
+		nparked++;
+	}
+	if (nparked < NAMES_MAX)
+		after[0] = '\0';
+	want(names, all && from_start && nparked < NAMES_MAX);
+	coupon_spi_finish();
+	return nparked < NAMES_MAX;
 }
 
 bool
@@ -322,8 +368,6 @@ coupon_topic_refuse(CouponTopic *topic, const char *problem)
 	topic->since = 0;
 	topic->question = 0;		/* an answer under way is older than this */
 	coupon_topic_ask_again(topic, REFUSED_AGAIN_MS);
-	if (topic->state != COUPON_TOPIC_REFUSED)
-		topic->refused_at = GetCurrentTimestamp();
 	topic->state = COUPON_TOPIC_REFUSED;
 	topic->usable = false;
 	repark(topic);

@@ -42,7 +42,6 @@ typedef struct CouponTopic
 	bool		wanted;			/* somebody named it when last asked for */
 	TimestampTz check_at;		/* when to ask next; COUPON_NOT_ASKED: not */
 	TimestampTz since;			/* first asked about, or asked to be created */
-	TimestampTz refused_at;
 	bool		creating;
 	int			question;		/* the last one about it; 0: none that counts */
 	void	   *handle;			/* the sink's, while it is open; NULL: none */
@@ -78,10 +77,12 @@ extern List *coupon_topics_parked(void);
 extern void coupon_topics_repark(void);
 
 /*
- * Somebody needs these topics, besides whose events are met: a list of
- * strings.  With all, nobody needs any other: what is refused is forgotten.
+ * Looks which topics there are parked events or campaigns for, so that a
+ * topic's fault is seen before its first event is, and that parked events go
+ * when they can.  With all, nobody needs others: what is refused is forgotten.
+ * False if it is to look again: those of very many topics take turns.
  */
-extern void coupon_topics_want(List *names, bool all);
+extern bool coupon_topics_name(bool all);
 
 /* Is any refused? */
 extern bool coupon_topics_any_refused(void);

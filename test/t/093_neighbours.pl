@@ -171,6 +171,23 @@ cmp_ok($disturbed, '<', 30 + 5 * $undisturbed,
 is(status('dead_letters'), '0', 'which were good events');
 events_arrived(emitted('many'), consume($brokers, 'many'), 'a rejected request');
 
+# ---- a dead letter that cannot be written ----
+
+append_to_file($config, "message.max.bytes = 20000\n");
+set('coupon.kafka_partitions' => 0);
+sql(q{ALTER TABLE coupon.dead_letter ADD CONSTRAINT mine CHECK (topic <> 'poisoned') NOT VALID});
+sql(q{SELECT coupon_emit('poisoned', 'k', 'numbered', jsonb_build_object('n', n, 'text', repeat('x', CASE n WHEN 2 THEN 30000 ELSE 1 END)))
+	FROM generate_series(1, 3) n});
+poll_until('no dead letter', sub { status('last_error') =~ /check constraint "mine"/ });
+emit('other', 44, 44, 7);
+$others->wait_for(44);
+poll_until('refused', sub { status('refused_topics') =~ /poisoned: a dead letter cannot be written: .*check constraint "mine"/ });
+pass('its topic waits, and no other one');
+sql('ALTER TABLE coupon.dead_letter DROP CONSTRAINT mine');
+drained('a dead letter that can be written');
+is(status('dead_letters'), '1', 'then it is one');
+is(join(' ', map { $_->{value} =~ /"n": (\d)/ } @{ consume($brokers, 'poisoned') }), '1 3', 'and the rest of the topic is published');
+
 server_log_is_clean($node, 'neighbours');
 $node->stop;
 $broker->stop;
