@@ -228,7 +228,6 @@ static CouponCall *
 claim_call(void)
 {
 	static bool registered = false;
-	CouponCall *call = NULL;
 
 	if (my_call != NULL)
 		return my_call;
@@ -241,17 +240,17 @@ claim_call(void)
 	SpinLockAcquire(&pool->mutex);
 	if (pool->first != 0)
 	{
-		call = get_call(pool->first - 1);
-		pool->first = call->next;
+		my_call = get_call(pool->first - 1);
+		pool->first = my_call->next;
 	}
 	SpinLockRelease(&pool->mutex);
-	if (call == NULL)
+	if (my_call == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_COUPON_GROUP_UNAVAILABLE),
 				 errmsg("too many grouped calls were given up"),
 				 errdetail("All %d places are taken by calls that the worker has yet to see.", pool->ncalls),
 				 errhint("Nothing was issued: try again. If it lasts, see what the coupon group worker waits for in pg_stat_activity.")));
-	return my_call = call;
+	return my_call;
 }
 
 /* ---- the list ---- */

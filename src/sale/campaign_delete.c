@@ -66,6 +66,8 @@ coupon_shard_deleted(PG_FUNCTION_ARGS)
 	TupleDesc	desc;
 	bool		isnull;
 	int64		campaign_id;
+	int64		first;
+	int64		last;
 
 	/* without shared memory nobody issues */
 	if (!coupon_shmem_available())
@@ -76,9 +78,9 @@ coupon_shard_deleted(PG_FUNCTION_ARGS)
 	tuple = coupon_trigger_row(trigger);
 	desc = RelationGetDescr(trigger->tg_relation);
 	campaign_id = DatumGetInt64(heap_getattr(tuple, Shard_campaign_id, desc, &isnull));
+	first = DatumGetInt64(heap_getattr(tuple, Shard_first_serial, desc, &isnull));
+	last = DatumGetInt64(heap_getattr(tuple, Shard_last_serial, desc, &isnull));
 	raise_deletions(campaign_id);
-	coupon_issuance_await_none(campaign_id,
-							   DatumGetInt64(heap_getattr(tuple, Shard_first_serial, desc, &isnull)),
-							   DatumGetInt64(heap_getattr(tuple, Shard_last_serial, desc, &isnull)));
+	coupon_issuance_await_none(campaign_id, first, last);
 	return PointerGetDatum(NULL);
 }
