@@ -312,13 +312,17 @@ reload("coupon.http_role = ''\ncoupon.http_jwt_algorithm = 'HS256'\ncoupon.http_
 my $tokens = sql(q{SELECT coupon_campaign_create('tokens', 100)});
 my %good = (role => 'visitor', sub => 'mallory', aud => 'shop', exp => int(time) + 600);
 sub told_by { my ($authorization, $body) = @_; return told('POST', "/campaigns/$tokens/issues", $body // {}, 'Authorization' => $authorization) }
-is(told_by(token(\%good)), '201 issued', 'a token: its sub is the user');
-is(sql("SELECT user_id FROM coupon.issuance WHERE campaign_id = $tokens"), 'mallory', '  and nobody else');
-is(told_by(token(\%good), { user_id => 'mallory' }), '200 already_issued', '  who may be named');
-is(told_by(token(\%good), { user_id => 'alice' }), '403 other_user', '  another may not');
-is(told_by(token(\%good, $other)), '200 already_issued', 'signed with the second key');
-is(told_by(token({ %good, sub => 'niaj', aud => [ 'x', 'shop' ] })), '201 issued', 'one of several audiences');
-is(told_by(token({ role => 'coupon_service', aud => 'shop' }), { user_id => 'olivia' }), '201 issued', 'an application speaks for its users');
+SKIP:
+{
+	skip 'AddressSanitizer lets nobody load libjwt as it has to be', 7 if $ENV{COUPON_SANITIZED};
+	is(told_by(token(\%good)), '201 issued', 'a token: its sub is the user');
+	is(sql("SELECT user_id FROM coupon.issuance WHERE campaign_id = $tokens"), 'mallory', '  and nobody else');
+	is(told_by(token(\%good), { user_id => 'mallory' }), '200 already_issued', '  who may be named');
+	is(told_by(token(\%good), { user_id => 'alice' }), '403 other_user', '  another may not');
+	is(told_by(token(\%good, $other)), '200 already_issued', 'signed with the second key');
+	is(told_by(token({ %good, sub => 'niaj', aud => [ 'x', 'shop' ] })), '201 issued', 'one of several audiences');
+	is(told_by(token({ role => 'coupon_service', aud => 'shop' }), { user_id => 'olivia' }), '201 issued', 'an application speaks for its users');
+}
 for my $bad (
 	[ token(\%good, 'a secret that nobody knows of here, too') => 'another signature' ], [ token(\%good, '', 'none') => 'no signature' ],
 	[ token(\%good, undef, 'HS384') => 'another algorithm' ], [ token({ %good, exp => int(time) - 60 }) => 'expired' ],
