@@ -1834,7 +1834,7 @@ COMMENT ON COLUMN coupon.stat_http.value IS 'The number.';
 
 CREATE VIEW coupon.stat_request AS
 SELECT q.campaign, q.depth, q.oldest, q.decided, q.depth_limit
-  FROM @extschema@.coupon_request_queue() q WHERE NOT pg_catalog.pg_is_in_recovery();
+  FROM @extschema@.coupon_request_queue() q;
 COMMENT ON VIEW coupon.stat_request IS 'coupon_request_queue() of every campaign.';
 COMMENT ON COLUMN coupon.stat_request.campaign IS 'The campaign.';
 COMMENT ON COLUMN coupon.stat_request.depth IS 'How many requests wait.';
@@ -1845,7 +1845,7 @@ COMMENT ON COLUMN coupon.stat_request.depth_limit IS 'How many may wait.';
 CREATE VIEW coupon.stat_outbox AS
 SELECT o.unpublished, o.oldest_age, o.in_flight, o.published, o.retried, o.dead, o.dead_letters, o.blocking_age, o.size_bytes,
        o.last_error_at IS NOT NULL AND (o.last_ack_at IS NULL OR o.last_error_at OPERATOR(pg_catalog.>) o.last_ack_at) AS failing
-  FROM @extschema@.coupon_outbox_status() o WHERE NOT pg_catalog.pg_is_in_recovery();
+  FROM @extschema@.coupon_outbox_status() o;
 COMMENT ON VIEW coupon.stat_outbox IS 'The numbers of coupon_outbox_status().';
 COMMENT ON COLUMN coupon.stat_outbox.unpublished IS 'Events that are not published.';
 COMMENT ON COLUMN coupon.stat_outbox.oldest_age IS 'How old the oldest of them is.';
@@ -1866,7 +1866,6 @@ BEGIN
 	RETURN QUERY SELECT s.* FROM coupon.campaign_status s
 	 WHERE s.campaign_id = ANY (ARRAY(
 		SELECT w.campaign_id FROM coupon.campaign w
-		 WHERE NOT pg_is_in_recovery()
 		 ORDER BY coalesce(w.closed_at, w.closes_at) <= clock_timestamp() IS TRUE, w.campaign_id DESC
 		 LIMIT 50))
 	 ORDER BY s.state = 'closed', s.campaign_id DESC;
@@ -1885,14 +1884,17 @@ CREATE FUNCTION coupon.metrics(OUT family text, OUT kind text, OUT help text, OU
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
+DECLARE
+	-- as a variable it is asked once, before what a standby cannot do
+	selling boolean := NOT pg_is_in_recovery();
 BEGIN
 	RETURN QUERY WITH statistics AS MATERIALIZED (SELECT * FROM coupon.stat_http),
-	watched AS MATERIALIZED (SELECT *, coupon.label('campaign', campaign_id::text) AS labels FROM coupon.watched_campaign()),
-	rooms AS MATERIALIZED (SELECT *, coupon.label('room', name) AS labels FROM coupon.room_status WHERE NOT pg_is_in_recovery() ORDER BY room_id LIMIT 50),
+	watched AS MATERIALIZED (SELECT *, coupon.label('campaign', campaign_id::text) AS labels FROM coupon.watched_campaign() WHERE selling),
+	rooms AS MATERIALIZED (SELECT *, coupon.label('room', name) AS labels FROM coupon.room_status WHERE selling ORDER BY room_id LIMIT 50),
 	queues AS MATERIALIZED (SELECT q.*, coupon.label('campaign', q.campaign::text) AS labels FROM coupon.stat_request q
-	                         ORDER BY q.depth DESC, q.campaign DESC LIMIT 50),
-	outbox AS MATERIALIZED (SELECT * FROM coupon.stat_outbox)
-	SELECT 'coupon_up', 'gauge', 'Whether this server sells: 0 on a standby.', 'coupon_up', '', (NOT pg_is_in_recovery())::int::double precision
+	                         WHERE selling ORDER BY q.depth DESC, q.campaign DESC LIMIT 50),
+	outbox AS MATERIALIZED (SELECT * FROM coupon.stat_outbox WHERE selling)
+	SELECT 'coupon_up', 'gauge', 'Whether this server sells: 0 on a standby.', 'coupon_up', '', selling::int::double precision
 	UNION ALL
 	SELECT 'coupon_http_answers_total', 'counter', 'Answers of the HTTP front, by status.',
 	       'coupon_http_answers_total', coupon.label('status', label), value FROM statistics WHERE name = 'answers'
@@ -1978,12 +1980,14 @@ COMMENT ON FUNCTION coupon.http_metrics() IS 'GET /metrics - 200 what Prometheus
 CREATE FUNCTION coupon.http_board() RETURNS json
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+	selling boolean := NOT pg_is_in_recovery();
 BEGIN
 	PERFORM set_config('response.headers', '[{"Cache-Control": "no-store"}]', true);
 	RETURN (WITH s AS MATERIALIZED (SELECT * FROM coupon.stat_http)
 	SELECT json_build_object(
 		'at', round(extract(epoch FROM clock_timestamp()) * 1000),
-		'standby', pg_is_in_recovery(),
+		'standby', NOT selling,
 		'http', (SELECT json_build_object(
 				'answers', coalesce(json_object_agg(s.label, s.value) FILTER (WHERE s.name = 'answers'), '{}'),
 				'refused', coalesce(json_object_agg(s.label, s.value) FILTER (WHERE s.name = 'refused'), '{}'),
@@ -2004,19 +2008,19 @@ BEGIN
 				'answers', json_build_object('issued', w.answered_issued, 'already_issued', w.answered_already_issued,
 					'sold_out', w.answered_sold_out, 'busy', w.answered_busy, 'not_open', w.answered_not_open, 'closed', w.answered_closed,
 					'paused', w.answered_paused, 'not_admitted', w.answered_not_admitted, 'held', w.answered_held))), '[]')
-			FROM coupon.watched_campaign() w),
+			FROM coupon.watched_campaign() w WHERE selling),
 		'campaigns_in_all', (SELECT count(*) FROM coupon.campaign),
 		'requests', (SELECT coalesce(json_agg(json_build_object('campaign', q.campaign, 'waiting', q.depth, 'limit', q.depth_limit,
 				'oldest_seconds', extract(epoch FROM q.oldest), 'decided', q.decided)), '[]')
-			FROM coupon.stat_request q),
+			FROM coupon.stat_request q WHERE selling),
 		'rooms', (SELECT coalesce(json_agg(json_build_object('name', r.name, 'state', r.state, 'method', r.method, 'capacity', r.capacity,
 				'waiting', r.waiting, 'admitted', r.admitted, 'joined', r.joined, 'served', r.served) ORDER BY r.name), '[]')
-			FROM (SELECT * FROM coupon.room_status WHERE NOT pg_is_in_recovery() ORDER BY room_id LIMIT 50) r),
+			FROM (SELECT * FROM coupon.room_status WHERE selling ORDER BY room_id LIMIT 50) r),
 		'outbox', (SELECT json_build_object('unpublished', o.unpublished, 'oldest_seconds', extract(epoch FROM o.oldest_age),
 				'published', o.published, 'dead_letters', o.dead_letters, 'bytes', o.size_bytes,
 				'failing', o.failing,
 				'has_broker', current_setting('coupon.kafka_brokers') <> '')
-			FROM coupon.stat_outbox o),
+			FROM coupon.stat_outbox o WHERE selling),
 		'workers', (SELECT coalesce(json_object_agg(a.kind, a.n), '{}') FROM (
 			SELECT substr(p.backend_type, 8) AS kind, count(*) AS n FROM pg_stat_activity p
 			 WHERE p.backend_type LIKE 'coupon %' GROUP BY 1) a),

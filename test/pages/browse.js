@@ -4,7 +4,8 @@
  * Looks at the pages of a front in Chromium while a sale runs: campaign 1, and
  * the room "hall", which lets one in.  Prints a line "ok WHAT" or "not ok WHAT"
  * for each check; with a directory also pictures of what it saw.
- * The front may call without a token, for any user.
+ * The front may be called without a token, for any user; the environment's TOKEN
+ * is one of the user "signed-in".
  */
 'use strict';
 
@@ -156,6 +157,13 @@ async function visitRoom(browser)
 	await korean.locator('#again').click();
 	await until('in line again', () => shown(korean, 'waiting'));
 	check(await text(korean, 'position') === '3', '  but by their own wish, at the end', await text(korean, 'position'));
+
+	// a session that ends elsewhere: the page says so, and the next is let in
+	await call('DELETE', `/rooms/hall/tickets/${new URLSearchParams(link.hash.slice(1)).get('ticket')}`);
+	await until('the end of the session', () => shown(page, 'ended'));
+	check(/has ended/.test(await text(page, 'headline')), 'a session that has ended is told of');
+	await until('the next', () => shown(pages[2][0], 'admitted'));
+	check(true, '  and the next is let in');
 	for (const [one] of pages)
 		await one.context().close();
 }
@@ -178,6 +186,23 @@ async function visitWithoutStream(browser)
 	check(/^visitor-[0-9a-f]{32}$/.test(JSON.parse(await page.evaluate(() => Object.entries(localStorage).find(([k]) => / user$/.test(k))[1]))),
 		'a visitor whom nobody names gets a name');
 	await page.context().close();
+}
+
+// with a token nobody needs to be named, and without one that is needed nobody is
+async function visitWithToken(browser)
+{
+	const page = await open(browser, `/rooms/lobby#token=${process.env.TOKEN}`);
+
+	await until('admission by a token', () => shown(page, 'admitted'));
+	check(!page.url().includes('#') && !await page.evaluate(t => JSON.stringify({ ...localStorage }).includes(t), process.env.TOKEN), 'the token is in no address and in nothing that stays');
+	await page.context().close();
+
+	const stranger = await (await browser.newContext({ locale: 'ko-KR' })).newPage();
+	await stranger.route('**/tickets', route => route.fulfill({ status: 401, contentType: 'application/problem+json', body: '{"code":"token"}' }));
+	await stranger.goto(`${url}/rooms/lobby`);
+	await until('who is not signed in', () => shown(stranger, 'ended'));
+	check(/로그인/.test(await text(stranger, 'headline')) && !await shown(stranger, 'again'), 'who is not signed in is told so');
+	await stranger.context().close();
 }
 
 // the way out is of this origin, or there is none
@@ -257,6 +282,7 @@ async function watchBoard(browser)
 	try {
 		await visitRoom(browser);
 		await visitWithoutStream(browser);
+		await visitWithToken(browser);
 		await visitReturns(browser);
 		await watchBoard(browser);
 		check(told.length === 0, 'the browser has nothing to complain of', told);

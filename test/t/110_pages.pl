@@ -6,10 +6,12 @@ use warnings;
 
 use CouponNginx qw(free_port);
 use CouponTest;
+use Digest::SHA qw(hmac_sha256);
 use HTTP::Tiny;
 use IO::Socket::INET;
 use IPC::Run;
 use JSON::PP;
+use MIME::Base64 qw(encode_base64url);
 use POSIX ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -18,13 +20,28 @@ use Test::More;
 my $json = JSON::PP->new->canonical->utf8;
 my $port = free_port();
 my $admin_port = free_port();
-my $node = new_server('pages', <<"END");
+my $key = 'a secret of thirty-two bytes, say';
+my $key_file = PostgreSQL::Test::Utils::tempdir() . '/key';
+append_to_file($key_file, $key);
+chmod 0600, $key_file;
+my $node = new_server('pages', <<"END", allows_streaming => 1);
 coupon.http_listen = '127.0.0.1:$port'
 coupon.http_role = 'coupon_service'
 coupon.http_workers = 2
+coupon.http_jwt_algorithm = 'HS256'
+coupon.http_jwt_key_files = '$key_file'
 coupon.http_cors_origins = 'https://shop.example, https://"quoted".example'
 END
 my $http = HTTP::Tiny->new(timeout => 60, keep_alive => 0, max_redirect => 0);
+
+# token(claims): signed
+sub token
+{
+	my ($claims) = @_;
+	my $text = join '.', map { encode_base64url($json->encode($_)) } { alg => 'HS256', typ => 'JWT' }, { exp => time + 3600, %$claims };
+
+	return "$text." . encode_base64url(hmac_sha256($text, $key));
+}
 
 sub sql { return $node->safe_psql('postgres', shift) }
 
@@ -168,6 +185,7 @@ SKIP:
 	chomp $missing;
 	skip $missing || 'skipped: test/bin/page_tools fails', 1 if $? != 0;
 
+	local $ENV{TOKEN} = token({ role => 'coupon_user', sub => 'signed-in' });
 	my $out = '';
 	my $done = IPC::Run::run([ 'node', 'test/pages/browse.js', "http://127.0.0.1:$port", grep { defined } $ENV{COUPON_PICTURES} ],
 		'<', \undef, '>&', \$out, IPC::Run::timeout(10 * $PostgreSQL::Test::Utils::timeout_default));
@@ -176,6 +194,7 @@ SKIP:
 		$line =~ /\A(not )?ok (.*)/ ? ok(!$1, $2) : $line =~ /\Adone\z/ ? pass('the whole visit') : diag($line);
 	}
 	ok($done && $out =~ /^done$/m, 'the browser came to its end');
+	is(sql(q{SELECT count(*) FROM coupon.ticket WHERE user_id = 'signed-in'}), 1, 'who came with a token joined by its name');
 }
 
 # ---- who may, and where ----
@@ -184,6 +203,8 @@ $node->append_conf('postgresql.conf', "coupon.http_role = ''\n");
 $node->reload;
 poll_until('no role without a token', sub { (grep { get('/campaigns/1')->{status} == 401 } 1 .. 20) == 20 });
 is(join(' ', map { get($_, @html)->{status} } '/metrics', '/board', '/board.json', '/healthz', '/rooms/hall'), '200 200 200 200 200', 'no token is needed to look');
+is(get('/board.json', Authorization => 'Bearer ' . token({ role => 'coupon_user', sub => 'a' }))->{status}, 403, 'but a token that is no operator\'s does not help');
+is(get('/board.json', Authorization => 'Bearer ' . token({ role => 'coupon_admin' }))->{status}, 200, '  and an operator\'s does not harm');
 
 $node->append_conf('postgresql.conf', "coupon.http_admin_listen = '127.0.0.1:$admin_port'\n");
 $node->reload;
@@ -194,6 +215,19 @@ is(join(' ', map { get($_, @html)->{status} } '/metrics', '/board', '/board.json
 is(join(' ', map { $http->request('GET', "http://127.0.0.1:$admin_port$_", { headers => {@html} })->{status} }
 		'/metrics', '/board', '/board.json', '/pages/coupon-board.js', '/rooms/hall', '/pages/coupon-page.css'),
 	'200 200 200 200 404 200', '  nor the visitors\' the operator\'s');
+
+# ---- a standby tells what it knows ----
+
+$node->backup('base');
+my $standby = PostgreSQL::Test::Cluster->new('pages_standby');
+$standby->init_from_backup($node, 'base', has_streaming => 1);
+$port = free_port();
+$standby->append_conf('postgresql.conf', "coupon.http_listen = '127.0.0.1:$port'\ncoupon.http_admin_listen = ''\n");
+$standby->start;
+poll_until('the standby', sub { get('/healthz')->{status} == 200 });
+like(get('/metrics')->{content}, qr/^coupon_up 0$/m, '/metrics of a standby');
+is($json->decode(get('/board.json')->{content})->{standby}, JSON::PP::true, '  and its board');
+$standby->stop;
 
 conserved($node, 'postgres', 'pages');
 $node->stop;
