@@ -274,6 +274,35 @@ async function watchBoard(browser)
 		await one.context().close();
 }
 
+// alerts that are lit, by a board.json that is worse than the real one
+async function watchAlerts(browser)
+{
+	for (const [lang, scheme] of [['en', 'light'], ['ko', 'dark']]) {
+		const context = await browser.newContext({ locale: lang === 'ko' ? 'ko-KR' : 'en-US', colorScheme: scheme, viewport: sizes.phone });
+		const page = await context.newPage();
+		let asked = 0;
+
+		page.setDefaultTimeout(PATIENCE);
+		await page.route('**/board.json', async route => {
+			const response = await route.fetch();
+			const board = await response.json();
+
+			asked++;
+			board.outbox = { ...board.outbox, has_broker: true, unpublished: asked > 2 ? 20000 : 10, failing: asked > 2, oldest_seconds: 90 };
+			board.http.answers[500] = 10 * asked;
+			board.http.answers[200] = 1000 + 500 * asked;
+			board.sessions.open = board.sessions.max * 0.75;
+			await route.fulfill({ response, json: board });
+		});
+		await page.goto(`${url}/board`);
+		await until('an alert', async () => await page.locator('#lamps .critical').count() === 2);
+		check(await page.locator('#lamps .warning').count() === 2, `warnings are told from what is critical: ${lang}`, await page.locator('#lamps').innerHTML());
+		check(/\S/.test(await text(page, 'said')), `  and what has become worse is said: ${lang}`);
+		await inspect(page, `board alerts ${lang} ${scheme} phone`);
+		await context.close();
+	}
+}
+
 (async () => {
 	const browser = await chromium.launch({
 		executablePath: process.env.CHROMIUM || '/usr/bin/chromium', timeout: PATIENCE,
@@ -285,6 +314,7 @@ async function watchBoard(browser)
 		await visitWithToken(browser);
 		await visitReturns(browser);
 		await watchBoard(browser);
+		await watchAlerts(browser);
 		check(told.length === 0, 'the browser has nothing to complain of', told);
 	} finally {
 		await browser.close();

@@ -14,14 +14,14 @@ const words = {
 		alerts: 'Alerts', ok: 'OK', warning: 'Warning', critical: 'Critical', unknown: 'No data',
 		average: 'Average latency', errors: 'Errors', sessions: 'Sessions', connections: 'HTTP connections', lag: 'Events to publish', publisher: 'Publisher',
 		failing: 'fails', works: 'works', off: 'off',
-		stock_chart: 'Stock', answer_chart: 'Answers per second, by outcome', time_chart: 'Latency over HTTP (ms)', flow_chart: 'Rooms and requests',
+		stock_chart: 'Stock', left: 'remaining', answer_chart: 'Answers per second, by outcome', time_chart: 'Latency over HTTP (ms)', flow_chart: 'Rooms and requests',
 		issued: 'issued', already_issued: 'already issued', sold_out: 'sold out', busy: 'busy', not_admitted: 'not admitted', rest: 'others',
 		waits_line: 'waiting', admitted_line: 'in the rooms', served_line: 'admitted per second',
 		campaigns: 'Campaigns', rooms: 'Waiting rooms', workers: 'Workers', name: 'Name', state: 'State', stock: 'Stock', per_second: 'Per second', waits: 'Waiting', inside: 'Inside', kind: 'Kind', running: 'Running',
 		open: 'open', not_open: 'not open', paused: 'paused', closed: 'closed', none: 'none',
 		more: n => `${n} more are not shown.`,
 		live: 'Live', standby: 'This server is a standby: it sells nothing.', lost: 'No connection. Trying again.', refused: 'This board wants a token of coupon_reader: add #token=... to the address.',
-		of_chart: (name, last) => `${name}: ${last}`, said: (name, level) => `${name}: ${level}`, ago: 'min ago', now: 'now', nothing: 'nothing yet',
+		of_chart: (name, last) => `${name}: ${last}`, said: (name, level) => `${name}: ${level}`, ago: n => `${n} min ago`, now: 'now',
 	},
 	ko: {
 		title: '실시간 현황판', other: 'English', other_lang: 'en', campaign: '캠페인', all: '모든 캠페인',
@@ -30,14 +30,14 @@ const words = {
 		alerts: '경보', ok: '정상', warning: '주의', critical: '위험', unknown: '데이터 없음',
 		average: '평균 응답 시간', errors: '오류율', sessions: 'DB 세션', connections: 'HTTP 연결', lag: '미발행 이벤트', publisher: '발행기',
 		failing: '실패', works: '정상 동작', off: '꺼짐',
-		stock_chart: '재고', answer_chart: '결과별 초당 응답', time_chart: 'HTTP 응답 시간(ms)', flow_chart: '대기실과 요청',
+		stock_chart: '재고', left: '남은 수량', answer_chart: '결과별 초당 응답', time_chart: 'HTTP 응답 시간(ms)', flow_chart: '대기실과 요청',
 		issued: '발급', already_issued: '이미 발급', sold_out: '품절', busy: '혼잡', not_admitted: '미입장', rest: '기타',
 		waits_line: '대기', admitted_line: '입장 중', served_line: '초당 입장',
 		campaigns: '캠페인', rooms: '대기실', workers: '워커', name: '이름', state: '상태', stock: '재고', per_second: '초당', waits: '대기', inside: '입장 중', kind: '종류', running: '실행 중',
 		open: '진행 중', not_open: '시작 전', paused: '일시 중지', closed: '종료', none: '없음',
 		more: n => `${n}개는 표시하지 않았습니다.`,
 		live: '실시간', standby: '이 서버는 대기(standby) 서버라 판매하지 않습니다.', lost: '연결이 끊겼습니다. 다시 시도하는 중입니다.', refused: 'coupon_reader 권한의 토큰이 필요합니다. 주소 뒤에 #token=... 을 붙이세요.',
-		of_chart: (name, last) => `${name}: ${last}`, said: (name, level) => `${name}: ${level}`, ago: '분 전', now: '지금', nothing: '아직 없음',
+		of_chart: (name, last) => `${name}: ${last}`, said: (name, level) => `${name}: ${level}`, ago: n => `${n}분 전`, now: '지금',
 	},
 };
 
@@ -165,7 +165,7 @@ function draw(id, series)
 		parts.push(element('text', { x: left - 6, y: y(share * max) + 4, 'text-anchor': 'end' }, short.format(share * max)));
 	}
 	parts.push(element('text', { x: right, y: height - 4, 'text-anchor': 'end' }, word.now));
-	parts.push(element('text', { x: left, y: height - 4 }, `${tenths.format(span / 60000)} ${word.ago}`));
+	parts.push(element('text', { x: left, y: height - 4 }, word.ago(tenths.format(span / 60000))));
 	series.forEach((s, n) => {
 		let path = '', under = '', first = null, last = null;
 
@@ -227,7 +227,7 @@ function drawCharts()
 	const since = (i, ms) => before(i, ms);
 
 	draw('stock-chart', [
-		{ name: word.remaining, color: 'accent', area: true, values: each(s => sum(campaignsOf(s), c => c.remaining)) },
+		{ name: word.left, color: 'accent', area: true, values: each(s => sum(campaignsOf(s), c => c.remaining)) },
 		{ name: word.issued, color: 'issued', values: each(s => sum(campaignsOf(s), c => c.issued)) },
 	]);
 	draw('answer-chart', OUTCOMES.map(name => ({
