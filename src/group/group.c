@@ -520,7 +520,27 @@ wait_for_answer(CouponCall *call)
 	finish_call(call);
 }
 
-/* Has a worker carry out the call; sleeps until it is durable. */
+/* Sleeps until the call's outcome is durable; or has left it. */
+static void
+publish_call(CouponGroup *group, CouponCall *call)
+{
+	PG_TRY();
+	{
+		pg_atomic_write_u32(&call->state, COUPON_CALL_WAITING);
+		if (push_call(group, call))
+			coupon_group_wake_worker(group);
+		wait_for_answer(call);
+	}
+	PG_CATCH();
+	{
+		if (my_call != NULL)
+			leave_call(my_call);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+}
+
+/* Has a worker carry out the call. */
 static void
 issue_by_worker(int64 campaign_id, text *user_id, CouponItem *item)
 {
@@ -537,20 +557,7 @@ issue_by_worker(int64 campaign_id, text *user_id, CouponItem *item)
 	call->campaign_id = campaign_id;
 	copy_text(&call->user, user_id);
 
-	PG_TRY();
-	{
-		pg_atomic_write_u32(&call->state, COUPON_CALL_WAITING);
-		if (push_call(group, call))
-			coupon_group_wake_worker(group);
-		wait_for_answer(call);
-	}
-	PG_CATCH();
-	{
-		if (my_call != NULL)
-			leave_call(my_call);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
+	publish_call(group, call);
 	read_answer(call, item);
 }
 
