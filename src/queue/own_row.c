@@ -42,7 +42,7 @@ find_version(const CouponQueueKind *kind, int64 id, text *user_id, Snapshot snap
 		 */
 		if (!final_too && pg_atomic_read_u32(&queue->open[child]) == 0)
 			continue;
-		coupon_scan_begin(&scan, kind->children()[child], kind->user_keys()[child],
+		coupon_scan_begin(&scan, coupon_queue_oids(kind->children)[child], coupon_queue_oids(kind->user_keys)[child],
 						  snapshot, keys, 2, false);
 		while (!found && coupon_scan_next(&scan, ForwardScanDirection))
 		{

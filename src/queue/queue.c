@@ -316,7 +316,7 @@ take_slot(void)
 static CouponLine *
 make_line(const CouponQueueKind *kind, CouponQueue *queue, int64 id)
 {
-	Oid			table = kind->table();
+	Oid			table = *coupon_queue_oids(kind->table);
 	int64		next = kind->last_number(id) + 1;
 	CouponLine *line = NULL;
 
@@ -348,7 +348,7 @@ coupon_queue_lock(const CouponQueueKind *kind, int64 id, LWLockMode mode, bool m
 	{
 		CouponQueue *queue = coupon_queue(kind);
 		CouponLine *line = *mine;
-		Oid			table = kind->table();
+		Oid			table = *coupon_queue_oids(kind->table);
 
 		if (line == NULL || line->queue != queue || line->id != id)
 			line = find_line(queue, id);
@@ -385,7 +385,7 @@ coupon_queue_lock(const CouponQueueKind *kind, int64 id, LWLockMode mode, bool m
 CouponLine *
 coupon_queue_lock_building(const CouponQueueKind *kind, CouponQueue *queue, int64 id)
 {
-	Oid			table = kind->table();
+	Oid			table = *coupon_queue_oids(kind->table);
 
 	while (queue->table == table && queue->database == MyDatabaseId)
 	{
@@ -508,7 +508,7 @@ find_open_rows(const CouponQueueKind *kind, CouponQueue *queue, int64 *nfound)
 
 	for (int child = 0; child < COUPON_QUEUE_CHILDREN; child++)
 	{
-		Relation	rel = table_open(kind->children()[child], AccessShareLock);
+		Relation	rel = table_open(coupon_queue_oids(kind->children)[child], AccessShareLock);
 		TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
 		TupleTableSlot *slot = table_slot_create(rel, NULL);
 
@@ -608,7 +608,7 @@ coupon_queue(const CouponQueueKind *kind)
 	Oid			table;
 
 	coupon_shmem_attach();		/* or says what is missing */
-	table = kind->table();
+	table = *coupon_queue_oids(kind->table);
 	for (;;)
 	{
 		CouponQueue *queue = *mine;

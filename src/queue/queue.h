@@ -60,10 +60,13 @@ typedef struct CouponQueueKind
 	uint32		entry_size;		/* of what a line remembers of an entry, or 0 */
 	Size		found_size;		/* of a CouponFound with what the kind adds */
 
-	/* The tables: the parent, the children, their indexes by id and user. */
-	Oid			(*table) (void);
-	const Oid  *(*children) (void);
-	const Oid  *(*user_keys) (void);
+	/*
+	 * Where the catalog has the tables: the parent, the children, their
+	 * indexes by id and user.
+	 */
+	size_t		table;
+	size_t		children;
+	size_t		user_keys;
 
 	/* The highest number of a line in the tables, 0: none. */
 	int64		(*last_number) (int64 id);
@@ -80,6 +83,12 @@ typedef struct CouponQueueKind
 	/* Restores an entry; false without memory. */
 	bool		(*restore) (CouponLine *line, const CouponFound *found);
 } CouponQueueKind;
+
+static inline const Oid *
+coupon_queue_oids(size_t place)
+{
+	return (const Oid *) ((const char *) coupon_catalog() + place);
+}
 
 extern const CouponModule coupon_queue_module;
 

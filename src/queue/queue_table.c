@@ -90,7 +90,7 @@ coupon_queue_table_open(const CouponQueueKind *kind, CouponQueue *queue, uint32 
 		Oid			table;
 
 		*child = pg_atomic_read_u32(&queue->child);
-		table = kind->children()[*child];
+		table = coupon_queue_oids(kind->children)[*child];
 		LockRelationOid(table, RowExclusiveLock);
 		if (*child == pg_atomic_read_u32(&queue->child))
 			return coupon_writer_open(table, COUPON_INSERT);
@@ -216,7 +216,7 @@ static bool
 empty_child(const CouponQueueKind *kind, CouponQueue *queue, uint32 child, TimestampTz now)
 {
 	Search	   *search = &searches[kind->number];
-	Oid			table = kind->children()[child];
+	Oid			table = coupon_queue_oids(kind->children)[child];
 	TimestampTz finished = (TimestampTz) pg_atomic_read_u64(&queue->finished[child]);
 	Found		found;
 
@@ -264,7 +264,7 @@ bool
 coupon_queue_table_rotate(const CouponQueueKind *kind)
 {
 	Search	   *search = &searches[kind->number];
-	const Oid  *children = kind->children();
+	const Oid  *children = coupon_queue_oids(kind->children);
 	CouponQueue *queue = coupon_queue(kind);
 	uint32		current = pg_atomic_read_u32(&queue->child);
 	uint32		other = 1 - current;

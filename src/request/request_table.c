@@ -257,24 +257,6 @@ coupon_request_find_numbers(int64 campaign_id, const int64 *numbers, int nnumber
 
 /* ---- the queue ---- */
 
-static Oid
-table(void)
-{
-	return coupon_catalog()->request;
-}
-
-static const Oid *
-children(void)
-{
-	return coupon_catalog()->requests;
-}
-
-static const Oid *
-user_keys(void)
-{
-	return coupon_catalog()->request_user_keys;
-}
-
 static int64
 last_number(int64 campaign_id)
 {
@@ -336,9 +318,9 @@ const CouponQueueKind coupon_requests = {
 	.user_lock = COUPON_LOCK_REQUESTER,
 	.final_column = Request_decided_at,
 	.found_size = sizeof(CouponFound),
-	.table = table,
-	.children = children,
-	.user_keys = user_keys,
+	.table = offsetof(CouponCatalog, request),
+	.children = offsetof(CouponCatalog, requests),
+	.user_keys = offsetof(CouponCatalog, request_user_keys),
 	.last_number = last_number,
 	.read = read_found,
 	.lock_building = lock_building,

@@ -448,24 +448,6 @@ typedef struct FoundTicket
 	uint64		hash;
 } FoundTicket;
 
-static Oid
-table(void)
-{
-	return coupon_catalog()->ticket;
-}
-
-static const Oid *
-children(void)
-{
-	return coupon_catalog()->tickets;
-}
-
-static const Oid *
-user_keys(void)
-{
-	return coupon_catalog()->ticket_user_keys;
-}
-
 static int64
 last_number(int64 room_id)
 {
@@ -571,9 +553,9 @@ const CouponQueueKind coupon_tickets = {
 	.final_column = Ticket_ended_at,
 	.entry_size = sizeof(CouponTicket),
 	.found_size = sizeof(FoundTicket),
-	.table = table,
-	.children = children,
-	.user_keys = user_keys,
+	.table = offsetof(CouponCatalog, ticket),
+	.children = offsetof(CouponCatalog, tickets),
+	.user_keys = offsetof(CouponCatalog, ticket_user_keys),
 	.last_number = last_number,
 	.read = read_found,
 	.lock_building = lock_building,
