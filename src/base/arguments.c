@@ -11,6 +11,7 @@
 #include "mb/pg_wchar.h"
 #include "storage/shmem.h"
 #include "utils/builtins.h"
+#include "utils/timestamp.h"
 
 #include "base/arguments.h"
 
@@ -120,4 +121,13 @@ coupon_get_text_array(FunctionCallInfo fcinfo, int argument, const char *name, i
 	for (int i = 0; i < *count; i++)
 		result[i] = nulls[i] ? NULL : DatumGetTextPP(values[i]);
 	return result;
+}
+
+Datum
+coupon_interval(double us)
+{
+	Interval   *interval = palloc0(sizeof(Interval));
+
+	interval->time = Min(us, (double) PG_INT64_MAX / 2);
+	return IntervalPGetDatum(interval);
 }

@@ -70,4 +70,7 @@ extern void coupon_user_id_as_text(FunctionCallInfo fcinfo, int argument);
 extern text **coupon_get_text_array(FunctionCallInfo fcinfo, int argument, const char *name,
 									int *count);
 
+/* An interval, as a result: so many microseconds. */
+extern Datum coupon_interval(double us);
+
 #endif							/* COUPON_ARGUMENTS_H */

@@ -36,13 +36,12 @@
 #include "base/errors.h"
 #include "base/guc.h"
 #include "base/table_writer.h"
-#include "outbox/outbox.h"
-#include "outbox/payload.h"
 #include "queue/pending.h"
 #include "queue/queue_table.h"
 #include "request/issuer.h"
 #include "request/request_table.h"
 #include "sale/issue.h"
+#include "sale/unit_event.h"
 
 #define LOOK_AGAIN_MS	20		/* after somebody was passed by, if nobody
 								 * else waits */
@@ -73,7 +72,6 @@ typedef struct Batch
 	int			decided;		/* so many */
 	int			stuck;			/* so many whose rows cannot be written */
 	CouponOutbox *outbox;		/* of the part at work */
-	StringInfoData payload;
 } Batch;
 
 /* A row was decided: at commit the request leaves the line. */
@@ -257,26 +255,18 @@ static void
 append_event(Batch *batch, const CouponRequest *request, const char *outcome, int error,
 			 TimestampTz now)
 {
-	StringInfo	payload = &batch->payload;
-	char	   *user_id = text_to_cstring(request->user_id);
+	CouponUnitEvent event = {0};
 
 	if (batch->outbox == NULL)
 		batch->outbox = coupon_outbox_begin(true);
-	if (payload->data == NULL)
-		initStringInfo(payload);
-	coupon_payload_begin(payload);
-	coupon_payload_int64(payload, "campaign_id", batch->campaign_id);
-	coupon_payload_text(payload, "user_id", user_id);
-	coupon_payload_text(payload, "request_id",
-						DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&request->id))));
-	coupon_payload_text(payload, "outcome", outcome);
-	if (error != 0)
-		coupon_payload_text(payload, "sqlstate", unpack_sql_state(error));
-	coupon_payload_time(payload, "at", now);
-	coupon_payload_end(payload);
-	coupon_outbox_add(batch->outbox, COUPON_DEFINITION_TOPIC(batch->def), user_id,
-					  COUPON_EVENT_REQUEST_FAILED, payload->data);
-	pfree(user_id);
+	event.topic = COUPON_DEFINITION_TOPIC(batch->def);
+	event.campaign_id = batch->campaign_id;
+	event.user_id = text_to_cstring(request->user_id);
+	event.request_id = DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&request->id)));
+	event.outcome = outcome;
+	event.sqlstate = error == 0 ? NULL : unpack_sql_state(error);
+	event.at = now;
+	coupon_unit_event_add(batch->outbox, COUPON_EVENT_REQUEST_FAILED, &event);
 }
 
 /* Writes what became of a request into its row. */

@@ -349,15 +349,6 @@ find_oldest(int64 campaign_id, int64 number)
 	return request.requested_at;
 }
 
-static Datum
-interval_datum(double us)
-{
-	Interval   *interval = palloc0(sizeof(Interval));
-
-	interval->time = Min(us, (double) PG_INT64_MAX / 2);
-	return IntervalPGetDatum(interval);
-}
-
 /*
  * coupon_request_queue(campaign_id): one row for each campaign whose requests
  * shared memory knows
@@ -399,11 +390,11 @@ coupon_request_queue(PG_FUNCTION_ARGS)
 		values[0] = Int64GetDatum(id);
 		values[1] = Int64GetDatum(depth);
 		nulls[2] = oldest == 0;
-		values[2] = nulls[2] ? (Datum) 0 : interval_datum(Max(0, now - oldest));
+		values[2] = nulls[2] ? (Datum) 0 : coupon_interval(Max(0, now - oldest));
 		values[4] = Float8GetDatum(rate);
 		nulls[4] = rate == 0;
 		nulls[5] = rate == 0 && depth > 0;
-		values[5] = nulls[5] ? (Datum) 0 : interval_datum(depth == 0 ? 0 : depth / rate * USECS_PER_SEC);
+		values[5] = nulls[5] ? (Datum) 0 : coupon_interval(depth == 0 ? 0 : depth / rate * USECS_PER_SEC);
 		values[6] = Int64GetDatum(coupon_request_depth);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}

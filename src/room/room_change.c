@@ -24,30 +24,34 @@ settle(CouponLine *line, CouponTicket *ticket, int64 number)
 	coupon_line_drop(line, number);
 }
 
-static void
-leave_join(CouponPending *change, CouponTicket *ticket)
+/* Whoever joined is there; NULL: nobody is, after an abort. */
+static CouponTicket *
+end_join(CouponPending *change, bool committed)
 {
 	CouponLine *line = change->line;
+	CouponTicket *ticket = coupon_room_ticket(line, change->number);
 
+	line->uncommitted--;
+	if (committed)
+	{
+		ticket->flags |= TICKET_READY;
+		return ticket;
+	}
 	coupon_line_clear(line, coupon_room_place(line, change->number));
 	pg_atomic_fetch_sub_u32(&line->queue->open[change->child], 1);
 	ticket->flags = 0;
 	coupon_line_drop(line, change->number);
+	return NULL;
 }
 
 bool
 coupon_apply_join(CouponPending *change, bool committed)
 {
 	CouponLine *line = change->line;
-	CouponTicket *ticket = coupon_room_ticket(line, change->number);
+	CouponTicket *ticket = end_join(change, committed);
 
-	line->uncommitted--;
-	if (!committed)
-	{
-		leave_join(change, ticket);
+	if (ticket == NULL)
 		return false;
-	}
-	ticket->flags |= TICKET_READY;
 	if (coupon_line_is_live(line, coupon_room_place(line, change->number)))
 		coupon_room_set_ready(line, change->number);
 	settle(line, ticket, change->number);
@@ -65,15 +69,10 @@ bool
 coupon_apply_join_admitted(CouponPending *change, bool committed)
 {
 	CouponLine *line = change->line;
-	CouponTicket *ticket = coupon_room_ticket(line, change->number);
+	CouponTicket *ticket = end_join(change, committed);
 
-	line->uncommitted--;
-	if (!committed)
-	{
-		leave_join(change, ticket);
+	if (ticket == NULL)
 		return false;
-	}
-	ticket->flags |= TICKET_READY;
 	if (!(ticket->flags & TICKET_ENDED))
 	{
 		coupon_room_begin_session(line, ticket, change->number, change->extra, ticket->admitted);

@@ -112,15 +112,6 @@ answer_for(CouponLine *line, const CouponTicket *ticket, int64 number, Timestamp
 }
 
 static Datum
-interval_datum(int64 us)
-{
-	Interval   *interval = palloc0(sizeof(Interval));
-
-	interval->time = us;
-	return IntervalPGetDatum(interval);
-}
-
-static Datum
 form_answer(FunctionCallInfo fcinfo, const Answer *answer)
 {
 	TypeCacheEntry *entry = lookup_type_cache(get_func_rettype(fcinfo->flinfo->fn_oid),
@@ -139,10 +130,10 @@ form_answer(FunctionCallInfo fcinfo, const Answer *answer)
 	values[2] = Int64GetDatum(answer->position);
 	nulls[3] = answer->eta < 0;
 	if (!nulls[3])
-		values[3] = interval_datum(answer->eta);
+		values[3] = coupon_interval(answer->eta);
 	nulls[4] = answer->poll_after < 0;
 	if (!nulls[4])
-		values[4] = interval_datum(answer->poll_after);
+		values[4] = coupon_interval(answer->poll_after);
 	return HeapTupleGetDatum(heap_form_tuple(entry->tupDesc, values, nulls));
 }
 

@@ -42,17 +42,9 @@ PG_FUNCTION_INFO_V1(coupon_issuance_returned);
 /* A user's issuance, as this file needs it. */
 typedef struct Holding
 {
-	int64		campaign_id;
-	char	   *user_id;
-	char	   *topic;
-	int64		serial;
+	CouponUnitEvent unit;		/* what its events say; a time that is none is
+								 * DT_NOEND */
 	char	   *state;
-	char	   *code;			/* may be NULL */
-	char	   *policy;			/* JSON */
-	TimestampTz issued_at;
-	TimestampTz expires_at;		/* DT_NOEND: never */
-	char	   *order_ref;		/* may be NULL */
-	TimestampTz redeemed_at;	/* DT_NOEND: not redeemed */
 	TimestampTz held_until;		/* DT_NOEND: confirmed */
 } Holding;
 
@@ -73,22 +65,23 @@ get_time(uint64 row, int column)
 static void
 get_holding(uint64 row, Holding *holding)
 {
-	holding->campaign_id = DatumGetInt64(coupon_spi_value(row, 1, NULL));
-	holding->user_id = coupon_spi_text(row, 2);
-	holding->topic = coupon_spi_text(row, 3);
-	holding->serial = DatumGetInt64(coupon_spi_value(row, 4, NULL));
+	memset(holding, 0, sizeof(*holding));
+	holding->unit.campaign_id = DatumGetInt64(coupon_spi_value(row, 1, NULL));
+	holding->unit.user_id = coupon_spi_text(row, 2);
+	holding->unit.topic = coupon_spi_text(row, 3);
+	holding->unit.serial = DatumGetInt64(coupon_spi_value(row, 4, NULL));
 	holding->state = coupon_spi_text(row, 5);
-	holding->code = coupon_spi_text(row, 6);
-	holding->policy = coupon_spi_text(row, 7);
-	holding->issued_at = get_time(row, 8);
-	holding->expires_at = get_time(row, 9);
-	holding->order_ref = coupon_spi_text(row, 10);
-	holding->redeemed_at = get_time(row, 11);
+	holding->unit.code = coupon_spi_text(row, 6);
+	holding->unit.policy = coupon_spi_text(row, 7);
+	holding->unit.issued_at = get_time(row, 8);
+	holding->unit.expires_at = get_time(row, 9);
+	holding->unit.order_ref = coupon_spi_text(row, 10);
+	holding->unit.redeemed_at = get_time(row, 11);
 	holding->held_until = get_time(row, 12);
 
 	/* a row that was not written by coupon may lack it */
-	if (holding->order_ref == NULL && strcmp(holding->state, "redeemed") == 0)
-		holding->order_ref = pstrdup("");
+	if (holding->unit.order_ref == NULL && strcmp(holding->state, "redeemed") == 0)
+		holding->unit.order_ref = pstrdup("");
 }
 
 /*
@@ -130,18 +123,8 @@ lock_holdings(int64 campaign_id, char *user_id, int64 serial, int *count)
 static void
 append_event(const Holding *holding, const char *type, const char *reason, TimestampTz now)
 {
-	CouponUnitEvent event = {0};
+	CouponUnitEvent event = holding->unit;
 
-	event.topic = holding->topic;
-	event.campaign_id = holding->campaign_id;
-	event.user_id = holding->user_id;
-	event.serial = holding->serial;
-	event.code = holding->code;
-	event.policy = holding->policy;
-	event.issued_at = holding->issued_at;
-	event.expires_at = holding->expires_at;
-	event.order_ref = holding->order_ref;
-	event.redeemed_at = holding->redeemed_at;
 	event.reason = reason;
 	event.at = now;
 	coupon_unit_event_append(type, &event);
@@ -157,7 +140,7 @@ in_state(const Holding *holding, const char *state)
 static bool
 is_expired(const Holding *holding, TimestampTz now)
 {
-	return in_state(holding, "expired") || holding->expires_at <= now;
+	return in_state(holding, "expired") || holding->unit.expires_at <= now;
 }
 
 /* ---- redeeming ---- */
@@ -180,40 +163,58 @@ redeem_result(FunctionCallInfo fcinfo, const char *user_id, const char *status,
 	values[1] = CStringGetTextDatum(status);
 	if (holding != NULL)
 	{
-		values[2] = Int64GetDatum(holding->serial);
+		values[2] = Int64GetDatum(holding->unit.serial);
 		nulls[2] = false;
 		/* a code is not shown before it is paid for */
-		nulls[3] = holding->code == NULL || in_state(holding, "held");
+		nulls[3] = holding->unit.code == NULL || in_state(holding, "held");
 		if (!nulls[3])
-			values[3] = CStringGetTextDatum(holding->code);
-		if (holding->order_ref != NULL)
-			values[4] = CStringGetTextDatum(holding->order_ref);
-		nulls[4] = holding->order_ref == NULL;
-		values[5] = TimestampTzGetDatum(holding->redeemed_at);
-		nulls[5] = holding->redeemed_at == DT_NOEND;
+			values[3] = CStringGetTextDatum(holding->unit.code);
+		if (holding->unit.order_ref != NULL)
+			values[4] = CStringGetTextDatum(holding->unit.order_ref);
+		nulls[4] = holding->unit.order_ref == NULL;
+		values[5] = TimestampTzGetDatum(holding->unit.redeemed_at);
+		nulls[5] = holding->unit.redeemed_at == DT_NOEND;
 	}
 	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
 }
 
-/* The arguments that redeem and redeem_cancel share. */
+/* What redeem and redeem_cancel share: connected to SPI, with the rows locked. */
 typedef struct RedeemCall
 {
-	int64		campaign_id;
+	MemoryContext caller;
 	char	   *user_id;
 	char	   *order_ref;
-	int64		serial;			/* 0: not given */
+	Holding    *holdings;
+	int			count;
+	TimestampTz now;
 } RedeemCall;
 
 static void
-get_redeem_call(FunctionCallInfo fcinfo, RedeemCall *call)
+begin_redeem(FunctionCallInfo fcinfo, RedeemCall *call)
 {
+	int64		serial;
+
 	coupon_require_argument(fcinfo, 0, "campaign_id");
-	call->campaign_id = PG_GETARG_INT64(0);
+	call->caller = CurrentMemoryContext;
 	call->user_id = coupon_get_text(fcinfo, 1, "user_id", 1, COUPON_MAX_NAME);
 	call->order_ref = coupon_get_text(fcinfo, 2, "order_ref", 1, COUPON_MAX_TEXT);
-	call->serial = PG_ARGISNULL(3) ? 0 :
+	serial = PG_ARGISNULL(3) ? 0 :
 		coupon_get_int64(fcinfo, 3, "serial", 1, COUPON_MAX_STOCK);
 	coupon_shmem_attach();
+	coupon_spi_connect();
+	call->holdings = lock_holdings(PG_GETARG_INT64(0), call->user_id, serial, &call->count);
+	call->now = GetCurrentTimestamp();	/* the lock may have taken its time */
+}
+
+static Datum
+end_redeem(FunctionCallInfo fcinfo, RedeemCall *call, const char *status, const Holding *chosen)
+{
+	Datum		result;
+
+	MemoryContextSwitchTo(call->caller);
+	result = redeem_result(fcinfo, call->user_id, status, chosen);
+	coupon_spi_finish();
+	return result;
 }
 
 static void
@@ -227,8 +228,8 @@ set_redemption(Holding *holding, const char *state, char *order_ref, TimestampTz
 	Datum		values[5] = {0};
 	char		nulls[5] = {' ', ' ', ' ', 'n', 'n'};
 
-	values[0] = Int64GetDatum(holding->campaign_id);
-	values[1] = Int64GetDatum(holding->serial);
+	values[0] = Int64GetDatum(holding->unit.campaign_id);
+	values[1] = Int64GetDatum(holding->unit.serial);
 	values[2] = CStringGetTextDatum(state);
 	if (order_ref != NULL)
 	{
@@ -258,7 +259,7 @@ choose_redeemable(Holding *holdings, int count, const char *order_ref, Timestamp
 
 		if (in_state(holding, "redeemed"))
 		{
-			if (strcmp(holding->order_ref, order_ref) == 0)
+			if (strcmp(holding->unit.order_ref, order_ref) == 0)
 			{
 				*status = "already_redeemed";
 				return holding;
@@ -288,33 +289,21 @@ choose_redeemable(Holding *holdings, int count, const char *order_ref, Timestamp
 Datum
 coupon_redeem(PG_FUNCTION_ARGS)
 {
-	TimestampTz now;
 	RedeemCall	call;
-	Holding    *holdings;
 	Holding    *chosen;
 	const char *status;
-	int			count;
-	Datum		result;
-	MemoryContext caller = CurrentMemoryContext;
 
-	get_redeem_call(fcinfo, &call);
-
-	coupon_spi_connect();
-	holdings = lock_holdings(call.campaign_id, call.user_id, call.serial, &count);
-	now = GetCurrentTimestamp();	/* the lock may have taken its time */
-	chosen = choose_redeemable(holdings, count, call.order_ref, now, &status);
+	begin_redeem(fcinfo, &call);
+	chosen = choose_redeemable(call.holdings, call.count, call.order_ref, call.now, &status);
 	if (status == NULL)
 	{
-		set_redemption(chosen, "redeemed", call.order_ref, now);
-		chosen->order_ref = call.order_ref;
-		chosen->redeemed_at = now;
-		append_event(chosen, COUPON_EVENT_REDEEMED, NULL, now);
+		set_redemption(chosen, "redeemed", call.order_ref, call.now);
+		chosen->unit.order_ref = call.order_ref;
+		chosen->unit.redeemed_at = call.now;
+		append_event(chosen, COUPON_EVENT_REDEEMED, NULL, call.now);
 		status = "redeemed";
 	}
-	MemoryContextSwitchTo(caller);
-	result = redeem_result(fcinfo, call.user_id, status, chosen);
-	coupon_spi_finish();
-	return result;
+	return end_redeem(fcinfo, &call, status, chosen);
 }
 
 COUPON_FOR_NUMERIC_USERS(coupon_redeem, 1);
@@ -325,39 +314,27 @@ COUPON_FOR_NUMERIC_USERS(coupon_redeem, 1);
 Datum
 coupon_redeem_cancel(PG_FUNCTION_ARGS)
 {
-	TimestampTz now;
 	RedeemCall	call;
-	Holding    *holdings;
 	Holding    *chosen = NULL;
 	const char *status;
-	int			count;
-	Datum		result;
-	MemoryContext caller = CurrentMemoryContext;
 
-	get_redeem_call(fcinfo, &call);
-
-	coupon_spi_connect();
-	holdings = lock_holdings(call.campaign_id, call.user_id, call.serial, &count);
-	now = GetCurrentTimestamp();	/* the lock may have taken its time */
-	status = count > 0 ? "not_redeemed" : "not_issued";
-	for (int i = 0; i < count; i++)
+	begin_redeem(fcinfo, &call);
+	status = call.count > 0 ? "not_redeemed" : "not_issued";
+	for (int i = 0; i < call.count; i++)
 	{
-		if (!in_state(&holdings[i], "redeemed"))
+		if (!in_state(&call.holdings[i], "redeemed"))
 			continue;
-		chosen = &holdings[i];
-		status = strcmp(chosen->order_ref, call.order_ref) == 0 ? "cancelled" : "other_order";
+		chosen = &call.holdings[i];
+		status = strcmp(chosen->unit.order_ref, call.order_ref) == 0 ? "cancelled" : "other_order";
 		if (strcmp(status, "cancelled") == 0)
 			break;
 	}
 	if (strcmp(status, "cancelled") == 0)
 	{
 		set_redemption(chosen, "issued", NULL, 0);
-		append_event(chosen, COUPON_EVENT_REDEEM_CANCELLED, NULL, now);
+		append_event(chosen, COUPON_EVENT_REDEEM_CANCELLED, NULL, call.now);
 	}
-	MemoryContextSwitchTo(caller);
-	result = redeem_result(fcinfo, call.user_id, status, chosen);
-	coupon_spi_finish();
-	return result;
+	return end_redeem(fcinfo, &call, status, chosen);
 }
 
 COUPON_FOR_NUMERIC_USERS(coupon_redeem_cancel, 1);
@@ -420,12 +397,12 @@ coupon_revoke(PG_FUNCTION_ARGS)
 				 errmsg("cannot revoke a redeemed unit"),
 				 errdetail("Campaign %lld, user \"%s\", serial %lld was redeemed by order \"%s\".",
 						   (long long) campaign_id, user_id,
-						   (long long) redeemed->serial, redeemed->order_ref),
+						   (long long) redeemed->unit.serial, redeemed->unit.order_ref),
 				 errhint("Cancel the redemption first with coupon_redeem_cancel().")));
 	if (chosen != NULL)
 	{
 		values[0] = Int64GetDatum(campaign_id);
-		values[1] = Int64GetDatum(chosen->serial);
+		values[1] = Int64GetDatum(chosen->unit.serial);
 		values[2] = CStringGetTextDatum(user_id);
 		coupon_spi_execute(&delete, SPI_OK_DELETE, values, NULL);
 		coupon_spi_execute(&forget, SPI_OK_DELETE, values, NULL);

@@ -32,7 +32,8 @@ coupon_unit_event_add(CouponOutbox *outbox, const char *type, const CouponUnitEv
 	coupon_payload_begin(&payload);
 	coupon_payload_int64(&payload, "campaign_id", event->campaign_id);
 	coupon_payload_text(&payload, "user_id", event->user_id);
-	coupon_payload_int64(&payload, "serial", event->serial);
+	if (event->serial != 0)
+		coupon_payload_int64(&payload, "serial", event->serial);
 	coupon_payload_text(&payload, "code", event->code);
 	coupon_payload_text(&payload, "label", event->label);
 	coupon_payload_text(&payload, "ref", event->ref);
@@ -44,6 +45,9 @@ coupon_unit_event_add(CouponOutbox *outbox, const char *type, const CouponUnitEv
 	coupon_payload_text(&payload, "order_ref", event->order_ref);
 	payload_time(&payload, "redeemed_at", event->redeemed_at);
 	coupon_payload_text(&payload, "reason", event->reason);
+	coupon_payload_text(&payload, "request_id", event->request_id);
+	coupon_payload_text(&payload, "outcome", event->outcome);
+	coupon_payload_text(&payload, "sqlstate", event->sqlstate);
 	payload_time(&payload, "at", event->at);
 	coupon_payload_end(&payload);
 	coupon_outbox_add(outbox, event->topic, event->user_id, type, payload.data);

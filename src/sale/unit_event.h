@@ -30,6 +30,9 @@ typedef struct CouponUnitEvent
 	const char *order_ref;
 	TimestampTz redeemed_at;
 	const char *reason;
+	const char *request_id;		/* of a request that ended without a unit */
+	const char *outcome;
+	const char *sqlstate;
 	TimestampTz at;
 } CouponUnitEvent;
 
