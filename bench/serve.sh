@@ -2,9 +2,9 @@
 #
 # serve.sh [PORT]
 #
-# A private server that serves HTTP until Ctrl-C: a campaign, a waiting room, the
-# neutral routes and those of examples/sources.  Run by "make serve"; the port
-# may be given as HTTP_PORT=8080.
+# A private server that serves HTTP until Ctrl-C: a campaign, a waiting room, some
+# concerts, the neutral routes and those of examples/sources and
+# examples/concert.  Run by "make serve"; the port may be given as HTTP_PORT=8080.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -28,6 +28,9 @@ psql -X -q -A -t -v ON_ERROR_STOP=1 >/dev/null <<'END'
 SELECT coupon_campaign_create('SPRING', 100, policy => '{"kind": "RATE", "rate": 10}');
 SELECT coupon_room_create('default', 2);
 END
+for file in schema api routes load; do
+	psql -X -q -v concerts=3 -v dates=4 -f "$here/../examples/concert/$file.sql" >/dev/null 2>&1
+done
 cat <<END
 
 The front listens on http://$COUPON_HTTP until Ctrl-C. Campaign 1 is SPRING, with
@@ -43,6 +46,8 @@ To try:
 	curl -i http://$COUPON_HTTP/rooms/default/tickets -d '{"user_id": "alice"}'
 	curl -N -H 'Accept: text/event-stream' http://$COUPON_HTTP/rooms/default/tickets/TOKEN
 	curl -i -X POST 'http://$COUPON_HTTP/coupons/issue-sync/7?code=SPRING'
+	curl http://$COUPON_HTTP/concerts -H 'X-Access-Token: TOKEN'
+	curl http://$COUPON_HTTP/openapi.json
 
 	psql -h $PGHOST -p $PGPORT -U postgres
 END

@@ -1,7 +1,7 @@
 # The examples in README.md and doc/: every block marked sql runs as it stands,
-# top to bottom, in a fresh database a file; then, of doc/http.md, every command
-# after a "$ " of a block marked console, which prints what is below it ("..." is
-# anything).
+# top to bottom, in a fresh database a file.  Then, of doc/http.md and the
+# examples' README.md, every command after a "$ " of a block marked console, which
+# prints what is below it ("..." is anything).
 use strict;
 use warnings;
 
@@ -14,7 +14,7 @@ use Test::More;
 
 my $top = dirname(dirname(dirname(abs_path(__FILE__))));
 my $port = free_port();
-my $node = new_server('docs', "coupon.http_listen = '127.0.0.1:$port'\ncoupon.http_role = 'coupon_service'\ncoupon.http_database = 'http_md'\n");
+my $node = new_server('docs', "coupon.http_listen = '127.0.0.1:$port'\ncoupon.http_role = 'coupon_service'\ncoupon.http_database = 'http_md'\ncoupon.databases = 'postgres, http_md'\n");
 
 # roles that the examples name, as a reader would have them
 $node->safe_psql('postgres', 'CREATE ROLE my_application');
@@ -34,21 +34,41 @@ for my $file ("$top/README.md", sort glob "$top/doc/*.md")
 	is($status, 0, "$name: " . @blocks . ' examples run') or diag($stderr);
 }
 
-# by curl
-my @commands = map { split /^\$ /m } slurp_file("$top/doc/http.md") =~ /^```console\n\$ (.*?)^```/msg;
+# console(file): the commands of its blocks marked console, in one shell, and
+# what each prints
+sub console
+{
+	my ($file) = @_;
+	my $name = $file =~ s{^\Q$top\E/}{}r;
+	my @examples = map { [ split /\n/, $_, 2 ] } map { split /^\$ /m } slurp_file($file) =~ /^```console\n\$ (.*?)^```/msg;
+	my $script = join '', map { (my $command = $_->[0]) =~ s/localhost:8000/127.0.0.1:$port/g; "$command\necho '<end>'\n" } @examples;
+	my @printed = split /<end>\n/, do { local $ENV{SCRIPT} = $script; `bash -c "\$SCRIPT" 2>&1` };
+
+	for my $example (@examples)
+	{
+		my ($command, $expected) = @$example;
+		my $pattern = join '.*', map { quotemeta } split /\.\.\./, $expected =~ s/\n\z//r, -1;
+
+		like(shift @printed // '', qr/\A$pattern\n?\z/s, "$name: $command");
+	}
+	return;
+}
+
 SKIP:
 {
-	skip 'curl is not installed', scalar @commands if system('curl -s -o /dev/null file:///dev/null') != 0;
+	skip 'curl is not installed', 1 if system('curl -s -o /dev/null file:///dev/null') != 0;
 
 	poll_until('the front', sub { `curl -s 127.0.0.1:$port/healthz` =~ /ok/ });
-	for my $example (@commands)
-	{
-		my ($command, $expected) = split /\n/, $example, 2;
-		my $pattern = join '.*', map { quotemeta } split /\.\.\./, $expected =~ s/\n\z//r, -1;
-		my $output = do { (my $here = $command) =~ s/localhost:8000/127.0.0.1:$port/g; `$here` };
+	console("$top/doc/http.md");
 
-		like($output, qr/\A$pattern\n?\z/s, "http.md: $command");
-	}
+	# the examples, on a server for load tests without tokens
+	load_example($node, 'http_md', "sources/$_.sql", '-v', 'open=on') for qw(roles http api routes);
+	$node->safe_psql('http_md', join '', slurp_file("$top/examples/sources/README.md") =~ /^```sql\n(.*?)^```/msg);
+	load_example($node, 'http_md', "concert/$_.sql", '-v', 'concerts=2', '-v', 'dates=2', '-v', 'seats=20') for qw(schema api routes load);
+	$node->safe_psql('http_md', q{ALTER SYSTEM SET coupon.http_role = 'coupon_web_anonymous'});
+	$node->reload;
+	poll_until('the routes', sub { `curl -s -o /dev/null -w '%{http_code}' 127.0.0.1:$port/admin/kafka/status` eq '200' });
+	console("$top/examples/$_/README.md") for qw(sources concert);
 }
 
 # what the reference promises in words is in the catalogs, and the reverse
