@@ -1611,11 +1611,6 @@ COMMENT ON FUNCTION @extschema@.coupon_http_status() IS 'answers of the HTTP fro
 
 -- ---- the neutral contract ----
 
-CREATE FUNCTION coupon.http_problem(status integer, code text, title text, detail text DEFAULT NULL) RETURNS json
-LANGUAGE sql STABLE
-RETURN pg_catalog.json_strip_nulls(pg_catalog.json_build_object('type', 'about:blank', 'status', $1, 'title', $3, 'code', $2, 'detail', $4, 'message', $3));
-COMMENT ON FUNCTION coupon.http_problem(integer, text, text, text) IS 'a problem (RFC 9457) as a body';
-
 CREATE FUNCTION coupon.http_segment(segment text) RETURNS text
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'coupon_http_segment';
 COMMENT ON FUNCTION coupon.http_segment(text) IS 'the text as a segment of a path, percent-encoded';
@@ -1625,42 +1620,9 @@ LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'coupon_http_issue';
 COMMENT ON FUNCTION coupon.http_issue(bigint[], text[]) IS
 	'POST /campaigns/{campaign_id}/issues - 201 issued, 200 already issued, 409 sold out or held, 403 not admitted, 425 not open, 410 closed, 503 paused or busy, 404 unknown campaign';
 
--- What an outcome is over HTTP, where it is not a success.
 CREATE FUNCTION coupon.http_outcome(outcome text) RETURNS coupon.http_answer
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-	status integer := CASE outcome
-		WHEN 'not_admitted' THEN 403 WHEN 'not_open' THEN 425 WHEN 'closed' THEN 410
-		WHEN 'paused' THEN 503 WHEN 'busy' THEN 503 WHEN 'full' THEN 503 WHEN 'REJECTED' THEN 503
-		WHEN 'lost' THEN 410 WHEN 'GONE' THEN 410 WHEN 'NOT_REQUESTED' THEN 404
-		WHEN 'not_held' THEN 404 ELSE 409 END;
-BEGIN
-	RETURN (status,
-		CASE WHEN status = 503 THEN ARRAY['Retry-After', '1'] END,
-		coupon.http_problem(status, lower(outcome), CASE outcome
-			WHEN 'sold_out' THEN 'Nothing is left.'
-			WHEN 'busy' THEN 'The user, or the last units, are in another transaction: try again.'
-			WHEN 'full' THEN 'Too many requests wait: try again.'
-			WHEN 'not_open' THEN 'The sale has not begun.'
-			WHEN 'paused' THEN 'The sale is paused.'
-			WHEN 'closed' THEN 'The sale is over.'
-			WHEN 'not_admitted' THEN 'The waiting room has not admitted the user.'
-			WHEN 'held' THEN 'The user holds a unit and has not confirmed it.'
-			WHEN 'taken' THEN 'The unit is another user''s.'
-			WHEN 'not_held' THEN 'The user does not hold the unit.'
-			WHEN 'lost' THEN 'The hold ran out, and the unit is another user''s.'
-			WHEN 'limit_reached' THEN 'The user has as many units as one may have.'
-			WHEN 'other_ref' THEN 'The unit has been paid for otherwise.'
-			WHEN 'already_issued' THEN 'The user has the unit already.'
-			WHEN 'GONE' THEN 'The ticket has ended.'
-			WHEN 'REJECTED' THEN 'The room lets nobody in.'
-			WHEN 'NOT_REQUESTED' THEN 'There is no such request.'
-			ELSE outcome END),
-		outcome = 'busy');
-END
-$$;
-COMMENT ON FUNCTION coupon.http_outcome(text) IS 'the problem that an outcome is';
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'coupon_http_outcome';
+COMMENT ON FUNCTION coupon.http_outcome(text) IS 'The problem (RFC 9457) that an outcome is, where it is no success.';
 
 CREATE FUNCTION coupon.http_request_body(campaign_id bigint, request coupon.request_result) RETURNS json
 LANGUAGE sql STABLE
@@ -1677,7 +1639,7 @@ RETURNS SETOF coupon.http_answer
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
 	SELECT (CASE
-		WHEN NOT u.known THEN ROW(404, NULL::text[], coupon.http_problem(404, 'unknown_campaign', 'There is no such campaign.'), false)::coupon.http_answer
+		WHEN NOT u.known THEN coupon.http_outcome('unknown_campaign')
 		WHEN r.status OPERATOR(pg_catalog.=) 'REFUSED' AND r.outcome OPERATOR(pg_catalog.<>) 'already_issued' THEN coupon.http_outcome(r.outcome)
 		ELSE ROW(CASE r.status WHEN 'REFUSED' THEN 200 ELSE 202 END,
 			ARRAY['Location', pg_catalog.format('/campaigns/%s/requests/%s', u.campaign_id, r.request_id)],
@@ -1723,7 +1685,7 @@ CREATE FUNCTION coupon.http_join(room text[], user_id text[]) RETURNS SETOF coup
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
 	SELECT (CASE
-		WHEN NOT u.known THEN ROW(404, NULL::text[], coupon.http_problem(404, 'unknown_room', 'There is no such room.'), false)::coupon.http_answer
+		WHEN NOT u.known THEN coupon.http_outcome('unknown_room')
 		WHEN r.token IS NULL THEN coupon.http_outcome('REJECTED')
 		ELSE ROW(201, ARRAY['Location', pg_catalog.format('/rooms/%s/tickets/%s', coupon.http_segment(u.room), r.token)],
 			coupon.http_ticket_body(ROW(r.status, r.token, r.queue_position, r.eta, r.poll_after)::coupon.queue_result), false)::coupon.http_answer
@@ -1772,7 +1734,7 @@ CREATE FUNCTION coupon.http_status(campaign_id bigint[]) RETURNS SETOF coupon.ht
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
 	SELECT (CASE
-		WHEN s.campaign_id IS NULL THEN ROW(404, NULL::text[], coupon.http_problem(404, 'unknown_campaign', 'There is no such campaign.'), false)::coupon.http_answer
+		WHEN s.campaign_id IS NULL THEN coupon.http_outcome('unknown_campaign')
 		ELSE ROW(200, NULL::text[], pg_catalog.json_strip_nulls(pg_catalog.json_build_object(
 			'campaign_id', s.campaign_id, 'name', s.name, 'state', s.state, 'stock', s.stock, 'issued', s.issued, 'held', s.held,
 			'remaining', s.remaining)), false)::coupon.http_answer
@@ -2380,7 +2342,6 @@ REVOKE ALL ON FUNCTION @extschema@.coupon_route_drop(text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_route_drop(text, text) TO coupon_admin;
 REVOKE ALL ON FUNCTION @extschema@.coupon_http_status() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_http_status() TO coupon_admin, coupon_service, coupon_reader;
-REVOKE ALL ON FUNCTION coupon.http_problem(integer, text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.http_outcome(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.http_request_body(bigint, coupon.request_result) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.http_ticket_body(coupon.queue_result, bigint) FROM PUBLIC;

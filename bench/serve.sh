@@ -29,7 +29,7 @@ SELECT coupon_campaign_create('SPRING', 100, policy => '{"kind": "RATE", "rate":
 SELECT coupon_room_create('default', 2);
 END
 for file in schema api routes load; do
-	psql -X -q -v concerts=3 -v dates=4 -f "$here/../examples/concert/$file.sql" >/dev/null 2>&1
+	said=$(psql -X -q -v concerts=3 -v dates=4 -f "$here/../examples/concert/$file.sql" 2>&1) || { echo "$said" >&2; exit 1; }
 done
 cat <<END
 

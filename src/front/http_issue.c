@@ -21,7 +21,7 @@
 #include "base/compat.h"
 #include "base/errors.h"
 #include "front/json_fields.h"
-#include "front/settings.h"
+#include "front/outcome.h"
 #include "outbox/payload.h"
 #include "sale/issue.h"
 
@@ -36,25 +36,6 @@ typedef struct Call
 	CouponItem *item;
 	ErrorData  *error;			/* instead of an outcome */
 } Call;
-
-/* What an outcome is over HTTP. */
-static const struct
-{
-	int			status;
-	const char *title;			/* NULL: it is no problem */
-	bool		retry;
-}			answers[] = {
-	[COUPON_ISSUED] = {201, NULL, false},
-	[COUPON_ALREADY_ISSUED] = {200, NULL, false},
-	[COUPON_SOLD_OUT] = {409, "Nothing is left.", false},
-	[COUPON_BUSY] = {503, "The last units are in other transactions: try again.", true},
-	[COUPON_NOT_OPEN] = {425, "The sale has not begun.", false},
-	[COUPON_CLOSED] = {410, "The sale is over.", false},
-	[COUPON_PAUSED] = {503, "The sale is paused.", true},
-	[COUPON_NOT_ADMITTED] = {403, "The waiting room has not admitted the user.", false},
-	[COUPON_HELD] = {409, "The user holds a unit and has not confirmed it.", false},
-	[COUPON_INVALID] = {400, "The user must be a text of 1 to 256 bytes.", false},
-};
 
 static int
 compare_calls(const void *a, const void *b)
@@ -121,56 +102,42 @@ describe_issuance(StringInfo body, const Call *call)
 	coupon_payload_end(body);
 }
 
-/* {"Retry-After", "1"} */
-static Datum
-retry_header(void)
-{
-	Datum		elements[2] = {CStringGetTextDatum("Retry-After"), CStringGetTextDatum("1")};
-
-	return PointerGetDatum(construct_array(elements, 2, TEXTOID, -1, false, TYPALIGN_INT));
-}
-
 /* A coupon.http_answer: status, headers, body, pending. */
 static void
 put_answer(ReturnSetInfo *rsinfo, const Call *call, StringInfo body)
 {
 	Datum		values[4] = {0};
 	bool		nulls[4] = {false, true, false, false};
-	int			status;
-	bool		retry = false;
-	bool		pending = false;
+	CouponStatus status = call->item == NULL ? COUPON_INVALID : call->item->status;
+	int			code;
 
 	resetStringInfo(body);
-	if (call->error != NULL)
+	if (call->error == NULL && (status == COUPON_ISSUED || status == COUPON_ALREADY_ISSUED))
 	{
-		bool		unknown = call->error->sqlerrcode == ERRCODE_COUPON_UNKNOWN_CAMPAIGN;
-
-		status = unknown ? 404 : 503;
-		retry = !unknown;
-		coupon_json_problem(body, status, unpack_sql_state(call->error->sqlerrcode),
-							unknown ? "There is no such campaign." : "The campaign cannot be served at the moment.",
-							unknown ? call->error->detail : NULL, NULL);
+		code = status == COUPON_ISSUED ? 201 : 200;
+		describe_issuance(body, call);
+	}
+	else if (call->error != NULL && call->error->sqlerrcode != ERRCODE_COUPON_UNKNOWN_CAMPAIGN)
+	{
+		code = 503;
+		coupon_json_problem(body, code, unpack_sql_state(call->error->sqlerrcode),
+							"The campaign cannot be served at the moment.", NULL, NULL);
 	}
 	else
 	{
-		CouponStatus outcome = call->item == NULL ? COUPON_INVALID : call->item->status;
+		CouponHttpOutcome outcome = coupon_outcome_find(call->error != NULL ? "unknown_campaign" : coupon_status_name(status));
 
-		status = answers[outcome].status;
-		retry = answers[outcome].retry;
-		pending = outcome == COUPON_BUSY;
-		if (answers[outcome].title == NULL)
-			describe_issuance(body, call);
-		else
-			coupon_json_problem(body, status, coupon_status_name(outcome), answers[outcome].title, NULL, NULL);
+		code = outcome.status;
+		coupon_json_problem(body, code, outcome.name, outcome.title, call->error == NULL ? NULL : call->error->detail, NULL);
 	}
-	values[0] = Int32GetDatum(status);
-	if (retry)
+	values[0] = Int32GetDatum(code);
+	if (code == 503)
 	{
-		values[1] = retry_header();
+		values[1] = coupon_outcome_retry();
 		nulls[1] = false;
 	}
 	values[2] = PointerGetDatum(cstring_to_text_with_len(body->data, body->len));
-	values[3] = BoolGetDatum(pending);
+	values[3] = BoolGetDatum(call->error == NULL && status == COUPON_BUSY);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 

@@ -89,7 +89,7 @@ is(told('POST', '/campaigns/3/issues', { user_id => 'carol' }), '410 closed', '4
 is(told('POST', '/campaigns/4/issues', { user_id => 'carol' }), '425 not_open', '425 not open');
 is(told('POST', '/campaigns/5/issues', { user_id => 'carol' }), '403 not_admitted', '403 not admitted');
 is(request('POST', '/campaigns/6/issues', { user_id => 'carol' })->{json}{code}, 'C-1', 'a code');
-is(told('POST', '/campaigns/99/issues', { user_id => 'carol' }), '404 UC001', '404 for an unknown campaign');
+is(told('POST', '/campaigns/99/issues', { user_id => 'carol' }), '404 unknown_campaign', '404 for an unknown campaign');
 is(request('GET', '/campaigns/1')->{json}{remaining}, 0, 'GET /campaigns/{campaign_id}');
 is(told('GET', '/campaigns/99'), '404 unknown_campaign', '  of none');
 
