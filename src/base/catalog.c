@@ -370,8 +370,10 @@ coupon_key_int64(ScanKey key, int column, StrategyNumber strategy, int64 value)
 void
 coupon_key_int32(ScanKey key, int column, StrategyNumber strategy, int32 value)
 {
-	Assert(strategy == BTGreaterEqualStrategyNumber);
-	ScanKeyInit(key, column, strategy, F_INT4GE, Int32GetDatum(value));
+	RegProcedure procedure = strategy == BTGreaterEqualStrategyNumber ? F_INT4GE : F_INT4EQ;
+
+	Assert(procedure == F_INT4GE || strategy == BTEqualStrategyNumber);
+	ScanKeyInit(key, column, strategy, procedure, Int32GetDatum(value));
 }
 
 void
