@@ -25,8 +25,8 @@
  *
  * What it does not do as a real broker does, as of librdkafka 2.0.2:
  *
- * - It creates a topic that is asked for and missing, with 4 partitions,
- *   whatever the client wishes; replication is not done.
+ * - It creates a topic that is asked for and missing, with 4 partitions (not
+ *   from 2.8 on), whatever the client wishes; replication is not done.
  * - It keeps the newest 5 MB of each partition, as they came (compressed),
  *   and at most 100,000 batches.  What is older is dropped without a word,
  *   so a consumer of more than that has to read along.
