@@ -14,6 +14,8 @@
 	\set capacity 1000
 \endif
 BEGIN;
+-- what others have put into their schemas is not to be taken for what is meant
+SET LOCAL search_path = pg_catalog, pg_temp;
 
 -- who owns all of it, and whose rights the routes of api.sql have
 SELECT to_regrole('concert_owner') IS NULL AS is_new \gset
@@ -27,9 +29,9 @@ GRANT REFERENCES ON coupon.campaign TO concert_owner;
 -- already (../postgrest) may have to be more patient than it is.
 SELECT NOT EXISTS (SELECT FROM coupon.room WHERE name = 'default') AS is_new \gset
 \if :is_new
-	SELECT coupon_room_create('default', capacity => :capacity, session_ttl => '15 min', idle_ttl => '6 min') AS room \gset
+	SELECT public.coupon_room_create('default', capacity => :capacity, session_ttl => '15 min', idle_ttl => '6 min') AS room \gset
 \else
-	SELECT coupon_room_alter(r.name, session_ttl => greatest(r.session_ttl, '15 min'), idle_ttl => greatest(r.idle_ttl, '6 min')) AS room
+	SELECT public.coupon_room_alter(r.name, session_ttl => greatest(r.session_ttl, '15 min'), idle_ttl => greatest(r.idle_ttl, '6 min')) AS room
 	  FROM coupon.room r WHERE r.name = 'default' \gset
 \endif
 

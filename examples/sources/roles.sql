@@ -19,8 +19,8 @@ DECLARE
 	name text;
 BEGIN
 	FOREACH name IN ARRAY ARRAY['coupon_web', 'coupon_web_anonymous', 'coupon_web_user', 'coupon_web_server', 'coupon_web_admin', 'coupon_web_owner'] LOOP
-		IF to_regrole(name) IS NULL THEN
-			EXECUTE format('CREATE ROLE %I', name);
+		IF pg_catalog.to_regrole(name) IS NULL THEN
+			EXECUTE pg_catalog.format('CREATE ROLE %I', name);
 		END IF;
 	END LOOP;
 END
