@@ -40,12 +40,11 @@ coupon_answer_body(CouponHttpCall *call, int status, const char *type, const cha
 	call->done = true;
 }
 
-/* What RFC 9110 calls a token. */
-static bool
-is_header_name(const char *name)
+bool
+coupon_answer_is_token(const char *name)
 {
-	return *name != '\0' &&
-		strspn(name, "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") == strlen(name);
+	return name[0] != '\0' &&
+		name[strspn(name, "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")] == '\0';
 }
 
 static bool
@@ -64,7 +63,7 @@ coupon_answer_header(CouponHttpCall *call, const char *name, const char *value)
 {
 	MemoryContext oldcontext;
 
-	if (!is_header_name(name) || !is_header_value(value) || pg_strcasecmp(name, "Content-Length") == 0 ||
+	if (!coupon_answer_is_token(name) || !is_header_value(value) || pg_strcasecmp(name, "Content-Length") == 0 ||
 		pg_strcasecmp(name, "Transfer-Encoding") == 0 || pg_strcasecmp(name, "Connection") == 0)
 		return;
 	oldcontext = MemoryContextSwitchTo(call->context);
@@ -100,10 +99,14 @@ coupon_answer_phrase(int status)
 			return "Gone";
 		case 413:
 			return "Content Too Large";
+		case 414:
+			return "URI Too Long";
 		case 425:
 			return "Too Early";
 		case 429:
 			return "Too Many Requests";
+		case 431:
+			return "Request Header Fields Too Large";
 		case 503:
 			return "Service Unavailable";
 		default:
@@ -189,6 +192,41 @@ status_of(int sqlstate, const char *code)
 	}
 }
 
+/*
+ * Is what an ERROR says for a visitor to read?  What a function says on
+ * purpose is, and what is wrong with a value; but not what names tables,
+ * constraints, files or the contents of rows.
+ */
+static bool
+is_for_visitors(int sqlstate, const char *code, int status)
+{
+	if (strncmp(code, "PT", 2) == 0)
+		return true;
+	return status < 500 &&
+		(sqlstate == ERRCODE_RAISE_EXCEPTION ||
+		 ERRCODE_TO_CATEGORY(sqlstate) == ERRCODE_DATA_EXCEPTION ||
+		 ERRCODE_TO_CATEGORY(sqlstate) == ERRCODE_TO_CATEGORY(ERRCODE_COUPON_UNKNOWN_CAMPAIGN));
+}
+
+/* What is said instead. */
+static const char *
+describe_status(int status)
+{
+	switch (status)
+	{
+		case 400:
+			return "An argument is not acceptable.";
+		case 403:
+			return "The caller may not do that.";
+		case 409:
+			return "The call contradicts what is there already.";
+		case 503:
+			return "The service is not available at the moment: try again.";
+		default:
+			return "The call failed.";
+	}
+}
+
 void
 coupon_answer_error(CouponHttpCall *call, const ErrorData *error)
 {
@@ -196,9 +234,14 @@ coupon_answer_error(CouponHttpCall *call, const ErrorData *error)
 	int			status = status_of(error->sqlerrcode, sqlstate);
 
 	coupon_answer_reset(call);
-	/* what went wrong inside is for the log, not for a visitor */
-	if (status == 500)
-		coupon_answer_problem(call, status, sqlstate, "The call failed.", NULL, NULL);
+
+	/*
+	 * the hints of the engine's own errors name its SQL functions and
+	 * settings
+	 */
+	if (is_for_visitors(error->sqlerrcode, sqlstate, status))
+		coupon_answer_problem(call, status, sqlstate, error->message, error->detail,
+							  sqlstate[0] == 'P' ? error->hint : NULL);
 	else
-		coupon_answer_problem(call, status, sqlstate, error->message, error->detail, error->hint);
+		coupon_answer_problem(call, status, sqlstate, describe_status(status), NULL, NULL);
 }

@@ -30,6 +30,9 @@ extern void coupon_answer_error(CouponHttpCall *call, const ErrorData *error);
 /* Takes back what was written so far, before another attempt. */
 extern void coupon_answer_reset(CouponHttpCall *call);
 
+/* Is it what RFC 9110 calls a token, as methods and names of headers are? */
+extern bool coupon_answer_is_token(const char *name);
+
 /* The standard phrase of a status. */
 extern const char *coupon_answer_phrase(int status);
 

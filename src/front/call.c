@@ -40,6 +40,10 @@
 #include "front/json_fields.h"
 #include "front/settings.h"
 
+#define MAX_PLANS	64			/* of a route: for sets of given arguments */
+#define MAX_ARRAY	(16 * COUPON_HTTP_MAX_BODY) /* bytes, of its elements as
+												 * text */
+
 /* The parameter whose value is being converted, for the answer if it fails. */
 static const char *converting = NULL;
 
@@ -80,7 +84,7 @@ bind_user(CouponHttpCall *call)
 static bool
 refuse_argument(CouponHttpCall *call, const char *name, const char *format)
 {
-	coupon_answer_problem(call, 400, "invalid_argument", psprintf(format, name), NULL, NULL);
+	coupon_answer_problem(call, 400, "invalid_argument", psprintf(format, coupon_clip(name)), NULL, NULL);
 	return false;
 }
 
@@ -95,20 +99,22 @@ coupon_call_bind(CouponHttpCall *call)
 	{
 		const char *key = coupon_http_header(call, "Idempotency-Key");
 
+		if (key != NULL && !pg_verify_mbstr(GetDatabaseEncoding(), key, strlen(key), true))
+			return refuse_argument(call, "Idempotency-Key", "The header \"%s\" is not UTF-8.");
 		if (key != NULL)
 			(void) coupon_arguments_add(call, "request_key", pstrdup(key), COUPON_GIVEN_TEXT);
 	}
 	for (int i = 0; i < call->narguments; i++)
 	{
 		if (find_parameter(route, call->arguments[i].name) < 0)
-			return refuse_argument(call, call->arguments[i].name, "There is no argument \"%.64s\".");
+			return refuse_argument(call, call->arguments[i].name, "There is no argument \"%s\".");
 	}
 	for (int i = 0; i < route->nparameters; i++)
 	{
 		const char *name = route->parameters[i].name;
 
 		if (!route->parameters[i].optional && coupon_arguments_find(call, name) == NULL)
-			return refuse_argument(call, name, "The argument \"%.64s\" is missing.");
+			return refuse_argument(call, name, "The argument \"%s\" is missing.");
 	}
 	return true;
 }
@@ -122,6 +128,7 @@ convert_array(const char *json, Oid array_type, Oid element_type)
 	JsonbIteratorToken token;
 	JsonbValue	value;
 	ArrayBuildState *state = initArrayResult(element_type, CurrentMemoryContext, false);
+	size_t		length = 0;
 	Oid			input;
 	Oid			ioparam;
 
@@ -145,6 +152,12 @@ convert_array(const char *json, Oid array_type, Oid element_type)
 			item = pstrdup(value.val.boolean ? "true" : "false");
 		else if (value.type == jbvBinary)
 			item = JsonbToCString(NULL, value.val.binary.data, value.val.binary.len);
+		/* nine bytes of JSON may be a number of 131,072 digits */
+		length += item == NULL ? 0 : strlen(item);
+		if (length > MAX_ARRAY)
+			ereport(ERROR,
+					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+					 errmsg("the array is too large")));
 		state = accumArrayResult(state, item == NULL ? (Datum) 0 : OidInputFunctionCall(input, item, ioparam, -1),
 								 item == NULL, element_type, CurrentMemoryContext);
 	}
@@ -212,6 +225,7 @@ static SPIPlanPtr
 prepare(CouponRoute *route, uint64 given)
 {
 	CouponPlan *entry;
+	SPIPlanPtr	plan;
 	StringInfoData arguments;
 	StringInfoData sql;
 	Oid			types[COUPON_HTTP_MAX_ARGUMENTS];
@@ -237,18 +251,29 @@ prepare(CouponRoute *route, uint64 given)
 						 route->name, arguments.data);
 	else
 		append_plain(&sql, route, arguments.data);
+	plan = SPI_prepare(sql.data, n, types);
+	if (plan == NULL)
+		elog(ERROR, "could not prepare \"%s\": %s", sql.data, SPI_result_code_string(SPI_result));
+
+	/*
+	 * callers choose which optional arguments they give, and could fill
+	 * memory
+	 */
+	if (route->nplans >= MAX_PLANS)
+		return plan;
 	entry = MemoryContextAllocZero(GetMemoryChunkContext(route), sizeof(CouponPlan));
 	entry->given = given;
-	entry->plan = SPI_prepare(sql.data, n, types);
-	if (entry->plan == NULL)
-		elog(ERROR, "could not prepare \"%s\": %s", sql.data, SPI_result_code_string(SPI_result));
-	SPI_keepplan(entry->plan);
+	entry->plan = plan;
+	SPI_keepplan(plan);
 	entry->next = route->plans;
 	route->plans = entry;
-	return entry->plan;
+	route->nplans++;
+	return plan;
 }
 
 /* ---- running as somebody ---- */
+
+volatile sig_atomic_t coupon_call_is_plain = false;
 
 typedef struct Scope
 {
@@ -282,6 +307,7 @@ enter(Scope *scope, CouponHttpCall *call)
 static void
 stop_clock(void)
 {
+	coupon_call_is_plain = false;
 	disable_timeout(STATEMENT_TIMEOUT, false);
 	QueryCancelPending = false;
 }
@@ -318,17 +344,20 @@ fail(Scope *scope)
 static void
 answer_failed(CouponHttpCall *call, const ErrorData *error)
 {
-	if (converting != NULL)
+	int			category = ERRCODE_TO_CATEGORY(error->sqlerrcode);
+
+	/* not that it was cancelled, or that memory was short */
+	if (converting != NULL && category != ERRCODE_OPERATOR_INTERVENTION && category != ERRCODE_INSUFFICIENT_RESOURCES)
 	{
 		coupon_answer_reset(call);
 		coupon_answer_problem(call, 400, "invalid_argument",
 							  psprintf("The argument \"%s\" is not valid.", converting),
-							  error->message, NULL);
+							  category == ERRCODE_DATA_EXCEPTION ? error->message : NULL, NULL);
 	}
 	else
 		coupon_answer_error(call, error);
 	converting = NULL;
-	if (call->status == 500)
+	if (call->status == 500 || category == ERRCODE_INSUFFICIENT_RESOURCES || category == ERRCODE_SYSTEM_ERROR)
 		ereport(LOG,
 				(errcode(error->sqlerrcode),
 				 errmsg("%s %s failed: %s", call->route->method, call->route->path, error->message),
@@ -484,6 +513,7 @@ coupon_call_plain(CouponHttpCall *call)
 		char	   *result;
 
 		enter(&scope, call);
+		coupon_call_is_plain = true;
 		set_envelope(call);
 		if (call->route->read_only)
 			XactReadOnly = true;

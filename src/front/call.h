@@ -21,6 +21,9 @@ extern bool coupon_call_bind(CouponHttpCall *call);
  */
 extern void coupon_call_batch(CouponHttpCall **calls, int ncalls, bool *pending);
 
+/* True while a plain function runs, which may take its time: for a signal. */
+extern volatile sig_atomic_t coupon_call_is_plain;
+
 /* Carries out a plain call in PostgREST's envelope, likewise. */
 extern void coupon_call_plain(CouponHttpCall *call);
 

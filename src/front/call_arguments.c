@@ -50,6 +50,12 @@ coupon_decode(const char *text, size_t length, bool form)
 	return pg_verify_mbstr(GetDatabaseEncoding(), decoded, n, true) ? decoded : NULL;
 }
 
+char *
+coupon_clip(const char *name)
+{
+	return pnstrdup(name, pg_mbcliplen(name, strlen(name), 64));
+}
+
 const char *
 coupon_arguments_add(CouponHttpCall *call, const char *name, const char *value,
 					 CouponArgumentKind kind)
@@ -57,7 +63,7 @@ coupon_arguments_add(CouponHttpCall *call, const char *name, const char *value,
 	CouponHttpArgument *argument;
 
 	if (coupon_arguments_find(call, name) != NULL)
-		return psprintf("The argument \"%.64s\" is given twice.", name);
+		return psprintf("The argument \"%s\" is given twice.", coupon_clip(name));
 	if (call->narguments == COUPON_HTTP_MAX_ARGUMENTS)
 		return "There are too many arguments.";
 	if (call->arguments == NULL)

@@ -22,6 +22,7 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "common/hashfn.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "utils/acl.h"
@@ -30,6 +31,7 @@
 
 #include "base/arguments.h"
 #include "base/guc.h"
+#include "front/access_log.h"
 #include "front/answer.h"
 #include "front/call.h"
 #include "front/front.h"
@@ -172,6 +174,7 @@ look_at_caller(CouponHttpCall *call, TimestampTz now)
 	const CouponIdentity *identity;
 	const char *problem = NULL;
 
+	call->expires_at = DT_NOEND;
 	if (OidIsValid(call->route->anonymous_role) && authorization == NULL)
 	{
 		call->role = call->route->anonymous_role;
@@ -186,6 +189,7 @@ look_at_caller(CouponHttpCall *call, TimestampTz now)
 	call->role = identity->role;
 	call->user_id = identity->user_id == NULL ? NULL : pstrdup(identity->user_id);
 	call->claims = pstrdup(identity->claims);
+	call->expires_at = identity->expires_at;
 	if (OidIsValid(call->route->required_role) &&
 		!is_member_of_role_nosuper(call->role, call->route->required_role))
 	{
@@ -201,23 +205,29 @@ look_at(CouponHttpCall *call, TimestampTz now)
 {
 	const char *problem;
 
-	if (call->too_large)
+	if (call->refusal != NULL)
 	{
-		coupon_statistics_refused(COUPON_REFUSED_SIZE);
-		coupon_answer_problem(call, 413, "too_large", "The body is too large.",
-							  psprintf("It may have %d bytes.", COUPON_HTTP_MAX_BODY), NULL);
+		coupon_statistics_refused(call->refusal->status == 503 ? COUPON_REFUSED_FULL : COUPON_REFUSED_SIZE);
+		coupon_answer_problem(call, call->refusal->status, call->refusal->code, call->refusal->title,
+							  call->refusal->detail, NULL);
+		return false;
+	}
+	/* it is shown to functions, and to whoever reads the log */
+	if (!pg_verify_mbstr(GetDatabaseEncoding(), call->target, strlen(call->target), true))
+	{
+		coupon_answer_problem(call, 400, "malformed", "The target is not UTF-8.", NULL, NULL);
 		return false;
 	}
 	if (coupon_service_serve(call) || coupon_pages_serve(call))
 		return false;
-	if (!look_at_route(call) || !look_at_caller(call, now))
-		return false;
-	if (!coupon_limit_admits(call, now))
+	if (!coupon_limit_admits_address(call, now) ||
+		(look_at_route(call) && look_at_caller(call, now) && !coupon_limit_admits_user(call, now)))
 	{
 		coupon_statistics_refused(COUPON_REFUSED_RATE);
 		coupon_answer_problem(call, 429, "too_many", "There are too many calls from here: slow down.", NULL, NULL);
-		return false;
 	}
+	if (call->done)
+		return false;
 	problem = coupon_arguments_read(call);
 	if (problem != NULL)
 	{
@@ -533,7 +543,9 @@ go_on_with_stream(CouponHttpCall *call, bool pending, bool heartbeat)
 	MemoryContext oldcontext = MemoryContextSwitchTo(call->context);
 
 	trim_events(call);
-	append_event(call);
+	/* who does not read is told the newest when they do: nothing piles up */
+	if (call->events->len == 0 || !pending)
+		append_event(call);
 	if (heartbeat && call->events->len == 0)
 		appendStringInfoString(call->events, ": \n\n");
 	MemoryContextSwitchTo(oldcontext);
@@ -578,9 +590,12 @@ hand_over(Turn *turn, bool heartbeat)
 		bool		pending = turn->pending[i];
 
 		if (call->events != NULL)
-			go_on_with_stream(call, pending, heartbeat);
+			go_on_with_stream(call, pending && turn->now < call->expires_at, heartbeat);
 		else if (call->is_stream && call->status == 200 && !ending && may_wait(call))
+		{
+			coupon_access_log(call);
 			open_stream(call, pending);
+		}
 		else if (pending && call->deadline > turn->now && !ending && may_wait(call))
 			wait_on(call, turn->now);
 		else
@@ -590,6 +605,7 @@ hand_over(Turn *turn, bool heartbeat)
 			answer_cors(call);
 			MemoryContextSwitchTo(oldcontext);
 			coupon_statistics_answered(call);
+			coupon_access_log(call);
 			coupon_listener_answer(call);
 		}
 	}

@@ -31,6 +31,7 @@
 #include "base/guc.h"
 #include "base/shmem.h"
 #include "base/worker.h"
+#include "front/call.h"
 #include "front/front.h"
 #include "front/front_worker.h"
 #include "front/pages.h"
@@ -41,6 +42,7 @@
 #define HOUSEKEEPING_MS		500
 #define DRAIN_MS			3000	/* for answers to be sent after SIGTERM */
 #define RETRY_LISTEN_MS		1000
+#define MAX_ADMINS			100 /* connections to coupon.http_admin_listen */
 
 extern PGDLLEXPORT void coupon_front_main(Datum arg);
 
@@ -119,7 +121,7 @@ static void
 see_to_door(Door *door, TimestampTz now)
 {
 	CouponListenerLimits limits = {
-		.connections = coupon_http_max_connections,
+		.connections = door->is_admin ? Min(coupon_http_max_connections, MAX_ADMINS) : coupon_http_max_connections,
 		.idle_s = coupon_http_idle_timeout,
 		.request_s = coupon_http_request_timeout,
 		.is_admin = door->is_admin
@@ -128,6 +130,8 @@ see_to_door(Door *door, TimestampTz now)
 
 	if (door->address != NULL && strcmp(door->address, *door->setting) != 0)
 		close_door(door);
+	if (door->listener != NULL)
+		coupon_listener_set_patience(door->listener, limits.idle_s, limits.request_s);
 	if (door->address != NULL || (*door->setting)[0] == '\0' ||
 		(door->tried != 0 && !TimestampDifferenceExceeds(door->tried, now, RETRY_LISTEN_MS)))
 		return;
@@ -280,11 +284,20 @@ drain(void)
 			 !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), DRAIN_MS));
 }
 
+/* SIGTERM: what runs and may take long is given up. */
+static void
+end_soon(SIGNAL_ARGS)
+{
+	if (coupon_call_is_plain)
+		InterruptPending = QueryCancelPending = true;
+	SignalHandlerForShutdownRequest(postgres_signal_arg);
+}
+
 void
 coupon_front_main(Datum arg)
 {
 	number = DatumGetInt32(arg);
-	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+	pqsignal(SIGTERM, end_soon);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(choose_database(), NULL, 0);

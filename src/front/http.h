@@ -37,6 +37,15 @@ typedef struct CouponHttpArgument
 
 #define COUPON_HTTP_MAX_ARGUMENTS	32
 
+/* Why a request is refused before it is looked at: a problem. */
+typedef struct CouponHttpRefusal
+{
+	int			status;
+	const char *code;
+	const char *title;
+	const char *detail;			/* or NULL */
+} CouponHttpRefusal;
+
 /* What is known of the caller; see token.h. */
 struct CouponIdentity;
 struct CouponRoute;
@@ -66,7 +75,7 @@ typedef struct CouponHttpCall
 	char	   *target;			/* path and query, as they came; malloc */
 	char	   *body;			/* NUL at its end; malloc, NULL: none */
 	size_t		body_length;
-	bool		too_large;		/* the body is, and was thrown away */
+	const CouponHttpRefusal *refusal;	/* NULL: it is to be looked at */
 	bool		is_admin;		/* it came in by coupon.http_admin_listen */
 	bool		failed;			/* no memory for its answer: the connection is
 								 * closed */
@@ -81,6 +90,7 @@ typedef struct CouponHttpCall
 	Oid			role;
 	const char *user_id;		/* of the token, NULL: none */
 	const char *claims;			/* JSON, NULL: none */
+	TimestampTz expires_at;		/* the token */
 	CouponHttpArgument *arguments;
 	int			narguments;
 	TimestampTz deadline;		/* until when a pending answer is waited for */
@@ -110,9 +120,9 @@ typedef struct CouponHttpCall
 /* What the listener is bounded by. */
 typedef struct CouponListenerLimits
 {
-	int			connections;
-	int			idle_s;			/* a connection on which no request is
-								 * completed for so long is closed */
+	int			connections;	/* requests of further ones are refused */
+	int			idle_s;			/* how long a connection may be without a
+								 * request, and an answer be on its way */
 	int			request_s;		/* from a request's first line to its end */
 	bool		is_admin;		/* for the calls that come in */
 } CouponListenerLimits;
@@ -125,6 +135,9 @@ typedef struct CouponListener CouponListener;
  */
 extern CouponListener *coupon_listener_open(const char *address, const CouponListenerLimits *limits,
 											char **error);
+
+/* Changes two of the limits. */
+extern void coupon_listener_set_patience(CouponListener *listener, int idle_s, int request_s);
 
 /* Takes no new connections any more; those that are open go on. */
 extern void coupon_listener_quiesce(CouponListener *listener);

@@ -16,6 +16,8 @@
  */
 #include "postgres.h"
 
+#include <arpa/inet.h>
+
 #include "common/hashfn.h"
 #include "port/atomics.h"
 #include "utils/builtins.h"
@@ -27,8 +29,10 @@
 
 #define PLACES		(1 << 16)
 #define WAYS		4
-#define TAG_BITS	22
-#define TIME_BITS	(64 - TAG_BITS) /* of milliseconds: 139 years */
+#define TAG_BITS	16
+#define TIME_BITS	(64 - TAG_BITS) /* of ticks since 2000: 89 years */
+#define TICK_US		10
+#define TICKS_PER_SECOND	(1000000 / TICK_US)
 #define TIME_MASK	((UINT64CONST(1) << TIME_BITS) - 1)
 
 typedef struct Limits
@@ -86,62 +90,103 @@ take(const char *kind, const char *key, int per_second, TimestampTz now)
 {
 	uint64		hash = hash_bytes_extended((const unsigned char *) key, strlen(key), (uint64) kind[0]);
 	uint64		tag = hash >> TIME_BITS;
-	uint64		now_ms = (uint64) (now / 1000);
-	uint64		interval = Max(1000 / per_second, 1);
+	uint64		now_ticks = (uint64) (now / TICK_US);
+	uint64		interval = TICKS_PER_SECOND / per_second;
 	uint64		burst = (uint64) coupon_http_burst * interval;
 	uint64		word;
 	pg_atomic_uint64 *place = find_place(hash, &word);
 
 	for (;;)
 	{
-		uint64		full_at = Max(word & TIME_MASK, now_ms);
+		uint64		full_at = Max(word & TIME_MASK, now_ticks);
 
-		if (full_at - now_ms > burst)
+		if (full_at - now_ticks > burst)
 			return false;
 		if (pg_atomic_compare_exchange_u64(place, &word, (tag << TIME_BITS) | (full_at + interval)))
 			return true;
 	}
 }
 
+/* ---- addresses ---- */
+
+/*
+ * The one way to write an address; of a network (what one customer of a
+ * provider has, 64 bits) if that is wanted.  False: it is none.
+ */
+static bool
+write_address(const char *address, bool network, char *buffer, size_t size)
+{
+	struct in_addr v4;
+	struct in6_addr v6;
+
+	if (inet_pton(AF_INET, address, &v4) == 1)
+		return inet_ntop(AF_INET, &v4, buffer, size) != NULL;
+	if (inet_pton(AF_INET6, address, &v6) != 1)
+		return false;
+	if (IN6_IS_ADDR_V4MAPPED(&v6))
+		return inet_ntop(AF_INET, &v6.s6_addr[12], buffer, size) != NULL;
+	if (network)
+		memset(&v6.s6_addr[8], 0, 8);
+	return inet_ntop(AF_INET6, &v6, buffer, size) != NULL;
+}
+
+static void
+note_forwarded(void *state, const char *name, const char *value)
+{
+	if (pg_strcasecmp(name, "X-Forwarded-For") == 0)
+		appendStringInfo(state, ",%s", value);
+}
+
 void
 coupon_limit_client(CouponHttpCall *call, char *buffer, size_t size)
 {
-	const char *forwarded;
-	char	   *list;
+	StringInfoData list;
 	char	   *last;
+	char		peer[128];
 
-	coupon_http_peer(call, buffer, size);
-	if (coupon_http_trusted_proxies[0] == '\0' || !coupon_service_in_list(coupon_http_trusted_proxies, buffer))
-		return;
-	forwarded = coupon_http_header(call, "X-Forwarded-For");
-	if (forwarded == NULL)
+	coupon_http_peer(call, peer, sizeof(peer));
+	if (!write_address(peer, false, buffer, size))
+		strlcpy(buffer, peer, size);
+	if (!coupon_service_in_list(coupon_http_trusted_proxies, buffer))
 		return;
 
-	/* from the right: each trusted proxy vouches for the one before it */
-	list = pstrdup(forwarded);
-	while ((last = strrchr(list, ',')) != NULL || list[0] != '\0')
+	/*
+	 * From the right: each trusted proxy vouches for the one before it.  All
+	 * lines count, since a proxy may add its own after what the client sent.
+	 */
+	initStringInfo(&list);
+	coupon_http_each_header(call, note_forwarded, &list);
+	while ((last = strrchr(list.data, ',')) != NULL)
 	{
-		char	   *address = last == NULL ? list : last + 1;
+		char	   *address = last + 1 + strspn(last + 1, " \t");
 
-		address += strspn(address, " ");
-		strlcpy(buffer, address, size);
-		if (last == NULL || !coupon_service_in_list(coupon_http_trusted_proxies, buffer))
-			break;
 		*last = '\0';
+		address[strcspn(address, " \t")] = '\0';
+		if (!write_address(address, false, buffer, size) ||
+			!coupon_service_in_list(coupon_http_trusted_proxies, buffer))
+			break;
 	}
-	pfree(list);
+	pfree(list.data);
 }
 
+/* ---- may it? ---- */
+
 bool
-coupon_limit_admits(CouponHttpCall *call, TimestampTz now)
+coupon_limit_admits_address(CouponHttpCall *call, TimestampTz now)
 {
 	char		client[128];
+	char		network[128];
 
-	if (coupon_http_rate_per_user > 0 && call->user_id != NULL &&
-		!take("user", call->user_id, coupon_http_rate_per_user, now))
-		return false;
 	if (coupon_http_rate_per_address <= 0)
 		return true;
 	coupon_limit_client(call, client, sizeof(client));
-	return take("address", client, coupon_http_rate_per_address, now);
+	return take("address", write_address(client, true, network, sizeof(network)) ? network : client,
+				coupon_http_rate_per_address, now);
+}
+
+bool
+coupon_limit_admits_user(CouponHttpCall *call, TimestampTz now)
+{
+	return coupon_http_rate_per_user <= 0 || call->user_id == NULL ||
+		take("user", call->user_id, coupon_http_rate_per_user, now);
 }

@@ -10,8 +10,12 @@
 
 extern const CouponModule coupon_limit_module;
 
-/* May the call be carried out, by the rates of its user and its address? */
-extern bool coupon_limit_admits(CouponHttpCall *call, TimestampTz now);
+/*
+ * May the call be carried out, by the rate of its address?  To be asked before
+ * anything that costs, such as checking a signature; by the rate of its user?
+ */
+extern bool coupon_limit_admits_address(CouponHttpCall *call, TimestampTz now);
+extern bool coupon_limit_admits_user(CouponHttpCall *call, TimestampTz now);
 
 /* The client's address: that of the socket, or what a trusted proxy says. */
 extern void coupon_limit_client(CouponHttpCall *call, char *buffer, size_t size);

@@ -16,8 +16,17 @@
  * The paths and queries are taken as they came (the library would decode them
  * in place, and an encoded slash or NUL would then look like a real one).
  *
- * A connection on which no request becomes complete for too long is shut,
- * however busily it dribbles: the library's own time-out counts bytes.
+ * A connection on which no request becomes complete, or no answer is taken, for
+ * too long is shut, however busily it dribbles: the library's own time-out
+ * counts bytes, so it is not used.  Where all connections are taken, whoever is
+ * slow or idle makes room much earlier; who comes in nevertheless is told to
+ * come again.
+ *
+ * The library is lenient: of two lengths it takes the first, and what it does
+ * not understand of an encoding it leaves out.  A proxy in front may have read
+ * the same request differently, and take what we see as a second request for a
+ * part of the first.  So a request whose end could be argued about is refused,
+ * and its connection closed.
  */
 #include "postgres.h"
 
@@ -25,30 +34,52 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "libpq/pqsignal.h"
+#include "postmaster/interrupt.h"
 #include "utils/memutils.h"
 
-#include "front/http.h"
+#include "front/answer.h"
 #include "front/settings.h"
 
 #define CONNECTION_MEMORY	(16 * 1024) /* bytes: request line and headers,
 										 * and sending */
 #define BACKLOG				4096
 #define STREAM_BLOCK		4096
+#define MAX_HEADER			8192	/* bytes, with the request line */
+#define MAX_HEADERS			100
+#define MAX_DISCARDED		(1024 * 1024)	/* bytes of a body that is too
+											 * large: a client that is told so
+											 * before it has sent all may not
+											 * read it */
+#define MAX_BODIES			(64 * 1024 * 1024)	/* bytes, of all requests */
+#define CROWDED_S			2	/* patience where all connections are taken */
+#define SPARE(connections)	((connections) / 8 + 16)	/* for those who are
+														 * told to come again */
+#define RESERVED_FILES		256 /* for the rest of the server's process */
+
+/* What a connection is about. */
+typedef enum ConnectionState
+{
+	CONNECTION_IDLE,			/* no request has begun */
+	CONNECTION_READING,			/* a request's first line has come; its rest
+								 * has not */
+	CONNECTION_WORKING,			/* a request is being worked on */
+	CONNECTION_SENDING,			/* an answer goes out */
+	CONNECTION_STREAMING		/* events do */
+} ConnectionState;
 
 /* A connection, from accept to close. */
 typedef struct Connection
 {
-	dlist_node	node;			/* among the listener's, the longest without a
-								 * request first */
+	dlist_node	node;
 	int			fd;
-	TimestampTz since;			/* accepted, or its last answer was sent */
-	bool		reading;		/* a request's first line has come; its rest
-								 * has not */
-	bool		waiting;		/* a request is being worked on */
+	ConnectionState state;
+	TimestampTz since;			/* so it has been, or sent events last */
+	bool		is_spare;		/* beyond the limit */
+	CouponHttpCall *call;		/* that is being read or answered, or NULL */
 } Connection;
 
 struct CouponListener
@@ -58,6 +89,7 @@ struct CouponListener
 	int			epoll_fd;
 	CouponListenerLimits limits;
 	dlist_head	connections;
+	int			nconnections;
 	dlist_head *calls;			/* of the running coupon_listener_run */
 	int			outstanding;	/* calls that have begun and not ended */
 	bool		answered;		/* there are answers that the library does not
@@ -65,6 +97,16 @@ struct CouponListener
 	TimestampTz now;			/* of this run */
 	TimestampTz swept;			/* when slow clients were looked for */
 };
+
+/* Why a request is refused before anything is done about it. */
+static const CouponHttpRefusal ambiguous = {400, "malformed", "The request's headers contradict each other, or HTTP."};
+static const CouponHttpRefusal long_header = {431, "header_too_large", "The request's headers are too large.", "They may have 8192 bytes, with the request line, and be 100."};
+static const CouponHttpRefusal long_target = {414, "target_too_large", "The request's target is too long."};
+static const CouponHttpRefusal long_body = {413, "too_large", "The body is too large.", "It may have 65536 bytes."};
+static const CouponHttpRefusal crowded = {503, "full", "Too many are connected: try again."};
+static const CouponHttpRefusal no_memory = {503, "full", "Too many bodies are being received: try again."};
+
+static size_t bodies = 0;		/* bytes, of all listeners' requests */
 
 static Connection *
 connection_of(struct MHD_Connection *mhd)
@@ -88,6 +130,7 @@ note_connection(void *cls, struct MHD_Connection *mhd, void **context,
 		if (connection != NULL)
 		{
 			dlist_delete(&connection->node);
+			listener->nconnections--;
 			free(connection);
 		}
 		*context = NULL;
@@ -100,6 +143,14 @@ note_connection(void *cls, struct MHD_Connection *mhd, void **context,
 	connection->fd = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
 	connection->since = listener->now;
 	dlist_push_tail(&listener->connections, &connection->node);
+	connection->is_spare = ++listener->nconnections > listener->limits.connections;
+}
+
+static void
+set_state(Connection *connection, ConnectionState state)
+{
+	connection->state = state;
+	connection->since = connection->call->listener->now;
 }
 
 /* The first line of a request has come. */
@@ -108,14 +159,13 @@ begin_call(void *cls, const char *uri, struct MHD_Connection *mhd)
 {
 	CouponListener *listener = cls;
 	Connection *connection = connection_of(mhd);
-	CouponHttpCall *call = calloc(1, sizeof(CouponHttpCall));
+	CouponHttpCall *call = uri == NULL || connection == NULL ? NULL : calloc(1, sizeof(CouponHttpCall));
 
 	if (call == NULL)
 		return NULL;
 	call->target = strdup(uri);
-	if (call->target == NULL || connection == NULL)
+	if (call->target == NULL)
 	{
-		free(call->target);
 		free(call);
 		return NULL;
 	}
@@ -123,30 +173,136 @@ begin_call(void *cls, const char *uri, struct MHD_Connection *mhd)
 	call->is_admin = listener->limits.is_admin;
 	listener->outstanding++;
 	call->connection = mhd;
-	connection->reading = true;
-	connection->since = listener->now;
+	connection->call = call;
+	set_state(connection, CONNECTION_READING);
 	return call;
 }
 
-/* Appends to the body; what would make it too large is thrown away. */
-static void
+/* ---- is it a request that we take? ---- */
+
+typedef struct Framing
+{
+	int			headers;
+	int			lengths;
+	int			encodings;
+	int			hosts;
+	int			authorizations;
+	bool		chunked;
+	bool		malformed;
+	uint64		length;
+} Framing;
+
+/* Is it that header, or one that a folded line has been glued to? */
+static bool
+begins_with(const char *name, const char *header, bool *malformed)
+{
+	size_t		length = strlen(header);
+
+	if (pg_strncasecmp(name, header, length) != 0)
+		return false;
+	if (name[length] != '\0')
+		*malformed = true;
+	return true;
+}
+
+static enum MHD_Result
+note_framing(void *cls, enum MHD_ValueKind kind, const char *name, const char *value)
+{
+	Framing    *framing = cls;
+
+	if (value == NULL)
+		value = "";
+	framing->headers++;
+	if (!coupon_answer_is_token(name))
+		framing->malformed = true;
+	if (begins_with(name, MHD_HTTP_HEADER_CONTENT_LENGTH, &framing->malformed))
+	{
+		framing->lengths++;
+		framing->length = strtoull(value, NULL, 10);
+	}
+	else if (begins_with(name, MHD_HTTP_HEADER_TRANSFER_ENCODING, &framing->malformed))
+	{
+		framing->encodings++;
+		framing->chunked = pg_strcasecmp(value, "chunked") == 0;
+	}
+	else if (pg_strcasecmp(name, MHD_HTTP_HEADER_HOST) == 0)
+		framing->hosts++;
+	else if (pg_strcasecmp(name, MHD_HTTP_HEADER_AUTHORIZATION) == 0)
+		framing->authorizations++;
+	return MHD_YES;
+}
+
+/* The headers are there: NULL, or why nothing else is read. */
+static const CouponHttpRefusal *
+judge_headers(Connection *connection, CouponHttpCall *call, const char *version)
+{
+	Framing		framing = {0};
+	const union MHD_ConnectionInfo *info =
+	MHD_get_connection_info(call->connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+
+	if (connection->is_spare)
+		return &crowded;
+	(void) MHD_get_connection_values(call->connection, MHD_HEADER_KIND, note_framing, &framing);
+	if (strlen(call->target) > MAX_HEADER)
+		return &long_target;
+	if (framing.headers > MAX_HEADERS || (info != NULL && info->header_size > MAX_HEADER))
+		return &long_header;
+	if (framing.malformed || framing.hosts > 1 || (framing.hosts == 0 && strcmp(version, "HTTP/1.0") != 0) ||
+		strchr(call->target, ' ') != NULL || framing.authorizations > 1 ||
+		framing.lengths + framing.encodings > 1 ||
+		(framing.encodings > 0 && (!framing.chunked || strcmp(version, "HTTP/1.0") == 0)) ||
+		!coupon_answer_is_token(call->method))
+		return &ambiguous;
+	if (framing.length > MAX_DISCARDED)
+		return &long_body;
+	return NULL;
+}
+
+/* Appends to the body; false: enough of it has been thrown away. */
+static bool
 collect_body(CouponHttpCall *call, const char *data, size_t size)
 {
-	char	   *body;
+	char	   *body = NULL;
 
-	if (call->too_large)
-		return;
-	body = call->body_length + size <= COUPON_HTTP_MAX_BODY ?
-		realloc(call->body, call->body_length + size + 1) : NULL;
+	if (call->body_length + size > COUPON_HTTP_MAX_BODY)
+		call->refusal = &long_body;
+	else if (call->refusal == NULL && bodies + size <= MAX_BODIES)
+		body = realloc(call->body, call->body_length + size + 1);
 	if (body == NULL)
 	{
-		call->too_large = true;
-		return;
+		/* what comes later is counted, and not kept */
+		if (call->refusal == NULL)
+			call->refusal = &no_memory;
+		if (call->body != NULL)
+			bodies -= call->body_length;
+		free(call->body);
+		call->body = NULL;
+		call->body_length += size;
+		return call->body_length <= MAX_DISCARDED;
 	}
 	memcpy(body + call->body_length, data, size);
 	call->body_length += size;
+	bodies += size;
 	body[call->body_length] = '\0';
 	call->body = body;
+	return true;
+}
+
+static void
+suspend(CouponHttpCall *call)
+{
+	call->suspended = true;
+	MHD_suspend_connection(call->connection);
+}
+
+/* The call is the front's. */
+static void
+hand_over(Connection *connection, CouponHttpCall *call)
+{
+	set_state(connection, CONNECTION_WORKING);
+	INSTR_TIME_SET_CURRENT(call->arrived);
+	call->state = COUPON_HTTP_ARRIVED;
+	dlist_push_tail(call->listener->calls, &call->node);
 }
 
 static enum MHD_Result
@@ -162,35 +318,37 @@ handle(void *cls, struct MHD_Connection *mhd, const char *url, const char *metho
 	{
 		enum MHD_Result result = MHD_queue_response(mhd, call->status, call->response);
 
+		set_state(connection, call->events == NULL ? CONNECTION_SENDING : CONNECTION_STREAMING);
 		MHD_destroy_response(call->response);
 		call->response = NULL;
 		return result;
 	}
 	if (call->method == NULL)
 	{
-		/* the headers are there; a body may follow */
+		/*
+		 * The headers are there; a body may follow.  After an answer that is
+		 * given now the library closes the connection.
+		 */
 		call->method = method;
+		call->refusal = judge_headers(connection, call, version);
+		if (call->refusal != NULL)
+		{
+			hand_over(connection, call);
+			suspend(call);
+		}
 		return MHD_YES;
 	}
 	if (*upload_size > 0)
 	{
-		collect_body(call, upload_data, *upload_size);
+		size_t		size = *upload_size;
+
 		*upload_size = 0;
-		return MHD_YES;
+		return collect_body(call, upload_data, size) ? MHD_YES : MHD_NO;
 	}
 	if (call->state == COUPON_HTTP_READING)
-	{
-		connection->reading = false;
-		connection->waiting = true;
-		INSTR_TIME_SET_CURRENT(call->arrived);
-		call->state = COUPON_HTTP_ARRIVED;
-		dlist_push_tail(call->listener->calls, &call->node);
-	}
+		hand_over(connection, call);
 	else if (call->state == COUPON_HTTP_KEPT)
-	{
-		call->suspended = true;
-		MHD_suspend_connection(mhd);
-	}
+		suspend(call);
 	return MHD_YES;
 }
 
@@ -201,6 +359,8 @@ free_call(CouponHttpCall *call)
 		MemoryContextDelete(call->context);
 	if (call->response != NULL)
 		MHD_destroy_response(call->response);
+	if (call->body != NULL)
+		bodies -= call->body_length;
 	free(call->target);
 	free(call->body);
 	free(call);
@@ -216,16 +376,13 @@ end_call(void *cls, struct MHD_Connection *mhd, void **context,
 	Connection *connection = connection_of(mhd);
 
 	*context = NULL;
-	if (connection != NULL)
-	{
-		connection->reading = connection->waiting = false;
-		connection->since = listener->now;
-		/* the list is in the order of since */
-		dlist_delete(&connection->node);
-		dlist_push_tail(&listener->connections, &connection->node);
-	}
 	if (call == NULL)
 		return;
+	if (connection != NULL)
+	{
+		set_state(connection, CONNECTION_IDLE);
+		connection->call = NULL;
+	}
 	listener->outstanding--;
 	call->gone = true;
 	call->connection = NULL;
@@ -307,6 +464,42 @@ open_socket(const char *address, char **error)
 	return fd;
 }
 
+/* A mistake in the use of the library, which may not take the server down. */
+static void
+panic(void *cls, const char *file, unsigned int line, const char *reason)
+{
+	ereport(FATAL,
+			(errcode(ERRCODE_INTERNAL_ERROR),
+			 errmsg("libmicrohttpd cannot go on: %s", reason == NULL ? "it does not say why" : reason)));
+}
+
+/*
+ * How many connections there may be: so many that the files of the server are
+ * not missing descriptors.  A WAL segment that cannot be opened is a PANIC.
+ */
+static int
+bound_by_files(const char *address, int connections)
+{
+	struct rlimit limit;
+	rlim_t		wanted = connections + SPARE(connections) + RESERVED_FILES;
+	int			most;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur >= wanted)
+		return connections;
+	limit.rlim_cur = limit.rlim_max == RLIM_INFINITY ? wanted : Min(limit.rlim_max, wanted);
+	(void) setrlimit(RLIMIT_NOFILE, &limit);
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted)
+		return connections;
+	most = ((int) limit.rlim_cur - RESERVED_FILES - 16) * 8 / 9;
+	most = Max(most, 8);
+	ereport(LOG,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("coupon front takes %d connections on %s, not %d", most, address, connections),
+			 errdetail("A process may have %d files open.", (int) limit.rlim_cur),
+			 errhint("Raise that limit (ulimit -n, or LimitNOFILE of the service) where the server is started, or lower coupon.http_max_connections.")));
+	return most;
+}
+
 CouponListener *
 coupon_listener_open(const char *address, const CouponListenerLimits *limits, char **error)
 {
@@ -317,17 +510,18 @@ coupon_listener_open(const char *address, const CouponListenerLimits *limits, ch
 		return NULL;
 	listener = MemoryContextAllocZero(TopMemoryContext, sizeof(CouponListener));
 	listener->limits = *limits;
+	listener->limits.connections = bound_by_files(address, limits->connections);
 	listener->listen_fd = fd;
 	dlist_init(&listener->connections);
 	listener->now = listener->swept = GetCurrentTimestamp();
+	MHD_set_panic_func(panic, NULL);
 	listener->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_TURBO | MHD_ALLOW_SUSPEND_RESUME,
 										0, NULL, NULL, handle, listener,
 										MHD_OPTION_LISTEN_SOCKET, fd,
-										MHD_OPTION_CONNECTION_LIMIT, (unsigned int) limits->connections,
+										MHD_OPTION_CONNECTION_LIMIT,
+										(unsigned int) (listener->limits.connections + SPARE(listener->limits.connections)),
 										MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) CONNECTION_MEMORY,
 										MHD_OPTION_CONNECTION_MEMORY_INCREMENT, (size_t) 1024,
-										MHD_OPTION_CONNECTION_TIMEOUT, (unsigned int) limits->idle_s,
-										MHD_OPTION_STRICT_FOR_CLIENT, 1,
 										MHD_OPTION_NOTIFY_CONNECTION, note_connection, listener,
 										MHD_OPTION_NOTIFY_COMPLETED, end_call, listener,
 										MHD_OPTION_URI_LOG_CALLBACK, begin_call, listener,
@@ -380,7 +574,31 @@ coupon_listener_timeout(CouponListener *listener)
 	return MHD_get_timeout(listener->daemon, &ms) == MHD_YES ? (long) Min(ms, 60000) : -1;
 }
 
-/* Shuts the connections whose clients take too long over a request. */
+/* How long the client may go on as it does, in ms; -1: for ever. */
+static int
+patience(const CouponListener *listener, const Connection *connection)
+{
+	bool		is_full = listener->nconnections >= listener->limits.connections;
+	int			seconds = listener->limits.idle_s;
+
+	switch (connection->state)
+	{
+		case CONNECTION_WORKING:
+			return -1;
+		case CONNECTION_STREAMING:
+			/* there is nothing to be sent, or the client does not take it */
+			return connection->call->suspended ? -1 : seconds * 1000;
+		case CONNECTION_READING:
+			seconds = listener->limits.request_s;
+			break;
+		case CONNECTION_IDLE:
+		case CONNECTION_SENDING:
+			break;
+	}
+	return (is_full ? Min(seconds, CROWDED_S) : seconds) * 1000;
+}
+
+/* Shuts the connections whose clients take too long. */
 static void
 shut_slow_clients(CouponListener *listener)
 {
@@ -389,12 +607,18 @@ shut_slow_clients(CouponListener *listener)
 	dlist_foreach(iter, &listener->connections)
 	{
 		Connection *connection = dlist_container(Connection, node, iter.cur);
-		int			patience = connection->reading ? listener->limits.request_s : listener->limits.idle_s;
+		int			ms = patience(listener, connection);
 
-		if (!connection->waiting &&
-			TimestampDifferenceExceeds(connection->since, listener->now, patience * 1000))
+		if (ms >= 0 && TimestampDifferenceExceeds(connection->since, listener->now, ms))
 			(void) shutdown(connection->fd, SHUT_RDWR);
 	}
+}
+
+void
+coupon_listener_set_patience(CouponListener *listener, int idle_s, int request_s)
+{
+	listener->limits.idle_s = idle_s;
+	listener->limits.request_s = request_s;
 }
 
 void
@@ -461,6 +685,9 @@ coupon_listener_answer(CouponHttpCall *call)
 	if (response != NULL)
 	{
 		add_headers(response, call->headers);
+		/* so that nobody's next request meets a closed connection */
+		if (call->listener->listen_fd < 0 || ShutdownRequestPending)
+			(void) MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
 		if (call->answer != NULL || call->body_type != NULL)
 			(void) MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE,
 										   call->body_type != NULL ? call->body_type : "application/json");
@@ -487,10 +714,11 @@ read_stream(void *cls, uint64_t position, char *buffer, size_t max)
 	{
 		if (call->stream_ended)
 			return MHD_CONTENT_READER_END_OF_STREAM;
-		call->suspended = true;
-		MHD_suspend_connection(call->connection);
+		suspend(call);
 		return 0;
 	}
+	/* what was given before has been sent */
+	connection_of(call->connection)->since = call->listener->now;
 	left = Min(left, max);
 	memcpy(buffer, call->events->data + call->events_sent, left);
 	call->events_sent += left;
@@ -517,8 +745,10 @@ coupon_listener_stream(CouponHttpCall *call)
 void
 coupon_listener_send(CouponHttpCall *call)
 {
-	if (!call->gone && call->suspended)
-		wake(call);
+	if (call->gone || !call->suspended)
+		return;
+	connection_of(call->connection)->since = call->listener->now;
+	wake(call);
 }
 
 void
@@ -536,11 +766,10 @@ coupon_http_header(CouponHttpCall *call, const char *name)
 	return MHD_lookup_connection_value(call->connection, MHD_HEADER_KIND, name);
 }
 
-
 typedef struct HeaderList
 {
-	const char *names[128];
-	const char *values[128];
+	const char *names[MAX_HEADERS];
+	const char *values[MAX_HEADERS];
 	int			n;
 } HeaderList;
 

@@ -25,6 +25,12 @@ never(void)
 }
 
 void
+coupon_listener_set_patience(CouponListener *listener, int idle_s, int request_s)
+{
+	never();
+}
+
+void
 coupon_listener_quiesce(CouponListener *listener)
 {
 	never();

@@ -35,6 +35,7 @@ static List *routes = NIL;
 static MemoryContext route_context = NULL;
 static uint64 generation = 0;
 static bool stale = true;
+static bool loaded = false;		/* false, too, after an attempt that failed */
 static bool watching = false;
 static Oid	route_table = InvalidOid;
 
@@ -53,7 +54,7 @@ coupon_route_generation(void)
 bool
 coupon_route_stale(void)
 {
-	return stale;
+	return stale || !loaded;
 }
 
 List *
@@ -264,6 +265,7 @@ coupon_route_load(void)
 		route_context = AllocSetContextCreate(TopMemoryContext, "coupon routes", ALLOCSET_DEFAULT_SIZES);
 	}
 	stale = false;
+	loaded = false;
 	forget_plans();
 	routes = NIL;
 	generation++;
@@ -301,6 +303,7 @@ coupon_route_load(void)
 	MemoryContextSwitchTo(oldcontext);
 	coupon_spi_finish();
 	routes = read;
+	loaded = true;
 }
 
 /* ---- finding one ---- */

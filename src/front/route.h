@@ -60,6 +60,7 @@ typedef struct CouponRoute
 	CouponParameter *parameters;
 	int			nparameters;
 	CouponPlan *plans;			/* made by call.c on first use */
+	int			nplans;
 } CouponRoute;
 
 /* Changes whenever routes are read anew: earlier pointers are invalid then. */
@@ -93,6 +94,9 @@ extern const char *coupon_arguments_add(CouponHttpCall *call, const char *name, 
 
 /* The argument of that name, or NULL. */
 extern CouponHttpArgument *coupon_arguments_find(CouponHttpCall *call, const char *name);
+
+/* The beginning of a name that somebody else has chosen, to be quoted. */
+extern char *coupon_clip(const char *name);
 
 /* Decodes %xx, and + as a blank if it is a form; NULL if it is malformed. */
 extern char *coupon_decode(const char *text, size_t length, bool form);

@@ -18,6 +18,7 @@ int			coupon_http_max_waiting = DEFAULT_HTTP_MAX_WAITING;
 int			coupon_http_rate_per_user = DEFAULT_HTTP_RATE_PER_USER;
 int			coupon_http_rate_per_address = DEFAULT_HTTP_RATE_PER_ADDRESS;
 int			coupon_http_burst = DEFAULT_HTTP_BURST;
+double		coupon_http_access_log = 0;
 char	   *coupon_http_listen = NULL;
 char	   *coupon_http_admin_listen = NULL;
 char	   *coupon_http_database = NULL;
@@ -71,14 +72,14 @@ static const IntSetting int_settings[] = {
 		"They share the addresses, which the kernel deals connections of to them.",
 	&coupon_http_workers, DEFAULT_HTTP_WORKERS, 1, MAX_HTTP_WORKERS, PGC_POSTMASTER, 0},
 	{"coupon.http_max_connections", "Connections that one HTTP worker keeps open.",
-		"A further one waits in the kernel's queue, or is closed.",
+		"Requests of further ones are answered 503, with Retry-After.",
 	&coupon_http_max_connections, DEFAULT_HTTP_MAX_CONNECTIONS, 1, MAX_HTTP_MAX_CONNECTIONS, PGC_POSTMASTER, 0},
 	{"coupon.http_idle_timeout", "How long a connection may be open without a request.",
-		"Also how long the first line of a request may take.",
-	&coupon_http_idle_timeout, DEFAULT_HTTP_IDLE_TIMEOUT, 1, MAX_HTTP_IDLE_TIMEOUT, PGC_POSTMASTER, GUC_UNIT_S},
+		"Also how long the first line of a request may take, and an answer's way to its client.",
+	&coupon_http_idle_timeout, DEFAULT_HTTP_IDLE_TIMEOUT, 1, MAX_HTTP_IDLE_TIMEOUT, PGC_SIGHUP, GUC_UNIT_S},
 	{"coupon.http_request_timeout", "How long a client may take over one request.",
 		NULL,
-	&coupon_http_request_timeout, DEFAULT_HTTP_REQUEST_TIMEOUT, 1, MAX_HTTP_REQUEST_TIMEOUT, PGC_POSTMASTER, GUC_UNIT_S},
+	&coupon_http_request_timeout, DEFAULT_HTTP_REQUEST_TIMEOUT, 1, MAX_HTTP_REQUEST_TIMEOUT, PGC_SIGHUP, GUC_UNIT_S},
 	{"coupon.http_statement_timeout", "How long the function of a route may take.",
 		"All calls of a worker wait meanwhile.",
 	&coupon_http_statement_timeout, DEFAULT_HTTP_STATEMENT_TIMEOUT, MIN_HTTP_STATEMENT_TIMEOUT, MAX_HTTP_STATEMENT_TIMEOUT, PGC_SIGHUP, GUC_UNIT_MS},
@@ -139,6 +140,9 @@ coupon_front_define_settings(void)
 		DefineCustomIntVariable(s->name, s->is, s->more, s->value, s->initial, s->min, s->max,
 								s->context, s->flags, NULL, NULL, NULL);
 	}
+	DefineCustomRealVariable("coupon.http_access_log", "The share of answers that the server's log has a line of; 0: none.",
+							 "The line has the method, the route's template, the status, the time it took, its size and the client's address.",
+							 &coupon_http_access_log, 0, 0, 1, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	for (size_t i = 0; i < lengthof(text_settings); i++)
 	{
 		const TextSetting *s = &text_settings[i];

@@ -37,6 +37,7 @@ extern int	coupon_http_max_waiting;
 extern int	coupon_http_rate_per_user;
 extern int	coupon_http_rate_per_address;
 extern int	coupon_http_burst;
+extern double coupon_http_access_log;
 extern char *coupon_http_listen;
 extern char *coupon_http_admin_listen;
 extern char *coupon_http_database;

@@ -49,6 +49,7 @@
 #define MAX_KEY			16384
 #define MAX_KEYS		4
 #define MAX_CACHED		20000
+#define MAX_CACHE		(32 * 1024 * 1024)	/* bytes */
 #define CLOCK_SKEW_S	5		/* between whoever signs tokens and this
 								 * server */
 
@@ -244,7 +245,7 @@ typedef struct Claims
 	char	   *role;
 	char	   *sub;
 	char	   *aud;
-	bool		has_aud;
+	bool		aud_is_list;	/* JSON of an array, or of what is none */
 	char	   *exp;
 	char	   *nbf;
 } Claims;
@@ -254,37 +255,68 @@ note_claim(void *state, char *name, char *value, bool is_string)
 {
 	Claims	   *claims = state;
 
+	bool		is_number = !is_string && value != NULL && (value[0] == '-' || isdigit((unsigned char) value[0]));
+
+	/* what is there and of no use is as bad as a bad one, not as none */
 	if (strcmp(name, "role") == 0)
 		claims->role = is_string ? value : NULL;
 	else if (strcmp(name, "sub") == 0)
-		claims->sub = value;
+		claims->sub = is_string || is_number ? value : "";
 	else if (strcmp(name, "exp") == 0)
-		claims->exp = value;
+		claims->exp = is_number ? value : "";
 	else if (strcmp(name, "nbf") == 0)
-		claims->nbf = value;
+		claims->nbf = is_number ? value : "";
 	else if (strcmp(name, "aud") == 0)
 	{
-		claims->has_aud = true;
+		claims->aud_is_list = !is_string;
 		claims->aud = value;
 	}
 	return true;
+}
+
+/* Is that JSON an array of which the text is an element? */
+static bool
+has_element(const char *json, const char *wanted)
+{
+	StringInfoData quoted;
+	int			depth = 0;
+
+	initStringInfo(&quoted);
+	coupon_json_append(&quoted, wanted);
+	if (json[0] != '[')
+		return false;
+	for (const char *p = json; *p != '\0'; p++)
+	{
+		const char *start = p;
+
+		if (*p == '[' || *p == '{')
+			depth++;
+		else if (*p == ']' || *p == '}')
+			depth--;
+		if (*p != '"')
+			continue;
+		for (p++; *p != '"'; p++)
+		{
+			if (*p == '\\')
+				p++;
+			if (*p == '\0')
+				return false;
+		}
+		if (depth == 1 && p + 1 - start == quoted.len && memcmp(start, quoted.data, quoted.len) == 0)
+			return true;
+	}
+	return false;
 }
 
 /* Is ours among the audiences, one as text or several as a JSON array? */
 static bool
 is_audience(const Claims *claims, const char *ours)
 {
-	StringInfoData quoted;
-
 	if (ours[0] == '\0')
 		return true;
-	if (!claims->has_aud || claims->aud == NULL)
+	if (claims->aud == NULL)
 		return false;
-	if (claims->aud[0] != '[')
-		return strcmp(claims->aud, ours) == 0;
-	initStringInfo(&quoted);
-	coupon_json_append(&quoted, ours);
-	return strstr(claims->aud, quoted.data) != NULL;
+	return claims->aud_is_list ? has_element(claims->aud, ours) : strcmp(claims->aud, ours) == 0;
 }
 
 /* Seconds since 1970 as a time; false for what is no number. */
@@ -445,6 +477,9 @@ coupon_token_check(const char *authorization, TimestampTz now, const char **prob
 		*problem = judge_token(token, now, &identity);
 		if (*problem != NULL)
 			return NULL;
+		/* a token can be written in several ways, of which all are good */
+		if (MemoryContextMemAllocated(cache_context, true) > MAX_CACHE)
+			reset_cache();
 		oldcontext = MemoryContextSwitchTo(cache_context);
 		if (identity.user_id != NULL)
 			identity.user_id = pstrdup(identity.user_id);
