@@ -33,20 +33,18 @@
 #include <microhttpd.h>
 #include <netdb.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "postmaster/interrupt.h"
 #include "utils/memutils.h"
 
+#include "front/address.h"
 #include "front/answer.h"
 #include "front/settings.h"
 
 #define CONNECTION_MEMORY	(16 * 1024) /* bytes: request line and headers,
 										 * and sending */
-#define BACKLOG				4096
 #define STREAM_BLOCK		4096
 #define MAX_HEADER			8192	/* bytes, with the request line */
 #define MAX_HEADERS			100
@@ -56,9 +54,6 @@
 											 * read it */
 #define MAX_BODIES			(64 * 1024 * 1024)	/* bytes, of all requests */
 #define CROWDED_S			2	/* patience where all connections are taken */
-#define SPARE(connections)	((connections) / 8 + 16)	/* for those who are
-														 * told to come again */
-#define RESERVED_FILES		256 /* for the rest of the server's process */
 
 /* What a connection is about. */
 typedef enum ConnectionState
@@ -403,67 +398,6 @@ keep_escaped(void *cls, struct MHD_Connection *mhd, char *text)
 
 /* ---- opening and closing ---- */
 
-/* Splits "host:port"; host is NULL for any address. */
-static bool
-split_address(const char *address, char **host, char **port)
-{
-	char	   *copy = pstrdup(address);
-	char	   *colon = strrchr(copy, ':');
-
-	if (colon == NULL || colon[1] == '\0')
-		return false;
-	*colon = '\0';
-	*port = colon + 1;
-	*host = copy;
-	if (copy[0] == '[' && colon[-1] == ']')
-	{
-		colon[-1] = '\0';
-		*host = copy + 1;
-	}
-	if ((*host)[0] == '\0' || strcmp(*host, "*") == 0)
-		*host = NULL;
-	return true;
-}
-
-static int
-open_socket(const char *address, char **error)
-{
-	struct addrinfo hints = {.ai_flags = AI_PASSIVE | AI_NUMERICSERV,.ai_socktype = SOCK_STREAM};
-	struct addrinfo *found;
-	char	   *host;
-	char	   *port;
-	int			fd;
-	int			one = 1;
-	int			result;
-
-	if (!split_address(address, &host, &port))
-	{
-		*error = psprintf("\"%s\" is not of the form address:port", address);
-		return -1;
-	}
-	result = getaddrinfo(host, port, &hints, &found);
-	if (result != 0)
-	{
-		*error = psprintf("\"%s\": %s", address, gai_strerror(result));
-		return -1;
-	}
-	fd = socket(found->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (fd >= 0)
-	{
-		(void) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-		(void) setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one));
-	}
-	if (fd < 0 || bind(fd, found->ai_addr, found->ai_addrlen) != 0 || listen(fd, BACKLOG) != 0)
-	{
-		*error = psprintf("\"%s\": %m", address);
-		if (fd >= 0)
-			close(fd);
-		fd = -1;
-	}
-	freeaddrinfo(found);
-	return fd;
-}
-
 /* A mistake in the use of the library, which may not take the server down. */
 static void
 panic(void *cls, const char *file, unsigned int line, const char *reason)
@@ -473,44 +407,17 @@ panic(void *cls, const char *file, unsigned int line, const char *reason)
 			 errmsg("libmicrohttpd cannot go on: %s", reason == NULL ? "it does not say why" : reason)));
 }
 
-/*
- * How many connections there may be: so many that the files of the server are
- * not missing descriptors.  A WAL segment that cannot be opened is a PANIC.
- */
-static int
-bound_by_files(const char *address, int connections)
-{
-	struct rlimit limit;
-	rlim_t		wanted = connections + SPARE(connections) + RESERVED_FILES;
-	int			most;
-
-	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur >= wanted)
-		return connections;
-	limit.rlim_cur = limit.rlim_max == RLIM_INFINITY ? wanted : Min(limit.rlim_max, wanted);
-	(void) setrlimit(RLIMIT_NOFILE, &limit);
-	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted)
-		return connections;
-	most = ((int) limit.rlim_cur - RESERVED_FILES - 16) * 8 / 9;
-	most = Max(most, 8);
-	ereport(LOG,
-			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-			 errmsg("coupon front takes %d connections on %s, not %d", most, address, connections),
-			 errdetail("A process may have %d files open.", (int) limit.rlim_cur),
-			 errhint("Raise that limit (ulimit -n, or LimitNOFILE of the service) where the server is started, or lower coupon.http_max_connections.")));
-	return most;
-}
-
 CouponListener *
 coupon_listener_open(const char *address, const CouponListenerLimits *limits, char **error)
 {
 	CouponListener *listener;
-	int			fd = open_socket(address, error);
+	int			fd = coupon_address_listen(address, error);
 
 	if (fd < 0)
 		return NULL;
 	listener = MemoryContextAllocZero(TopMemoryContext, sizeof(CouponListener));
 	listener->limits = *limits;
-	listener->limits.connections = bound_by_files(address, limits->connections);
+	listener->limits.connections = coupon_address_connections(address, limits->connections);
 	listener->listen_fd = fd;
 	dlist_init(&listener->connections);
 	listener->now = listener->swept = GetCurrentTimestamp();
@@ -519,7 +426,7 @@ coupon_listener_open(const char *address, const CouponListenerLimits *limits, ch
 										0, NULL, NULL, handle, listener,
 										MHD_OPTION_LISTEN_SOCKET, fd,
 										MHD_OPTION_CONNECTION_LIMIT,
-										(unsigned int) (listener->limits.connections + SPARE(listener->limits.connections)),
+										(unsigned int) (listener->limits.connections + COUPON_SPARE_CONNECTIONS(listener->limits.connections)),
 										MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) CONNECTION_MEMORY,
 										MHD_OPTION_CONNECTION_MEMORY_INCREMENT, (size_t) 1024,
 										MHD_OPTION_NOTIFY_CONNECTION, note_connection, listener,
