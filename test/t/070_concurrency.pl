@@ -248,6 +248,8 @@ for my $file (glob "$dir/storm*.err")
 	/(?:ERROR|FATAL): +(.*)/ and $errors{$1}++ for split /\n/, slurp_file($file);
 }
 delete $errors{'current transaction is aborted, commands ignored until end of transaction block'};
+# where BEGIN was cancelled
+delete $errors{'SAVEPOINT can only be used in transaction blocks'};
 # the server may take the late arrival of a timeout for a cancellation
 my $cancelled = delete $errors{'canceling statement due to statement timeout'};
 delete $errors{'canceling statement due to user request'};
