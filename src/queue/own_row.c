@@ -14,25 +14,36 @@
 
 #include "queue/own_row.h"
 
-/*
- * *undecided: a transaction whose row would be the answer, if there is no
- * other; *missed: one that was not found may be there.
- */
-static bool
-find_version(const CouponQueueKind *kind, int64 id, text *user_id, Snapshot snapshot,
-			 CouponAnswers answers, bool final_too, void *arg, int *nothers,
-			 TransactionId *undecided, bool *missed)
+/* A user's row that is looked for. */
+typedef struct OwnRow
 {
-	CouponQueue *queue = coupon_queue(kind);
-	bool		found = false;
+	const CouponQueueKind *kind;
+	int64		id;
+	text	   *user_id;
+	CouponAnswers answers;
+	bool		final_too;
+	void	   *arg;
+
+	/* what a look has found */
+	bool		found;
+	int			nothers;
+	TransactionId undecided;	/* its row would be the answer, if there is no
+								 * other */
+	bool		missed;			/* what was not found may be there */
+} OwnRow;
+
+static void
+look(OwnRow *own, Snapshot snapshot)
+{
+	CouponQueue *queue = coupon_queue(own->kind);
 	ScanKeyData keys[2];
 
-	*undecided = InvalidTransactionId;
-	*nothers = 0;
-	*missed = false;
-	coupon_key_int64(&keys[0], 1, BTEqualStrategyNumber, id);
-	coupon_key_text(&keys[1], 2, PointerGetDatum(user_id));
-	for (uint32 child = 0; child < COUPON_QUEUE_CHILDREN && !found; child++)
+	own->found = own->missed = false;
+	own->nothers = 0;
+	own->undecided = InvalidTransactionId;
+	coupon_key_int64(&keys[0], 1, BTEqualStrategyNumber, own->id);
+	coupon_key_text(&keys[1], 2, PointerGetDatum(own->user_id));
+	for (uint32 child = 0; child < COUPON_QUEUE_CHILDREN && !own->found; child++)
 	{
 		CouponScan	scan;
 
@@ -40,50 +51,42 @@ find_version(const CouponQueueKind *kind, int64 id, text *user_id, Snapshot snap
 		 * its rows are all final: nothing to find, as a rule in one child of
 		 * the two
 		 */
-		if (!final_too && pg_atomic_read_u32(&queue->open[child]) == 0)
+		if (!own->final_too && pg_atomic_read_u32(&queue->open[child]) == 0)
 			continue;
-		coupon_scan_begin(&scan, coupon_queue_oids(kind->children)[child], coupon_queue_oids(kind->user_keys)[child],
+		coupon_scan_begin(&scan, coupon_queue_oids(own->kind->children)[child],
+						  coupon_queue_oids(own->kind->user_keys)[child],
 						  snapshot, keys, 2, false);
-		while (!found && coupon_scan_next(&scan, ForwardScanDirection))
+		while (!own->found && coupon_scan_next(&scan, ForwardScanDirection))
 		{
 			TransactionId inserter = snapshot->snapshot_type == SNAPSHOT_DIRTY ?
 			snapshot->xmin : InvalidTransactionId;
 
-			if (!answers(scan.slot, child, arg))
-				*nothers += slot_attisnull(scan.slot, kind->final_column);
+			if (!own->answers(scan.slot, child, own->arg))
+				own->nothers += slot_attisnull(scan.slot, own->kind->final_column);
 			else if (TransactionIdIsValid(inserter))
-				*undecided = inserter;
+				own->undecided = inserter;
 			else
-				found = true;
+				own->found = true;
 		}
-		*missed |= scan.missed;
+		own->missed |= scan.missed;
 		coupon_scan_end_unlock(&scan);
 	}
-	return found;
 }
 
-static bool
-find_row(const CouponQueueKind *kind, int64 id, text *user_id, CouponAnswers answers,
-		 bool final_too, void *arg, int *nothers, TransactionId *undecided)
+static void
+find(OwnRow *own)
 {
 	SnapshotData dirty;
-	bool		found;
-	bool		missed;
+	Snapshot	latest;
 
 	InitDirtySnapshot(dirty);
-	found = find_version(kind, id, user_id, &dirty, answers, final_too, arg, nothers, undecided,
-						 &missed);
-	if (!found && missed && !TransactionIdIsValid(*undecided))
-	{
-		Snapshot	latest;
-
-		CommandCounterIncrement();
-		latest = RegisterSnapshot(GetLatestSnapshot());
-		found = find_version(kind, id, user_id, latest, answers, final_too, arg, nothers,
-							 undecided, &missed);
-		UnregisterSnapshot(latest);
-	}
-	return found;
+	look(own, &dirty);
+	if (own->found || !own->missed || TransactionIdIsValid(own->undecided))
+		return;
+	CommandCounterIncrement();
+	latest = RegisterSnapshot(GetLatestSnapshot());
+	look(own, latest);
+	UnregisterSnapshot(latest);
 }
 
 bool
@@ -91,19 +94,19 @@ coupon_own_row_lock(const CouponQueueKind *kind, int64 id, text *user_id,
 					CouponAnswers answers, bool final_too, void *arg, int *nothers,
 					uint64 *lock)
 {
+	OwnRow		own = {kind, id, user_id, answers, final_too, arg};
+
 	*lock = coupon_user_hash(PointerGetDatum(user_id), id);
 	for (;;)
 	{
-		TransactionId undecided;
-
 		coupon_lock(kind->user_lock, *lock);
-		if (find_row(kind, id, user_id, answers, final_too, arg, nothers, &undecided))
-			return true;
-		if (!TransactionIdIsValid(undecided))
-			return false;
+		find(&own);
+		*nothers = own.nothers;
+		if (own.found || !TransactionIdIsValid(own.undecided))
+			return own.found;
 		/* not with the lock: its owner may want it */
 		coupon_unlock(kind->user_lock, *lock);
-		XactLockTableWait(undecided, NULL, NULL, XLTW_None);
+		XactLockTableWait(own.undecided, NULL, NULL, XLTW_None);
 	}
 }
 

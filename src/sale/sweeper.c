@@ -485,18 +485,22 @@ const CouponWorkerKind coupon_sweeper = {
 /* ---- from SQL ---- */
 
 /* All that is due, up to max_rows, in this transaction. */
-static int64
-sweep_all(Sweep *sweep, int max_rows)
+static Datum
+sweep_all(FunctionCallInfo fcinfo, Sweep *sweep, const char *name)
 {
+	int64		max_rows = coupon_get_int32(fcinfo, 0, "max_rows", 1, 1000000);
 	int64		ended = 0;
 
+	coupon_shmem_attach();
+	PreventCommandDuringRecovery(name);
+	PreventCommandIfReadOnly(name);
 	sweep->context = CurrentMemoryContext;
 	do
 	{
 		CHECK_FOR_INTERRUPTS();
 		ended += sweep_some(sweep, max_rows - ended);
 	} while (sweep->ndue > 0 && ended < max_rows && !sweep->full);
-	return ended;
+	PG_RETURN_INT64(ended);
 }
 
 /*
@@ -506,12 +510,8 @@ Datum
 coupon_hold_expire(PG_FUNCTION_ARGS)
 {
 	Sweep		holds = HOLDS;
-	int32		max_rows = coupon_get_int32(fcinfo, 0, "max_rows", 1, 1000000);
 
-	coupon_shmem_attach();
-	PreventCommandDuringRecovery("coupon_hold_expire()");
-	PreventCommandIfReadOnly("coupon_hold_expire()");
-	PG_RETURN_INT64(sweep_all(&holds, max_rows));
+	return sweep_all(fcinfo, &holds, "coupon_hold_expire()");
 }
 
 /*
@@ -521,10 +521,6 @@ Datum
 coupon_expire(PG_FUNCTION_ARGS)
 {
 	Sweep		expired = EXPIRED;
-	int32		max_rows = coupon_get_int32(fcinfo, 0, "max_rows", 1, 1000000);
 
-	coupon_shmem_attach();
-	PreventCommandDuringRecovery("coupon_expire()");
-	PreventCommandIfReadOnly("coupon_expire()");
-	PG_RETURN_INT64(sweep_all(&expired, max_rows));
+	return sweep_all(fcinfo, &expired, "coupon_expire()");
 }

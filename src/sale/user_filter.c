@@ -129,10 +129,7 @@ add_users(CouponStock *stock, int64 campaign_id, Snapshot snapshot)
 	coupon_key_int64(&key, 1, BTEqualStrategyNumber, campaign_id);
 	coupon_scan_begin(&scan, catalog->issuance, catalog->issuance_user_key, snapshot, &key, 1, false);
 	while (coupon_scan_next(&scan, ForwardScanDirection))
-	{
-		CHECK_FOR_INTERRUPTS();
 		add_user(stock, campaign_id, slot_getattr(scan.slot, Issuance_user_id, &isnull));
-	}
 	coupon_scan_end(&scan);
 }
 
