@@ -398,12 +398,15 @@ carry_out_batched(Turn *turn)
 	PG_TRY();
 	{
 		begin();
-		if (!coupon_front_has_extension())
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("the database has no extension coupon")));
 		if (coupon_route_stale())
+		{
+			/* without the extension they stay stale */
+			if (!coupon_front_has_extension())
+				ereport(ERROR,
+						(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						 errmsg("the database has no extension coupon")));
 			coupon_route_load();
+		}
 		look_at_all(turn);
 		looked = true;
 		carry_out_batches(turn);

@@ -376,8 +376,14 @@ reload("coupon.http_lock_timeout = '100ms'\n", sub { told('POST', "/campaigns/$l
 is(told('POST', "/campaigns/$locked/issues", { user_id => 'a' }), '503 55P03', 'the table is locked: 503');
 is(request('GET', '/healthz')->{status}, 200, '  and the front is alive');
 $locker->query_safe('ROLLBACK');
-$locker->quit;
 is(told('POST', "/campaigns/$locked/issues", { user_id => 'a' }), '201 issued', '  and issues again');
+# routes that could not be read when they had to be are read later
+$locker->query_safe('BEGIN; LOCK TABLE coupon.route IN ACCESS EXCLUSIVE MODE');
+sql('CREATE FUNCTION another() RETURNS integer LANGUAGE sql RETURN 1');
+poll_until('routes that cannot be read', sub { told('GET', '/campaigns/1') eq '503 55P03' });
+$locker->query_safe('ROLLBACK');
+$locker->quit;
+is(request('GET', '/campaigns/1')->{status}, 200, 'routes that could not be read are read when they can be');
 
 # ---- the address moves, the process is killed or ended ----
 
