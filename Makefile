@@ -183,7 +183,7 @@ tmp_bench/redis_load: BENCH_LIBS = -lhiredis -lrdkafka -lpthread
 tmp_bench/consumer: BENCH_HEADERS = libpq-fe.h librdkafka/rdkafka.h
 tmp_bench/consumer: BENCH_LIBS = -L$(shell $(PG_CONFIG) --libdir) -lpq -lrdkafka
 
-bench-programs: tmp_bench/redis_load tmp_bench/consumer
+bench-programs: tmp_bench/redis_load tmp_bench/consumer tmp_bench/http_load tmp_bench/http_streams
 
 tmp_bench/%: bench/peers/%.c
 	@mkdir -p $(@D)
@@ -193,7 +193,7 @@ tmp_bench/%: bench/peers/%.c
 		echo 'skipped: $@, which needs: $(BENCH_HEADERS)'; \
 	fi
 
-tmp_bench/http_load: bench/http/load.c
+tmp_bench/http_%: bench/http/%.c
 	@mkdir -p $(@D)
 	@$(show) $(CC) $(KAFKA_CFLAGS) -o $@.new $< -lm && mv $@.new $@
 

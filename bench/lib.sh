@@ -3,8 +3,8 @@
 # Read by run.sh and by figures/, not run.
 #
 # A variant is one way to do the job: a ceiling (select1, insert), ours (coupon,
-# grouped: coupon_issue_grouped, request: coupon_request; coupon_kafka and
-# grouped_kafka with the publisher at work), or a peer of peers/ (redis_always
+# grouped: coupon_issue_grouped, request: coupon_request, http: the front;
+# coupon_kafka, grouped_kafka and http_kafka with the publisher at work), or a peer of peers/ (redis_always
 # and redis_everysec are named by appendfsync; pile is Redis everysec, Kafka,
 # consumer, PostgreSQL, pile_always the same with the other).  prepare_variant
 # gives it a fresh, empty state; measure runs it once and counts rows, not
@@ -12,7 +12,7 @@
 # server, variants side by side.
 #
 # CLIENTS is a number of connections; 1000@64: through PgBouncer, which has 64
-# to the server (Redis needs none, and is called directly).
+# to the server (Redis and HTTP need none, and are called directly).
 #
 #	BENCH_SECONDS   duration of one measured run
 #	BENCH_PAIRS     number of forward and backward passes (A B ... B A)
@@ -53,6 +53,9 @@ need_server()
 	local setting options=()
 
 	if [ -z "${BENCH_IN_SERVER:-}" ]; then
+		BENCH_HTTP=127.0.0.1:$(free_port)
+		export BENCH_HTTP
+		settings+=(coupon.http_listen="$BENCH_HTTP" coupon.http_role=coupon_service)
 		for setting in "${settings[@]}"; do
 			options+=(-c "$setting")
 		done
@@ -137,5 +140,7 @@ warm_up()
 . "$bench_dir/lib/variants.sh"
 # shellcheck source=bench/lib/runs.sh
 . "$bench_dir/lib/runs.sh"
+# shellcheck source=bench/lib/http.sh
+. "$bench_dir/lib/http.sh"
 # shellcheck source=bench/lib/results.sh
 . "$bench_dir/lib/results.sh"

@@ -149,6 +149,7 @@ my %tables = (
 	issue => sub {
 		"Rows (`select1`: answers) a second, median of the passes (lowest - highest), by connections; 1000\@64: through PgBouncer.\n\n"
 		  . matrix('issue', \&rate)
+		  . times_table('issue', 'http')
 		  . times_table('issue', 'grouped')
 		  . times_table('issue', 'coupon')
 		  . "\nCPU time of the server(s) for a call, us:\n\n"
@@ -157,6 +158,7 @@ my %tables = (
 	to_row => sub {
 		"Rows a second from the first call to the last row (and event), by connections. Broker: " . (slurp("$dir/broker.txt") =~ s/^broker: |\n//gr || 'none') . ".\n\n"
 		  . matrix('to_row', \&rate)
+		  . times_table('to_row', 'http_kafka')
 		  . times_table('to_row', 'grouped_kafka')
 		  . "\nHow far behind the rows were (of the last pass):\n\n"
 		  . rows('to_row', [ 'connections', 'variant', 'answer, average ms', 'behind' ], 'average_ms', sub { $_[0]{runs}[-1]{note} });
@@ -237,7 +239,7 @@ sub best_peer
 	my ($c) = @_;
 	my $cells = $cell{issue}{$c} or return '';
 	my ($best) = sort { median_of($cells->{$b}, 'per_second') <=> median_of($cells->{$a}, 'per_second') }
-	  grep { !/^(redis_|coupon$|grouped$)/ && !$ceiling{$_} && !$cells->{$_}{void} } keys %$cells;
+	  grep { !/^(redis_|coupon$|grouped$|http$)/ && !$ceiling{$_} && !$cells->{$_}{void} } keys %$cells;
 	return $best // '';
 }
 
@@ -246,6 +248,10 @@ sub make_figures
 	my $at = sub { $cell{ $_[0] }{ $_[1] }{ $_[2] } };
 
 	ratio_figure("grouped / bare INSERT at $_->[0]", $at->('issue', $_->[0], 'grouped'), $at->('issue', $_->[0], 'insert'), $_->[1]) for [ 64, 1.2 ], [ 200, 1.3 ];
+	ratio_figure("http / bare INSERT at $_->[0]", $at->('issue', $_->[0], 'http'), $at->('issue', $_->[0], 'insert'), $_->[1]) for [ 64, 1.3 ], [ 200, 1.5 ], [ '1000@64', 2.5 ];
+	medians_figure('http at 1,000 connections / at 64', $at->('issue', '1000@64', 'http'), $at->('issue', 64, 'http'), 0.9);
+	ratio_figure('http / Redis Lua, appendfsync always, at 200', $at->('issue', 200, 'http'), $at->('issue', 200, 'redis_always'), 0.5);
+	ratio_figure('http / grouped at 64', $at->('issue', 64, 'http'), $at->('issue', 64, 'grouped'), 1.3);
 	ratio_figure('grouped at 200 / at 64', $at->('growth', '200 connections', 'grouped'), $at->('growth', '64 connections', 'grouped'), 0.85);
 	for ([ 64, 3 ], [ 200, 6 ])
 	{
@@ -256,6 +262,10 @@ sub make_figures
 	for my $pile ('pile_always', 'pile')
 	{
 		ratio_figure("grouped with Kafka / the $pile, to row and event, at $_", $at->('to_row', $_, 'grouped_kafka'), $at->('to_row', $_, $pile), 2) for @{ $order{to_row}{conditions} // [64] };
+	}
+	for my $pile ('pile_always', 'pile')
+	{
+		ratio_figure("http with Kafka / the $pile, to row and event, at $_", $at->('to_row', $_, 'http_kafka'), $at->('to_row', $_, $pile), 2) for @{ $order{to_row}{conditions} // [64] };
 	}
 	for my $v ('grouped', 'coupon', 'insert')
 	{

@@ -28,7 +28,7 @@ need_server "$@"
 results=${BENCH_RESULTS:-$bench_dir/results/latest}
 mkdir -p "$results"
 commit=$(commit_name)
-asked=$(env | grep '^BENCH_' | grep -v '^BENCH_IN_SERVER' | sort | sed -E "s/=(.*)/='\1'/" | tr '\n' ' ')
+asked=$(env | grep '^BENCH_' | grep -Ev '^BENCH_(IN_SERVER|HTTP)=' | sort | sed -E "s/=(.*)/='\1'/" | tr '\n' ' ')
 
 status=0
 for part in ${BENCH_PARTS:-issue to_row latency sale mixes snapshot growth}; do

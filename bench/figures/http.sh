@@ -106,7 +106,7 @@ figure_grouped()
 # front and a refusal, beside one for which nothing is asked.
 figure_cost()
 {
-	local clients campaign before what pair answers detail= cost_of_all
+	local clients campaign before what pair detail='' cost_of_all=''
 	declare -A sum=([sold_out]=0 [empty]=0)
 
 	for clients in 64 1000; do
@@ -171,7 +171,8 @@ figure_streams()
 	figure 'the same: p99 of the delay of a new position, ms, the worst of 10 moves' "$worst" at_most 1500 "${delays[*]}"
 }
 
-# outcome CAMPAIGN STOCK: errors, duplicates and units, of the line that load left
+# outcome CAMPAIGN STOCK: errors, duplicates and units of what load did, under
+# the title
 outcome()
 {
 	local rows duplicates errors
@@ -179,24 +180,24 @@ outcome()
 	rows=$(sql "SELECT count(*) FROM coupon.issuance WHERE campaign_id = $1")
 	duplicates=$(sql "SELECT count(*) FROM (SELECT FROM coupon.issuance WHERE campaign_id = $1 GROUP BY user_id HAVING count(*) > 1) x")
 	errors=$((answers - $(said 200) - $(said 201) - $(said 409)))
-	figure "$name: errors" "$errors" at_most 0 "$line"
-	figure "$name: duplicates" "$duplicates" at_most 0
-	figure "$name: units issued of $2, told issued $(said 201)" \
+	figure "$title: errors" "$errors" at_most 0 "$line"
+	figure "$title: duplicates" "$duplicates" at_most 0
+	figure "$title: units issued of $2, told issued $(said 201)" \
 		"$([ "$rows" = "$2" ] && [ "$(said 201)" = "$2" ] && echo "$rows" || echo "$rows, not exact")" at_least "$2"
 	[ -z "$(sql "SELECT * FROM coupon_verify($1)")" ] || die "void: coupon_verify"
 }
 
 figure_spike()
 {
-	local campaign pause name stages
+	local campaign pause title stages
 
 	stages=$(scaled 10):500,$(scaled 30):500,$(scaled 10):0
 	for pause in 500 0; do
-		name="spike of 004 over HTTP$([ $pause = 500 ] && echo ', 2 calls/s each' || echo ' without think time')"
+		title="spike of 004 over HTTP$([ "$pause" = 500 ] && echo ', 2 calls/s each' || echo ' without think time')"
 		campaign=$(sql "SELECT coupon_campaign_create('spike $pause', 500)")
 		settle
 		load -r "$stages" -z "$pause" -u 2000 "$BENCH_HTTP" POST "/campaigns/$campaign/issues" '{"user_id":"u%u"}'
-		figure "$name: p95 ms" "$p95" at_most 20 "p50 $p50, p99 $p99, slowest $slowest; $answers calls, $rate/s, durations x $BENCH_HTTP_SCALE"
+		figure "$title: p95 ms" "$p95" at_most 20 "p50 $p50, p99 $p99, slowest $slowest; $answers calls, $rate/s, durations x $BENCH_HTTP_SCALE"
 		outcome "$campaign" 500
 	done
 }
@@ -219,7 +220,7 @@ figure_ramp()
 # 5,000 users, ever more, four kinds of 5,000 coupons
 figure_users()
 {
-	local kind campaigns=() worst=0 failures=0 all=0 rows
+	local kind campaigns=() loads=() worst=0 failures=0 all=0 rows
 
 	for kind in 1 2 3 4; do
 		campaigns+=("$(sql "SELECT coupon_campaign_create('kind $kind', 5000)")")
@@ -228,8 +229,9 @@ figure_users()
 	for kind in 1 2 3 4; do
 		"$programs/http_load" -r "$(scaled 60):1250" -z 1000 -u 5000 "$BENCH_HTTP" \
 			POST "/campaigns/${campaigns[kind - 1]}/issues" '{"user_id":"u%u"}' >"$scratch/users$kind" &
+		loads+=($!)
 	done
-	wait $(jobs -p)
+	wait "${loads[@]}"
 	for kind in 1 2 3 4; do
 		line=$(head -n 1 "$scratch/users$kind")
 		worst=$(printf '%s\n' "$worst" "$(said p95)" | sort -g | tail -n 1)

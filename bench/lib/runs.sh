@@ -41,7 +41,7 @@ settle()
 # work), returned (units, by Redis) and ended (when, in epoch seconds).
 measure()
 {
-	local variant=$1 where=$2 clients=${2%@*} duration=$3 before machine server client length load option log=''
+	local variant=$1 where=$2 clients=${2%@*} duration=$3 before machine server client length load option options log=''
 	shift 3
 
 	case $duration in
@@ -67,6 +67,10 @@ measure()
 				esac
 			done
 			[ -z "$log" ] || load+=(-L "$log")
+			;;
+		http*)
+			http_options "$@"
+			load=("$programs/http_load" "${options[@]}" "${http[@]}")
 			;;
 		*)
 			# its clock runs while it connects, see below

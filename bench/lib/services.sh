@@ -169,9 +169,10 @@ why_not()
 	esac
 	case $1 in
 		pile*) [ -x "$programs/consumer" ] || echo "no libpq to build the consumer with (Debian: libpq-dev)" ;;
+		http*) why_no_front ;;
 	esac
 	case $1-${2:-} in
-		redis_* | pile*) ;;
+		redis_* | pile* | http*) ;;
 		*@*) has_pooler || echo "no PgBouncer (Debian: pgbouncer)" ;;
 	esac
 }

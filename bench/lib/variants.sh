@@ -60,6 +60,7 @@ prepare_ours()
 		request) wait_until 30 'the issuer' is_true "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'coupon issuer'" ;;
 	esac
 	case $1 in
+		http*) prepare_http ;;
 		grouped*) wait_until 30 'the group worker' is_true "SELECT workers > 0 FROM coupon_group_status()" ;;
 	esac
 }
@@ -86,7 +87,7 @@ prepare_variant()
 			printf '%s\n' '\set u random(1, 1000000000000000)' \
 				'INSERT INTO bare VALUES (1, :u, :u);' >"$scratch/script.sql"
 			;;
-		coupon | grouped | request | *_kafka)
+		coupon | grouped | request | http | *_kafka)
 			prepare_ours "$variant" "$stock"
 			;;
 		redis_*)
@@ -121,7 +122,7 @@ variant_rows()
 	case $1 in
 		select1) echo 0 ;;
 		insert) sql "SELECT count(*) FROM bench.bare" ;;
-		coupon | grouped | request | *_kafka) sql "SELECT count(*) FROM coupon.issuance" ;;
+		coupon | grouped | request | http | *_kafka) sql "SELECT count(*) FROM coupon.issuance" ;;
 		redis_*) redis HLEN users:1 ;;
 		pile*) sql "SELECT count(*) FROM peer_pile.issuance" ;;
 		*) sql "SELECT count(*) FROM peer_$1.issuance" ;;
@@ -151,7 +152,7 @@ check_variant()
 	case $1 in
 		select1 | insert)
 			;;
-		coupon | grouped | request | *_kafka)
+		coupon | grouped | request | http | *_kafka)
 			sql "SELECT * FROM coupon_verify();
 				SELECT format('%s issuances, %s serials, %s users', n, serials, users)
 				  FROM (SELECT count(*) AS n, count(DISTINCT (campaign_id, serial)) AS serials,

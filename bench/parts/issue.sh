@@ -10,7 +10,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 
 need_server "$@"
-read -ra variants <<<"${BENCH_VARIANTS:-select1 insert coupon grouped shards128 codes_random hot optimistic advisory redis_always redis_everysec}"
+read -ra variants <<<"${BENCH_VARIANTS:-select1 insert coupon grouped http shards128 codes_random hot optimistic advisory redis_always redis_everysec}"
 
 right=0
 "$bench_dir/peers/check.sh" "${variants[@]}" || right=1

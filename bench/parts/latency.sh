@@ -13,7 +13,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 
 need_server "$@"
-read -ra variants <<<"${BENCH_LATENCY_VARIANTS:-insert coupon grouped shards128 codes_random redis_always redis_everysec}"
+read -ra variants <<<"${BENCH_LATENCY_VARIANTS:-insert coupon grouped http shards128 codes_random redis_always redis_everysec}"
 clients=${BENCH_LATENCY_CLIENTS:-64}
 : "${BENCH_LATENCY_SECONDS:=8}"
 
