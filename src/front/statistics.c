@@ -33,11 +33,13 @@ typedef enum Way
 	WAY_PLAIN,					/* a route's plain function */
 	WAY_WAITED,					/* either, with an answer that was waited for */
 	WAY_STREAM,					/* events: until the first */
+	WAY_OPERATOR,				/* /metrics, the board, and other routes of
+								 * the operator */
 	WAY_FRONT,					/* what the front answers by itself */
 	WAYS
 } Way;
 
-static const char *const way_names[WAYS] = {"batched", "plain", "waited", "stream", "front"};
+static const char *const way_names[WAYS] = {"batched", "plain", "waited", "stream", "operator", "front"};
 
 static const char *const refusal_names[COUPON_REFUSALS] = {"rate", "full", "size"};
 
@@ -125,6 +127,8 @@ way_of(const CouponHttpCall *call)
 		return WAY_STREAM;
 	if (call->route == NULL)
 		return WAY_FRONT;
+	if (call->route->is_admin)
+		return WAY_OPERATOR;
 	if (call->tries > 0)
 		return WAY_WAITED;
 	return call->route->batched ? WAY_BATCHED : WAY_PLAIN;

@@ -10,7 +10,7 @@ const words = {
 	en: {
 		title: 'Live board', other: '한국어', other_lang: 'ko', campaign: 'Campaign', all: 'All campaigns',
 		remaining: 'Remaining', issued_rate: 'Issued per second', answer_rate: 'Answers per second', p95: 'p95 over HTTP', waiting: 'Waiting', unpublished: 'Events to publish',
-		of: n => `of ${n}`, in_all: n => `${n} in all`, by_http: n => `${n} by HTTP`, rooms_requests: (r, q) => `rooms ${r}, requests ${q}`, old: s => `oldest ${s}`, no_broker: 'no broker is set',
+		of: n => `of ${n}`, in_all: n => `${n} in all`, by_http: n => `${n} by HTTP`, rooms_requests: (r, q) => `rooms ${r}, requests ${q}`, old: s => s < 60 ? `oldest ${s} s` : `oldest ${Math.round(s / 60)} min`, no_broker: 'no broker is set',
 		alerts: 'Alerts', ok: 'OK', warning: 'Warning', critical: 'Critical', unknown: 'No data',
 		average: 'Average latency', errors: 'Errors', sessions: 'Sessions', connections: 'HTTP connections', lag: 'Events to publish', publisher: 'Publisher',
 		failing: 'fails', works: 'works', off: 'off',
@@ -26,7 +26,7 @@ const words = {
 	ko: {
 		title: '실시간 현황판', other: 'English', other_lang: 'en', campaign: '캠페인', all: '모든 캠페인',
 		remaining: '남은 수량', issued_rate: '초당 발급', answer_rate: '초당 응답', p95: 'HTTP p95', waiting: '대기 중', unpublished: '미발행 이벤트',
-		of: n => `전체 ${n}`, in_all: n => `누적 ${n}`, by_http: n => `HTTP ${n}`, rooms_requests: (r, q) => `대기실 ${r}, 요청 ${q}`, old: s => `가장 오래된 것 ${s}`, no_broker: '브로커 미설정',
+		of: n => `전체 ${n}`, in_all: n => `누적 ${n}`, by_http: n => `HTTP ${n}`, rooms_requests: (r, q) => `대기실 ${r}, 요청 ${q}`, old: s => s < 60 ? `최장 ${s}초` : `최장 ${Math.round(s / 60)}분`, no_broker: '브로커 미설정',
 		alerts: '경보', ok: '정상', warning: '주의', critical: '위험', unknown: '데이터 없음',
 		average: '평균 응답 시간', errors: '오류율', sessions: 'DB 세션', connections: 'HTTP 연결', lag: '미발행 이벤트', publisher: '발행기',
 		failing: '실패', works: '정상 동작', off: '꺼짐',
@@ -252,7 +252,7 @@ function put(id, content)
 		$(id).textContent = content;
 }
 
-const old = s => s === null || s === undefined ? '' : word.old(s < 60 ? `${tenths.format(s)} s` : `${whole.format(s / 60)} min`);
+const old = s => s === null || s === undefined ? '' : word.old(Math.round(s));
 
 function showTiles(now)
 {
