@@ -1638,14 +1638,14 @@ CREATE FUNCTION coupon.http_request(campaign_id bigint[], user_id text[], reques
 RETURNS SETOF coupon.http_answer
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-	SELECT (CASE
+	SELECT CASE
 		WHEN NOT u.known THEN coupon.http_outcome('unknown_campaign')
 		WHEN r.status OPERATOR(pg_catalog.=) 'REFUSED' AND r.outcome OPERATOR(pg_catalog.<>) 'already_issued' THEN coupon.http_outcome(r.outcome)
 		ELSE ROW(CASE r.status WHEN 'REFUSED' THEN 200 ELSE 202 END,
 			ARRAY['Location', pg_catalog.format('/campaigns/%s/requests/%s', u.campaign_id, r.request_id)],
 			coupon.http_request_body(u.campaign_id, ROW(r.request_id, r.status, r.outcome, r.queue_position, r.issuance, r.requested_at, r.decided_at, r.repeated)::coupon.request_result),
 			false)::coupon.http_answer
-		END).*
+		END
 	  FROM (SELECT t.campaign_id, t.user_id, t.request_key, t.n,
 	               EXISTS (SELECT FROM coupon.campaign c WHERE c.campaign_id OPERATOR(pg_catalog.=) t.campaign_id) AS known
 	          FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) WITH ORDINALITY AS t(campaign_id, user_id, request_key, n)
@@ -1659,10 +1659,10 @@ COMMENT ON FUNCTION coupon.http_request(bigint[], text[], text[]) IS
 CREATE FUNCTION coupon.http_request_status(campaign_id bigint[], request_id uuid[]) RETURNS SETOF coupon.http_answer
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-	SELECT (CASE WHEN r.status OPERATOR(pg_catalog.=) 'NOT_REQUESTED' THEN coupon.http_outcome(r.status)
+	SELECT CASE WHEN r.status OPERATOR(pg_catalog.=) 'NOT_REQUESTED' THEN coupon.http_outcome(r.status)
 		ELSE ROW(200, NULL::text[],
 			coupon.http_request_body(u.campaign_id, ROW(r.request_id, r.status, r.outcome, r.queue_position, r.issuance, r.requested_at, r.decided_at, r.repeated)::coupon.request_result),
-			r.status OPERATOR(pg_catalog.=) 'WAITING')::coupon.http_answer END).*
+			r.status OPERATOR(pg_catalog.=) 'WAITING')::coupon.http_answer END
 	  FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) WITH ORDINALITY AS u(campaign_id, request_id, n),
 	       LATERAL @extschema@.coupon_request_status(u.request_id) AS r
 	 ORDER BY u.n;
@@ -1671,25 +1671,33 @@ COMMENT ON FUNCTION coupon.http_request_status(bigint[], uuid[]) IS
 	'GET /campaigns/{campaign_id}/requests/{request_id} - 200 waiting or completed, 404 not requested; waits with Prefer: wait=N; events with Accept: text/event-stream';
 
 -- Two digits are enough of how many are behind: each change is told to all who wait.
+CREATE FUNCTION coupon.http_behind(behind bigint) RETURNS bigint
+LANGUAGE sql IMMUTABLE
+RETURN CASE WHEN $1 OPERATOR(pg_catalog.<) 0 THEN NULL
+	WHEN $1 OPERATOR(pg_catalog.<) 100 THEN $1
+	WHEN $1 OPERATOR(pg_catalog.<) 1000 THEN $1 OPERATOR(pg_catalog.-) ($1 OPERATOR(pg_catalog.%) 10)
+	WHEN $1 OPERATOR(pg_catalog.<) 10000 THEN $1 OPERATOR(pg_catalog.-) ($1 OPERATOR(pg_catalog.%) 100)
+	WHEN $1 OPERATOR(pg_catalog.<) 100000 THEN $1 OPERATOR(pg_catalog.-) ($1 OPERATOR(pg_catalog.%) 1000)
+	ELSE $1 OPERATOR(pg_catalog.-) ($1 OPERATOR(pg_catalog.%) 10000) END;
+COMMENT ON FUNCTION coupon.http_behind(bigint) IS 'How many are behind, to two digits.';
+
 CREATE FUNCTION coupon.http_ticket_body(ticket coupon.queue_result, waiting bigint DEFAULT NULL) RETURNS json
 LANGUAGE sql STABLE
 RETURN pg_catalog.json_strip_nulls(pg_catalog.json_build_object(
 	'status', pg_catalog.lower(($1).status), 'token', ($1).token, 'position', ($1).queue_position,
-	'behind', CASE WHEN $2 OPERATOR(pg_catalog.>=) ($1).queue_position THEN
-		pg_catalog.round(($2 OPERATOR(pg_catalog.-) ($1).queue_position)::numeric,
-			2 OPERATOR(pg_catalog.-) pg_catalog.length(($2 OPERATOR(pg_catalog.-) ($1).queue_position)::text))::bigint END,
+	'behind', coupon.http_behind($2 OPERATOR(pg_catalog.-) ($1).queue_position),
 	'eta_seconds', pg_catalog.ceil(EXTRACT(epoch FROM ($1).eta)), 'poll_after_seconds', pg_catalog.ceil(EXTRACT(epoch FROM ($1).poll_after))));
 COMMENT ON FUNCTION coupon.http_ticket_body(coupon.queue_result, bigint) IS 'a ticket as JSON; of those who wait, how many are behind';
 
 CREATE FUNCTION coupon.http_join(room text[], user_id text[]) RETURNS SETOF coupon.http_answer
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-	SELECT (CASE
+	SELECT CASE
 		WHEN NOT u.known THEN coupon.http_outcome('unknown_room')
 		WHEN r.token IS NULL THEN coupon.http_outcome('REJECTED')
 		ELSE ROW(201, ARRAY['Location', pg_catalog.format('/rooms/%s/tickets/%s', coupon.http_segment(u.room), r.token)],
 			coupon.http_ticket_body(ROW(r.status, r.token, r.queue_position, r.eta, r.poll_after)::coupon.queue_result), false)::coupon.http_answer
-		END).*
+		END
 	  FROM (SELECT t.room, t.user_id, t.n,
 	               EXISTS (SELECT FROM coupon.room c WHERE c.name OPERATOR(pg_catalog.=) t.room) AS known
 	          FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) WITH ORDINALITY AS t(room, user_id, n)) u
@@ -1703,22 +1711,16 @@ COMMENT ON FUNCTION coupon.http_join(text[], text[]) IS
 CREATE FUNCTION coupon.http_position(room text[], token text[]) RETURNS SETOF coupon.http_answer
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-	WITH ticket AS MATERIALIZED (
-		SELECT u.n, pg_catalog.split_part(u.token, '.', 1) AS room_id, r.status, r.token, r.queue_position, r.eta, r.poll_after
-		  FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) WITH ORDINALITY AS u(room, token, n)
-		       LEFT JOIN LATERAL (SELECT f.* FROM @extschema@.coupon_queue_position(u.token) AS f
-		                           WHERE u.token OPERATOR(pg_catalog.~) '^[1-9][0-9]{0,17}[.][1-9][0-9]{0,17}[.][0-9a-f]{32}$' OFFSET 0) r ON true),
-	room AS MATERIALIZED (
-		SELECT d.room_id, c.waiting
-		  FROM (SELECT DISTINCT t.room_id FROM ticket t WHERE t.status OPERATOR(pg_catalog.=) 'WAITING') d,
-		       LATERAL @extschema@.coupon_room_counts(d.room_id::bigint) c)
-	SELECT (CASE
-		WHEN t.status IS NULL OR t.status OPERATOR(pg_catalog.=) 'GONE' THEN coupon.http_outcome('GONE')
-		ELSE ROW(200, ARRAY['Retry-After', pg_catalog.ceil(EXTRACT(epoch FROM t.poll_after))::text],
-			coupon.http_ticket_body(ROW(t.status, t.token, t.queue_position, t.eta, t.poll_after)::coupon.queue_result, m.waiting), true)::coupon.http_answer
-		END).*
-	  FROM ticket t LEFT JOIN room m ON m.room_id OPERATOR(pg_catalog.=) t.room_id
-	 ORDER BY t.n;
+	SELECT CASE
+		WHEN r.status IS NULL OR r.status OPERATOR(pg_catalog.=) 'GONE' THEN coupon.http_outcome('GONE')
+		ELSE ROW(200, ARRAY['Retry-After', pg_catalog.ceil(EXTRACT(epoch FROM r.poll_after))::text],
+			coupon.http_ticket_body(ROW(r.status, r.token, r.queue_position, r.eta, r.poll_after)::coupon.queue_result,
+				CASE r.status WHEN 'WAITING' THEN (@extschema@.coupon_room_counts(pg_catalog.split_part(u.token, '.', 1)::bigint)).waiting END), true)::coupon.http_answer
+		END
+	  FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) WITH ORDINALITY AS u(room, token, n)
+	       LEFT JOIN LATERAL (SELECT f.* FROM @extschema@.coupon_queue_position(u.token) AS f
+	                           WHERE u.token OPERATOR(pg_catalog.~) '^[1-9][0-9]{0,17}[.][1-9][0-9]{0,17}[.][0-9a-f]{32}$' OFFSET 0) r ON true
+	 ORDER BY u.n;
 END;
 COMMENT ON FUNCTION coupon.http_position(text[], text[]) IS
 	'GET /rooms/{room}/tickets/{token} - 200 waiting or admitted, 410 when it has ended; events with Accept: text/event-stream';
@@ -1733,12 +1735,12 @@ COMMENT ON FUNCTION coupon.http_leave(text, text) IS 'DELETE /rooms/{room}/ticke
 CREATE FUNCTION coupon.http_status(campaign_id bigint[]) RETURNS SETOF coupon.http_answer
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-	SELECT (CASE
+	SELECT CASE
 		WHEN s.campaign_id IS NULL THEN coupon.http_outcome('unknown_campaign')
 		ELSE ROW(200, NULL::text[], pg_catalog.json_strip_nulls(pg_catalog.json_build_object(
 			'campaign_id', s.campaign_id, 'name', s.name, 'state', s.state, 'stock', s.stock, 'issued', s.issued, 'held', s.held,
 			'remaining', s.remaining)), false)::coupon.http_answer
-		END).*
+		END
 	  FROM pg_catalog.unnest($1) WITH ORDINALITY AS u(campaign_id, n)
 	       LEFT JOIN coupon.campaign_status s ON s.campaign_id OPERATOR(pg_catalog.=) u.campaign_id
 	 ORDER BY u.n;
@@ -2344,6 +2346,7 @@ REVOKE ALL ON FUNCTION @extschema@.coupon_http_status() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_http_status() TO coupon_admin, coupon_service, coupon_reader;
 REVOKE ALL ON FUNCTION coupon.http_outcome(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.http_request_body(bigint, coupon.request_result) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.http_behind(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.http_ticket_body(coupon.queue_result, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.http_hold_answer(coupon.hold_result, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.http_issue(bigint[], text[]) FROM PUBLIC;

@@ -145,6 +145,9 @@ close $stream;
 poll_until('no stream', sub { sql($open) eq '0 0' });
 pass('  and not any more when it is closed');
 
+is(sql(q{SELECT string_agg(coalesce(coupon.http_behind(n)::text, '-'), ' ') FROM unnest('{-1,0,99,100,987,1234,45678,987654,1234567}'::bigint[]) n}),
+	'- 0 99 100 980 1200 45000 980000 1230000', 'how many are behind is told to two digits');
+
 # ---- /metrics, board.json ----
 
 sql(q{SELECT count(coupon_campaign_create('one of many', 1)) FROM generate_series(1, 60)});
