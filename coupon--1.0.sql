@@ -1672,7 +1672,7 @@ COMMENT ON FUNCTION coupon.http_request_status(bigint[], uuid[]) IS
 
 -- Two digits are enough of how many are behind: each change is told to all who wait.
 CREATE FUNCTION coupon.http_behind(behind bigint) RETURNS bigint
-LANGUAGE sql IMMUTABLE
+LANGUAGE sql STABLE
 RETURN CASE WHEN $1 OPERATOR(pg_catalog.<) 0 THEN NULL
 	WHEN $1 OPERATOR(pg_catalog.<) 100 THEN $1
 	WHEN $1 OPERATOR(pg_catalog.<) 1000 THEN $1 OPERATOR(pg_catalog.-) ($1 OPERATOR(pg_catalog.%) 10)
