@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/relscan.h"
 #include "access/stratnum.h"
 #include "access/table.h"
@@ -317,6 +318,20 @@ coupon_index_next(IndexScanDesc scan, ScanDirection direction, TupleTableSlot *s
 			return true;
 		*missed |= next_entry;
 	}
+}
+
+/*
+ * To wait for who withdrew it would be a deadlock where two did, each of whom
+ * waits for the other.
+ */
+bool
+coupon_row_withdrawn(TupleTableSlot *slot)
+{
+	HeapTupleHeader row = ((HeapTupleTableSlot *) slot)->tuple->t_data;
+
+	return HeapTupleHeaderGetRawXmax(row) == HeapTupleHeaderGetRawXmin(row) &&
+		(row->t_infomask & (HEAP_XMAX_INVALID | HEAP_XMAX_IS_MULTI)) == 0 &&
+		!HEAP_XMAX_IS_LOCKED_ONLY(row->t_infomask);
 }
 
 bool

@@ -196,6 +196,13 @@ extern void coupon_scan_end_unlock(CouponScan *s);
 extern bool coupon_index_next(IndexScanDesc scan, ScanDirection direction, TupleTableSlot *slot,
 							  bool *missed);
 
+/*
+ * Has its own transaction deleted the row, of a dirty scan, as it had inserted
+ * it?  Then it will never be there, whatever becomes of the transaction.
+ */
+extern bool coupon_row_withdrawn(TupleTableSlot *slot);
+
+
 /* Scan keys of the types that our indexes have; column counts index columns. */
 extern void coupon_key_int64(ScanKey key, int column, StrategyNumber strategy, int64 value);
 extern void coupon_key_int32(ScanKey key, int column, StrategyNumber strategy, int32 value);

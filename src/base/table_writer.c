@@ -75,6 +75,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 
 #include "base/catalog.h"
 #include "base/compat.h"
@@ -479,6 +480,71 @@ insert_index_entries(CouponTableWriter *writer, TupleTableSlot *row, bool update
 	return conflicts;
 }
 
+/*
+ * Is there another row with the same key, by this snapshot, that stands or may
+ * come to stand?  *missed: see coupon_index_next.
+ */
+static bool
+key_is_taken(CouponTableWriter *writer, Relation index, Snapshot snapshot, bool *missed)
+{
+	Relation	rel = writer->relinfo->ri_RelationDesc;
+	TupleTableSlot *row = writer->row;
+	TupleTableSlot *other = table_slot_create(rel, NULL);
+	int			nkeys = IndexRelationGetNumberOfKeyAttributes(index);
+	ScanKeyData keys[INDEX_MAX_KEYS];
+	IndexScanDesc scan;
+	bool		taken = false;
+
+	for (int i = 0; i < nkeys; i++)
+	{
+		Oid			equal = get_opfamily_member(index->rd_opfamily[i], index->rd_opcintype[i],
+												index->rd_opcintype[i], BTEqualStrategyNumber);
+
+		ScanKeyEntryInitialize(&keys[i], 0, i + 1, BTEqualStrategyNumber, InvalidOid,
+							   index->rd_indcollation[i], get_opcode(equal),
+							   row->tts_values[index->rd_index->indkey.values[i] - 1]);
+	}
+	scan = coupon_index_beginscan(rel, index, snapshot, nkeys);
+	index_rescan(scan, keys, nkeys, NULL, 0);
+	while (!taken && coupon_index_next(scan, ForwardScanDirection, other, missed))
+		taken = !ItemPointerEquals(&other->tts_tid, &row->tts_tid) && !coupon_row_withdrawn(other);
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(other);
+	return taken;
+}
+
+/*
+ * Of the keys in which the row is in conflict, those in which it is so with
+ * more than rows that were withdrawn.  An index takes these for rows that may
+ * come to stand as long as their transactions run.
+ */
+static List *
+real_conflicts(CouponTableWriter *writer, List *conflicts)
+{
+	ListCell   *cell;
+
+	foreach(cell, conflicts)
+	{
+		Relation	index = coupon_writer_index(writer, lfirst_oid(cell));
+		SnapshotData dirty;
+		bool		missed = false;
+		bool		taken;
+
+		InitDirtySnapshot(dirty);
+		taken = key_is_taken(writer, index, &dirty, &missed);
+		if (!taken && missed)
+		{
+			Snapshot	latest = RegisterSnapshot(GetLatestSnapshot());
+
+			taken = key_is_taken(writer, index, latest, &missed);
+			UnregisterSnapshot(latest);
+		}
+		if (!taken)
+			conflicts = foreach_delete_current(conflicts, cell);
+	}
+	return conflicts;
+}
+
 void
 coupon_writer_insert(CouponTableWriter *writer)
 {
@@ -517,6 +583,7 @@ coupon_writer_insert_unless(CouponTableWriter *writer)
 	{
 		table_tuple_insert(rel, row, command_id("INSERT"), 0, NULL);
 		conflicts = insert_index_entries(writer, row, false, writer->arbiters, false);
+		conflicts = real_conflicts(writer, conflicts);
 		if (conflicts != NIL)
 		{
 			/* only a later command can delete the row */

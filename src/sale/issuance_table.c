@@ -54,21 +54,6 @@ coupon_issuance_read(TupleTableSlot *slot, CouponIssuance *issuance)
 	issuance->code = NULL;
 }
 
-/*
- * A row that its own transaction has deleted in the moment of its insertion,
- * for it met a conflict: it will never be there.  To wait for who withdrew it
- * would be a deadlock where two did, each of whom waits for the other.
- */
-static bool
-was_withdrawn(TupleTableSlot *slot)
-{
-	HeapTupleHeader row = ((HeapTupleTableSlot *) slot)->tuple->t_data;
-
-	return HeapTupleHeaderGetRawXmax(row) == HeapTupleHeaderGetRawXmin(row) &&
-		(row->t_infomask & (HEAP_XMAX_INVALID | HEAP_XMAX_IS_MULTI)) == 0 &&
-		!HEAP_XMAX_IS_LOCKED_ONLY(row->t_infomask);
-}
-
 /* A row of a transaction that has yet to decide. */
 typedef struct Undecided
 {
@@ -171,7 +156,7 @@ look_at_user(CouponLookup *lookup, Datum user_id, CouponIssuance *found, int *ro
 		bool		isnull;
 		int32		nth = DatumGetInt32(slot_getattr(slot, Issuance_nth, &isnull));
 
-		if (was_withdrawn(slot))
+		if (coupon_row_withdrawn(slot))
 			continue;
 		if (nth == below)
 		{
@@ -351,7 +336,7 @@ coupon_lookup_numbers(CouponLookup *lookup, Datum user_id, int wanted, int32 *nt
 	{
 		CouponIssuance row;
 
-		if (was_withdrawn(slot))
+		if (coupon_row_withdrawn(slot))
 			continue;
 		coupon_issuance_read(slot, &row);
 		if (row.nth >= 1 && row.nth <= limit)
