@@ -278,6 +278,7 @@ store_outcome(Batch *batch, CouponTableWriter *rows, int i, TimestampTz now, boo
 	const char *outcome = batch->outcomes[i];
 	CouponLine *line;
 
+	request->serial = 0;		/* whatever an attempt that failed has found */
 	if (outcome == NULL)
 	{
 		outcome = coupon_status_name(item->status);

@@ -291,6 +291,8 @@ decided($node, 'what has passed');
 
 # An outcome that cannot be written.  First the event of one request: it ends
 # without, for its row is what counts.
+$node->append_conf('postgresql.conf', "coupon.queue_keep = '1h'");
+$node->restart;
 my $refused = sql(q{SELECT coupon_campaign_create('refused', 100)});
 sub outcomes
 {
@@ -304,11 +306,13 @@ like(slurp_file($node->logfile), qr/WARNING:.*coupon request failed, and its eve
 sql('ALTER TABLE coupon.outbox DROP CONSTRAINT mine');
 
 # then the row of one request: it waits until it can be written, others do not
-sql(q{ALTER TABLE coupon.request ADD CONSTRAINT mine CHECK (user_id <> 'stuck' OR outcome IS NULL) NOT VALID});
-sql("SELECT count(*) FROM unnest('{c,stuck,d}'::text[]) u, coupon_request($refused, u)");
-poll_until('the end of two', sub { outcomes() =~ /c issued, stuck waits, d issued/ });
+sql(q{ALTER TABLE coupon.request ADD CONSTRAINT mine CHECK (
+	(user_id <> 'stuck' OR outcome IS NULL) AND (user_id <> 'odd' OR outcome <> 'issued')) NOT VALID});
+sql("SELECT count(*) FROM unnest('{c,stuck,odd,d}'::text[]) u, coupon_request($refused, u)");
+poll_until('the end of three', sub { outcomes() =~ /c issued, stuck waits, odd failed, d issued/ });
 pass('F9: a request whose row cannot be written holds up nobody');
-is(sql("SELECT count(*) FROM coupon.issuance WHERE user_id IN ('mute', 'stuck')"), '0', 'and has no unit that it is not told of');
+is(sql("SELECT count(*) FROM coupon.issuance WHERE user_id IN ('mute', 'stuck', 'odd')"), '0', 'and has no unit that it is not told of');
+is(sql("SELECT string_agg(user_id, ' ') FROM coupon.request WHERE campaign_id = $refused AND (coalesce(outcome, '') = 'issued') <> (serial IS NOT NULL)"), '', 'nor is it told of one that it has not');
 sql('ALTER TABLE coupon.request DROP CONSTRAINT mine');
 poll_until('the last one', sub { outcomes() =~ /stuck issued/ });
 
