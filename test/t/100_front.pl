@@ -448,6 +448,7 @@ $standby->start;
 $port = $standby_port;
 poll_until('the standby', sub { request('GET', '/healthz')->{status} == 200 });
 is(told('GET', '/readyz'), '503 standby', 'a standby is not ready');
+is(request('GET', '/campaigns/1')->{status}, 200, '  it reads');
 is(told('POST', '/campaigns/1/issues', { user_id => 'b' }) =~ /^503/ ? 503 : 0, 503, '  and issues nothing');
 $standby->promote;
 poll_until('the promotion', sub { request('GET', '/readyz')->{status} == 200 });
