@@ -76,7 +76,8 @@ cmp_ok($result->{statuses}{$_} // 0, '>', $requests / 200, "  many answers are $
 is(pid(), $pid, '  the worker is the same process');
 poll_until('connections are freed', sub { sockets($pid) <= $sockets });
 pass('  all connections are freed');
-cmp_ok(resident($pid) - $resident, '<', 20 * 1024, '  it has not grown') or diag("from $resident kB to " . resident($pid) . ' kB');
+# AddressSanitizer keeps what is freed, to see it used
+cmp_ok(resident($pid) - $resident, '<', ($ENV{COUPON_SANITIZED} ? 400 : 20) * 1024, '  it has not grown') or diag("from $resident kB to " . resident($pid) . ' kB');
 cmp_ok(log_size() - $log, '<', 100 * $requests / 1000 * 10 + 10000, '  the log is not flooded');
 is(status('/healthz'), 200, '  and it serves');
 
