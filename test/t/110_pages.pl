@@ -63,8 +63,9 @@ sub post
 
 sql(q{SELECT coupon_campaign_create('sale', 100000)});
 sql(q{SELECT coupon_campaign_create(E'a "name" \\\\ with\nmuch', 7)});
-sql(q{SELECT coupon_room_create('hall', 1)});
-sql(q{SELECT coupon_room_create('lobby', 100)});
+# nobody is taken for gone while a slow machine looks at pages
+sql(q{SELECT coupon_room_create('hall', 1, session_ttl => '1 day', idle_ttl => '1 day')});
+sql(q{SELECT coupon_room_create('lobby', 100, session_ttl => '1 day', idle_ttl => '1 day')});
 poll_until('the front', sub { get('/readyz')->{status} == 200 });
 
 # ---- the files ----
