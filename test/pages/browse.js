@@ -66,6 +66,13 @@ async function open(browser, where, { lang = 'en', scheme = 'light', size = 'des
 	return page;
 }
 
+// closes it, whatever its answers to requests are about
+async function closePage(page)
+{
+	await page.unrouteAll({ behavior: 'ignoreErrors' });
+	await page.context().close();
+}
+
 async function findings(page)
 {
 	// as an extension would: the page's own policy lets no foreign script in
@@ -165,7 +172,7 @@ async function visitRoom(browser)
 	await until('the next', () => shown(pages[2][0], 'admitted'));
 	check(true, '  and the next is let in');
 	for (const [one] of pages)
-		await one.context().close();
+		await closePage(one);
 }
 
 async function visitWithoutStream(browser)
@@ -185,7 +192,7 @@ async function visitWithoutStream(browser)
 	check(true, 'where no stream comes through it asks');
 	check(/^visitor-[0-9a-f]{32}$/.test(JSON.parse(await page.evaluate(() => Object.entries(localStorage).find(([k]) => / user$/.test(k))[1]))),
 		'a visitor whom nobody names gets a name');
-	await page.context().close();
+	await closePage(page);
 }
 
 // with a token nobody needs to be named, and without one that is needed nobody is
@@ -195,14 +202,14 @@ async function visitWithToken(browser)
 
 	await until('admission by a token', () => shown(page, 'admitted'));
 	check(!page.url().includes('#') && !await page.evaluate(t => JSON.stringify({ ...localStorage }).includes(t), process.env.TOKEN), 'the token is in no address and in nothing that stays');
-	await page.context().close();
+	await closePage(page);
 
 	const stranger = await (await browser.newContext({ locale: 'ko-KR' })).newPage();
 	await stranger.route('**/tickets', route => route.fulfill({ status: 401, contentType: 'application/problem+json', body: '{"code":"token"}' }));
 	await stranger.goto(`${url}/rooms/lobby`);
 	await until('who is not signed in', () => shown(stranger, 'ended'));
 	check(/로그인/.test(await text(stranger, 'headline')) && !await shown(stranger, 'again'), 'who is not signed in is told so');
-	await stranger.context().close();
+	await closePage(stranger);
 }
 
 // the way out is of this origin, or there is none
@@ -214,17 +221,17 @@ async function visitReturns(browser)
 
 		await until('admission', () => shown(page, 'admitted'));
 		check(!await shown(page, 'go'), `there is no way to ${target || 'nowhere'}`);
-		await page.context().close();
+		await closePage(page);
 	}
 	const allowed = await open(browser, `/rooms/lobby?return=${encodeURIComponent('https://shop.example/in')}#user=returns`);
 	await until('admission', () => shown(allowed, 'admitted'));
 	check(await shown(allowed, 'go') && /^https:\/\/shop\.example\/in#ticket=/.test(await allowed.locator('#go').getAttribute('href')), '  but to an origin that may call');
-	await allowed.context().close();
+	await closePage(allowed);
 	const nowhere = await open(browser, '/rooms/nowhere', { lang: 'ko' });
 	await until('no such room', () => shown(nowhere, 'ended'));
 	check(/없는 대기실/.test(await text(nowhere, 'headline')), 'a room that is not there');
 	told.splice(0, told.length, ...told.filter(line => !/status of 404/.test(line)));
-	await nowhere.context().close();
+	await closePage(nowhere);
 }
 
 // ---- the board ----
@@ -271,7 +278,7 @@ async function watchBoard(browser)
 	selling = false;
 	await sale;
 	for (const [one] of pages)
-		await one.context().close();
+		await closePage(one);
 }
 
 // alerts that are lit, by a board.json that is worse than the real one
@@ -299,7 +306,7 @@ async function watchAlerts(browser)
 		check(await page.locator('#lamps .warning').count() === 2, `warnings are told from what is critical: ${lang}`, await page.locator('#lamps').innerHTML());
 		check(/\S/.test(await text(page, 'said')), `  and what has become worse is said: ${lang}`);
 		await inspect(page, `board alerts ${lang} ${scheme} phone`);
-		await context.close();
+		await closePage(page);
 	}
 }
 
