@@ -4,13 +4,15 @@
 # holds out at many connections.
 #
 #	BENCH_HTTP_FIGURES   some of: insert connections redis grouped cost streams
-#	                     spike ramp users memory pile
+#	                     spike ramp users memory pile flush
 #	BENCH_HTTP_SCALE     factor on the durations of spike, ramp and users
 #	BENCH_WAITING        tickets of the line that the streams are in
 #	BENCH_STREAMS        of them that have a stream open
 set -euo pipefail
 # shellcheck source=bench/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+# shellcheck source=test/bin/common.sh
+. "$top/test/bin/common.sh"
 
 : "${BENCH_HTTP_SCALE:=0.3}" "${BENCH_WAITING:=1000000}" "${BENCH_STREAMS:=10000}" "${BENCH_IDLE:=5000}"
 settings+=(coupon.http_max_connections=12000 coupon.queue_memory=512MB coupon.request_depth=50000000)
@@ -270,6 +272,41 @@ figure_memory()
 	figure 'memory of the front for an idle connection, bytes' $(((after - before) / BENCH_IDLE)) at_most 8192 "$BENCH_IDLE connections, each after a call"
 }
 
+# with_setting NAME VALUE: the server from here on
+with_setting()
+{
+	sql "ALTER SYSTEM SET $1 = $2"
+	as_server_user pg_ctl -s -D "$data" -m fast -w -t 120 -l "${COUPON_SERVER_LOG:?}" restart >/dev/null
+	postmaster=$(head -n 1 "$data/postmaster.pid")
+}
+
+# What is gained by a flush that overlaps the next turn: by a second worker, and
+# at most by answers that are held back, which nobody waits for here at all.
+figure_flush()
+{
+	local clients what
+	declare -A sum detail=()
+
+	for clients in 64 200 1000; do
+		for what in 1 2 off off 2 1; do
+			with_setting coupon.http_workers "$([ "$what" = 2 ] && echo 2 || echo 1)"
+			with_setting synchronous_commit "$([ "$what" = off ] && echo off || echo on)"
+			cell checked_run http "$clients" "$BENCH_SECONDS"
+			[ -z "$violations" ] || die "void, at $clients connections: $violations"
+			sum[$clients $what]=$((${sum[$clients $what]:-0} + rate))
+			detail[$what]+="$rate/s at $cost us, "
+		done
+		for what in 2 off; do
+			figure "HTTP issue $([ "$what" = 2 ] && echo 'by two workers' || echo 'without waiting for the flush') / by one that waits, at $clients" \
+				"$(awk -v a="${sum[$clients $what]}" -v b="${sum[$clients 1]}" 'BEGIN { printf "%.2f", a / b }')" info - \
+				"${detail[$what]}one ${detail[1]}"
+		done
+		detail=()
+	done
+	with_setting coupon.http_workers 1
+	with_setting synchronous_commit on
+}
+
 # To the row and the event in Kafka, beside Redis, Kafka and a consumer.
 figure_pile()
 {
@@ -294,7 +331,7 @@ figure_pile()
 }
 
 prepare_variant http
-for name in ${BENCH_HTTP_FIGURES:-insert connections redis grouped cost streams spike ramp users memory pile}; do
+for name in ${BENCH_HTTP_FIGURES:-insert connections redis grouped cost streams spike ramp users memory pile flush}; do
 	case $name in
 		streams | spike | ramp | users | memory) prepare_variant http ;;
 	esac
