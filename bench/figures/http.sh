@@ -4,17 +4,19 @@
 # holds out at many connections.
 #
 #	BENCH_HTTP_FIGURES   some of: insert connections redis grouped cost streams
-#	                     spike ramp users memory pile flush
+#	                     spike ramp users memory pile (flush: when named)
 #	BENCH_HTTP_SCALE     factor on the durations of spike, ramp and users
 #	BENCH_WAITING        tickets of the line that the streams are in
 #	BENCH_STREAMS        of them that have a stream open
 set -euo pipefail
+
+export BENCH_SECONDS=${BENCH_SECONDS:-4} BENCH_PAIRS=${BENCH_PAIRS:-1}
 # shellcheck source=bench/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 # shellcheck source=test/bin/common.sh
 . "$top/test/bin/common.sh"
 
-: "${BENCH_HTTP_SCALE:=0.3}" "${BENCH_WAITING:=1000000}" "${BENCH_STREAMS:=10000}" "${BENCH_IDLE:=5000}"
+: "${BENCH_HTTP_SCALE:=0.2}" "${BENCH_WAITING:=1000000}" "${BENCH_STREAMS:=10000}" "${BENCH_IDLE:=5000}"
 settings+=(coupon.http_max_connections=12000 coupon.queue_memory=512MB coupon.request_depth=50000000)
 need_server "$@"
 failed_figures=0
@@ -331,7 +333,7 @@ figure_pile()
 }
 
 prepare_variant http
-for name in ${BENCH_HTTP_FIGURES:-insert connections redis grouped cost streams spike ramp users memory pile flush}; do
+for name in ${BENCH_HTTP_FIGURES:-insert connections redis grouped cost streams spike ramp users memory pile}; do
 	case $name in
 		streams | spike | ramp | users | memory) prepare_variant http ;;
 	esac
