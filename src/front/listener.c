@@ -46,6 +46,16 @@
 #define CONNECTION_MEMORY	(16 * 1024) /* bytes: request line and headers,
 										 * and sending */
 #define STREAM_BLOCK		4096
+
+/*
+ * A proxy in front must not read another request than we do.  What 0.9.75 takes
+ * we look at ourselves; 1.0 unfolds headers, unless it is told to be strict.
+ */
+#if MHD_VERSION >= 0x00097701
+#define STRICTNESS			MHD_OPTION_CLIENT_DISCIPLINE_LVL, 2,
+#else
+#define STRICTNESS
+#endif
 #define MAX_HEADER			8192	/* bytes, with the request line */
 #define MAX_HEADERS			100
 #define MAX_DISCARDED		(1024 * 1024)	/* bytes of a body that is too
@@ -434,6 +444,7 @@ coupon_listener_open(const char *address, const CouponListenerLimits *limits, ch
 										MHD_OPTION_URI_LOG_CALLBACK, begin_call, listener,
 										MHD_OPTION_UNESCAPE_CALLBACK, keep_escaped, NULL,
 										MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1,
+										STRICTNESS
 										MHD_OPTION_END);
 	if (listener->daemon == NULL)
 	{
