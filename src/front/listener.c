@@ -52,7 +52,7 @@
  * we look at ourselves; 1.0 unfolds headers, unless it is told to be strict.
  */
 #if MHD_VERSION >= 0x00097701
-#define STRICTNESS			MHD_OPTION_CLIENT_DISCIPLINE_LVL, 2,
+#define STRICTNESS			MHD_OPTION_CLIENT_DISCIPLINE_LVL, 1,
 #else
 #define STRICTNESS
 #endif
@@ -165,6 +165,7 @@ begin_call(void *cls, const char *uri, struct MHD_Connection *mhd)
 	CouponListener *listener = cls;
 	Connection *connection = connection_of(mhd);
 	CouponHttpCall *call = uri == NULL || connection == NULL ? NULL : calloc(1, sizeof(CouponHttpCall));
+	char	   *query;
 
 	if (call == NULL)
 		return NULL;
@@ -174,6 +175,14 @@ begin_call(void *cls, const char *uri, struct MHD_Connection *mhd)
 		free(call);
 		return NULL;
 	}
+
+	/*
+	 * The library need not read the arguments: we do.  1.0.1 would crash over
+	 * one without a value where no header follows.
+	 */
+	query = strchr(uri, '?');
+	if (query != NULL)
+		query[1] = '\0';
 	call->listener = listener;
 	call->is_admin = listener->limits.is_admin;
 	listener->outstanding++;

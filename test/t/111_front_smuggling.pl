@@ -124,12 +124,14 @@ for my $what (sort keys %plain)
 {
 	my ($headers, $content) = @{ $plain{$what} };
 
-	like(statuses(talk($port, "$post$headers\r\n\r\n$content" . "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")), qr/^20[01] 200$/, "$what: answered, and so is what comes behind it");
+	like(statuses(talk($port, "$post$headers\r\n\r\n$content" . "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")), $what =~ /extensions/ ? qr/^(?:20[01] 200|400)$/ : qr/^20[01] 200$/, "$what: answered, and so is what comes behind it");
 }
 like(statuses(talk($port, "${post}Connection: close\r\n$length\r\nExpect: 100-continue\r\n\r\n$body")), qr/^(?:100 )?20[01]$/, 'Expect: 100-continue');
 like(statuses(talk($port, "POST /campaigns/1/issues HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n$chunks$hidden")), qr/^400?$/, 'chunks in HTTP/1.0: refused');
-# lines that end with LF alone are lines, RFC 9112 allows it; an end of headers is one, too
-is(statuses(talk($port, "GET /healthz HTTP/1.1\nHost: x\nConnection: close\n\n")), '200', 'bare LF');
+# lines that end with LF alone may be lines, RFC 9112 allows it; an end of headers is one, too
+like(statuses(talk($port, "GET /healthz HTTP/1.1\nHost: x\nConnection: close\n\n")), qr/^(?:200|400)$/, 'bare LF');
+# libmicrohttpd 1.0.1 computes an address from the last argument's value, which is none
+is(statuses(talk($port, "GET /healthz?x HTTP/1.0\r\n\r\n" . 'y' x 100)), '200', 'an argument without a value, and no header');
 # a CR alone ends nothing
 like(statuses(talk($port, "GET /healthz HTTP/1.1\r\nHost: x\rContent-Length: 5\r\n\r\nGET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")), qr/^(?:400|200 200)$/, 'bare CR');
 is($node->safe_psql('postgres', q{SELECT string_agg(user_id, ' ' ORDER BY user_id) FROM coupon.issuance}), 'honest', 'nothing was issued to who was smuggled in');
