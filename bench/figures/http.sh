@@ -19,6 +19,7 @@ export BENCH_SECONDS=${BENCH_SECONDS:-4} BENCH_PAIRS=${BENCH_PAIRS:-1}
 : "${BENCH_HTTP_SCALE:=0.2}" "${BENCH_WAITING:=1000000}" "${BENCH_STREAMS:=10000}" "${BENCH_IDLE:=5000}"
 settings+=(coupon.http_max_connections=12000 coupon.queue_memory=512MB coupon.request_depth=50000000)
 need_server "$@"
+ulimit -S -n "$(ulimit -H -n)"	# a file for each stream
 failed_figures=0
 
 # scaled NUMBER: of seconds
