@@ -59,7 +59,7 @@
 #define DEFAULT_BROKERS		3
 #define MAX_BROKERS			20
 #define MAX_PARTITIONS		1000
-#define MAX_TOPICS			100
+#define MAX_TOPICS			2000
 #define MAX_ERRORS			10000
 #define MAX_WORDS			5
 #define ALL_BROKERS			(-1)
