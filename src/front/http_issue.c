@@ -4,8 +4,8 @@
  *	  came at the same moment, issued together.
  *
  * The calls of a campaign are one batch, which waits for no other transaction.
- * An ERROR in one campaign is the answer of that campaign's calls: batches of
- * several campaigns run in a subtransaction each.
+ * An ERROR is the answer of the call that raises it: batches of several campaigns
+ * run in a subtransaction each, and one that fails is done again call by call.
  */
 #include "postgres.h"
 
@@ -23,6 +23,7 @@
 #include "front/json_fields.h"
 #include "front/outcome.h"
 #include "outbox/payload.h"
+#include "sale/campaign.h"
 #include "sale/issue.h"
 
 PG_FUNCTION_INFO_V1(coupon_http_issue);
@@ -69,19 +70,48 @@ issue_campaign(void *arg)
 	coupon_issue_batch(batch->calls[0]->campaign_id, items, batch->ncalls, COUPON_NO_WAIT);
 }
 
-/* An ERROR is the answer of all of the batch, unless it is all there is. */
+/* Does shared memory know the campaign?  Otherwise it may not exist. */
+static bool
+is_known(int64 campaign_id)
+{
+	CouponCampaign *campaign = coupon_campaign_enter_known(campaign_id);
+
+	if (campaign == NULL)
+		return false;
+	coupon_campaign_leave(campaign);
+	return true;
+}
+
+/*
+ * The ERROR of one user must not be their neighbours' answer.  What is all
+ * there is may fail as a whole: whoever has called does it again, then.
+ */
 static void
 issue_apart(Call **calls, int ncalls, bool is_all)
 {
 	Batch		batch = {calls, ncalls};
-	ErrorData  *error = NULL;
+	ErrorData  *error;
 
-	if (is_all)
+	if (is_all && is_known(calls[0]->campaign_id))
+	{
 		issue_campaign(&batch);
-	else
-		error = coupon_attempt(issue_campaign, &batch);
-	for (int i = 0; error != NULL && i < ncalls; i++)
+		return;
+	}
+	error = coupon_attempt(issue_campaign, &batch);
+	if (error == NULL)
+		return;
+	for (int i = 0; i < ncalls; i++)
 		calls[i]->error = error;
+	/* these are not of one user, and a wait is not repeated for each */
+	if (ncalls == 1 || error->sqlerrcode == ERRCODE_COUPON_UNKNOWN_CAMPAIGN ||
+		error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+		return;
+	for (int i = 0; i < ncalls; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		calls[i]->error = NULL;
+		issue_apart(&calls[i], 1, false);
+	}
 }
 
 static void
