@@ -327,9 +327,12 @@ coupon_index_next(IndexScanDesc scan, ScanDirection direction, TupleTableSlot *s
 bool
 coupon_row_withdrawn(TupleTableSlot *slot)
 {
-	HeapTupleHeader row = ((HeapTupleTableSlot *) slot)->tuple->t_data;
+	HeapTuple	tuple = ((HeapTupleTableSlot *) slot)->tuple;
+	HeapTupleHeader row = tuple->t_data;
 
-	return HeapTupleHeaderGetRawXmax(row) == HeapTupleHeaderGetRawXmin(row) &&
+	/* a version that was updated leads to the next one */
+	return ItemPointerEquals(&row->t_ctid, &tuple->t_self) &&
+		HeapTupleHeaderGetRawXmax(row) == HeapTupleHeaderGetRawXmin(row) &&
 		(row->t_infomask & (HEAP_XMAX_INVALID | HEAP_XMAX_IS_MULTI)) == 0 &&
 		!HEAP_XMAX_IS_LOCKED_ONLY(row->t_infomask);
 }

@@ -78,15 +78,19 @@ find(OwnRow *own)
 {
 	SnapshotData dirty;
 	Snapshot	latest;
+	int			nothers;
 
 	InitDirtySnapshot(dirty);
 	look(own, &dirty);
+	nothers = own->nothers;
 	if (own->found || !own->missed || TransactionIdIsValid(own->undecided))
 		return;
 	CommandCounterIncrement();
 	latest = RegisterSnapshot(GetLatestSnapshot());
 	look(own, latest);
 	UnregisterSnapshot(latest);
+	/* what others have yet to commit only the first look has seen */
+	own->nothers = Max(own->nothers, nothers);
 }
 
 bool

@@ -18,6 +18,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/catalog.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
@@ -124,6 +125,17 @@ judge_full(CouponLookup *lookup, const CouponIssuance *lapsed, CouponIssuance *f
 }
 
 /*
+ * A row that is in nobody's way, though its transaction runs: not if rows are
+ * inserted speculatively (coupon_writer_insert_unless), which it then is in the
+ * way of.  That leaves none behind after a conflict.
+ */
+static bool
+is_withdrawn(CouponLookup *lookup, TupleTableSlot *slot)
+{
+	return coupon_row_withdrawn(slot) && !RelationIsLogicallyLogged(lookup->heap);
+}
+
+/*
  * One look at a user's rows, from the highest nth down.  Fills *found with
  * the newest row, or with a free nth; *undecided with a row to wait for, if
  * only that one stands in the way.  A row that is being updated has two live
@@ -156,7 +168,7 @@ look_at_user(CouponLookup *lookup, Datum user_id, CouponIssuance *found, int *ro
 		bool		isnull;
 		int32		nth = DatumGetInt32(slot_getattr(slot, Issuance_nth, &isnull));
 
-		if (coupon_row_withdrawn(slot))
+		if (is_withdrawn(lookup, slot))
 			continue;
 		if (nth == below)
 		{
@@ -256,11 +268,17 @@ coupon_lookup_pause(CouponLookup *lookup)
 	index_rescan(lookup->scan, lookup->keys, 2, NULL, 0);
 }
 
-/* The same look, at what is committed: what a dirty scan missed is among it. */
+/*
+ * The same look, at what is committed: what a dirty scan missed is among it.
+ * It can only refuse what the dirty look has granted.  That one alone has seen
+ * what others have yet to commit, so a number that may be free is its.
+ */
 static CouponUserState
 look_at_committed(CouponLookup *lookup, Datum user_id, CouponIssuance *found, int *room,
 				  Undecided *undecided)
 {
+	CouponIssuance granted = *found;
+	int			granted_room = *room;
 	Snapshot	latest;
 	CouponUserState state;
 
@@ -274,6 +292,11 @@ look_at_committed(CouponLookup *lookup, Datum user_id, CouponIssuance *found, in
 	coupon_lookup_pause(lookup);
 	lookup->scan->xs_snapshot = &lookup->dirty;
 	UnregisterSnapshot(latest);
+	if (state == COUPON_USER_MAY_HAVE)
+	{
+		*found = granted;
+		*room = Min(*room, granted_room);
+	}
 	return state;
 }
 
@@ -336,7 +359,7 @@ coupon_lookup_numbers(CouponLookup *lookup, Datum user_id, int wanted, int32 *nt
 	{
 		CouponIssuance row;
 
-		if (coupon_row_withdrawn(slot))
+		if (is_withdrawn(lookup, slot))
 			continue;
 		coupon_issuance_read(slot, &row);
 		if (row.nth >= 1 && row.nth <= limit)
@@ -450,6 +473,16 @@ require_shard(int64 campaign_id, int32 shard)
 	coupon_scan_begin(&scan, catalog->shard, catalog->shard_pkey, &dirty, keys, 2, false);
 	found = coupon_scan_next(&scan, ForwardScanDirection);
 	coupon_scan_end(&scan);
+	if (!found && scan.missed)
+	{
+		/* it may have been updated in this moment, which is committed by now */
+		Snapshot	latest = RegisterSnapshot(GetLatestSnapshot());
+
+		coupon_scan_begin(&scan, catalog->shard, catalog->shard_pkey, latest, keys, 2, false);
+		found = coupon_scan_next(&scan, ForwardScanDirection);
+		coupon_scan_end(&scan);
+		UnregisterSnapshot(latest);
+	}
 	if (!found)
 		ereport(ERROR,
 				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),

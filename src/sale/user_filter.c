@@ -118,7 +118,8 @@ resolve_filter(CouponIntent *intent, bool committed)
 	pg_atomic_write_u32(&stock_of(intent->campaign)->filter_state, FILTER_NONE);
 }
 
-static void
+/* True: the index had entries without their rows. */
+static bool
 add_users(CouponStock *stock, int64 campaign_id, Snapshot snapshot)
 {
 	const CouponCatalog *catalog = coupon_catalog();
@@ -131,6 +132,7 @@ add_users(CouponStock *stock, int64 campaign_id, Snapshot snapshot)
 	while (coupon_scan_next(&scan, ForwardScanDirection))
 		add_user(stock, campaign_id, slot_getattr(scan.slot, Issuance_user_id, &isnull));
 	coupon_scan_end(&scan);
+	return scan.missed;
 }
 
 /*
@@ -146,9 +148,10 @@ add_all_users(CouponStock *stock, int64 campaign_id)
 	Snapshot	latest;
 
 	InitDirtySnapshot(dirty);
-	add_users(stock, campaign_id, &dirty);
+	if (!add_users(stock, campaign_id, &dirty))
+		return;
 	latest = RegisterSnapshot(GetLatestSnapshot());
-	add_users(stock, campaign_id, latest);
+	(void) add_users(stock, campaign_id, latest);
 	UnregisterSnapshot(latest);
 }
 

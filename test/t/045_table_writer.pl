@@ -68,6 +68,13 @@ $node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity 
   or die 'nobody waits';
 $first->query_safe('COMMIT');
 like($second->query(q{SELECT 'and on'}), qr/answer already_issued/, 'the second of two clicks');
+
+# what a transaction has given back it is in the way with until it ends: waited for, not tried again and again
+$first->query_safe("BEGIN; SELECT coupon_release($race, serial, 'back') FROM coupon_hold_any($race, 'back')");
+$second->query_until(qr/begun/, "\\echo begun\nSELECT 'answer ' || status FROM coupon_issue($race, 'back');\n");
+poll_until('who waits', sub { sql(q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'transactionid'}) eq '1' });
+$first->query_safe('COMMIT');
+like($second->query(q{SELECT 'and on'}), qr/answer issued/, 'a unit that was held and given back in another transaction');
 $_->quit for $first, $second;
 
 # holds, confirmed, given up and swept: decoded in the order of their changes
