@@ -1,5 +1,5 @@
--- A user wants four of forty seats, in any order, all or none.  He gives them
--- back and goes on, but one time of fifty he keeps them.
+-- A user wants four of forty seats, in any order, all or none.  They give them
+-- back and go on, but one time of fifty they keep them.
 \if :kept = 0
 \set a random(0, 39)
 \set b (:a + random(1, 13)) % 40

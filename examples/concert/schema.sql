@@ -109,7 +109,7 @@ END
 $$;
 COMMENT ON FUNCTION concert.seat_label(bigint) IS 'what is written on the n-th seat of a hall, ten in a row';
 
--- What follows makes campaigns: coupon_admin's to call, with his own rights.
+-- What follows makes campaigns: coupon_admin's to call, with their own rights.
 CREATE FUNCTION concert.schedule_add(concert_id bigint, date date, seats integer, price bigint) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$

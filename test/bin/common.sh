@@ -119,7 +119,7 @@ finish()
 }
 
 # copy_install: the private installation into the work directory, so that
-# a server's user can read it and a new build does not change it under him.
+# a server's user can read it and a new build does not change it under them.
 # Sets bindir and pgxs_dir, and PG_CONFIG for whoever builds something: the
 # one of the copy, first in PATH, knows of no headers.
 copy_install()

@@ -10,7 +10,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = new_server('main', "max_locks_per_transaction = 256\ncoupon.max_queues = 16\n");
+my $node = new_server('main', "max_locks_per_transaction = 256\ncoupon.max_lines = 16\n");
 my $dir = PostgreSQL::Test::Utils::tempdir();
 
 $node->safe_psql('postgres', q{

@@ -290,7 +290,7 @@ conserved($node, 'postgres', 'units that the map took for sold');
 # ---- a double click on the last unit ----
 
 # four sessions, one user, 500 campaigns of one unit: whoever waits for the
-# unit that becomes his own must be told so, not that it is sold out
+# unit that becomes their own must be told so, not that it is sold out
 my $single = $node->safe_psql('postgres',
 	q{SELECT min(coupon_campaign_create('single ' || g, 1)) FROM generate_series(1, 500) g});
 my @clicks = map { '' } 1 .. 4;

@@ -359,7 +359,7 @@ $locker->quit;
 is(issued_to($c, 'longer'), '0', 'nothing was issued');
 conserved($node, 'postgres', 'errors');
 
-# what the worker needs is locked by the caller himself, where the worker does not look before
+# what the worker needs is locked by the caller themselves, where the worker does not look before
 my %own = ('an index' => 'ALTER INDEX coupon.issuance_user_key SET TABLESPACE pg_default');
 # from 18 on a cache knows what is in that one
 $own{'a catalog'} = 'LOCK TABLE pg_extension' if sql('SHOW server_version_num') < 180000;
@@ -420,7 +420,7 @@ sub stream
 	return map {
 		my $client = $_;
 
-		# who is told that there is no worker does not use up his calls meanwhile
+		# who is told that there is no worker does not use up their calls meanwhile
 		start(join '', map { "\\echo call c$client-$_\n" . call($campaign, "c$client-$_") . "\\if :ERROR\nSELECT pg_sleep(0.02) \\g /dev/null\n\\endif\n" } 1 .. $n);
 	} 1 .. 6;
 }

@@ -254,7 +254,7 @@ my $c = enter('c');
 my $mine = reserve('c', 301, $c);
 is(brief('pay', { userId => 8 }, { %$b, 'x-reservation-id' => $mine }), '403 other_user', 'F18: payment by another');
 is(brief('release', { userId => 8 }, { %$b, 'x-reservation-id' => $mine }), '403 other_user', 'F18: release by another');
-is(brief('release', { userId => 'c' }, { %$b, 'x-reservation-id' => $mine }), '403 other_ticket', 'F18: who says that he is the owner, too');
+is(brief('release', { userId => 'c' }, { %$b, 'x-reservation-id' => $mine }), '403 other_ticket', 'F18: who says that they are the owner, too');
 is(brief('release', { userId => 'c' }, { 'x-access-token' => '1.1.00000000000000000000000000000000', 'x-reservation-id' => $mine }), '401 gone', 'F18: nor with a token that is made up');
 is(sql("SELECT coupon_release(campaign_id, 1, '8'), (coupon_confirm(campaign_id, 1, '8', 'x')).status FROM concert.schedule WHERE id = 3"), 'f|not_held', 'F18: nor by the functions of coupon');
 is(brief('pay', { userId => 'c' }, { %$b, 'x-reservation-id' => $mine }), '403 other_ticket', 'F20: not with another\'s ticket');
@@ -321,7 +321,7 @@ END
 
 like(crowd(20, 'crowd', qq{concert_api.reservation(to_jsonb('crowd' || :client_id), '150')}), qr/^200 1, (409 busy \d+, )?409 taken \d+$/, 'F18: 20 at once and one seat: one winner');
 is(sql(q{SELECT count(*) FROM concert.reservation WHERE seat_id = 150}), 1, 'F18: one reservation');
-is(sql(q{SELECT i.user_id = 'crowd' || c.client FROM crowd c, coupon.issuance i WHERE c.status = '200' AND i.campaign_id = (SELECT campaign_id FROM concert.schedule WHERE id = 1) AND i.serial = 150}), 't', 'F18: and the seat is his');
+is(sql(q{SELECT i.user_id = 'crowd' || c.client FROM crowd c, coupon.issuance i WHERE c.status = '200' AND i.campaign_id = (SELECT campaign_id FROM concert.schedule WHERE id = 1) AND i.serial = 150}), 't', 'F18: and the seat is theirs');
 
 # one user, who clicks ten times at once
 my $d = enter('d');
@@ -347,7 +347,7 @@ my ($e, $f) = (enter('e'), enter('f'));
 my $short = reserve_shortly('e', 901, $e);
 like($short, qr/^\d+$/, 'a short hold');
 ran_out($short);
-is(pay('e', $short, $e)->{status}, 200, 'F18: paid after the end, while nobody else has the seat: it is his again');
+is(pay('e', $short, $e)->{status}, 200, 'F18: paid after the end, while nobody else has the seat: it is theirs again');
 is(seat_status(7, 1), 'ISSUED', 'and sold');
 
 $e = enter('e');
@@ -412,7 +412,7 @@ like(reserve('w', 1701, $waiting), qr/^\d+$/, 'F20: and the next one is in');
 conserved($node, 'shop', 'concert');
 is(sql(q{SELECT count(*) FROM concert.payment p JOIN concert.reservation r ON r.id = p.reservation_id JOIN concert.schedule s ON s.id = r.schedule_id
 	LEFT JOIN coupon.issuance i ON i.campaign_id = s.campaign_id AND i.serial = r.seat_id - s.first_seat + 1 AND i.user_id = r.user_id AND i.state = 'issued'
-	WHERE (p.state = 'PAID') <> (i.serial IS NOT NULL)}), 0, 'who has paid has his seat, who gets a refund has not');
+	WHERE (p.state = 'PAID') <> (i.serial IS NOT NULL)}), 0, 'who has paid has their seat, who gets a refund has not');
 $node->stop;
 server_log_is_clean($node, 'concert');
 done_testing();

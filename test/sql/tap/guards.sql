@@ -47,7 +47,7 @@ SELECT pg_temp.put(:m, (SELECT min(n) FROM generate_series(1, 3) n WHERE n <> :s
 SELECT is((SELECT status FROM coupon_issue(:m, 'b')), 'issued', 'a map that is wrong towards free: the index refuses and another unit is taken');
 SELECT isnt((SELECT status FROM coupon_issue(:m, 'c')), 'issued', 'F1: and no unit is sold twice');
 SELECT is((SELECT count(*) FROM coupon.issuance WHERE campaign_id = :m), 3::bigint, 'F1: three rows');
-SELECT is((SELECT status FROM coupon_issue(:m, 'x')), 'already_issued', 'the inserted user has his unit');
+SELECT is((SELECT status FROM coupon_issue(:m, 'x')), 'already_issued', 'the inserted user has their unit');
 SELECT is(coupon_revoke(:m, 'x', 'r'), true, 'which can be revoked');
 SELECT is((SELECT count(*) FROM coupon_verify(:m)), 0::bigint, 'verify finds nothing');
 

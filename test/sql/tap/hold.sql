@@ -67,7 +67,7 @@ SELECT throws_ok(format('SELECT coupon_hold(%s, 7, ''bob'')', :c), 'UC008', 'unk
 SELECT is(pg_temp.hold(:c, 4, 'alice'), 'held', 'a second unit');
 SELECT is(pg_temp.hold(:c, 5, 'alice'), 'limit_reached', 'holds count for the limit');
 SELECT is(pg_temp.map(:c), 'FFHHFF', 'and the unit stays free');
-SELECT is(pg_temp.hold(:c, 4, 'alice'), 'already_held', 'what he has he is told first');
+SELECT is(pg_temp.hold(:c, 4, 'alice'), 'already_held', 'what they have they are told first');
 SELECT is((SELECT status FROM coupon_hold(:c, 5, 7)), 'held', 'numeric users');
 SELECT is(pg_temp.hold(:c, 5, '7'), 'already_held', 'the text is the same user');
 SELECT is((SELECT count(*) FROM coupon_verify(:c)), 0::bigint, 'verify finds nothing');
@@ -130,7 +130,7 @@ SELECT is(pg_temp.many(:l, '{3,4}', 'bob'), '3 held, 4 held', 'and two');
 SELECT pg_temp.events() AS ignore \gset
 SELECT pg_temp.run_out(:l, s) FROM unnest('{1,2,3}'::bigint[]) s;
 SELECT is(pg_temp.map(:l), 'FFFHFFFFFF', 'F18: what has run out is free');
-SELECT is(coupon_release(:l, 1, 'alice'), false, 'and not his to release');
+SELECT is(coupon_release(:l, 1, 'alice'), false, 'and not theirs to release');
 SELECT is(pg_temp.hold(:l, 1, 'carol'), 'held', 'F18: anybody can hold it, swept or not');
 SELECT is(pg_temp.events(), 'hold_expired:alice held:carol', 'with an event for each');
 SELECT is(pg_temp.confirm(:l, 1, 'alice', 'late pay'), 'lost', 'F18: a late payment does not take it from her');
@@ -163,7 +163,7 @@ SELECT pg_temp.run_out(:m, 2);
 SELECT is((SELECT status FROM coupon_issue(:m, 'alice')), 'issued', 'nor when issuing');
 SELECT is((SELECT status FROM coupon_issue(:m, 'alice')), 'already_issued', 'once');
 SELECT is(pg_temp.hold(:m, 5, 'alice'), 'limit_reached', 'then the limit is used up');
-SELECT is(pg_temp.hold_any(:m, 'alice'), 'already_issued', 'any: he is told what he has');
+SELECT is(pg_temp.hold_any(:m, 'alice'), 'already_issued', 'any: they are told what they have');
 
 -- any
 SELECT coupon_campaign_create('any', 3, per_user_limit => 2) AS a \gset
@@ -183,8 +183,8 @@ SELECT is((SELECT count(*) FROM coupon_verify(:a)), 0::bigint, 'verify finds not
 -- all or none
 SELECT coupon_campaign_create('sets', 12, per_user_limit => 4) AS s \gset
 SELECT is(pg_temp.many(:s, '{4,2,3}', 'alice'), '4 held, 2 held, 3 held', 'a set, in the array''s order');
-SELECT is(pg_temp.many(:s, '{2,3,4}', 'alice'), '2 already_held, 3 already_held, 4 already_held', 'again: what he has');
-SELECT is(pg_temp.many(:s, '{5,4}', 'alice'), '5 held, 4 already_held', 'what he has stands in no way');
+SELECT is(pg_temp.many(:s, '{2,3,4}', 'alice'), '2 already_held, 3 already_held, 4 already_held', 'again: what they have');
+SELECT is(pg_temp.many(:s, '{5,4}', 'alice'), '5 held, 4 already_held', 'what they have stands in no way');
 SELECT is(pg_temp.many(:s, '{1,4,6,2}', 'bob'), '1 not_held, 4 taken, 6 not_held, 2 taken', 'who is in the way is named');
 SELECT is((SELECT count(*) FROM coupon.issuance WHERE campaign_id = :s AND user_id = 'bob'), 0::bigint, 'and nothing is held');
 SELECT is(pg_temp.many(:s, '{1,6,7,8,9}', 'bob'), '1 limit_reached, 6 limit_reached, 7 limit_reached, 8 limit_reached, 9 limit_reached', 'more than the limit: none');
@@ -202,7 +202,7 @@ SELECT is((SELECT count(*) FROM coupon_verify(:s)), 0::bigint, 'verify finds not
 SELECT is((SELECT string_agg(label, '') FROM coupon_units(:k)), NULL, 'codes are not listed');
 SELECT is(label, NULL, 'nor shown to who holds one') FROM coupon_hold(:k, 1, 'alice');
 SELECT is((SELECT count(*) FROM coupon.outbox WHERE type = 'coupon.held' AND payload::text LIKE '%SECRET%'), 0::bigint, 'nor in the event');
-SELECT is(code, NULL, 'nor when he tries to redeem it') FROM coupon_redeem(:k, 'alice', 'o');
+SELECT is(code, NULL, 'nor when they try to redeem it') FROM coupon_redeem(:k, 'alice', 'o');
 SELECT is(label, 'SECRET1', 'but when it is paid for') FROM coupon_confirm(:k, 1, 'alice', 'p');
 
 -- the window

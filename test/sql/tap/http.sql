@@ -229,7 +229,7 @@ SELECT is(pg_temp.refusal('GET', 'queue_order', headers => json_build_object('x-
 SELECT coupon_room_create('open door', 1, method => 'passthrough') AS ignore, coupon_room_create('shut', 1, method => 'reject') AS ignore2,
        coupon_room_create('lottery', 1, method => 'random', opens_at => now() + interval '1 day') AS ignore3 \gset
 SELECT is(body ->> 'order', '0', 'enqueue: admitted is 0') FROM pg_temp.http('POST', 'queue_enqueue', '{"userId": 77, "room": "open door"}');
-SELECT cmp_ok((body ->> 'order')::bigint, '>', 0::bigint, 'F24: before a draw nobody takes himself for admitted') FROM pg_temp.http('POST', 'queue_enqueue', '{"userId": 77, "room": "lottery"}');
+SELECT cmp_ok((body ->> 'order')::bigint, '>', 0::bigint, 'F24: before a draw nobody takes themselves for admitted') FROM pg_temp.http('POST', 'queue_enqueue', '{"userId": 77, "room": "lottery"}');
 SELECT is(pg_temp.refusal('POST', 'queue_enqueue', arguments), expected, 'enqueue: ' || arguments)
   FROM (VALUES ('{}', '400 missing'), ('{"userId": null}', '400 missing'), ('{"userId": ""}', '400 invalid'), ('{"userId": {}}', '400 invalid'), ('{"userId": false}', '400 invalid'),
                ('{"userId": 1, "room": "none"}', '404 unknown_room'), ('{"userId": 1, "room": ""}', '400 invalid'), ('{"userId": 1, "room": [1]}', '400 invalid'), ('{"userId": 1, "room": "shut"}', '503 rejected')) x(arguments, expected);
@@ -247,7 +247,7 @@ SELECT is(pg_temp.refusal('POST', 'issue_async', '{"userId": "me", "code": "ROOM
 SELECT is(pg_temp.refusal('POST', 'issue_sync', '{"code": "ROOMY"}', claims => '{"sub": ""}'), '401 invalid_token', 'an empty sub');
 SELECT is(pg_temp.refusal('POST', 'issue_sync', '{"code": "ROOMY"}', claims => '{"role": "coupon_service"}'), '400 missing', 'without sub the user must be said');
 SELECT is(pg_temp.refusal('POST', 'issue_sync', '{"userId": "me", "code": "ROOMY"}', role => 'coupon_web_user'), '401 invalid_token', 'a role that may not speak for others names nobody');
-SELECT is(pg_temp.refusal('POST', 'issue_async', '{"userId": "me", "code": "ROOMY"}', role => 'coupon_web_user', claims => '{"sub": "me"}'), '409 already_issued', 'a user for himself');
+SELECT is(pg_temp.refusal('POST', 'issue_async', '{"userId": "me", "code": "ROOMY"}', role => 'coupon_web_user', claims => '{"sub": "me"}'), '409 already_issued', 'a user for themselves');
 SELECT is(pg_temp.refusal('POST', 'issue_async', '{"code": "ROOMY"}', claims => '{"sub": 12}'), '409 already_issued', 'a sub that is a number');
 
 -- ---- what there is ----

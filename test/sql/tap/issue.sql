@@ -87,7 +87,7 @@ SELECT is((SELECT count(DISTINCT serial) FROM coupon.issuance WHERE campaign_id 
 SELECT is((SELECT count(*) FROM coupon_issue(:l, 'alice') r JOIN coupon.issuance i USING (serial, issued_at) WHERE i.campaign_id = :l AND i.user_id = 'alice'),
 	1::bigint, 'already_issued shows one of them');
 SELECT results_eq(format('SELECT nth FROM coupon.issuance WHERE campaign_id = %s ORDER BY nth', :l), ARRAY[1, 2, 3], 'nth is 1, 2, 3');
-SELECT is((SELECT status FROM coupon_issue(:l, 'bob')), 'issued', 'another user has his own limit');
+SELECT is((SELECT status FROM coupon_issue(:l, 'bob')), 'issued', 'another user has their own limit');
 
 -- a revoked unit gives the user's place back: the free nth is used again
 SELECT serial AS first_serial FROM coupon.issuance WHERE campaign_id = :l AND user_id = 'alice' AND nth = 1 \gset

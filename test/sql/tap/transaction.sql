@@ -25,7 +25,7 @@ SELECT is(pg_temp.events_of(:c), :events_before::bigint, 'F21: rolled back, no e
 SELECT is((SELECT remaining FROM coupon_status(:c)), 1::bigint, 'the unit is free');
 SELECT is(pg_temp.status_of(:c, 'bob'), 'issued', 'F22: another user gets it, sold out is not remembered');
 SELECT isnt(pg_temp.status_of(:c, 'alice'), 'issued', 'F1: the first one does not');
-SELECT is(pg_temp.status_of(:c, 'bob'), 'already_issued', 'the owner gets his unit');
+SELECT is(pg_temp.status_of(:c, 'bob'), 'already_issued', 'the owner gets their unit');
 
 -- the same user after the rollback
 SELECT coupon_campaign_create('same user', 1) AS c \gset
