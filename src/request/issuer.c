@@ -50,6 +50,9 @@
 #define LOCKED_MS		10		/* while somebody has the tables locked */
 #define FAILED_MS		1000	/* after an ERROR that is not a request's own, */
 #define FAILED_DOUBLED	4		/* doubled so often at most */
+#define STUCK_MS		1000	/* until a request is tried again whose row
+								 * could not be written */
+#define TELL_STUCK_MS	10000	/* the log is told no oftener */
 #define BATCH_REQUESTS	1000	/* of the worker */
 #define SMALL_BATCH		200		/* a commit is shared by more, */
 #define REST_MS			2		/* if they have the time to gather */
@@ -63,7 +66,8 @@ PG_FUNCTION_INFO_V1(coupon_request_decide);
 typedef struct Batch
 {
 	int64		campaign_id;
-	const CouponDefinition *def;	/* NULL: there is no such campaign */
+	const char *topic;			/* of its events; NULL: there is no such
+								 * campaign */
 	int			n;
 	CouponRequest *requests;
 	CouponItem *items;
@@ -107,7 +111,10 @@ apply_read(CouponPending *change, bool committed)
 
 /* ---- finding work ---- */
 
-/* The line stands for so long, and from its front if somebody was passed by. */
+/*
+ * The line stands for so long, and goes on from its front if somebody was
+ * passed by; but who is stuck is not looked at before their time.
+ */
 static TimestampTz
 hold_line(int64 campaign_id, int ms, bool rewind)
 {
@@ -115,7 +122,7 @@ hold_line(int64 campaign_id, int ms, bool rewind)
 	CouponLine *line = coupon_queue_lock(&coupon_requests, campaign_id, LW_EXCLUSIVE, true);
 
 	line->resume_at = until;
-	if (rewind)
+	if (rewind && line->passed_at <= until)
 	{
 		line->cursor = 0;
 		line->passed_at = 0;
@@ -136,14 +143,15 @@ note_failure(int64 campaign_id)
 	return before;
 }
 
-/* Somebody was passed by: to be looked at again before long. */
+/* Somebody was passed by: to be looked at again after so long at the latest. */
 static void
-note_passed(int64 campaign_id)
+note_passed(int64 campaign_id, int ms)
 {
+	TimestampTz at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms - PASSED_MS);
 	CouponLine *line = coupon_queue_lock(&coupon_requests, campaign_id, LW_EXCLUSIVE, true);
 
-	if (line->passed_at == 0)
-		line->passed_at = GetCurrentTimestamp();
+	if (line->passed_at == 0 || line->passed_at > at)
+		line->passed_at = at;
 	LWLockRelease(line->lock);
 }
 
@@ -259,7 +267,7 @@ append_event(Batch *batch, const CouponRequest *request, const char *outcome, in
 
 	if (batch->outbox == NULL)
 		batch->outbox = coupon_outbox_begin(true);
-	event.topic = COUPON_DEFINITION_TOPIC(batch->def);
+	event.topic = batch->topic;
 	event.campaign_id = batch->campaign_id;
 	event.user_id = text_to_cstring(request->user_id);
 	event.request_id = DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&request->id)));
@@ -295,7 +303,7 @@ store_outcome(Batch *batch, CouponTableWriter *rows, int i, TimestampTz now, boo
 				 errdetail("Campaign %lld, request number %lld.", (long long) batch->campaign_id,
 						   (long long) request->number),
 				 errhint("Leave the rows of coupon.request to the issuer.")));
-	if (with_event && batch->def != NULL &&
+	if (with_event && batch->topic != NULL &&
 		(batch->outcomes[i] != NULL || item->status != COUPON_ISSUED))
 		append_event(batch, request, outcome, batch->errors[i], now);
 
@@ -350,15 +358,11 @@ issue_part(void *arg)
 		batch->items[i].user_id = PointerGetDatum(batch->requests[i].user_id);
 		batch->items[i].admitted = true;	/* asked when the request was
 											 * accepted */
-		if (batch->def == NULL)
+		if (batch->topic == NULL)
 			batch->outcomes[i] = OUTCOME_CLOSED;
 	}
-	if (batch->def != NULL)
-	{
-		/* issuing enters the campaign for itself, and may move its definition */
+	if (batch->topic != NULL)
 		coupon_issue_batch(batch->campaign_id, batch->items + part->begin, part->n, COUPON_NO_WAIT);
-		coupon_campaign_leave(coupon_campaign_enter(batch->campaign_id, &batch->def));
-	}
 	store_part(part);
 }
 
@@ -406,28 +410,51 @@ report_failure(int level, const Part *part, const char *what, const ErrorData *e
 					   unpack_sql_state(error->sqlerrcode))));
 }
 
+/* Who is stuck is tried again and again: the operator is not told each time. */
+static bool
+is_time_to_tell_stuck(void)
+{
+	static TimestampTz told_at = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (!TimestampDifferenceExceeds(told_at, now, TELL_STUCK_MS))
+		return false;
+	told_at = now;
+	return true;
+}
+
 /* A request that cannot be decided ends as failed, if that can be written. */
 static void
 fail_request(Part *part, const ErrorData *error)
 {
 	Batch	   *batch = part->batch;
+	const char *what = NULL;
+	ErrorData  *unwritten;
 
-	report_failure(LOG, part, "coupon request could not be decided", error);
 	batch->outcomes[part->begin] = OUTCOME_FAILED;
 	batch->errors[part->begin] = error->sqlerrcode;
-	error = attempt_part(store_part, part);
-	if (error == NULL)
-		return;
-	if (is_of_table(error->sqlerrcode))
-		ReThrowError(unconstify(ErrorData *, error));
-	part->with_events = false;
-	if (attempt_part(store_part, part) == NULL)
-		report_failure(WARNING, part, "coupon request failed, and its event could not be written", error);
-	else
+	unwritten = attempt_part(store_part, part);
+	if (unwritten != NULL)
 	{
-		batch->stuck++;
-		report_failure(WARNING, part, "what became of a coupon request could not be written", error);
+		if (is_of_table(unwritten->sqlerrcode))
+		{
+			report_failure(LOG, part, "coupon request could not be decided", error);
+			ReThrowError(unwritten);
+		}
+		part->with_events = false;
+		if (attempt_part(store_part, part) == NULL)
+			what = "coupon request failed, and its event could not be written";
+		else
+		{
+			batch->stuck++;
+			if (!is_time_to_tell_stuck())
+				return;
+			what = "what became of a coupon request could not be written";
+		}
 	}
+	report_failure(LOG, part, "coupon request could not be decided", error);
+	if (what != NULL)
+		report_failure(WARNING, part, what, unwritten);
 }
 
 /*
@@ -456,11 +483,14 @@ decide_part(Batch *batch, int begin, int n)
 
 /* Is a unit free, so that who was passed by waits for a transaction of their own? */
 static bool
-has_free_unit(CouponCampaign *campaign, const CouponDefinition *def)
+has_free_unit(int64 campaign_id)
 {
+	const CouponDefinition *def;
+	CouponCampaign *campaign = coupon_campaign_enter(campaign_id, &def);
 	CouponStockSum sum;
 
 	coupon_stock_sum(campaign, coupon_stock_open(campaign, def), &sum);
+	coupon_campaign_leave(campaign);
 	return sum.free > 0;
 }
 
@@ -525,21 +555,44 @@ fill_batch(Work *work, Batch *batch, int *nchosen)
 		work->resume_at = hold_line(work->campaign_id, LOOK_AGAIN_MS, true);
 }
 
+/*
+ * What is to be done about those of a batch who wait on.  Who is stuck holds
+ * up nobody: the line stands only if nothing but such was found, and the
+ * longer the more they were, for then it is most likely the table's.
+ */
+static void
+note_waiting(Work *work, const Batch *batch, int nchosen)
+{
+	int			passed = batch->n - batch->decided - batch->stuck;
+
+	if (batch->stuck > 0)
+		note_passed(work->campaign_id, STUCK_MS);
+	if (batch->decided + batch->stuck < nchosen)
+		note_passed(work->campaign_id, PASSED_MS);
+	if (batch->stuck > 0 && batch->stuck == batch->n)
+		work->resume_at = hold_line(work->campaign_id,
+									Min(batch->stuck * LOOK_AGAIN_MS, FAILED_MS), false);
+	else if (passed > 0 && !has_free_unit(work->campaign_id))
+		work->resume_at = hold_line(work->campaign_id, LOOK_AGAIN_MS, true);
+}
+
 /* One batch of a claimed line. */
 static void
 decide_line(void *arg)
 {
 	Work	   *work = arg;
 	Batch		batch = {.campaign_id = work->campaign_id};
-	CouponCampaign *campaign = NULL;
 	int			nchosen = 0;
 
 	if (campaign_exists(work->campaign_id))
 	{
-		CouponStatus window;
+		const CouponDefinition *def;
+		CouponCampaign *campaign = coupon_campaign_enter(work->campaign_id, &def);
+		CouponStatus window = coupon_issue_window(def, GetCurrentTimestamp());
 
-		campaign = coupon_campaign_enter(work->campaign_id, &batch.def);
-		window = coupon_issue_window(batch.def, GetCurrentTimestamp());
+		/* issuing enters anew, which may move the definition: keep a copy */
+		batch.topic = pstrdup(COUPON_DEFINITION_TOPIC(def));
+		coupon_campaign_leave(campaign);
 		if (window == COUPON_PAUSED || window == COUPON_NOT_OPEN)
 			work->resume_at = hold_line(work->campaign_id, PAUSED_MS, false);
 	}
@@ -552,15 +605,8 @@ decide_line(void *arg)
 		batch.errors = palloc0(batch.n * sizeof(int));
 		decide_part(&batch, 0, batch.n);
 		work->decided = batch.decided;
-		if (batch.stuck > 0)
-			work->resume_at = hold_line(work->campaign_id, FAILED_MS, true);
-		else if (work->decided < batch.n && !has_free_unit(campaign, batch.def))
-			work->resume_at = hold_line(work->campaign_id, LOOK_AGAIN_MS, true);
-		else if (work->decided < nchosen)
-			note_passed(work->campaign_id);
+		note_waiting(work, &batch, nchosen);
 	}
-	if (campaign != NULL)
-		coupon_campaign_leave(campaign);
 }
 
 /* A claimed line, whose ERROR is its own. */
