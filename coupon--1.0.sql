@@ -1558,6 +1558,19 @@ BEGIN
 			DETAIL = format('The value is "%s".', left(method, 64)),
 			HINT = 'Use GET, POST, PUT, PATCH or DELETE.';
 	END IF;
+	IF (SELECT a.rolsuper FROM pg_roles a WHERE a.oid = anonymous_role) THEN
+		RAISE invalid_parameter_value USING
+			MESSAGE = 'a superuser cannot be called without a token',
+			DETAIL = format('Role %s is a superuser.', anonymous_role),
+			HINT = 'Name a role that has only the rights that anybody may have.';
+	END IF;
+	IF anonymous_role::oid NOT IN (SELECT a.oid FROM pg_roles a WHERE a.rolname IN ('coupon_reader', 'coupon_user', 'coupon_service'))
+		AND NOT pg_has_role(session_user, anonymous_role, 'MEMBER') THEN
+		RAISE insufficient_privilege USING
+			MESSAGE = 'permission denied to give the rights of a role away',
+			DETAIL = format('%I is not a member of role %s.', session_user, anonymous_role),
+			HINT = 'Name coupon_reader, coupon_user or coupon_service, or a role of which you are a member.';
+	END IF;
 	PERFORM coupon.route_check(upper(method), path, signature, batched);
 	IF batched AND NOT (SELECT p.provolatile <> 'v' OR upper(method) <> 'GET' FROM pg_proc p WHERE p.oid = function) THEN
 		RAISE invalid_parameter_value USING

@@ -108,11 +108,12 @@ CREATE OR REPLACE FUNCTION web.may_speak_for_others() RETURNS boolean
 LANGUAGE sql STABLE
 RETURN COALESCE((
 	SELECT pg_catalog.pg_has_role(r.oid, 'coupon_service', 'USAGE') FROM pg_catalog.pg_roles r
-	 WHERE r.rolname OPERATOR(pg_catalog.=) COALESCE(
-		NULLIF(pg_catalog.current_setting('request.jwt.claims', true), '')::pg_catalog.json OPERATOR(pg_catalog.->>) 'role',
-		SESSION_USER::pg_catalog.text)::pg_catalog.name), false);
+	 WHERE r.rolname OPERATOR(pg_catalog.=) CASE COALESCE(pg_catalog.current_setting('request.jwt.claims', true), '')
+		WHEN '' THEN SESSION_USER
+		ELSE (pg_catalog.current_setting('request.jwt.claims', true)::pg_catalog.json OPERATOR(pg_catalog.->>) 'role')::pg_catalog.name
+	   END), false);
 COMMENT ON FUNCTION web.may_speak_for_others() IS
-	'has the caller''s role, by its verified claim or else that of the session, the rights of coupon_service: an application that knows its users';
+	'has the caller''s role, by its verified claim or, where there are no claims, that of the session, the rights of coupon_service: an application that knows its users';
 
 CREATE OR REPLACE FUNCTION web.subject() RETURNS text
 LANGUAGE sql STABLE

@@ -17,10 +17,14 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
+#include "commands/prepare.h"
+#include "commands/trigger.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "storage/lock.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -29,6 +33,7 @@
 #include "mb/pg_wchar.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/portal.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
@@ -312,13 +317,32 @@ stop_clock(void)
 	QueryCancelPending = false;
 }
 
+/*
+ * What a function leaves in the session is no other caller's business.  Our
+ * own locks are all the transaction's.
+ */
+static void
+tidy_session(void)
+{
+	LockReleaseSession(USER_LOCKMETHOD);
+	DropAllPreparedStatements();
+	ResetTempTableNamespace();
+}
+
 static void
 leave(Scope *scope)
 {
+	/*
+	 * What is left for the commit would have the worker's rights there, and
+	 * no time limit: deferred triggers, and cursors that are to be kept.
+	 */
+	AfterTriggerFireDeferred();
+	PortalHashTableDeleteAll();
 	stop_clock();
 	SetUserIdAndSecContext(scope->user, scope->security);
 	/* whatever the function has set is undone, too */
 	AtEOXact_GUC(false, scope->guc_level);
+	tidy_session();
 	PopActiveSnapshot();
 	ReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(scope->context);
@@ -338,6 +362,7 @@ fail(Scope *scope)
 	RollbackAndReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(scope->context);
 	CurrentResourceOwner = scope->owner;
+	tidy_session();
 	return error;
 }
 

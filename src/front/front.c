@@ -28,6 +28,7 @@
 #include "utils/acl.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 #include "base/arguments.h"
 #include "base/guc.h"
@@ -65,6 +66,7 @@ typedef struct Turn
 {
 	CouponHttpCall **calls;
 	bool	   *pending;		/* of the same positions */
+	bool	   *batched;		/* likewise: it is for a batch, not refused */
 	int			ncalls;
 	TimestampTz now;
 } Turn;
@@ -166,6 +168,19 @@ look_at_route(CouponHttpCall *call)
 	return problem == NULL;
 }
 
+/* May the caller use the route?  False: the call has its answer. */
+static bool
+look_at_role(CouponHttpCall *call)
+{
+	/* a role may have become a superuser, or gone, since it was let in */
+	if (SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(call->role)) && !superuser_arg(call->role) &&
+		(!OidIsValid(call->route->required_role) ||
+		 is_member_of_role_nosuper(call->role, call->route->required_role)))
+		return true;
+	coupon_answer_problem(call, 403, "role", "The caller's role may not use this route.", NULL, NULL);
+	return false;
+}
+
 /* Who calls; false: the call has its answer. */
 static bool
 look_at_caller(CouponHttpCall *call, TimestampTz now)
@@ -178,7 +193,8 @@ look_at_caller(CouponHttpCall *call, TimestampTz now)
 	if (OidIsValid(call->route->anonymous_role) && authorization == NULL)
 	{
 		call->role = call->route->anonymous_role;
-		return true;
+		call->claims = coupon_token_claims(GetUserNameFromId(call->role, true));
+		return look_at_role(call);
 	}
 	identity = coupon_token_check(authorization, now, &problem);
 	if (identity == NULL)
@@ -190,13 +206,7 @@ look_at_caller(CouponHttpCall *call, TimestampTz now)
 	call->user_id = identity->user_id == NULL ? NULL : pstrdup(identity->user_id);
 	call->claims = pstrdup(identity->claims);
 	call->expires_at = identity->expires_at;
-	if (OidIsValid(call->route->required_role) &&
-		!is_member_of_role_nosuper(call->role, call->route->required_role))
-	{
-		coupon_answer_problem(call, 403, "role", "The token's role may not use this route.", NULL, NULL);
-		return false;
-	}
-	return true;
+	return look_at_role(call);
 }
 
 /* Everything before the function; false: the call has its answer. */
@@ -253,6 +263,8 @@ begin(void)
 {
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+	/* what is answered lasts, even where synchronous_commit is off */
+	ForceSyncCommit();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	MemoryContextSwitchTo(turn_context);
 }
@@ -282,23 +294,26 @@ abort_turn(void)
 	return error;
 }
 
-/* Routes have been read anew since the call was looked at: find its own again. */
-static bool
+/*
+ * Looks once more at a call that was kept.  Its role may have lost the route,
+ * and if routes have been read anew, its own is to be found again.
+ */
+static void
 refresh(CouponHttpCall *call)
 {
-	MemoryContext oldcontext;
-	bool		found;
+	MemoryContext oldcontext = MemoryContextSwitchTo(call->context);
 
+	coupon_answer_reset(call);
 	if (call->generation == coupon_route_generation())
-		return true;
-	oldcontext = MemoryContextSwitchTo(call->context);
-	call->narguments = 0;
-	call->done = false;
-	found = look_at_route(call) && coupon_arguments_read(call) == NULL && coupon_call_bind(call);
+		(void) look_at_role(call);
+	else
+	{
+		call->narguments = 0;
+		if (!(look_at_route(call) && look_at_role(call) && coupon_arguments_read(call) == NULL &&
+			  coupon_call_bind(call)) && !call->done)
+			coupon_answer_problem(call, 404, "unknown_route", "There is no such route any more.", NULL, NULL);
+	}
 	MemoryContextSwitchTo(oldcontext);
-	if (!found && !call->done)
-		coupon_answer_problem(call, 404, "unknown_route", "There is no such route any more.", NULL, NULL);
-	return found;
 }
 
 /* Looks at the calls that have not been looked at. */
@@ -317,7 +332,8 @@ look_at_all(Turn *turn)
 			MemoryContextSwitchTo(turn_context);
 		}
 		else
-			(void) refresh(call);
+			refresh(call);
+		turn->batched[i] = !call->done && call->route->batched;
 	}
 }
 
@@ -352,7 +368,7 @@ carry_out_batches(Turn *turn)
 	{
 		turn->calls[i]->position = i;
 		turn->pending[i] = false;
-		if (!turn->calls[i]->done && turn->calls[i]->route->batched)
+		if (turn->batched[i])
 			calls[ncalls++] = turn->calls[i];
 	}
 	qsort(calls, ncalls, sizeof(CouponHttpCall *), compare_calls);
@@ -429,7 +445,7 @@ carry_out_batched(Turn *turn)
 		if (!looked && !call->done)
 			coupon_answer_problem(call, 503, unpack_sql_state(error->sqlerrcode),
 								  "The service is not available at the moment.", NULL, NULL);
-		else if (looked && call->route != NULL && call->route->batched)
+		else if (looked && turn->batched[i])
 			carry_out_alone(call, &turn->pending[i]);
 	}
 }
@@ -682,6 +698,7 @@ collect(Turn *turn, dlist_head *arrived, bool look_at_streams)
 		max++;
 	turn->calls = palloc(Max(max, 1) * sizeof(CouponHttpCall *));
 	turn->pending = palloc0(Max(max, 1) * sizeof(bool));
+	turn->batched = palloc0(Max(max, 1) * sizeof(bool));
 	while (!dlist_is_empty(arrived))
 	{
 		CouponHttpCall *call = dlist_container(CouponHttpCall, node, dlist_pop_head_node(arrived));

@@ -202,6 +202,8 @@ take_over_settings(void)
 
 	snprintf(ms, sizeof(ms), "%d", coupon_http_lock_timeout);
 	SetConfigOption("lock_timeout", ms, PGC_SUSET, PGC_S_OVERRIDE);
+	/* functions run as their callers, who may see what policies let them */
+	SetConfigOption("row_security", "on", PGC_SUSET, PGC_S_OVERRIDE);
 	coupon_token_reload();
 	coupon_pages_reload();
 }

@@ -414,6 +414,18 @@ judge_token(const char *token, TimestampTz now, CouponIdentity *identity)
 
 /* ---- callers ---- */
 
+char *
+coupon_token_claims(const char *role)
+{
+	StringInfoData claims;
+
+	initStringInfo(&claims);
+	appendStringInfoString(&claims, "{\"role\":");
+	coupon_json_append(&claims, role);
+	appendStringInfoChar(&claims, '}');
+	return claims.data;
+}
+
 /* Who sends no token is whoever coupon.http_role says. */
 static const char *
 judge_default(CouponIdentity *identity)
@@ -422,8 +434,7 @@ judge_default(CouponIdentity *identity)
 		return "A token is needed: Authorization: Bearer ...";
 	if (set_role(identity, coupon_http_role) != NULL)
 		return "coupon.http_role is no role that may call for others.";
-	identity->claims = strpbrk(coupon_http_role, "\"\\") == NULL ?
-		psprintf("{\"role\":\"%s\"}", coupon_http_role) : "{}";
+	identity->claims = coupon_token_claims(coupon_http_role);
 	identity->expires_at = DT_NOEND;
 	return NULL;
 }

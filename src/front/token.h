@@ -25,6 +25,9 @@ typedef struct CouponIdentity
 extern const CouponIdentity *coupon_token_check(const char *authorization, TimestampTz now,
 												const char **problem);
 
+/* The claims of a role that came without a token. */
+extern char *coupon_token_claims(const char *role);
+
 /* Reads the keys anew, after the settings or the files changed. */
 extern void coupon_token_reload(void);
 
