@@ -24,6 +24,7 @@
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "postmaster/interrupt.h"
 #include "storage/lock.h"
 #include "utils/acl.h"
 #include "utils/array.h"
@@ -539,6 +540,11 @@ coupon_call_plain(CouponHttpCall *call)
 
 		enter(&scope, call);
 		coupon_call_is_plain = true;
+		/* from here on SIGTERM cancels it; what came before is seen here */
+		if (ShutdownRequestPending)
+			ereport(ERROR,
+					(errcode(ERRCODE_ADMIN_SHUTDOWN),
+					 errmsg("the front is being stopped")));
 		set_envelope(call);
 		if (call->route->read_only)
 			XactReadOnly = true;

@@ -25,6 +25,7 @@
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "postmaster/interrupt.h"
 #include "utils/acl.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -60,6 +61,8 @@ static TimestampTz next_look;	/* at the streams */
 static TimestampTz next_heartbeat;
 static MemoryContext turn_context = NULL;
 static bool ending = false;
+
+volatile sig_atomic_t coupon_front_commit = COUPON_NOT_COMMITTING;
 
 /* The calls of a turn. */
 typedef struct Turn
@@ -145,7 +148,6 @@ look_at_route(CouponHttpCall *call)
 	const char *problem;
 
 	call->route = coupon_route_find(call, NULL, &problem);
-	call->generation = coupon_route_generation();
 	if (call->route == NULL)
 	{
 		StringInfoData allow;
@@ -269,12 +271,39 @@ begin(void)
 	MemoryContextSwitchTo(turn_context);
 }
 
-static void
+/*
+ * False: the front is to end, and so it has not waited for a synchronous
+ * standby, which may never come.
+ */
+static bool
 commit(void)
 {
+	bool		cancelled;
+	bool		durable;
+
 	PopActiveSnapshot();
+	coupon_front_commit = COUPON_COMMITTING;
+	if (ShutdownRequestPending)
+	{
+		coupon_front_commit = COUPON_COMMIT_CANCELLED;
+		InterruptPending = QueryCancelPending = true;
+	}
 	CommitTransactionCommand();
+	cancelled = coupon_front_commit == COUPON_COMMIT_CANCELLED;
+	coupon_front_commit = COUPON_NOT_COMMITTING;
+	/* whoever waits for a standby takes it back, and waits no longer */
+	durable = !cancelled || QueryCancelPending;
+	QueryCancelPending = false;
 	MemoryContextSwitchTo(turn_context);
+	return durable;
+}
+
+/* What a standby may not have is not told as done. */
+static void
+doubt(CouponHttpCall *call)
+{
+	coupon_answer_reset(call);
+	coupon_answer_problem(call, 503, "40003", "The service was stopped before this was safe: ask again.", NULL, NULL);
 }
 
 /* After an ERROR outside of a call: what it was, the transaction being gone. */
@@ -284,6 +313,7 @@ abort_turn(void)
 	ErrorData  *error;
 
 	HOLD_INTERRUPTS();
+	coupon_front_commit = COUPON_NOT_COMMITTING;
 	MemoryContextSwitchTo(turn_context);
 	error = CopyErrorData();
 	EmitErrorReport();
@@ -313,6 +343,7 @@ refresh(CouponHttpCall *call)
 			  coupon_call_bind(call)) && !call->done)
 			coupon_answer_problem(call, 404, "unknown_route", "There is no such route any more.", NULL, NULL);
 	}
+	call->generation = coupon_route_generation();
 	MemoryContextSwitchTo(oldcontext);
 }
 
@@ -329,6 +360,7 @@ look_at_all(Turn *turn)
 			call->context = AllocSetContextCreate(TopMemoryContext, "coupon call", ALLOCSET_DEFAULT_SIZES);
 			MemoryContextSwitchTo(call->context);
 			(void) look_at(call, turn->now);
+			call->generation = coupon_route_generation();
 			MemoryContextSwitchTo(turn_context);
 		}
 		else
@@ -386,6 +418,15 @@ carry_out_batches(Turn *turn)
 static void
 carry_out_alone(CouponHttpCall *call, bool *pending)
 {
+	volatile bool durable = true;
+
+	*pending = false;
+	if (ShutdownRequestPending)
+	{
+		coupon_answer_reset(call);
+		coupon_answer_problem(call, 503, "57P01", "The service is being stopped: try again.", NULL, NULL);
+		return;
+	}
 	PG_TRY();
 	{
 		begin();
@@ -393,7 +434,7 @@ carry_out_alone(CouponHttpCall *call, bool *pending)
 			coupon_call_batch(&call, 1, pending);
 		else
 			coupon_call_plain(call);
-		commit();
+		durable = commit();
 	}
 	PG_CATCH();
 	{
@@ -401,6 +442,8 @@ carry_out_alone(CouponHttpCall *call, bool *pending)
 		*pending = false;
 	}
 	PG_END_TRY();
+	if (!durable)
+		doubt(call);
 }
 
 /* Batched calls, and all that is answered without a function. */
@@ -409,6 +452,7 @@ carry_out_batched(Turn *turn)
 {
 	volatile bool looked = false;
 	volatile bool failed = false;
+	volatile bool durable = true;
 	ErrorData  *volatile error = NULL;
 
 	PG_TRY();
@@ -426,7 +470,7 @@ carry_out_batched(Turn *turn)
 		look_at_all(turn);
 		looked = true;
 		carry_out_batches(turn);
-		commit();
+		durable = commit();
 	}
 	PG_CATCH();
 	{
@@ -434,15 +478,27 @@ carry_out_batched(Turn *turn)
 		failed = true;
 	}
 	PG_END_TRY();
-	if (!failed)
-		return;
-	for (int i = 0; i < turn->ncalls; i++)
+	for (int i = 0; !durable && i < turn->ncalls; i++)
+	{
+		if (turn->batched[i])
+		{
+			doubt(turn->calls[i]);
+			turn->pending[i] = false;
+		}
+	}
+	for (int i = 0; failed && i < turn->ncalls; i++)
 	{
 		CouponHttpCall *call = turn->calls[i];
 
 		if (call->context == NULL)
 			call->context = AllocSetContextCreate(TopMemoryContext, "coupon call", ALLOCSET_DEFAULT_SIZES);
-		if (!looked && !call->done)
+		if (!looked && !call->done && call->events != NULL)
+		{
+			/* it goes on with what it has told, and is asked again */
+			turn->pending[i] = true;
+			call->done = true;
+		}
+		else if (!looked && !call->done)
 			coupon_answer_problem(call, 503, unpack_sql_state(error->sqlerrcode),
 								  "The service is not available at the moment.", NULL, NULL);
 		else if (looked && turn->batched[i])
@@ -465,6 +521,7 @@ carry_out_plain(Turn *turn)
 	for (int i = 0, n; i < ncalls; i += n)
 	{
 		volatile bool failed = false;
+		volatile bool durable = true;
 
 		n = Min(ncalls - i, MAX_PLAIN);
 		PG_TRY();
@@ -472,7 +529,7 @@ carry_out_plain(Turn *turn)
 			begin();
 			for (int k = 0; k < n; k++)
 				coupon_call_plain(calls[i + k]);
-			commit();
+			durable = commit();
 		}
 		PG_CATCH();
 		{
@@ -487,6 +544,8 @@ carry_out_plain(Turn *turn)
 			coupon_answer_reset(calls[i + k]);
 			carry_out_alone(calls[i + k], &pending);
 		}
+		for (int k = 0; !durable && k < n; k++)
+			doubt(calls[i + k]);
 	}
 }
 
@@ -505,7 +564,8 @@ append_event(CouponHttpCall *call)
 {
 	uint32		hash = hash_answer(call);
 
-	if (call->told && call->told_hash == hash)
+	/* without one it could not be asked for */
+	if (call->answer == NULL || (call->told && call->told_hash == hash))
 		return;
 	call->told = true;
 	call->told_hash = hash;

@@ -5,7 +5,19 @@
 #ifndef COUPON_FRONT_H
 #define COUPON_FRONT_H
 
+#include <signal.h>
+
 #include "front/http.h"
+
+/* What a signal must know of a turn's commit. */
+typedef enum CouponFrontCommit
+{
+	COUPON_NOT_COMMITTING,
+	COUPON_COMMITTING,			/* perhaps waiting for a synchronous standby */
+	COUPON_COMMIT_CANCELLED		/* told not to wait */
+} CouponFrontCommit;
+
+extern volatile sig_atomic_t coupon_front_commit;
 
 /* Sets up, once in the process. */
 extern void coupon_front_start(void);

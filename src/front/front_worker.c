@@ -278,6 +278,8 @@ drain(void)
 			coupon_listener_quiesce(doors[i].listener);
 	}
 	coupon_front_end_waits();
+	/* nothing that may take long is begun, SIGTERM or not */
+	ShutdownRequestPending = true;
 	do
 	{
 		serve();
@@ -286,12 +288,14 @@ drain(void)
 			 !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), DRAIN_MS));
 }
 
-/* SIGTERM: what runs and may take long is given up. */
+/* SIGTERM: what runs and may take long is given up, and so is waiting for a standby. */
 static void
 end_soon(SIGNAL_ARGS)
 {
-	if (coupon_call_is_plain)
+	if (coupon_call_is_plain || coupon_front_commit == COUPON_COMMITTING)
 		InterruptPending = QueryCancelPending = true;
+	if (coupon_front_commit == COUPON_COMMITTING)
+		coupon_front_commit = COUPON_COMMIT_CANCELLED;
 	SignalHandlerForShutdownRequest(postgres_signal_arg);
 }
 

@@ -125,7 +125,8 @@ way_of(const CouponHttpCall *call)
 {
 	if (call->events != NULL)
 		return WAY_STREAM;
-	if (call->route == NULL)
+	/* a route that was read anew since is not there any more */
+	if (call->route == NULL || call->generation != coupon_route_generation())
 		return WAY_FRONT;
 	if (call->route->is_admin)
 		return WAY_OPERATOR;
