@@ -198,6 +198,11 @@ RETURN pg_catalog.json_strip_nulls(pg_catalog.json_build_object(
 	'serial', (($2).issuance).serial, 'code', (($2).issuance).code));
 COMMENT ON FUNCTION coupon.http_request_body(bigint, coupon.request_result) IS 'a request as JSON';
 
+CREATE FUNCTION coupon.http_is_name(name text) RETURNS boolean
+LANGUAGE sql STABLE
+RETURN pg_catalog.octet_length($1) OPERATOR(pg_catalog.>) 0 AND pg_catalog.octet_length($1) OPERATOR(pg_catalog.<=) 256;
+COMMENT ON FUNCTION coupon.http_is_name(text) IS 'whether a user or a key is of 1 to 256 bytes; null for null';
+
 -- Each call is looked at before it is made: an ERROR would have the batch done
 -- again call by call. OFFSET 0 keeps the look a condition of the call.
 CREATE FUNCTION coupon.http_request(campaign_id bigint[], user_id text[], request_key text[] DEFAULT NULL)
@@ -205,7 +210,7 @@ RETURNS SETOF coupon.http_answer
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
 	SELECT CASE
-		WHEN NOT u.known THEN coupon.http_outcome('unknown_campaign')
+		WHEN u.problem IS NOT NULL THEN coupon.http_outcome(u.problem)
 		WHEN r.status OPERATOR(pg_catalog.=) 'REFUSED' AND r.outcome OPERATOR(pg_catalog.<>) 'already_issued' THEN coupon.http_outcome(r.outcome)
 		ELSE ROW(CASE r.status WHEN 'REFUSED' THEN 200 ELSE 202 END,
 			ARRAY['Location', pg_catalog.format('/campaigns/%s/requests/%s', u.campaign_id, r.request_id)],
@@ -213,19 +218,25 @@ BEGIN ATOMIC
 			false)::coupon.http_answer
 		END
 	  FROM (SELECT t.campaign_id, t.user_id, t.request_key, t.n,
-	               EXISTS (SELECT FROM coupon.campaign c WHERE c.campaign_id OPERATOR(pg_catalog.=) t.campaign_id) AS known
+	               CASE WHEN NOT EXISTS (SELECT FROM coupon.campaign c WHERE c.campaign_id OPERATOR(pg_catalog.=) t.campaign_id) THEN 'unknown_campaign'
+	                    WHEN coupon.http_is_name(t.user_id) IS NOT TRUE THEN 'invalid'
+	                    WHEN coupon.http_is_name(t.request_key) IS FALSE THEN 'invalid_key' END AS problem
 	          FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) WITH ORDINALITY AS t(campaign_id, user_id, request_key, n)
 	         WHERE t.n OPERATOR(pg_catalog.<=) pg_catalog.cardinality($1)) u
-	       LEFT JOIN LATERAL (SELECT f.* FROM @extschema@.coupon_request(u.campaign_id, u.user_id, u.request_key) AS f WHERE u.known OFFSET 0) r ON true
+	       LEFT JOIN LATERAL (SELECT f.* FROM @extschema@.coupon_request(u.campaign_id, u.user_id, u.request_key) AS f WHERE u.problem IS NULL OFFSET 0) r ON true
 	 ORDER BY u.n;
 END;
 COMMENT ON FUNCTION coupon.http_request(bigint[], text[], text[]) IS
 	'POST /campaigns/{campaign_id}/requests - 202 with Location, 200 for who has a unit already, 409 sold out or held, 403 not admitted, 425 not open, 410 closed, 503 paused or busy or full, 404 unknown campaign; request_key is the header Idempotency-Key';
 
+-- The first 30 bits of an id are its campaign.
 CREATE FUNCTION coupon.http_request_status(campaign_id bigint[], request_id uuid[]) RETURNS SETOF coupon.http_answer
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-	SELECT CASE WHEN r.status OPERATOR(pg_catalog.=) 'NOT_REQUESTED' THEN coupon.http_outcome(r.status)
+	SELECT CASE
+		WHEN r.status OPERATOR(pg_catalog.=) 'NOT_REQUESTED'
+			OR ('x' OPERATOR(pg_catalog.||) pg_catalog.left(u.request_id::text, 8))::bit(32)::bigint OPERATOR(pg_catalog.>>) 2 OPERATOR(pg_catalog.<>) u.campaign_id
+			THEN coupon.http_outcome('NOT_REQUESTED')
 		ELSE ROW(200, NULL::text[],
 			coupon.http_request_body(u.campaign_id, ROW(r.request_id, r.status, r.outcome, r.queue_position, r.issuance, r.requested_at, r.decided_at, r.repeated)::coupon.request_result),
 			r.status OPERATOR(pg_catalog.=) 'WAITING')::coupon.http_answer END
@@ -259,15 +270,16 @@ CREATE FUNCTION coupon.http_join(room text[], user_id text[]) RETURNS SETOF coup
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
 	SELECT CASE
-		WHEN NOT u.known THEN coupon.http_outcome('unknown_room')
+		WHEN u.problem IS NOT NULL THEN coupon.http_outcome(u.problem)
 		WHEN r.token IS NULL THEN coupon.http_outcome('REJECTED')
 		ELSE ROW(201, ARRAY['Location', pg_catalog.format('/rooms/%s/tickets/%s', coupon.http_segment(u.room), r.token)],
 			coupon.http_ticket_body(ROW(r.status, r.token, r.queue_position, r.eta, r.poll_after)::coupon.queue_result), false)::coupon.http_answer
 		END
 	  FROM (SELECT t.room, t.user_id, t.n,
-	               EXISTS (SELECT FROM coupon.room c WHERE c.name OPERATOR(pg_catalog.=) t.room) AS known
+	               CASE WHEN NOT EXISTS (SELECT FROM coupon.room c WHERE c.name OPERATOR(pg_catalog.=) t.room) THEN 'unknown_room'
+	                    WHEN coupon.http_is_name(t.user_id) IS NOT TRUE THEN 'invalid' END AS problem
 	          FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) WITH ORDINALITY AS t(room, user_id, n)) u
-	       LEFT JOIN LATERAL (SELECT f.* FROM @extschema@.coupon_queue_join(u.room, u.user_id) AS f WHERE u.known OFFSET 0) r ON true
+	       LEFT JOIN LATERAL (SELECT f.* FROM @extschema@.coupon_queue_join(u.room, u.user_id) AS f WHERE u.problem IS NULL OFFSET 0) r ON true
 	 ORDER BY u.n;
 END;
 COMMENT ON FUNCTION coupon.http_join(text[], text[]) IS

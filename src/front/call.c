@@ -6,7 +6,7 @@
  * all calls that came at the same moment; a plain one is called once for each
  * and sees what PostgREST would show it.  Either runs in a subtransaction, so
  * that an ERROR is rolled back alone; a batch that fails is done again call by
- * call.
+ * call, or without those whose values are no values of their types.
  *
  * The role of the caller is set in a way that the function cannot undo: the
  * worker itself is a superuser, and SET ROLE is refused while it runs.  Who
@@ -613,6 +613,8 @@ take_row(CouponHttpCall *call, HeapTuple tuple, TupleDesc desc, bool *pending)
 	if (isnull)
 		elog(ERROR, "%s gave an answer without a status", call->route->name);
 	call->status = DatumGetInt32(status);
+	if (call->status < 200 || call->status > 599)
+		elog(ERROR, "%s gave an answer with the status %d", call->route->name, call->status);
 	value = SPI_getbinval(tuple, desc, 3, &isnull);
 	if (isnull)
 		coupon_answer_body(call, call->status, NULL, NULL, 0);
@@ -650,11 +652,67 @@ run_batch(CouponHttpCall **calls, int ncalls, bool *pending)
 	SPI_finish();
 }
 
+/*
+ * Answers the calls whose values cannot be converted; the others are put into
+ * good, in their order.  Returns their number.
+ */
+static int
+weed_out(CouponHttpCall **calls, int ncalls, CouponHttpCall **good)
+{
+	int			ngood = 0;
+
+	for (int i = 0; i < ncalls; i++)
+	{
+		Scope		scope = {0};
+
+		PG_TRY();
+		{
+			enter(&scope, calls[i]);
+			for (int k = 0; k < calls[i]->route->nparameters; k++)
+				(void) gather(&calls[i], 1, &calls[i]->route->parameters[k]);
+			leave(&scope);
+		}
+		PG_CATCH();
+		{
+			answer_failed(calls[i], fail(&scope));
+		}
+		PG_END_TRY();
+		if (!calls[i]->done)
+			good[ngood++] = calls[i];
+	}
+	return ngood;
+}
+
+/*
+ * A value could not be converted: the calls that it is not of are still one
+ * batch, so that who sends such values does not make their neighbours costly.
+ * False: there is no such value any more.
+ */
+static bool
+carry_out_good(CouponHttpCall **calls, int ncalls, bool *pending)
+{
+	CouponHttpCall **good = palloc(ncalls * sizeof(CouponHttpCall *));
+	bool	   *good_pending = palloc(ncalls * sizeof(bool));
+	int			ngood = weed_out(calls, ncalls, good);
+
+	if (ngood == ncalls)
+		return false;
+	if (ngood > 0)
+		coupon_call_batch(good, ngood, good_pending);
+	for (int i = 0, k = 0; i < ncalls && k < ngood; i++)
+	{
+		if (calls[i] == good[k])
+			pending[i] = good_pending[k++];
+	}
+	return true;
+}
+
 void
 coupon_call_batch(CouponHttpCall **calls, int ncalls, bool *pending)
 {
 	Scope		scope = {0};
 	volatile bool failed = false;
+	volatile bool unconverted = false;
 
 	memset(pending, 0, ncalls * sizeof(bool));
 	for (int i = 0; i < ncalls; i++)
@@ -675,11 +733,14 @@ coupon_call_batch(CouponHttpCall **calls, int ncalls, bool *pending)
 		 */
 		failed = ncalls > 1 && error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE &&
 			error->sqlerrcode != ERRCODE_QUERY_CANCELED;
+		unconverted = failed && converting != NULL;
 		for (int i = 0; !failed && i < ncalls; i++)
 			answer_failed(calls[i], error);
 		converting = NULL;
 	}
 	PG_END_TRY();
+	if (unconverted && carry_out_good(calls, ncalls, pending))
+		return;
 	for (int i = 0; failed && i < ncalls; i++)
 		coupon_call_batch(&calls[i], 1, &pending[i]);
 }

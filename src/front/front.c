@@ -219,7 +219,9 @@ look_at(CouponHttpCall *call, TimestampTz now)
 
 	if (call->refusal != NULL)
 	{
-		coupon_statistics_refused(call->refusal->status == 503 ? COUPON_REFUSED_FULL : COUPON_REFUSED_SIZE);
+		/* what is malformed is counted by its answer only */
+		if (call->refusal->status != 400)
+			coupon_statistics_refused(call->refusal->status == 503 ? COUPON_REFUSED_FULL : COUPON_REFUSED_SIZE);
 		coupon_answer_problem(call, call->refusal->status, call->refusal->code, call->refusal->title,
 							  call->refusal->detail, NULL);
 		return false;
@@ -338,6 +340,12 @@ refresh(CouponHttpCall *call)
 		(void) look_at_role(call);
 	else
 	{
+		/* streams may live through any number of changes of the routes */
+		if (call->refreshed == NULL)
+			call->refreshed = AllocSetContextCreate(call->context, "coupon call again", ALLOCSET_SMALL_SIZES);
+		MemoryContextReset(call->refreshed);
+		MemoryContextSwitchTo(call->refreshed);
+		call->arguments = NULL;
 		call->narguments = 0;
 		if (!(look_at_route(call) && look_at_role(call) && coupon_arguments_read(call) == NULL &&
 			  coupon_call_bind(call)) && !call->done)

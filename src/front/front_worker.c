@@ -313,7 +313,7 @@ coupon_front_main(Datum arg)
 		ereport(FATAL,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("coupon front needs a database in UTF8"),
-				 errdetail("Database \"%s\" is in %s.", MyBgworkerEntry->bgw_name, GetDatabaseEncodingName())));
+				 errdetail("Database \"%s\" is in %s.", choose_database(), GetDatabaseEncodingName())));
 	coupon_shmem_attach();
 	take_over_settings();
 	coupon_front_start();

@@ -85,6 +85,8 @@ typedef struct CouponHttpCall
 
 	/* ---- the call; in context, which lives as long as the request ---- */
 	MemoryContext context;		/* NULL before it is looked at */
+	MemoryContext refreshed;	/* in it: the arguments, when they have been
+								 * read again; or NULL */
 	struct CouponRoute *route;	/* valid for the routes' generation */
 	uint64		generation;
 	Oid			role;

@@ -26,6 +26,7 @@ static const CouponHttpOutcome outcomes[] = {
 	{"not_admitted", 403, "The waiting room has not admitted the user."},
 	{"held", 409, "The user holds a unit and has not confirmed it."},
 	{"invalid", 400, "The user must be a text of 1 to 256 bytes."},
+	{"invalid_key", 400, "The request_key, or the header Idempotency-Key, must be a text of 1 to 256 bytes."},
 	{"taken", 409, "The unit is another user's."},
 	{"not_held", 404, "The user does not hold the unit."},
 	{"lost", 410, "The hold ran out, and the unit is another user's."},

@@ -15,7 +15,7 @@ typedef enum CouponRefusal
 {
 	COUPON_REFUSED_RATE,		/* its user or its address calls too often */
 	COUPON_REFUSED_FULL,		/* too many wait */
-	COUPON_REFUSED_SIZE,		/* its body is too large */
+	COUPON_REFUSED_SIZE,		/* something of it is too large */
 	COUPON_REFUSALS
 } CouponRefusal;
 

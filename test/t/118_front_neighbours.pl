@@ -105,14 +105,109 @@ my ($calls, $tally) = calls_of('http_issue', map { issue(99, "u-$_") } 1 .. 40);
 is($tally, '40 x 404 unknown_campaign', 'many calls of a campaign that is not there');
 cmp_ok($calls, '<', 20, '  are done at once');
 
+sql(q{SELECT coupon_campaign_create('one', 1000); SELECT coupon_campaign_create('two', 1000); SELECT coupon_room_create('hall', 1000)});
+
+# ---- a value that is wrong in one call ----
+
+sub asking { my ($user, @headers) = @_; return calling('POST', '/campaigns/1/requests', { user_id => $user }, @headers) }
+sub joining { my ($user) = @_; return calling('POST', '/rooms/hall/tickets', { user_id => $user }) }
+
+($calls, $tally) = calls_of('http_request', asking(undef), asking(''), asking('x' x 257), asking('k', 'Idempotency-Key: ' . 'k' x 257),
+	map { asking("r-$_", "Idempotency-Key: k-$_") } 1 .. 40);
+is($tally, '40 x 202, 3 x 400 invalid, 1 x 400 invalid_key', 'no user, an empty one, long ones, a long key, beside requests');
+cmp_ok($calls, '<', 20, '  are one batch');
+($calls, $tally) = calls_of('http_join', joining(undef), joining(''), joining('x' x 257), map { joining("j-$_") } 1 .. 40);
+is($tally, '40 x 201, 3 x 400 invalid', 'the same at a room');
+cmp_ok($calls, '<', 20, '  are one batch');
+
+sql(q{
+	CREATE TABLE run(calls integer, xid xid8 DEFAULT pg_current_xact_id());
+	CREATE FUNCTION near(n bigint[], d date[]) RETURNS SETOF coupon.http_answer SECURITY DEFINER LANGUAGE plpgsql AS $$
+	BEGIN
+		INSERT INTO public.run VALUES (cardinality(n));
+		RETURN QUERY SELECT x::integer, NULL::text[], json_build_object('d', y), false FROM ROWS FROM (unnest(n), unnest(d)) WITH ORDINALITY t(x, y, o) ORDER BY o;
+	END $$;
+	GRANT EXECUTE ON FUNCTION near TO coupon_service;
+	SELECT coupon_route_add('POST', '/near', 'near(bigint[], date[])', batched => true)});
+sub near { my ($n, $d) = @_; return calling('POST', '/near', { n => $n, d => $d }) }
+
+my @told = together(near(200, '2026-01-01'), near('x', '2026-01-01'), near(201, 'soon'), map { near(200 + $_, '2026-01-02') } 1 .. 40);
+is(join(', ', @told), join(', ', '200', ('400 invalid_argument') x 2, 201 .. 240), 'values that are none of their types, beside good ones: all have their own answers');
+is(sql('SELECT string_agg(calls::text, \' \') FROM run'), '41', '  and the good ones are one batch');
+@told = together(near(200, '2026-01-01'), near(999, '2026-01-01'), near(201, '2026-01-01'), near(199, '2026-01-01'));
+is(join(', ', @told), '200, 500 XX000, 201, 500 XX000', 'a status that is none is answered with 500');
+
 # ---- an ERROR of one user, of several campaigns and of one ----
 
-sql(q{SELECT coupon_campaign_create('one', 1000); SELECT coupon_campaign_create('two', 1000)});
 sql(q{ALTER TABLE coupon.issuance ADD CONSTRAINT mine CHECK (user_id <> 'bad')});
-my @told = together(issue(1, 'bad'), (map { issue(1, "a-$_") } 1 .. 20), map { issue(2, "b-$_") } 1 .. 20);
+@told = together(issue(1, 'bad'), (map { issue(1, "a-$_") } 1 .. 20), map { issue(2, "b-$_") } 1 .. 20);
 is(shift @told, '503 23514', 'an ERROR of one user');
 is(tally(@told), '40 x 201', '  is not its neighbours\', of several campaigns');
 @told = together(issue(1, 'bad'), map { issue(1, "c-$_") } 1 .. 20);
 is(shift(@told) . ', ' . tally(@told), '503 23514, 20 x 201', '  nor of one');
+
+# ---- another campaign's request ----
+
+my $asked = $json->decode($http->post("http://127.0.0.1:$port/campaigns/2/requests",
+		{ headers => { 'Content-Type' => 'application/json' }, content => '{"user_id":"other"}' })->{content})->{request_id};
+is_deeply([ together(calling('GET', "/campaigns/2/requests/$asked"), calling('GET', "/campaigns/1/requests/$asked"),
+			calling('GET', "/campaigns/9999999999/requests/$asked")) ],
+	[ 200, ('404 not_requested') x 2 ], 'a request is its own campaign\'s');
+
+# ---- what is counted as too large ----
+
+sub too_large { return sql(q{SELECT value FROM coupon.stat_http WHERE name = 'refused' AND label = 'size'}) }
+my $large = too_large();
+is_deeply([ together("GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n") ], ['400 malformed'], 'a malformed request');
+is(too_large(), $large, '  is not one that is too large');
+is_deeply([ together("GET / HTTP/1.1\r\nHost: x\r\nX: " . 'x' x 8200 . "\r\n\r\n") ], ['431 header_too_large'], 'large headers');
+is(too_large(), $large + 1, '  are');
+
+# ---- a stream that lives through changes of the routes ----
+
+sub version
+{
+	my ($version) = @_;
+
+	return sql(qq{
+		CREATE OR REPLACE FUNCTION numbered(name text[]) RETURNS SETOF coupon.http_answer STABLE LANGUAGE sql AS
+			'SELECT 200, NULL::text[], json_build_object(''version'', $version), true FROM unnest(name)'});
+}
+
+# memory(): of the one call that there is, in the front
+sub memory
+{
+	my $offset = -s $node->logfile;
+	my $log = '';
+
+	sql(q{SELECT pg_log_backend_memory_contexts(pid) FROM pg_stat_activity WHERE backend_type = 'coupon front'});
+	poll_until('the log', sub { ($log = slurp_file($node->logfile, $offset)) =~ /Grand total: / });
+	my $size = 0;
+	$size += $1 while $log =~ /coupon call.*?: (\d+) total/g;
+	return $size;
+}
+
+version(0);
+sql(q{GRANT EXECUTE ON FUNCTION numbered TO coupon_service; SELECT coupon_route_add('GET', '/versions/{name}', 'numbered(text[])', batched => true)});
+my $stream = IO::Socket::INET->new(PeerAddr => "127.0.0.1:$port") or die "no connection: $!";
+my $first;
+syswrite $stream, "GET /versions/" . 'x' x 6000 . " HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n";
+for my $version (1 .. 12)
+{
+	version($version);
+	while (defined(my $line = readline $stream)) { last if $line =~ /"version" : $version\b/ }
+	$first = memory() if $version == 3;
+}
+cmp_ok(memory(), '<=', $first + 8192, 'a stream needs no more memory after changes of the routes');
+close $stream;
+
+# ---- a database that the front cannot serve ----
+
+sql(q{CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0 LOCALE 'C'});
+$node->append_conf('postgresql.conf', "coupon.http_database = 'latin'");
+my $offset = -s $node->logfile;
+$node->restart;
+$node->wait_for_log(qr/Database "latin" is in LATIN1/, $offset);
+pass('a database in another encoding is named');
 
 done_testing();
