@@ -7,7 +7,9 @@
  *							   |     +- the answer may change by itself: wait
  *							   +------- and ask again
  *
- * All batched calls of a turn share one transaction, all plain ones another.
+ * All batched calls of a turn share one transaction.  Plain ones, which may
+ * take long, wait until those have their answers, and are carried out some at a
+ * time in another.
  * Answers go out when the transaction is committed, never before; if the
  * commit itself fails, the calls are carried out once more one by one, so that
  * only the one to blame is told so.
@@ -51,6 +53,7 @@
 #define HEARTBEAT_MS		15000	/* a comment, so that a client that has
 									 * gone is noticed */
 #define MAX_PLAIN			16	/* plain calls of one transaction */
+#define PLAIN_MS			100 /* after which it takes no more of them */
 
 static dlist_head waiting = DLIST_STATIC_INIT(waiting); /* pending answers */
 static int	nwaiting = 0;
@@ -59,6 +62,9 @@ static dlist_head streams = DLIST_STATIC_INIT(streams); /* open ones */
 static int	nstreams = 0;
 static TimestampTz next_look;	/* at the streams */
 static TimestampTz next_heartbeat;
+static dlist_head queue = DLIST_STATIC_INIT(queue); /* plain calls to be
+													 * carried out */
+static int	nqueued = 0;
 static MemoryContext turn_context = NULL;
 static bool ending = false;
 
@@ -454,6 +460,26 @@ carry_out_alone(CouponHttpCall *call, bool *pending)
 		doubt(call);
 }
 
+static void
+read_routes(void)
+{
+	if (!coupon_route_stale())
+		return;
+	/* without the extension they stay stale */
+	if (!coupon_front_has_extension())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the database has no extension coupon")));
+	coupon_route_load();
+}
+
+static void
+answer_unavailable(CouponHttpCall *call, const char *code)
+{
+	coupon_answer_reset(call);
+	coupon_answer_problem(call, 503, code, "The service is not available at the moment.", NULL, NULL);
+}
+
 /* Batched calls, and all that is answered without a function. */
 static void
 carry_out_batched(Turn *turn)
@@ -466,15 +492,7 @@ carry_out_batched(Turn *turn)
 	PG_TRY();
 	{
 		begin();
-		if (coupon_route_stale())
-		{
-			/* without the extension they stay stale */
-			if (!coupon_front_has_extension())
-				ereport(ERROR,
-						(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-						 errmsg("the database has no extension coupon")));
-			coupon_route_load();
-		}
+		read_routes();
 		look_at_all(turn);
 		looked = true;
 		carry_out_batches(turn);
@@ -507,53 +525,9 @@ carry_out_batched(Turn *turn)
 			call->done = true;
 		}
 		else if (!looked && !call->done)
-			coupon_answer_problem(call, 503, unpack_sql_state(error->sqlerrcode),
-								  "The service is not available at the moment.", NULL, NULL);
+			answer_unavailable(call, unpack_sql_state(error->sqlerrcode));
 		else if (looked && turn->batched[i])
 			carry_out_alone(call, &turn->pending[i]);
-	}
-}
-
-/* The plain calls, some at a time. */
-static void
-carry_out_plain(Turn *turn)
-{
-	CouponHttpCall **calls = palloc(turn->ncalls * sizeof(CouponHttpCall *));
-	int			ncalls = 0;
-
-	for (int i = 0; i < turn->ncalls; i++)
-	{
-		if (!turn->calls[i]->done)
-			calls[ncalls++] = turn->calls[i];
-	}
-	for (int i = 0, n; i < ncalls; i += n)
-	{
-		volatile bool failed = false;
-		volatile bool durable = true;
-
-		n = Min(ncalls - i, MAX_PLAIN);
-		PG_TRY();
-		{
-			begin();
-			for (int k = 0; k < n; k++)
-				coupon_call_plain(calls[i + k]);
-			durable = commit();
-		}
-		PG_CATCH();
-		{
-			(void) abort_turn();
-			failed = true;
-		}
-		PG_END_TRY();
-		for (int k = 0; failed && k < n; k++)
-		{
-			bool		pending;
-
-			coupon_answer_reset(calls[i + k]);
-			carry_out_alone(calls[i + k], &pending);
-		}
-		for (int k = 0; !durable && k < n; k++)
-			doubt(calls[i + k]);
 	}
 }
 
@@ -668,6 +642,22 @@ wait_on(CouponHttpCall *call, TimestampTz now)
 	nwaiting++;
 }
 
+/*
+ * A stream that had ended, and whose client comes again, as an EventSource
+ * does: 204 tells it that there is nothing more to come.
+ */
+static bool
+was_told(CouponHttpCall *call, bool pending)
+{
+	const char *last = coupon_http_header(call, "Last-Event-ID");
+
+	if (pending || last == NULL || (uint32) strtoul(last, NULL, 16) != hash_answer(call))
+		return false;
+	coupon_answer_reset(call);
+	coupon_answer_body(call, 204, NULL, NULL, 0);
+	return true;
+}
+
 static void
 hand_over(Turn *turn, bool heartbeat)
 {
@@ -678,8 +668,12 @@ hand_over(Turn *turn, bool heartbeat)
 
 		if (call->events != NULL)
 			go_on_with_stream(call, pending && turn->now < call->expires_at, heartbeat);
-		else if (call->is_stream && call->status == 200 && !ending && may_wait(call))
+		else if (call->is_stream && call->status == 200 && !ending && !was_told(call, pending) && may_wait(call))
 		{
+			MemoryContext oldcontext = MemoryContextSwitchTo(call->context);
+
+			answer_cors(call);
+			MemoryContextSwitchTo(oldcontext);
 			coupon_access_log(call);
 			open_stream(call, pending);
 		}
@@ -779,6 +773,98 @@ collect(Turn *turn, dlist_head *arrived, bool look_at_streams)
 		collect_streams(turn);
 }
 
+/* ---- plain calls ---- */
+
+/* Those of the turn that have no answer are queued, the others remain. */
+static void
+queue_plain(Turn *turn)
+{
+	int			n = 0;
+
+	for (int i = 0; i < turn->ncalls; i++)
+	{
+		CouponHttpCall *call = turn->calls[i];
+
+		if (call->done)
+		{
+			turn->pending[n] = turn->pending[i];
+			turn->calls[n++] = call;
+			continue;
+		}
+		call->state = COUPON_HTTP_KEPT;
+		dlist_push_tail(&queue, &call->node);
+		nqueued++;
+	}
+	turn->ncalls = n;
+}
+
+/* The next call of the queue; NULL: there is none. */
+static CouponHttpCall *
+next_plain(void)
+{
+	while (nqueued > 0)
+	{
+		CouponHttpCall *call = dlist_container(CouponHttpCall, node, dlist_head_node(&queue));
+
+		if (unkeep(call, &nqueued))
+			return call;
+	}
+	return NULL;
+}
+
+/*
+ * Carries out some of the queue in one transaction, and hands over their
+ * answers: as many as do not keep the others waiting.
+ */
+static void
+carry_out_plain(TimestampTz now)
+{
+	CouponHttpCall *calls[MAX_PLAIN];
+	bool		pending[MAX_PLAIN] = {false};
+	Turn		turn = {.calls = calls,.pending = pending,.now = now};
+	volatile int ncalls = 0;
+	volatile bool carried[MAX_PLAIN] = {false};
+	volatile bool durable = true;
+	ErrorData  *volatile error = NULL;
+	TimestampTz start = GetCurrentTimestamp();
+
+	PG_TRY();
+	{
+		begin();
+		while (ncalls < MAX_PLAIN && (calls[ncalls] = next_plain()) != NULL)
+		{
+			CouponHttpCall *call = calls[ncalls++];
+
+			read_routes();
+			refresh(call);
+			carried[ncalls - 1] = !call->done;
+			if (!call->done)
+				coupon_call_plain(call);
+			if (TimestampDifferenceExceeds(start, GetCurrentTimestamp(), PLAIN_MS))
+				break;
+		}
+		durable = commit();
+	}
+	PG_CATCH();
+	{
+		error = abort_turn();
+	}
+	PG_END_TRY();
+	for (int i = 0; i < ncalls; i++)
+	{
+		bool		is_same = calls[i]->generation == coupon_route_generation();
+
+		if (error != NULL && carried[i] && is_same)
+			carry_out_alone(calls[i], &pending[i]);
+		else if (error != NULL && (carried[i] || !calls[i]->done))
+			answer_unavailable(calls[i], unpack_sql_state(error->sqlerrcode));
+		else if (!durable && carried[i])
+			doubt(calls[i]);
+	}
+	turn.ncalls = ncalls;
+	hand_over(&turn, false);
+}
+
 bool
 coupon_front_turn(dlist_head *arrived)
 {
@@ -792,17 +878,25 @@ coupon_front_turn(dlist_head *arrived)
 		next_look = TimestampTzPlusMilliseconds(turn.now, STREAM_MS);
 	if (heartbeat)
 		next_heartbeat = TimestampTzPlusMilliseconds(turn.now, HEARTBEAT_MS);
+	if (turn.ncalls == 0 && nqueued == 0)
+		return false;
+	pgstat_report_activity(STATE_RUNNING, "coupon front");
+	/* the answers of the turn before have been sent by now */
+	if (nqueued > 0)
+		carry_out_plain(turn.now);
 	if (turn.ncalls > 0)
 	{
-		pgstat_report_activity(STATE_RUNNING, "coupon front");
 		carry_out_batched(&turn);
-		carry_out_plain(&turn);
+		queue_plain(&turn);
 		hand_over(&turn, heartbeat);
-		pgstat_report_stat(false);
-		pgstat_report_activity(STATE_IDLE, NULL);
+		/* where there is nobody to be held up, at once */
+		if (turn.ncalls == 0)
+			carry_out_plain(turn.now);
 	}
+	pgstat_report_stat(false);
+	pgstat_report_activity(STATE_IDLE, NULL);
 	MemoryContextReset(turn_context);
-	return turn.ncalls > 0;
+	return true;
 }
 
 long
@@ -811,6 +905,8 @@ coupon_front_timeout(void)
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz next = next_try;
 
+	if (nqueued > 0)
+		return 0;
 	if (nstreams > 0)
 		next = Min(next, next_look);
 	if (next == DT_NOEND)
@@ -837,6 +933,15 @@ coupon_front_drop(CouponListener *listener)
 			continue;
 		if (unkeep(call, &nwaiting))
 			coupon_listener_answer(call);
+	}
+	dlist_foreach_modify(iter, &queue)
+	{
+		CouponHttpCall *call = dlist_container(CouponHttpCall, node, iter.cur);
+
+		if (call->listener != listener || !unkeep(call, &nqueued))
+			continue;
+		answer_unavailable(call, "unavailable");
+		coupon_listener_answer(call);
 	}
 	dlist_foreach_modify(iter, &streams)
 	{

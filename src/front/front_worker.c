@@ -41,6 +41,8 @@
 
 #define HOUSEKEEPING_MS		500
 #define DRAIN_MS			3000	/* for answers to be sent after SIGTERM */
+#define CLOSE_MS			1000	/* for answers to be sent before an address is
+									 * given up */
 #define RETRY_LISTEN_MS		1000
 #define MAX_ADMINS			100 /* connections to coupon.http_admin_listen */
 
@@ -64,6 +66,8 @@ static Door doors[] = {
 static int	number;				/* of this worker, from 0 */
 static WaitEventSet *wait_set = NULL;
 static bool wait_set_is_stale = true;
+
+static void serve(void);
 
 void
 coupon_front_register(void)
@@ -104,10 +108,21 @@ choose_database(void)
 
 /* ---- doors ---- */
 
+/* What has been carried out is answered before. */
 static void
 close_door(Door *door)
 {
+	TimestampTz start = GetCurrentTimestamp();
+
 	coupon_listener_quiesce(door->listener);
+	do
+	{
+		coupon_front_drop(door->listener);
+		serve();
+		if (coupon_listener_outstanding(door->listener) == 0)
+			break;
+		(void) WaitLatch(NULL, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 10, PG_WAIT_EXTENSION);
+	} while (!ShutdownRequestPending && !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), CLOSE_MS));
 	coupon_front_drop(door->listener);
 	coupon_listener_close(door->listener);
 	pfree(door->address);
@@ -233,10 +248,14 @@ tell_open(void)
 	coupon_statistics_open(number, connections, waiting, streams);
 }
 
-/* Reads, works, and writes what can be written at once. */
+/*
+ * Reads, works, and writes what can be written at once.  Under load there is
+ * always more, and yet the settings and the database have to be looked after.
+ */
 static void
 serve(void)
 {
+	TimestampTz start = GetCurrentTimestamp();
 	dlist_head	arrived;
 	bool		worked;
 
@@ -251,7 +270,8 @@ serve(void)
 		/* the listener sends the answers when it is run again */
 		worked = coupon_front_turn(&arrived);
 		tell_open();
-	} while (worked && !ConfigReloadPending && !ShutdownRequestPending && !InterruptPending);
+	} while (worked && !ConfigReloadPending && !ShutdownRequestPending && !InterruptPending &&
+			 !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), HOUSEKEEPING_MS));
 }
 
 /* Is there anything that has not been answered to the end? */

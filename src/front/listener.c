@@ -498,6 +498,8 @@ coupon_listener_timeout(CouponListener *listener)
 {
 	MHD_UNSIGNED_LONG_LONG ms;
 
+	if (listener->answered)
+		return 0;
 	return MHD_get_timeout(listener->daemon, &ms) == MHD_YES ? (long) Min(ms, 60000) : -1;
 }
 

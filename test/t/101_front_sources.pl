@@ -189,6 +189,7 @@ SKIP:
 	is(call('POST', '/coupons/issue-sync/lee%20%EC%BF%A0?code=PROXY')->{json}{data}{userId}, "lee \x{cfe0}", '  a path as it came');
 	is(told('POST', '/coupons/issue-sync/lee?code=PROXY%00', ''), '400 malformed', '  and what is wrong with it');
 	is(told('GET', '/nowhere'), '404 unknown_route', '  no route');
+	is(join(' ', map { call('GET', $_)->{status} } '/metrics', '/board', '/board/', '/board.json', '/pages/coupon-board.js'), '404 404 404 404 404', '  what is the operator\'s is not shown');
 	is(call('GET', '/%zz')->{json}{code}, 'malformed', '  what nginx refuses is a problem, too');
 	is(call('GET', '/' . 'x' x 9000)->{headers}{'content-type'}, 'application/problem+json', '  a URI that is too long');
 	is(call('GET', "/campaigns/$sale", undef, { 'Accept-Encoding' => 'gzip' })->{json}{issued}, 2, '  a status');

@@ -111,6 +111,38 @@ is(pid(), $pid, '  in the same process');
 reload("coupon.http_lock_timeout = '1s'\n");
 close $_ for @waiting, $stream;
 
+# ---- streams ----
+
+my $accepted = $http->post("http://127.0.0.1:$port/campaigns/1/requests", { headers => { 'Content-Type' => 'application/json' }, content => '{"user_id":"asker"}' })->{headers}{location};
+reload("coupon.http_cors_origins = 'https://shop.example'\n");
+poll_until('the setting', sub { sql('SHOW coupon.http_cors_origins') ne '' });
+my $decision = begin('GET', $accepted, undef, 'Accept: text/event-stream', 'Origin: https://shop.example');
+my ($id) = await($decision, qr/\r\n0\r\n\r\n\z/) =~ /.*^id: (\w+)/ms;
+like($seen{$decision}, qr/^Access-Control-Allow-Origin: https:\/\/shop\.example\r$/m, 'a stream has CORS, too');
+is(told('GET', $accepted, undef, Accept => 'text/event-stream', 'Last-Event-ID' => $id), '204', 'who was told all, and comes again: 204');
+is(told('GET', $accepted, undef, Accept => 'text/event-stream', 'Last-Event-ID' => '1'), '200', '  who was told another: 200');
+
+# ---- plain calls that take long ----
+
+my $long = begin('POST', '/nap', '{"seconds":1}');
+poll_until('a nap', sub { asleep() });
+my @short = map { begin('POST', '/nap', '{"seconds":0.3}') } 1 .. 20;
+my $between = begin('POST', '/campaigns/1/issues', '{"user_id":"between"}');
+like(await($between, qr/\r\n\r\n/), qr{^HTTP/1.1 201}, 'an issue that came with 20 plain calls');
+cmp_ok(scalar(grep { arrived($_) } @short), '<', 15, '  is answered before they are all done');
+like(await($_, qr/\r\n\r\n/), qr{^HTTP/1.1 200}, '  and they are') for @short;
+
+# ---- the address moves ----
+
+my $moved = begin('POST', '/nap', '{"seconds":1}');
+poll_until('a nap', sub { asleep() });
+my $old_port = $port;
+$port = free_port();
+reload("coupon.http_listen = '127.0.0.1:$port'\n");
+like(await($moved, qr/\r\n\r\n/), qr{^HTTP/1.1 200}, 'an answer that was due when the address moved is given');
+poll_until('the new address', sub { told('GET', '/campaigns/1') =~ /^200/ });
+ok(!IO::Socket::INET->new(PeerAddr => "127.0.0.1:$old_port"), '  and then the old one is closed');
+
 # ---- SIGTERM ----
 
 # many plain calls in one turn: the first is cancelled, the others do not begin
@@ -142,6 +174,33 @@ poll_until('the next front', sub { told('POST', '/campaigns/1/issues', '{"user_i
 pass('  asking again tells');
 
 conserved($node, 'shop', 'the loop');
+
+# ---- a database that is dropped, while clients never stop ----
+
+my @children;
+for (1 .. 4)
+{
+	my $child = fork // die "fork: $!";
+	if ($child == 0)
+	{
+		my $busy = HTTP::Tiny->new(timeout => CouponTest::PATIENCE);
+		my $end = time + CouponTest::PATIENCE;
+
+		while (time < $end)
+		{
+			last if $busy->post("http://127.0.0.1:$port/nap", { headers => { 'Content-Type' => 'application/json' }, content => '{"seconds":0.05}' })->{status} != 200;
+		}
+		require POSIX;
+		POSIX::_exit(0);
+	}
+	push @children, $child;
+}
+poll_until('load', sub { asleep() });
+my ($dropped, undef, $why) = $node->psql('postgres', 'DROP DATABASE shop');
+is($dropped, 0, 'a database is dropped under load') or diag($why);
+kill 'KILL', @children;
+waitpid $_, 0 for @children;
+
 $node->stop;
 server_log_is_clean($node, 'the loop');
 done_testing();
