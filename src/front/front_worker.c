@@ -41,8 +41,8 @@
 
 #define HOUSEKEEPING_MS		500
 #define DRAIN_MS			3000	/* for answers to be sent after SIGTERM */
-#define CLOSE_MS			1000	/* for answers to be sent before an address is
-									 * given up */
+#define CLOSE_MS			1000	/* for answers to be sent before an
+									 * address is given up */
 #define RETRY_LISTEN_MS		1000
 #define MAX_ADMINS			100 /* connections to coupon.http_admin_listen */
 
