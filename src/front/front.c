@@ -24,29 +24,22 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "common/hashfn.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
-#include "utils/acl.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "utils/syscache.h"
 
-#include "base/arguments.h"
 #include "base/guc.h"
 #include "front/access_log.h"
 #include "front/answer.h"
 #include "front/call.h"
 #include "front/front.h"
-#include "front/limit.h"
-#include "front/pages.h"
+#include "front/look.h"
 #include "front/service.h"
 #include "front/settings.h"
 #include "front/statistics.h"
-#include "front/token.h"
 
-#define MAX_WAIT_S			60	/* of Prefer: wait=N */
 #define FIRST_TRY_MS		5	/* until a pending answer is asked for again;
 								 * doubles */
 #define STREAM_MS			1000	/* between two looks at what streams tell */
@@ -97,173 +90,6 @@ coupon_front_count(int *nwaits, int *nopen)
 {
 	*nwaits = nwaiting;
 	*nopen = nstreams;
-}
-
-/* ---- looking at a call ---- */
-
-/* How long the caller waits for an answer that is pending, in ms. */
-static int
-patience(CouponHttpCall *call)
-{
-	const char *prefer = coupon_http_header(call, "Prefer");
-	const char *wait = prefer == NULL ? NULL : strstr(prefer, "wait=");
-
-	if (wait != NULL)
-	{
-		int			seconds = atoi(wait + 5);
-
-		return Min(Max(seconds, 0), MAX_WAIT_S) * 1000;
-	}
-	/* who asks for a unit waits for the last ones as a direct call does */
-	return strcmp(call->method, "POST") == 0 ? coupon_sold_out_wait : 0;
-}
-
-static void
-answer_cors(CouponHttpCall *call)
-{
-	const char *origin = coupon_http_cors_origins[0] == '\0' ? NULL : coupon_http_header(call, "Origin");
-
-	if (origin == NULL)
-		return;
-	if (strcmp(coupon_http_cors_origins, "*") != 0 && !coupon_service_in_list(coupon_http_cors_origins, origin))
-		return;
-	coupon_answer_header(call, "Access-Control-Allow-Origin",
-						 strcmp(coupon_http_cors_origins, "*") == 0 ? "*" : origin);
-	coupon_answer_header(call, "Vary", "Origin");
-	coupon_answer_header(call, "Access-Control-Expose-Headers", "Location, Retry-After, X-Access-Token");
-}
-
-static void
-answer_options(CouponHttpCall *call, const char *allow)
-{
-	coupon_answer_body(call, 204, NULL, NULL, 0);
-	coupon_answer_header(call, "Allow", psprintf("%s, OPTIONS", allow));
-	if (coupon_http_header(call, "Access-Control-Request-Method") != NULL)
-	{
-		coupon_answer_header(call, "Access-Control-Allow-Methods", allow);
-		coupon_answer_header(call, "Access-Control-Allow-Headers",
-							 "Authorization, Content-Type, Idempotency-Key, Prefer, X-Access-Token");
-		coupon_answer_header(call, "Access-Control-Max-Age", "600");
-	}
-}
-
-/* Finds the route; false: the call has its answer. */
-static bool
-look_at_route(CouponHttpCall *call)
-{
-	const char *problem;
-
-	call->route = coupon_route_find(call, NULL, &problem);
-	if (call->route == NULL)
-	{
-		StringInfoData allow;
-
-		initStringInfo(&allow);
-		(void) coupon_route_find(call, &allow, &problem);
-		if (strcmp(call->method, "OPTIONS") == 0 && allow.len > 0)
-			answer_options(call, allow.data);
-		else if (allow.len > 0)
-		{
-			coupon_answer_problem(call, 405, "method", psprintf("This route takes %s.", allow.data), NULL, NULL);
-			coupon_answer_header(call, "Allow", allow.data);
-		}
-		else
-			coupon_answer_problem(call, 404, "unknown_route", "There is no such route.", NULL, NULL);
-		return false;
-	}
-	if (problem != NULL)
-		coupon_answer_problem(call, 400, "malformed", problem, NULL, NULL);
-	return problem == NULL;
-}
-
-/* May the caller use the route?  False: the call has its answer. */
-static bool
-look_at_role(CouponHttpCall *call)
-{
-	/* a role may have become a superuser, or gone, since it was let in */
-	if (SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(call->role)) && !superuser_arg(call->role) &&
-		(!OidIsValid(call->route->required_role) ||
-		 is_member_of_role_nosuper(call->role, call->route->required_role)))
-		return true;
-	coupon_answer_problem(call, 403, "role", "The caller's role may not use this route.", NULL, NULL);
-	return false;
-}
-
-/* Who calls; false: the call has its answer. */
-static bool
-look_at_caller(CouponHttpCall *call, TimestampTz now)
-{
-	const char *authorization = coupon_http_header(call, "Authorization");
-	const CouponIdentity *identity;
-	const char *problem = NULL;
-
-	call->expires_at = DT_NOEND;
-	if (OidIsValid(call->route->anonymous_role) && authorization == NULL)
-	{
-		call->role = call->route->anonymous_role;
-		call->claims = coupon_token_claims(GetUserNameFromId(call->role, true));
-		return look_at_role(call);
-	}
-	identity = coupon_token_check(authorization, now, &problem);
-	if (identity == NULL)
-	{
-		coupon_answer_problem(call, 401, "token", problem, NULL, NULL);
-		return false;
-	}
-	call->role = identity->role;
-	call->user_id = identity->user_id == NULL ? NULL : pstrdup(identity->user_id);
-	call->claims = pstrdup(identity->claims);
-	call->expires_at = identity->expires_at;
-	return look_at_role(call);
-}
-
-/* Everything before the function; false: the call has its answer. */
-static bool
-look_at(CouponHttpCall *call, TimestampTz now)
-{
-	const char *problem;
-
-	if (call->refusal != NULL)
-	{
-		/* what is malformed is counted by its answer only */
-		if (call->refusal->status != 400)
-			coupon_statistics_refused(call->refusal->status == 503 ? COUPON_REFUSED_FULL : COUPON_REFUSED_SIZE);
-		coupon_answer_problem(call, call->refusal->status, call->refusal->code, call->refusal->title,
-							  call->refusal->detail, NULL);
-		return false;
-	}
-	/* it is shown to functions, and to whoever reads the log */
-	if (!pg_verify_mbstr(GetDatabaseEncoding(), call->target, strlen(call->target), true))
-	{
-		coupon_answer_problem(call, 400, "malformed", "The target is not UTF-8.", NULL, NULL);
-		return false;
-	}
-	if (coupon_service_serve(call) || coupon_pages_serve(call))
-		return false;
-	if (!coupon_limit_admits_address(call, now) ||
-		(look_at_route(call) && look_at_caller(call, now) && !coupon_limit_admits_user(call, now)))
-	{
-		coupon_statistics_refused(COUPON_REFUSED_RATE);
-		coupon_answer_problem(call, 429, "too_many", "There are too many calls from here: slow down.", NULL, NULL);
-	}
-	if (call->done)
-		return false;
-	problem = coupon_arguments_read(call);
-	if (problem != NULL)
-	{
-		coupon_answer_problem(call, 400, "malformed", problem, NULL, NULL);
-		return false;
-	}
-	if (!coupon_call_bind(call))
-		return false;
-	if (call->route->batched && strcmp(call->method, "GET") == 0)
-	{
-		const char *accept = coupon_http_header(call, "Accept");
-
-		call->is_stream = accept != NULL && strstr(accept, "text/event-stream") != NULL;
-	}
-	call->deadline = TimestampTzPlusMilliseconds(now, patience(call));
-	return true;
 }
 
 /* ---- carrying out ---- */
@@ -332,35 +158,6 @@ abort_turn(void)
 	return error;
 }
 
-/*
- * Looks once more at a call that was kept.  Its role may have lost the route,
- * and if routes have been read anew, its own is to be found again.
- */
-static void
-refresh(CouponHttpCall *call)
-{
-	MemoryContext oldcontext = MemoryContextSwitchTo(call->context);
-
-	coupon_answer_reset(call);
-	if (call->generation == coupon_route_generation())
-		(void) look_at_role(call);
-	else
-	{
-		/* streams may live through any number of changes of the routes */
-		if (call->refreshed == NULL)
-			call->refreshed = AllocSetContextCreate(call->context, "coupon call again", ALLOCSET_SMALL_SIZES);
-		MemoryContextReset(call->refreshed);
-		MemoryContextSwitchTo(call->refreshed);
-		call->arguments = NULL;
-		call->narguments = 0;
-		if (!(look_at_route(call) && look_at_role(call) && coupon_arguments_read(call) == NULL &&
-			  coupon_call_bind(call)) && !call->done)
-			coupon_answer_problem(call, 404, "unknown_route", "There is no such route any more.", NULL, NULL);
-	}
-	call->generation = coupon_route_generation();
-	MemoryContextSwitchTo(oldcontext);
-}
-
 /* Looks at the calls that have not been looked at. */
 static void
 look_at_all(Turn *turn)
@@ -372,13 +169,10 @@ look_at_all(Turn *turn)
 		if (call->context == NULL)
 		{
 			call->context = AllocSetContextCreate(TopMemoryContext, "coupon call", ALLOCSET_DEFAULT_SIZES);
-			MemoryContextSwitchTo(call->context);
-			(void) look_at(call, turn->now);
-			call->generation = coupon_route_generation();
-			MemoryContextSwitchTo(turn_context);
+			coupon_look_at(call, turn->now);
 		}
 		else
-			refresh(call);
+			coupon_look_again(call);
 		turn->batched[i] = !call->done && call->route->batched;
 	}
 }
@@ -672,7 +466,7 @@ hand_over(Turn *turn, bool heartbeat)
 		{
 			MemoryContext oldcontext = MemoryContextSwitchTo(call->context);
 
-			answer_cors(call);
+			coupon_look_answer_cors(call);
 			MemoryContextSwitchTo(oldcontext);
 			coupon_access_log(call);
 			open_stream(call, pending);
@@ -683,7 +477,7 @@ hand_over(Turn *turn, bool heartbeat)
 		{
 			MemoryContext oldcontext = MemoryContextSwitchTo(call->context);
 
-			answer_cors(call);
+			coupon_look_answer_cors(call);
 			MemoryContextSwitchTo(oldcontext);
 			coupon_statistics_answered(call);
 			coupon_access_log(call);
@@ -836,7 +630,7 @@ carry_out_plain(TimestampTz now)
 			CouponHttpCall *call = calls[ncalls++];
 
 			read_routes();
-			refresh(call);
+			coupon_look_again(call);
 			carried[ncalls - 1] = !call->done;
 			if (!call->done)
 				coupon_call_plain(call);
