@@ -28,6 +28,7 @@
 #include "utils/fmgrprotos.h"
 
 #include "base/catalog.h"
+#include "base/random.h"
 #include "base/shmem.h"
 #include "outbox/event_id.h"
 
@@ -177,23 +178,9 @@ coupon_event_first_id(uint64 tick, pg_uuid_t *id)
 void
 coupon_event_make_id(pg_uuid_t *id)
 {
-	static uint8 pool[1024];
-	static int	used = sizeof(pool);
-	uint64		tick = next_tick();
-
-	if (used + 8 > (int) sizeof(pool))
-	{
-		if (!pg_strong_random(pool, sizeof(pool)))
-			ereport(ERROR,
-					(errcode(ERRCODE_INTERNAL_ERROR),
-					 errmsg("could not generate random values")));
-		used = 0;
-	}
-
-	coupon_event_first_id(tick, id);
-	memcpy(&id->data[8], &pool[used], 8);
+	coupon_event_first_id(next_tick(), id);
+	coupon_random(&id->data[8], 8);
 	id->data[8] = 0x80 | (id->data[8] & 0x3f);
-	used += 8;
 }
 
 uint64

@@ -27,6 +27,7 @@
 #include "base/catalog.h"
 #include "base/compat.h"
 #include "base/errors.h"
+#include "base/random.h"
 #include "base/spi.h"
 #include "outbox/payload.h"
 #include "sale/campaign.h"
@@ -336,10 +337,7 @@ generate_code(const char *pattern, int length)
 	char	   *out = VARDATA(code);
 	uint8		random[COUPON_MAX_NAME];
 
-	if (!pg_strong_random(random, length))
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not generate random values")));
+	coupon_random(random, length);
 	SET_VARSIZE(code, VARHDRSZ + length);
 	for (int i = 0; i < length; i++)
 		out[i] = pattern[i] == '#' ? ALPHABET[random[i] % 32] : pattern[i];
