@@ -132,12 +132,25 @@ commit(void)
 	return durable;
 }
 
+/* Whatever its answer was: it is to be asked for again. */
+static void
+answer_503(CouponHttpCall *call, const char *code, const char *title)
+{
+	coupon_answer_reset(call);
+	coupon_answer_problem(call, 503, code, title, NULL, NULL);
+}
+
+static void
+answer_unavailable(CouponHttpCall *call, const char *code)
+{
+	answer_503(call, code, "The service is not available at the moment.");
+}
+
 /* What a standby may not have is not told as done. */
 static void
 doubt(CouponHttpCall *call)
 {
-	coupon_answer_reset(call);
-	coupon_answer_problem(call, 503, "40003", "The service was stopped before this was safe: ask again.", NULL, NULL);
+	answer_503(call, "40003", "The service was stopped before this was safe: ask again.");
 }
 
 /* After an ERROR outside of a call: what it was, the transaction being gone. */
@@ -231,8 +244,7 @@ carry_out_alone(CouponHttpCall *call, bool *pending)
 	*pending = false;
 	if (ShutdownRequestPending)
 	{
-		coupon_answer_reset(call);
-		coupon_answer_problem(call, 503, "57P01", "The service is being stopped: try again.", NULL, NULL);
+		answer_503(call, "57P01", "The service is being stopped: try again.");
 		return;
 	}
 	PG_TRY();
@@ -265,13 +277,6 @@ read_routes(void)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the database has no extension coupon")));
 	coupon_route_load();
-}
-
-static void
-answer_unavailable(CouponHttpCall *call, const char *code)
-{
-	coupon_answer_reset(call);
-	coupon_answer_problem(call, 503, code, "The service is not available at the moment.", NULL, NULL);
 }
 
 /* Batched calls, and all that is answered without a function. */
@@ -415,9 +420,8 @@ may_wait(CouponHttpCall *call)
 {
 	if (nwaiting + nstreams < coupon_http_max_waiting)
 		return true;
-	coupon_answer_reset(call);
 	coupon_statistics_refused(COUPON_REFUSED_FULL);
-	coupon_answer_problem(call, 503, "full", "Too many wait already: try again.", NULL, NULL);
+	answer_503(call, "full", "Too many wait already: try again.");
 	return false;
 }
 

@@ -8,8 +8,9 @@
  * It holds no transaction while it waits.  It starts on a standby, too, where
  * it can read, and goes on by itself when that is promoted.
  *
- * SIGTERM, or when somebody wants to drop the database: no new connections; whoever waits is answered with what is known;
- * what has been committed is sent; then out.
+ * SIGTERM, or when somebody wants to drop the database: no new connections;
+ * whoever waits is answered with what is known; what has been committed is
+ * sent; then out.
  */
 #include "postgres.h"
 
