@@ -13,7 +13,7 @@ use Test::More;
 use Time::HiRes qw(time);
 
 our @EXPORT = qw(new_server load_example poll_until within try_sql await_true kill_and_recover
-  sql_error settle conserved server_log_is_clean);
+  sql_error settle conserved alone_seconds server_log_is_clean);
 
 # How long a test waits for what must come; PG_TEST_TIMEOUT_DEFAULT sets it.
 use constant PATIENCE => $PostgreSQL::Test::Utils::timeout_default;
@@ -117,6 +117,27 @@ sub kill_and_recover
 
 	kill 'KILL', $pid or die "kill -9 $pid: $!";
 	return poll_until('recovery after kill -9', sub { (try_sql($node, 'postgres', $checkpointer) || $before) ne $before });
+}
+
+# alone_seconds(node, campaign, times): the median of what a request takes from
+# its commit on when nobody else asks, one after another
+sub alone_seconds
+{
+	my ($node, $campaign, $times) = @_;
+
+	return $node->safe_psql('postgres', qq{
+		CREATE TABLE alone (id uuid);
+		CREATE PROCEDURE ask() LANGUAGE plpgsql AS \$\$ BEGIN
+			FOR i IN 1 .. $times LOOP
+				INSERT INTO alone SELECT request_id FROM coupon_request($campaign, 'asked ' || i);
+				COMMIT;
+				PERFORM coupon_request_wait(id) FROM alone;
+			END LOOP;
+		END \$\$;
+		CALL ask();
+		DROP PROCEDURE ask();
+		SELECT round(percentile_disc(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM decided_at - requested_at)), 3) FROM coupon.request JOIN alone ON request_id = id;
+		DROP TABLE alone});
 }
 
 # sql_error(node, database, sql): everything psql says of a failing statement,

@@ -60,17 +60,7 @@ cmp_ok($seconds[1], '<', 2 * $seconds[0] + MANY / 1000 / 2,
 	"one that is stuck does not slow the others down ($seconds[0] s without, $seconds[1] s with)");
 
 # and one by one
-sql(q{
-	CREATE TABLE slow (id uuid);
-	CREATE PROCEDURE ask() LANGUAGE plpgsql AS $$ BEGIN
-		FOR i IN 1 .. 15 LOOP
-			INSERT INTO slow SELECT request_id FROM coupon_request(} . $behind . q{, 'asked ' || i);
-			COMMIT;
-			PERFORM coupon_request_wait(id) FROM slow;
-		END LOOP;
-	END $$;
-	CALL ask()});
-my $usual = sql(q{SELECT round(percentile_disc(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM decided_at - requested_at)), 3) FROM coupon.request JOIN slow ON request_id = id});
+my $usual = alone_seconds($node, $behind, 15);
 cmp_ok($usual, '<', 0.7, "nor one who comes alone ($usual s)");
 
 # the log is told now and then, not each time
