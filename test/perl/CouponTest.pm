@@ -13,7 +13,7 @@ use Test::More;
 use Time::HiRes qw(time);
 
 our @EXPORT = qw(new_server load_example poll_until within try_sql await_true kill_and_recover
-  sql_error settle conserved alone_seconds server_log_is_clean);
+  sql_error settle conserved alone_seconds reload alter_system server_log_is_clean);
 
 # How long a test waits for what must come; PG_TEST_TIMEOUT_DEFAULT sets it.
 use constant PATIENCE => $PostgreSQL::Test::Utils::timeout_default;
@@ -83,6 +83,28 @@ sub within
 	my ($seconds) = @_;
 
 	return $seconds * PATIENCE / 18;
+}
+
+# reload(node, settings, check): more settings for a server, which reads them;
+# waits for the check, if there is one, to be true
+sub reload
+{
+	my ($node, $settings, $check) = @_;
+
+	$node->append_conf('postgresql.conf', $settings);
+	$node->reload;
+	poll_until('the reload', $check) if $check;
+	return;
+}
+
+# alter_system(node, settings): name => value, which the server reads
+sub alter_system
+{
+	my ($node, %settings) = @_;
+
+	$node->safe_psql('postgres', "ALTER SYSTEM SET $_ = '$settings{$_}'") for keys %settings;
+	$node->safe_psql('postgres', 'SELECT pg_reload_conf()');
+	return;
 }
 
 # try_sql(node, database, sql): what the SQL answers; undef when it fails, or

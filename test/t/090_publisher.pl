@@ -41,14 +41,7 @@ sub drained
 	return poll_until("$what: drained", sub { status('unpublished') eq '0' });
 }
 
-sub set
-{
-	my (%settings) = @_;
-
-	sql("ALTER SYSTEM SET $_ = '$settings{$_}'") for keys %settings;
-	sql('SELECT pg_reload_conf()');
-	return;
-}
+sub set { return alter_system($node, @_) }
 
 sub publisher_pid
 {

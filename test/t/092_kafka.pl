@@ -24,14 +24,7 @@ END
 sub sql { return $node->safe_psql('postgres', $_[0]) }
 sub status { return sql("SELECT $_[0] FROM coupon_outbox_status()") }
 
-sub set
-{
-	my (%settings) = @_;
-
-	sql("ALTER SYSTEM SET $_ = '$settings{$_}'") for keys %settings;
-	sql('SELECT pg_reload_conf()');
-	return;
-}
+sub set { return alter_system($node, @_) }
 
 sub drained
 {

@@ -40,14 +40,7 @@ sub drained
 	return poll_until("$what: drained", sub { status('unpublished') eq '0' });
 }
 
-sub set
-{
-	my (%settings) = @_;
-
-	sql("ALTER SYSTEM SET $_ = '$settings{$_}'") for keys %settings;
-	sql('SELECT pg_reload_conf()');
-	return;
-}
+sub set { return alter_system($node, @_) }
 
 # arrived(topic): [id, topic, key, n] of the events of a topic, in the order of
 # their numbers, from what was emitted into the table "emitted"

@@ -50,17 +50,6 @@ sub told
 	return "$answer->{status} " . ($answer->{json}{code} && $answer->{status} >= 400 ? $answer->{json}{code} : $answer->{json}{status} // '');
 }
 
-# reload(settings): and until the front has taken one of them over
-sub reload
-{
-	my ($settings, $check) = @_;
-
-	$node->append_conf('postgresql.conf', $settings);
-	$node->reload;
-	poll_until('the reload', $check) if $check;
-	return;
-}
-
 poll_until('the front', sub { request('GET', '/healthz')->{status} == 200 });
 poll_until('workers', sub { request('GET', '/readyz')->{status} == 200 });
 pass('/healthz and /readyz');
@@ -278,9 +267,9 @@ like(sql_error($node, 'postgres', qq{CREATE FUNCTION wide($parameters) RETURNS j
 sql('DROP FUNCTION make(integer)');
 poll_until('the route is not served', sub { request('POST', '/made', { n => 2 })->{status} == 404 });
 is(told('GET', '/greetings/x'), '200 ', 'a route whose function is gone is left out, the others serve');
-reload("coupon.http_statement_timeout = '200ms'\n", sub { sql('SHOW coupon.http_statement_timeout') eq '200ms' });
+reload($node, "coupon.http_statement_timeout = '200ms'\n", sub { sql('SHOW coupon.http_statement_timeout') eq '200ms' });
 is(told('GET', '/greetings/sleeper'), '503 57014', 'a function that takes too long: 503');
-reload("coupon.http_statement_timeout = '5s'\n");
+reload($node, "coupon.http_statement_timeout = '5s'\n");
 is(sql(q{SELECT coupon_route_drop('GET', '/greetings/{name}')}), 't', 'a route is dropped');
 poll_until('the drop', sub { request('GET', '/greetings/x')->{status} == 405 });
 
@@ -307,7 +296,7 @@ sub token
 write_key('key1', "$secret\n");
 write_key('key2', $other);
 sql('CREATE ROLE visitor; GRANT coupon_user TO visitor; CREATE ROLE stranger; CREATE ROLE boss SUPERUSER; GRANT coupon_user TO boss');
-reload("coupon.http_role = ''\ncoupon.http_jwt_algorithm = 'HS256'\ncoupon.http_jwt_key_files = 'key1, key2'\ncoupon.http_jwt_audience = 'shop'\n",
+reload($node, "coupon.http_role = ''\ncoupon.http_jwt_algorithm = 'HS256'\ncoupon.http_jwt_key_files = 'key1, key2'\ncoupon.http_jwt_audience = 'shop'\n",
 	sub { request('GET', '/campaigns/1')->{status} == 401 });
 my $tokens = sql(q{SELECT coupon_campaign_create('tokens', 100)});
 my %good = (role => 'visitor', sub => 'mallory', aud => 'shop', exp => int(time) + 600);
@@ -338,33 +327,33 @@ is(request('GET', '/healthz')->{status}, 200, '/healthz needs no token');
 sql('REVOKE coupon_user FROM visitor');
 is(told_by(token(\%good)), '401 token', 'a role that is not let in any more');
 chmod 0644, "$directory/key1";
-reload("coupon.http_jwt_key_files = 'key1'\n", sub { told_by(token({ role => 'coupon_service', aud => 'shop' }, $other), { user_id => 'x' }) eq '401 token' });
+reload($node, "coupon.http_jwt_key_files = 'key1'\n", sub { told_by(token({ role => 'coupon_service', aud => 'shop' }, $other), { user_id => 'x' }) eq '401 token' });
 is(told_by(token({ role => 'coupon_service', aud => 'shop' }), { user_id => 'x' }), '401 token', 'a key that others can read is not used');
 like(slurp_file($node->logfile), qr/LOG: .*(key1.* is not used: others than its owner may use it|no way to load libjwt)/, '  and the log says so');
-reload("coupon.http_role = 'coupon_service'\ncoupon.http_jwt_algorithm = ''\n", sub { request('GET', '/campaigns/1')->{status} == 200 });
+reload($node, "coupon.http_role = 'coupon_service'\ncoupon.http_jwt_algorithm = ''\n", sub { request('GET', '/campaigns/1')->{status} == 200 });
 
 # ---- CORS and rates ----
 
-reload("coupon.http_cors_origins = 'https://shop.example'\n", sub { request('GET', '/campaigns/1', undef, Origin => 'https://shop.example')->{headers}{'access-control-allow-origin'} });
+reload($node, "coupon.http_cors_origins = 'https://shop.example'\n", sub { request('GET', '/campaigns/1', undef, Origin => 'https://shop.example')->{headers}{'access-control-allow-origin'} });
 is(request('GET', '/campaigns/1', undef, Origin => 'https://shop.example')->{headers}{'access-control-allow-origin'}, 'https://shop.example', 'CORS: an origin that may');
 is(request('GET', '/campaigns/1', undef, Origin => 'https://evil.example')->{headers}{'access-control-allow-origin'}, undef, '  one that may not');
 is(request('OPTIONS', '/campaigns/1/issues', undef, Origin => 'https://shop.example', 'Access-Control-Request-Method' => 'POST')->{headers}{'access-control-allow-methods'}, 'POST', '  the preflight');
-reload("coupon.http_rate_per_address = 1\ncoupon.http_burst = 3\n", sub { sql('SHOW coupon.http_burst') eq '3' });
+reload($node, "coupon.http_rate_per_address = 1\ncoupon.http_burst = 3\n", sub { sql('SHOW coupon.http_burst') eq '3' });
 my %rate;
 $rate{ request('GET', '/campaigns/1')->{status} }++ for 1 .. 20;
 cmp_ok($rate{429} // 0, '>=', 10, '429 beyond the rate') or diag(explain \%rate);
 cmp_ok($rate{200} // 0, '>=', 1, '  200 within');
-reload("coupon.http_rate_per_address = 0\n", sub { request('GET', '/campaigns/1')->{status} == 200 && request('GET', '/campaigns/1')->{status} == 200 && sql('SHOW coupon.http_rate_per_address') eq '0' });
+reload($node, "coupon.http_rate_per_address = 0\n", sub { request('GET', '/campaigns/1')->{status} == 200 && request('GET', '/campaigns/1')->{status} == 200 && sql('SHOW coupon.http_rate_per_address') eq '0' });
 
 # ---- too many wait ----
 
 my $crowd = request('POST', '/rooms/hall/tickets', { user_id => 'quentin' });
 my $in = open_stream($crowd->{headers}{location});
 ok(await($in, qr/event: status/), 'one that waits');
-reload("coupon.http_max_waiting = 1\n", sub { stream_status($crowd->{headers}{location}) == 503 });
+reload($node, "coupon.http_max_waiting = 1\n", sub { stream_status($crowd->{headers}{location}) == 503 });
 is(told('GET', $crowd->{headers}{location}, undef, Accept => 'text/event-stream'), '503 full', '503 when too many wait');
 is(request('GET', $crowd->{headers}{location})->{status}, 200, '  who does not wait is answered');
-reload("coupon.http_max_waiting = 1000\n");
+reload($node, "coupon.http_max_waiting = 1000\n");
 close $in->{socket};
 
 # a function that waits for a lock: it is given up, the others go on
@@ -372,7 +361,7 @@ sql(q{SELECT coupon_campaign_create('locked', 10)});
 my $locked = sql(q{SELECT max(campaign_id) FROM coupon.campaign});
 my $locker = $node->background_psql('postgres');
 $locker->query_safe('BEGIN; LOCK TABLE coupon.issuance IN ACCESS EXCLUSIVE MODE');
-reload("coupon.http_lock_timeout = '100ms'\n", sub { told('POST', "/campaigns/$locked/issues", { user_id => 'a' }) =~ /^503/ });
+reload($node, "coupon.http_lock_timeout = '100ms'\n", sub { told('POST', "/campaigns/$locked/issues", { user_id => 'a' }) =~ /^503/ });
 is(told('POST', "/campaigns/$locked/issues", { user_id => 'a' }), '503 55P03', 'the table is locked: 503');
 is(request('GET', '/healthz')->{status}, 200, '  and the front is alive');
 $locker->query_safe('ROLLBACK');
@@ -389,7 +378,7 @@ is(request('GET', '/campaigns/1')->{status}, 200, 'routes that could not be read
 
 my $old_port = $port;
 $port = free_port();
-reload("coupon.http_listen = '127.0.0.1:$port'\n", sub { request('GET', '/healthz')->{status} == 200 });
+reload($node, "coupon.http_listen = '127.0.0.1:$port'\n", sub { request('GET', '/healthz')->{status} == 200 });
 ok(!IO::Socket::INET->new(PeerAddr => "127.0.0.1:$old_port"), 'the address moves at a reload');
 my $pid = sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'coupon front'});
 sql("SELECT pg_cancel_backend($pid)");

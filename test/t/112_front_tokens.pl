@@ -102,18 +102,8 @@ make_key('p384', '-algorithm', 'EC', '-pkeyopt', 'ec_paramgen_curve:P-384');
 sql('CREATE ROLE visitor; GRANT coupon_user TO visitor; CREATE ROLE other; GRANT coupon_user TO other; CREATE ROLE app; GRANT coupon_service TO app');
 sql(q{SELECT coupon_campaign_create('one', 100000); SELECT coupon_room_create('hall', 1)});
 
-sub reload
-{
-	my ($settings, $check) = @_;
-
-	$node->append_conf('postgresql.conf', $settings);
-	$node->reload;
-	poll_until('the reload', $check);
-	return;
-}
-
 poll_until('the front', sub { $http->get("http://127.0.0.1:$port/healthz")->{status} == 200 });
-reload('', sub { told(token(\%good, 'rsa1', 'RS256')) =~ /^20/ });
+reload($node, '', sub { told(token(\%good, 'rsa1', 'RS256')) =~ /^20/ });
 
 # ---- each algorithm ----
 
@@ -122,7 +112,7 @@ for my $case ([ 'RS256', 'rsa1', 'rsa2' ], [ 'ES256', 'ec1', 'ec2' ])
 	my ($algorithm, $key, $second) = @$case;
 	my $now = int time;
 
-	reload("coupon.http_jwt_algorithm = '$algorithm'\ncoupon.http_jwt_key_files = '$key.pub'\n", sub { told(token(\%good, $key, $algorithm)) =~ /^20/ });
+	reload($node, "coupon.http_jwt_algorithm = '$algorithm'\ncoupon.http_jwt_key_files = '$key.pub'\n", sub { told(token(\%good, $key, $algorithm)) =~ /^20/ });
 	is(told(token({ %good, sub => "$key-user" }, $key, $algorithm)), '201 issued', "$algorithm: a token that is good");
 	is(sql("SELECT count(*) FROM coupon.issuance WHERE user_id = '$key-user'"), 1, '  issues to its sub');
 	is(told(token(\%good, $key, $algorithm), { user_id => 'mallory' }), '403 other_user', '  and to nobody else: the body');
@@ -172,17 +162,17 @@ for my $case ([ 'RS256', 'rsa1', 'rsa2' ], [ 'ES256', 'ec1', 'ec2' ])
 # ---- two keys at once, and rotation ----
 
 my %by = map { $_ => token(\%good, $_, 'ES256') } 'ec1', 'ec2';
-reload("coupon.http_jwt_key_files = 'ec1.pub, ec2.pub'\n", sub { told($by{ec2}) =~ /^20/ });
+reload($node, "coupon.http_jwt_key_files = 'ec1.pub, ec2.pub'\n", sub { told($by{ec2}) =~ /^20/ });
 is(told($by{ec1}), '200 already_issued', 'two keys at once: the first');
 is(told($by{ec2}), '200 already_issued', '  the second');
-reload("coupon.http_jwt_key_files = 'ec2.pub'\n", sub { told($by{ec1}) =~ /^401/ });
+reload($node, "coupon.http_jwt_key_files = 'ec2.pub'\n", sub { told($by{ec1}) =~ /^401/ });
 is(told($by{ec1}), '401 token', 'a removed key: what is remembered of its tokens goes with it');
 is(told($by{ec2}), '200 already_issued', '  the other goes on');
 unlink "$directory/ec2.pub" or die "unlink: $!";
 openssl('', 'pkey', '-in', "$directory/ec1.key", '-pubout', '-out', "$directory/ec2.pub");
 chmod 0600, "$directory/ec2.pub";
 is(told($by{ec2}), '200 already_issued', 'a file that has changed is not looked at before a reload');
-reload('', sub { told($by{ec1}) =~ /^200/ });
+reload($node, '', sub { told($by{ec1}) =~ /^200/ });
 is(told($by{ec2}), '401 token', '  and is, after one');
 
 # ---- files ----
@@ -197,19 +187,19 @@ for my $case ([ 'others may read it', sub { chmod 0644, "$directory/ec2.pub" }, 
 	my $from = -s $node->logfile;
 
 	$make->();
-	reload('', sub { told($by{ec1}) =~ /^401/ && slurp_file($node->logfile, $from) =~ /is not used/ });
+	reload($node, '', sub { told($by{ec1}) =~ /^401/ && slurp_file($node->logfile, $from) =~ /is not used/ });
 	like(slurp_file($node->logfile, $from), $said, "a key file: $what");
 }
 unlink "$directory/ec2.pub";
 append_to_file("$directory/ec2.pub", "not a key, however long it may be\n");
 chmod 0600, "$directory/ec2.pub";
-reload('', sub { 1 });
+reload($node, '', sub { 1 });
 is(told($by{ec1}), '401 token', 'a key file without a key: all tokens are refused');
 is($http->get("http://127.0.0.1:$port/healthz")->{status}, 200, '  and the front lives');
 
 # ---- what changes while a token is remembered ----
 
-reload("coupon.http_jwt_key_files = 'ec1.pub'\n", sub { told($by{ec1}) =~ /^200/ });
+reload($node, "coupon.http_jwt_key_files = 'ec1.pub'\n", sub { told($by{ec1}) =~ /^200/ });
 sql('REVOKE coupon_user FROM visitor');
 is(told($by{ec1}), '401 token', 'a role that may not call any more');
 sql('GRANT coupon_user TO visitor');

@@ -70,16 +70,6 @@ sub read_all
 	return;
 }
 
-sub reload
-{
-	my ($settings, $check) = @_;
-
-	$node->append_conf('postgresql.conf', $settings);
-	$node->reload;
-	poll_until('the reload', $check // sub { 1 });
-	return;
-}
-
 sub pid { return sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'coupon front'}) }
 sub resident { my ($pid) = @_; return slurp_file("/proc/$pid/status") =~ /^VmRSS:\s+(\d+)/m ? $1 : 0 }
 sub sockets { my ($pid) = @_; return scalar grep { (readlink // '') =~ /^socket:/ } glob "/proc/$pid/fd/*" }
@@ -107,7 +97,7 @@ is(pid(), $pid, '  the worker is the same');
 close $_ for @slow;
 
 # who is within the bound, and slow, is cut off when the time is over
-reload("coupon.http_request_timeout = 1s\ncoupon.http_idle_timeout = 2s\n");
+reload($node, "coupon.http_request_timeout = 1s\ncoupon.http_idle_timeout = 2s\n");
 for my $case ([ 'a connection without a request', undef ], [ 'half a first line', 'GET /' ], [ 'half the headers', "GET / HTTP/1.1\r\nHost: x\r\nX: " ], [ 'half a body', $half ],
 	[ 'half a chunk', "POST /campaigns/1/issues HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n{" ])
 {
@@ -124,7 +114,7 @@ while (!$cut && time < $deadline)
 	select undef, undef, undef, 0.05;
 }
 ok($cut, '  a header every 50 ms, without end');
-reload("coupon.http_request_timeout = 60s\ncoupon.http_idle_timeout = 60s\n");
+reload($node, "coupon.http_request_timeout = 60s\ncoupon.http_idle_timeout = 60s\n");
 
 # ---- more connections than there may be ----
 
@@ -143,11 +133,11 @@ is(sql(q{SELECT count(*) FROM coupon.issuance WHERE user_id = 'beyond'}), 0, '  
 close $_ for splice @streams, 0, 50;
 poll_until('room', sub { told('POST', '/campaigns/1/issues', { user_id => 'beyond' }) =~ /^20/ });
 pass('  whoever leaves makes room');
-reload("coupon.http_max_waiting = 50\n", sub { sql('SHOW coupon.http_max_waiting') eq '50' });
+reload($node, "coupon.http_max_waiting = 50\n", sub { sql('SHOW coupon.http_max_waiting') eq '50' });
 poll_until('the bound', sub { my $s = connected("GET $mine HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n"); <$s> =~ /^HTTP\/1.1 503/ });
 pass('calls that wait are bounded');
 close $_ for @streams;
-reload("coupon.http_max_waiting = 20000\n");
+reload($node, "coupon.http_max_waiting = 20000\n");
 
 # ---- sizes ----
 
@@ -229,7 +219,7 @@ is(raw("GET /pass/x HTTP/1.1\r\n${close}X-H: \xff\r\n\r\n"), 200, '  a header th
 
 # a failed reading of the routes is repeated
 my $locker = $node->background_psql('postgres');
-reload("coupon.http_lock_timeout = '100ms'\n");
+reload($node, "coupon.http_lock_timeout = '100ms'\n");
 $locker->query_safe('BEGIN; LOCK TABLE coupon.route IN ACCESS EXCLUSIVE MODE; CREATE FUNCTION one_more() RETURNS int LANGUAGE sql AS $$ SELECT 1 $$');
 sql('CREATE FUNCTION another() RETURNS int LANGUAGE sql AS $$ SELECT 1 $$');
 poll_until('a failure', sub { request('GET', '/campaigns/1')->{status} == 503 });
@@ -240,14 +230,14 @@ is(told('GET', '/campaigns/1'), '200 ' . ('' . (request('GET', '/campaigns/1')->
 # ---- rates, by address ----
 
 sub burst { my ($n, @headers) = @_; my %seen; $seen{ request('GET', '/campaigns/1', undef, @headers)->{status} }++ for 1 .. $n; return \%seen }
-reload("coupon.http_rate_per_address = 1\ncoupon.http_burst = 3\n", sub { grep { $_ == 429 } map { request('GET', '/campaigns/1')->{status} } 1 .. 10 });
+reload($node, "coupon.http_rate_per_address = 1\ncoupon.http_burst = 3\n", sub { grep { $_ == 429 } map { request('GET', '/campaigns/1')->{status} } 1 .. 10 });
 my $limited = request('GET', '/campaigns/1');
 is("$limited->{status} $limited->{headers}{'retry-after'}", '429 1', '429 with Retry-After');
 is(request('GET', '/healthz')->{status}, 200, '  health is not limited');
 is(request('GET', '/nowhere')->{status}, 429, '  what is not there is');
 is(request('GET', '/campaigns/1', undef, Authorization => 'Bearer x.y.z')->{status}, 429, '  and so are bad tokens, before they are looked at');
 cmp_ok(burst(10, 'X-Forwarded-For' => '203.0.113.1')->{429} // 0, '>=', 8, 'X-Forwarded-For of somebody who is no proxy of ours: not believed');
-reload("coupon.http_trusted_proxies = '127.0.0.1, 10.0.0.1'\n", sub { request('GET', '/campaigns/1', undef, 'X-Forwarded-For' => '203.0.113.99')->{status} == 200 });
+reload($node, "coupon.http_trusted_proxies = '127.0.0.1, 10.0.0.1'\n", sub { request('GET', '/campaigns/1', undef, 'X-Forwarded-For' => '203.0.113.99')->{status} == 200 });
 # spent(forwarded): has that address used up what it may?
 sub spend { my ($forwarded) = @_; burst(8, 'X-Forwarded-For' => $forwarded); return }
 sub spent { my ($forwarded) = @_; return (grep { $_ == 200 } map { request('GET', '/campaigns/1', undef, 'X-Forwarded-For' => $forwarded)->{status} } 1 .. 2) < 2 ? 1 : 0 }
@@ -267,13 +257,13 @@ is(spent('2001:db8:1:2:ffff::2'), 1, '  IPv6: another address of the same networ
 is(spent('2001:db8:1:3::1'), 0, '  and of another');
 spend('::ffff:203.0.113.8');
 is(spent('203.0.113.8'), 1, '  IPv4 in the clothes of IPv6');
-reload("coupon.http_rate_per_address = 1000\ncoupon.http_burst = 100000\n", sub { (burst(20)->{200} // 0) == 20 });
-reload("coupon.http_rate_per_address = 0\n");
+reload($node, "coupon.http_rate_per_address = 1000\ncoupon.http_burst = 100000\n", sub { (burst(20)->{200} // 0) == 20 });
+reload($node, "coupon.http_rate_per_address = 0\n");
 
 # ---- the access log ----
 
 my $from = -s $node->logfile;
-reload("coupon.http_access_log = 1\n", sub { request('GET', '/healthz'); slurp_file($node->logfile, $from) =~ /access: GET - 200/ });
+reload($node, "coupon.http_access_log = 1\n", sub { request('GET', '/healthz'); slurp_file($node->logfile, $from) =~ /access: GET - 200/ });
 is(request('POST', '/campaigns/1/issues', { user_id => 'somebody' })->{status}, 201, 'an issue');
 request('GET', $mine);
 request('GET', '/campaigns/1%0aLOG:%20forged?user_id=somebody', undef, Authorization => 'Bearer secret.token.here', 'User-Agent' => 'forged');
@@ -284,12 +274,12 @@ like($lines, qr{access: GET /rooms/\{room\}/tickets/\{token\} 200,}, '  of a tic
 like($lines, qr{access: - }, '  of a method that is none a dash');
 unlike($lines, qr/somebody|secret|forged|FORGED|$mine/, '  no user, no token, nothing that a client has chosen');
 $from = -s $node->logfile;
-reload("coupon.http_access_log = 0.1\n", sub { sql('SHOW coupon.http_access_log') eq '0.1' });
+reload($node, "coupon.http_access_log = 0.1\n", sub { sql('SHOW coupon.http_access_log') eq '0.1' });
 poll_until('the rate', sub { my $at = -s $node->logfile; request('GET', '/healthz') for 1 .. 20; return (() = slurp_file($node->logfile, $at) =~ /access:/g) <= 3 });
 $from = -s $node->logfile;
 request('GET', '/campaigns/1') for 1 .. 100;
 is(scalar(() = slurp_file($node->logfile, $from) =~ /access: /g), 10, '  a tenth of 100');
-reload("coupon.http_access_log = 0\n");
+reload($node, "coupon.http_access_log = 0\n");
 
 # ---- who never reads ----
 
@@ -300,7 +290,7 @@ sql(q{CREATE FUNCTION large() RETURNS json STABLE LANGUAGE sql AS $$ SELECT to_j
 poll_until('the routes', sub { request('GET', '/large')->{status} == 200 });
 poll_until('no connections', sub { sockets($pid) < 10 });
 my $before = sockets($pid);
-reload("coupon.http_idle_timeout = 1s\n");
+reload($node, "coupon.http_idle_timeout = 1s\n");
 my @deaf = map { connected("GET /large HTTP/1.1\r\nHost: x\r\n\r\n") } 1 .. 5;
 poll_until('it to begin', sub { sockets($pid) >= $before + 5 });
 poll_until('it to be given up', sub { sockets($pid) <= $before });
@@ -314,7 +304,7 @@ cmp_ok($large->(), '>', 5000000, '  who reads gets all of it');
 poll_until('it to begin', sub { sockets($pid) >= $before + 5 });
 poll_until('it to be given up', sub { sockets($pid) <= $before });
 pass('streams that are never read: shut');
-reload("coupon.http_idle_timeout = 60s\n");
+reload($node, "coupon.http_idle_timeout = 60s\n");
 $_ = connected("GET /changing/1 HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n") for @deaf;
 poll_until('it to begin', sub { sockets($pid) >= $before + 5 });
 my $grown = resident($pid);
@@ -340,7 +330,7 @@ is(pid(), $pid, '  the worker is the same as at the beginning');
 
 sql(q{CREATE FUNCTION slow() RETURNS json LANGUAGE sql AS $$ SELECT json_build_object('slept', pg_sleep(60)::text) $$; GRANT EXECUTE ON FUNCTION slow TO coupon_service; SELECT coupon_route_add('POST', '/slow', 'slow()')});
 poll_until('the route', sub { request('GET', '/slow')->{status} == 405 });
-reload("coupon.http_statement_timeout = '10min'\n", sub { sql('SHOW coupon.http_statement_timeout') eq '10min' });
+reload($node, "coupon.http_statement_timeout = '10min'\n", sub { sql('SHOW coupon.http_statement_timeout') eq '10min' });
 my @open = (
 	(map { connected("GET $mine HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n") } 1 .. 10),
 	(map { connected("GET /changing/1 HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n") } 1 .. 5),

@@ -73,7 +73,6 @@ sub await
 
 sub arrived { my ($socket) = @_; return IO::Select->new($socket)->can_read(0) ? 1 : 0 }
 sub asleep { return sql(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'coupon front' AND wait_event = 'PgSleep'}) }
-sub reload { $node->append_conf('postgresql.conf', shift); $node->reload; return }
 
 $node->safe_psql('postgres', 'CREATE DATABASE shop');
 sql(q{CREATE EXTENSION coupon});
@@ -92,7 +91,7 @@ my $second = ticket('second');
 my @waiting = map { begin('GET', $second, undef, 'Prefer: wait=60') } 1 .. 20;
 my $stream = begin('GET', $second, undef, 'Accept: text/event-stream');
 await($stream, qr/"status":"waiting"/);
-reload("coupon.http_lock_timeout = '100ms'\n");
+reload($node, "coupon.http_lock_timeout = '100ms'\n");
 my $locker = $node->background_psql('shop');
 $locker->query_safe('BEGIN; LOCK TABLE coupon.route IN ACCESS EXCLUSIVE MODE');
 sql('CREATE FUNCTION another() RETURNS integer LANGUAGE sql RETURN 1');
@@ -108,13 +107,13 @@ is(told('DELETE', $first), '204', '  and leaving');
 await($stream, qr/"status":"admitted"|event: problem/);
 unlike($seen{$stream}, qr/problem/, '  an open stream goes on as if nothing had been');
 is(pid(), $pid, '  in the same process');
-reload("coupon.http_lock_timeout = '1s'\n");
+reload($node, "coupon.http_lock_timeout = '1s'\n");
 close $_ for @waiting, $stream;
 
 # ---- streams ----
 
 my $accepted = $http->post("http://127.0.0.1:$port/campaigns/1/requests", { headers => { 'Content-Type' => 'application/json' }, content => '{"user_id":"asker"}' })->{headers}{location};
-reload("coupon.http_cors_origins = 'https://shop.example'\n");
+reload($node, "coupon.http_cors_origins = 'https://shop.example'\n");
 poll_until('the setting', sub { sql('SHOW coupon.http_cors_origins') ne '' });
 my $decision = begin('GET', $accepted, undef, 'Accept: text/event-stream', 'Origin: https://shop.example');
 my ($id) = await($decision, qr/\r\n0\r\n\r\n\z/) =~ /.*^id: (\w+)/ms;
@@ -138,7 +137,7 @@ my $moved = begin('POST', '/nap', '{"seconds":1}');
 poll_until('a nap', sub { asleep() });
 my $old_port = $port;
 $port = free_port();
-reload("coupon.http_listen = '127.0.0.1:$port'\n");
+reload($node, "coupon.http_listen = '127.0.0.1:$port'\n");
 like(await($moved, qr/\r\n\r\n/), qr{^HTTP/1.1 200}, 'an answer that was due when the address moved is given');
 poll_until('the new address', sub { told('GET', '/campaigns/1') =~ /^200/ });
 ok(!IO::Socket::INET->new(PeerAddr => "127.0.0.1:$old_port"), '  and then the old one is closed');
@@ -160,7 +159,7 @@ poll_until('the next front', sub { told('GET', '/campaigns/1') =~ /^200/ });
 
 # a synchronous standby that never comes
 $pid = pid();
-reload("synchronous_standby_names = 'nobody'\n");
+reload($node, "synchronous_standby_names = 'nobody'\n");
 poll_until('the setting', sub { sql('SHOW synchronous_standby_names') eq 'nobody' });
 my $issue = begin('POST', '/campaigns/1/issues', '{"user_id":"sync"}');
 poll_until('the commit to wait', sub { sql(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'coupon front' AND wait_event = 'SyncRep'}) });
@@ -169,7 +168,7 @@ $begun = time;
 poll_until('its end', sub { !-e "/proc/$pid" });
 cmp_ok(time - $begun, '<', within(5), 'SIGTERM: a standby that never comes is not waited for');
 like(await($issue, qr/\r\n\r\n.*\}/s), qr{^HTTP/1.1 503.*"40003"}s, '  and what it may not have is not told as done');
-reload("synchronous_standby_names = ''\n");
+reload($node, "synchronous_standby_names = ''\n");
 poll_until('the next front', sub { told('POST', '/campaigns/1/issues', '{"user_id":"sync"}') eq '200 already_issued' });
 pass('  asking again tells');
 
