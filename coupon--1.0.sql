@@ -698,6 +698,7 @@ CREATE TABLE coupon.outbox (
 	key     text NOT NULL,
 	type    text NOT NULL,
 	payload json NOT NULL,
+	traceparent text COLLATE "C",
 	CONSTRAINT outbox_children_only CHECK (false) NO INHERIT
 );
 CREATE TABLE coupon.outbox_0 () INHERITS (coupon.outbox) USING heap;
@@ -723,6 +724,7 @@ COMMENT ON COLUMN coupon.outbox.topic IS 'The Kafka topic.';
 COMMENT ON COLUMN coupon.outbox.key IS 'The Kafka key: the user, or the campaign where an event is the campaign''s own.';
 COMMENT ON COLUMN coupon.outbox.type IS 'What happened. Types that begin with "coupon." are the engine''s own.';
 COMMENT ON COLUMN coupon.outbox.payload IS 'The event as it is published.';
+COMMENT ON COLUMN coupon.outbox.traceparent IS 'The trace of the call that it comes of (W3C trace context); null: none.';
 
 CREATE FUNCTION coupon.outbox_guard() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -759,7 +761,8 @@ CREATE TABLE coupon.dead_letter (
 	payload  json NOT NULL,
 	reason   text NOT NULL,
 	attempts integer NOT NULL,
-	dead_at  timestamptz NOT NULL
+	dead_at  timestamptz NOT NULL,
+	traceparent text COLLATE "C"
 );
 COMMENT ON TABLE coupon.dead_letter IS 'Events that the broker did not accept. coupon_dead_letter_replay() puts them back into the outbox.';
 COMMENT ON COLUMN coupon.dead_letter.id IS 'The id of the event.';
@@ -770,6 +773,7 @@ COMMENT ON COLUMN coupon.dead_letter.payload IS 'The event.';
 COMMENT ON COLUMN coupon.dead_letter.reason IS 'Why it was not accepted.';
 COMMENT ON COLUMN coupon.dead_letter.attempts IS 'How often it was tried.';
 COMMENT ON COLUMN coupon.dead_letter.dead_at IS 'When it was given up.';
+COMMENT ON COLUMN coupon.dead_letter.traceparent IS 'Its trace; null: none.';
 
 SELECT pg_catalog.pg_extension_config_dump('coupon.event_clock', '');
 SELECT pg_catalog.pg_extension_config_dump('coupon.event_start', '');
@@ -844,6 +848,7 @@ CREATE TABLE coupon.request (
 	user_id      text COLLATE "C" NOT NULL,
 	outcome      text COLLATE "C",
 	request_key  text COLLATE "C",
+	traceparent  text COLLATE "C",
 	CONSTRAINT request_children_only CHECK (false) NO INHERIT
 );
 CREATE TABLE coupon.request_0 (PRIMARY KEY (request_id)) INHERITS (coupon.request)
@@ -863,6 +868,7 @@ COMMENT ON COLUMN coupon.request.serial IS 'The unit that the user has; null: no
 COMMENT ON COLUMN coupon.request.user_id IS 'The user who is to be issued a unit.';
 COMMENT ON COLUMN coupon.request.outcome IS 'A status of coupon.issue_result, or failed; null: it waits.';
 COMMENT ON COLUMN coupon.request.request_key IS 'The caller''s own key. The same key again is the same request.';
+COMMENT ON COLUMN coupon.request.traceparent IS 'The trace of the call that made it; null: none.';
 
 CREATE TYPE coupon.request_result AS (
 	request_id     uuid,
@@ -909,6 +915,13 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_request_bigint';
 COMMENT ON FUNCTION @extschema@.coupon_request(bigint, bigint, text) IS
 	'coupon_request(bigint, text, text) for numeric users.';
+
+CREATE FUNCTION coupon.request_traced(campaign_id bigint, user_id text, request_key text, traceparent text)
+RETURNS coupon.request_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'coupon_request';
+COMMENT ON FUNCTION coupon.request_traced(bigint, text, text, text) IS
+	'coupon_request(bigint, text, text) for a call that belongs to a trace; what is no traceparent is ignored.';
 
 CREATE FUNCTION @extschema@.coupon_request_status(request_id uuid)
 RETURNS coupon.request_result
@@ -1500,8 +1513,8 @@ CREATE VIEW coupon.built_in_route AS
 SELECT b.method, b.path, b.function, b.batched, b.admin,
        CASE WHEN b.admin THEN pg_catalog.to_regrole('coupon_reader') END AS anonymous_role
   FROM (VALUES
-	('POST', '/campaigns/{campaign_id}/issues', 'coupon.http_issue(bigint[],text[])', true, false),
-	('POST', '/campaigns/{campaign_id}/requests', 'coupon.http_request(bigint[],text[],text[])', true, false),
+	('POST', '/campaigns/{campaign_id}/issues', 'coupon.http_issue(bigint[],text[],text[])', true, false),
+	('POST', '/campaigns/{campaign_id}/requests', 'coupon.http_request(bigint[],text[],text[],text[])', true, false),
 	('GET', '/campaigns/{campaign_id}/requests/{request_id}', 'coupon.http_request_status(bigint[],uuid[])', true, false),
 	('POST', '/campaigns/{campaign_id}/holds', 'coupon.http_hold(bigint,text,bigint,interval)', false, false),
 	('POST', '/campaigns/{campaign_id}/holds/{serial}/confirmation', 'coupon.http_confirm(bigint,bigint,text,text)', false, false),
@@ -1628,9 +1641,9 @@ CREATE FUNCTION coupon.http_segment(segment text) RETURNS text
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'coupon_http_segment';
 COMMENT ON FUNCTION coupon.http_segment(text) IS 'the text as a segment of a path, percent-encoded';
 
-CREATE FUNCTION coupon.http_issue(campaign_id bigint[], user_id text[]) RETURNS SETOF coupon.http_answer
+CREATE FUNCTION coupon.http_issue(campaign_id bigint[], user_id text[], traceparent text[] DEFAULT NULL) RETURNS SETOF coupon.http_answer
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'coupon_http_issue';
-COMMENT ON FUNCTION coupon.http_issue(bigint[], text[]) IS
+COMMENT ON FUNCTION coupon.http_issue(bigint[], text[], text[]) IS
 	'POST /campaigns/{campaign_id}/issues - 201 issued, 200 already issued, 409 sold out or held, 403 not admitted, 425 not open, 410 closed, 503 paused or busy, 404 unknown campaign';
 
 CREATE FUNCTION coupon.http_outcome(outcome text) RETURNS coupon.http_answer
@@ -1652,7 +1665,7 @@ COMMENT ON FUNCTION coupon.http_is_name(text) IS 'whether a user or a key is of 
 
 -- Each call is looked at before it is made: an ERROR would have the batch done
 -- again call by call. OFFSET 0 keeps the look a condition of the call.
-CREATE FUNCTION coupon.http_request(campaign_id bigint[], user_id text[], request_key text[] DEFAULT NULL)
+CREATE FUNCTION coupon.http_request(campaign_id bigint[], user_id text[], request_key text[] DEFAULT NULL, traceparent text[] DEFAULT NULL)
 RETURNS SETOF coupon.http_answer
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
@@ -1664,16 +1677,16 @@ BEGIN ATOMIC
 			coupon.http_request_body(u.campaign_id, ROW(r.request_id, r.status, r.outcome, r.queue_position, r.issuance, r.requested_at, r.decided_at, r.repeated)::coupon.request_result),
 			false)::coupon.http_answer
 		END
-	  FROM (SELECT t.campaign_id, t.user_id, t.request_key, t.n,
+	  FROM (SELECT t.campaign_id, t.user_id, t.request_key, t.traceparent, t.n,
 	               CASE WHEN NOT EXISTS (SELECT FROM coupon.campaign c WHERE c.campaign_id OPERATOR(pg_catalog.=) t.campaign_id) THEN 'unknown_campaign'
 	                    WHEN coupon.http_is_name(t.user_id) IS NOT TRUE THEN 'invalid'
 	                    WHEN coupon.http_is_name(t.request_key) IS FALSE THEN 'invalid_key' END AS problem
-	          FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) WITH ORDINALITY AS t(campaign_id, user_id, request_key, n)
+	          FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4)) WITH ORDINALITY AS t(campaign_id, user_id, request_key, traceparent, n)
 	         WHERE t.n OPERATOR(pg_catalog.<=) pg_catalog.cardinality($1)) u
-	       LEFT JOIN LATERAL (SELECT f.* FROM @extschema@.coupon_request(u.campaign_id, u.user_id, u.request_key) AS f WHERE u.problem IS NULL OFFSET 0) r ON true
+	       LEFT JOIN LATERAL (SELECT f.* FROM coupon.request_traced(u.campaign_id, u.user_id, u.request_key, u.traceparent) AS f WHERE u.problem IS NULL OFFSET 0) r ON true
 	 ORDER BY u.n;
 END;
-COMMENT ON FUNCTION coupon.http_request(bigint[], text[], text[]) IS
+COMMENT ON FUNCTION coupon.http_request(bigint[], text[], text[], text[]) IS
 	'POST /campaigns/{campaign_id}/requests - 202 with Location, 200 for who has a unit already, 409 sold out or held, 403 not admitted, 425 not open, 410 closed, 503 paused or busy or full, 404 unknown campaign; request_key is the header Idempotency-Key';
 
 -- The first 30 bits of an id are its campaign.
@@ -2068,7 +2081,7 @@ BEGIN
 	RETURN QUERY
 	SELECT a.name,
 	       CASE WHEN strpos(route.path, '{' || a.name || '}') > 0 THEN 'path'
-	            WHEN a.name = 'request_key' THEN 'header'
+	            WHEN a.name IN ('request_key', 'traceparent') THEN 'header'
 	            WHEN route.method IN ('GET', 'DELETE') OR about ~ ('[?&]' || a.name || '=') THEN 'query'
 	            ELSE 'body' END,
 	       -- a token names the user
@@ -2135,7 +2148,7 @@ DECLARE
 	parameters jsonb;
 	body jsonb;
 BEGIN
-	SELECT jsonb_agg(jsonb_build_object('name', CASE a.place WHEN 'header' THEN 'Idempotency-Key' ELSE a.name END,
+	SELECT jsonb_agg(jsonb_build_object('name', CASE a.name WHEN 'request_key' THEN 'Idempotency-Key' ELSE a.name END,
 	                                    'in', a.place, 'required', a.required OR a.place = 'path', 'schema', a.schema))
 	         FILTER (WHERE a.place <> 'body'),
 	       jsonb_build_object('type', 'object', 'additionalProperties', false,
@@ -2311,6 +2324,7 @@ REVOKE ALL ON FUNCTION @extschema@.coupon_request(bigint, text, text) FROM PUBLI
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_request(bigint, text, text) TO coupon_admin, coupon_service;
 REVOKE ALL ON FUNCTION @extschema@.coupon_request(bigint, bigint, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_request(bigint, bigint, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION coupon.request_traced(bigint, text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.coupon_request_status(uuid) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_request_status(uuid) TO coupon_admin, coupon_service;
 REVOKE ALL ON FUNCTION @extschema@.coupon_request_status_of(bigint, text) FROM PUBLIC;
@@ -2375,10 +2389,10 @@ REVOKE ALL ON FUNCTION coupon.http_is_name(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.http_behind(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.http_ticket_body(coupon.queue_result, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.http_hold_answer(coupon.hold_result, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.http_issue(bigint[], text[]) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon.http_issue(bigint[], text[]) TO coupon_admin, coupon_service, coupon_user;
-REVOKE ALL ON FUNCTION coupon.http_request(bigint[], text[], text[]) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon.http_request(bigint[], text[], text[]) TO coupon_admin, coupon_service, coupon_user;
+REVOKE ALL ON FUNCTION coupon.http_issue(bigint[], text[], text[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon.http_issue(bigint[], text[], text[]) TO coupon_admin, coupon_service, coupon_user;
+REVOKE ALL ON FUNCTION coupon.http_request(bigint[], text[], text[], text[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon.http_request(bigint[], text[], text[], text[]) TO coupon_admin, coupon_service, coupon_user;
 REVOKE ALL ON FUNCTION coupon.http_request_status(bigint[], uuid[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.http_request_status(bigint[], uuid[]) TO coupon_admin, coupon_service, coupon_user;
 REVOKE ALL ON FUNCTION coupon.http_hold(bigint, text, bigint, interval) FROM PUBLIC;

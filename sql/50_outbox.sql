@@ -9,6 +9,7 @@ CREATE TABLE coupon.outbox (
 	key     text NOT NULL,
 	type    text NOT NULL,
 	payload json NOT NULL,
+	traceparent text COLLATE "C",
 	CONSTRAINT outbox_children_only CHECK (false) NO INHERIT
 );
 CREATE TABLE coupon.outbox_0 () INHERITS (coupon.outbox) USING heap;
@@ -34,6 +35,7 @@ COMMENT ON COLUMN coupon.outbox.topic IS 'The Kafka topic.';
 COMMENT ON COLUMN coupon.outbox.key IS 'The Kafka key: the user, or the campaign where an event is the campaign''s own.';
 COMMENT ON COLUMN coupon.outbox.type IS 'What happened. Types that begin with "coupon." are the engine''s own.';
 COMMENT ON COLUMN coupon.outbox.payload IS 'The event as it is published.';
+COMMENT ON COLUMN coupon.outbox.traceparent IS 'The trace of the call that it comes of (W3C trace context); null: none.';
 
 CREATE FUNCTION coupon.outbox_guard() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -70,7 +72,8 @@ CREATE TABLE coupon.dead_letter (
 	payload  json NOT NULL,
 	reason   text NOT NULL,
 	attempts integer NOT NULL,
-	dead_at  timestamptz NOT NULL
+	dead_at  timestamptz NOT NULL,
+	traceparent text COLLATE "C"
 );
 COMMENT ON TABLE coupon.dead_letter IS 'Events that the broker did not accept. coupon_dead_letter_replay() puts them back into the outbox.';
 COMMENT ON COLUMN coupon.dead_letter.id IS 'The id of the event.';
@@ -81,6 +84,7 @@ COMMENT ON COLUMN coupon.dead_letter.payload IS 'The event.';
 COMMENT ON COLUMN coupon.dead_letter.reason IS 'Why it was not accepted.';
 COMMENT ON COLUMN coupon.dead_letter.attempts IS 'How often it was tried.';
 COMMENT ON COLUMN coupon.dead_letter.dead_at IS 'When it was given up.';
+COMMENT ON COLUMN coupon.dead_letter.traceparent IS 'Its trace; null: none.';
 
 SELECT pg_catalog.pg_extension_config_dump('coupon.event_clock', '');
 SELECT pg_catalog.pg_extension_config_dump('coupon.event_start', '');

@@ -12,6 +12,7 @@ CREATE TABLE coupon.request (
 	user_id      text COLLATE "C" NOT NULL,
 	outcome      text COLLATE "C",
 	request_key  text COLLATE "C",
+	traceparent  text COLLATE "C",
 	CONSTRAINT request_children_only CHECK (false) NO INHERIT
 );
 CREATE TABLE coupon.request_0 (PRIMARY KEY (request_id)) INHERITS (coupon.request)
@@ -31,6 +32,7 @@ COMMENT ON COLUMN coupon.request.serial IS 'The unit that the user has; null: no
 COMMENT ON COLUMN coupon.request.user_id IS 'The user who is to be issued a unit.';
 COMMENT ON COLUMN coupon.request.outcome IS 'A status of coupon.issue_result, or failed; null: it waits.';
 COMMENT ON COLUMN coupon.request.request_key IS 'The caller''s own key. The same key again is the same request.';
+COMMENT ON COLUMN coupon.request.traceparent IS 'The trace of the call that made it; null: none.';
 
 CREATE TYPE coupon.request_result AS (
 	request_id     uuid,
@@ -77,6 +79,13 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_request_bigint';
 COMMENT ON FUNCTION @extschema@.coupon_request(bigint, bigint, text) IS
 	'coupon_request(bigint, text, text) for numeric users.';
+
+CREATE FUNCTION coupon.request_traced(campaign_id bigint, user_id text, request_key text, traceparent text)
+RETURNS coupon.request_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'coupon_request';
+COMMENT ON FUNCTION coupon.request_traced(bigint, text, text, text) IS
+	'coupon_request(bigint, text, text) for a call that belongs to a trace; what is no traceparent is ignored.';
 
 CREATE FUNCTION @extschema@.coupon_request_status(request_id uuid)
 RETURNS coupon.request_result

@@ -53,8 +53,8 @@ CREATE VIEW coupon.built_in_route AS
 SELECT b.method, b.path, b.function, b.batched, b.admin,
        CASE WHEN b.admin THEN pg_catalog.to_regrole('coupon_reader') END AS anonymous_role
   FROM (VALUES
-	('POST', '/campaigns/{campaign_id}/issues', 'coupon.http_issue(bigint[],text[])', true, false),
-	('POST', '/campaigns/{campaign_id}/requests', 'coupon.http_request(bigint[],text[],text[])', true, false),
+	('POST', '/campaigns/{campaign_id}/issues', 'coupon.http_issue(bigint[],text[],text[])', true, false),
+	('POST', '/campaigns/{campaign_id}/requests', 'coupon.http_request(bigint[],text[],text[],text[])', true, false),
 	('GET', '/campaigns/{campaign_id}/requests/{request_id}', 'coupon.http_request_status(bigint[],uuid[])', true, false),
 	('POST', '/campaigns/{campaign_id}/holds', 'coupon.http_hold(bigint,text,bigint,interval)', false, false),
 	('POST', '/campaigns/{campaign_id}/holds/{serial}/confirmation', 'coupon.http_confirm(bigint,bigint,text,text)', false, false),
@@ -181,9 +181,9 @@ CREATE FUNCTION coupon.http_segment(segment text) RETURNS text
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'coupon_http_segment';
 COMMENT ON FUNCTION coupon.http_segment(text) IS 'the text as a segment of a path, percent-encoded';
 
-CREATE FUNCTION coupon.http_issue(campaign_id bigint[], user_id text[]) RETURNS SETOF coupon.http_answer
+CREATE FUNCTION coupon.http_issue(campaign_id bigint[], user_id text[], traceparent text[] DEFAULT NULL) RETURNS SETOF coupon.http_answer
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'coupon_http_issue';
-COMMENT ON FUNCTION coupon.http_issue(bigint[], text[]) IS
+COMMENT ON FUNCTION coupon.http_issue(bigint[], text[], text[]) IS
 	'POST /campaigns/{campaign_id}/issues - 201 issued, 200 already issued, 409 sold out or held, 403 not admitted, 425 not open, 410 closed, 503 paused or busy, 404 unknown campaign';
 
 CREATE FUNCTION coupon.http_outcome(outcome text) RETURNS coupon.http_answer
@@ -205,7 +205,7 @@ COMMENT ON FUNCTION coupon.http_is_name(text) IS 'whether a user or a key is of 
 
 -- Each call is looked at before it is made: an ERROR would have the batch done
 -- again call by call. OFFSET 0 keeps the look a condition of the call.
-CREATE FUNCTION coupon.http_request(campaign_id bigint[], user_id text[], request_key text[] DEFAULT NULL)
+CREATE FUNCTION coupon.http_request(campaign_id bigint[], user_id text[], request_key text[] DEFAULT NULL, traceparent text[] DEFAULT NULL)
 RETURNS SETOF coupon.http_answer
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
@@ -217,16 +217,16 @@ BEGIN ATOMIC
 			coupon.http_request_body(u.campaign_id, ROW(r.request_id, r.status, r.outcome, r.queue_position, r.issuance, r.requested_at, r.decided_at, r.repeated)::coupon.request_result),
 			false)::coupon.http_answer
 		END
-	  FROM (SELECT t.campaign_id, t.user_id, t.request_key, t.n,
+	  FROM (SELECT t.campaign_id, t.user_id, t.request_key, t.traceparent, t.n,
 	               CASE WHEN NOT EXISTS (SELECT FROM coupon.campaign c WHERE c.campaign_id OPERATOR(pg_catalog.=) t.campaign_id) THEN 'unknown_campaign'
 	                    WHEN coupon.http_is_name(t.user_id) IS NOT TRUE THEN 'invalid'
 	                    WHEN coupon.http_is_name(t.request_key) IS FALSE THEN 'invalid_key' END AS problem
-	          FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) WITH ORDINALITY AS t(campaign_id, user_id, request_key, n)
+	          FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4)) WITH ORDINALITY AS t(campaign_id, user_id, request_key, traceparent, n)
 	         WHERE t.n OPERATOR(pg_catalog.<=) pg_catalog.cardinality($1)) u
-	       LEFT JOIN LATERAL (SELECT f.* FROM @extschema@.coupon_request(u.campaign_id, u.user_id, u.request_key) AS f WHERE u.problem IS NULL OFFSET 0) r ON true
+	       LEFT JOIN LATERAL (SELECT f.* FROM coupon.request_traced(u.campaign_id, u.user_id, u.request_key, u.traceparent) AS f WHERE u.problem IS NULL OFFSET 0) r ON true
 	 ORDER BY u.n;
 END;
-COMMENT ON FUNCTION coupon.http_request(bigint[], text[], text[]) IS
+COMMENT ON FUNCTION coupon.http_request(bigint[], text[], text[], text[]) IS
 	'POST /campaigns/{campaign_id}/requests - 202 with Location, 200 for who has a unit already, 409 sold out or held, 403 not admitted, 425 not open, 410 closed, 503 paused or busy or full, 404 unknown campaign; request_key is the header Idempotency-Key';
 
 -- The first 30 bits of an id are its campaign.

@@ -47,7 +47,7 @@ BEGIN
 	RETURN QUERY
 	SELECT a.name,
 	       CASE WHEN strpos(route.path, '{' || a.name || '}') > 0 THEN 'path'
-	            WHEN a.name = 'request_key' THEN 'header'
+	            WHEN a.name IN ('request_key', 'traceparent') THEN 'header'
 	            WHEN route.method IN ('GET', 'DELETE') OR about ~ ('[?&]' || a.name || '=') THEN 'query'
 	            ELSE 'body' END,
 	       -- a token names the user
@@ -114,7 +114,7 @@ DECLARE
 	parameters jsonb;
 	body jsonb;
 BEGIN
-	SELECT jsonb_agg(jsonb_build_object('name', CASE a.place WHEN 'header' THEN 'Idempotency-Key' ELSE a.name END,
+	SELECT jsonb_agg(jsonb_build_object('name', CASE a.name WHEN 'request_key' THEN 'Idempotency-Key' ELSE a.name END,
 	                                    'in', a.place, 'required', a.required OR a.place = 'path', 'schema', a.schema))
 	         FILTER (WHERE a.place <> 'body'),
 	       jsonb_build_object('type', 'object', 'additionalProperties', false,

@@ -12,6 +12,7 @@
 #include "base/guc.h"
 #include "base/launcher.h"
 #include "base/shmem.h"
+#include "base/trace.h"
 #include "base/worker.h"
 #include "front/front_worker.h"
 #include "front/limit.h"
@@ -62,6 +63,7 @@ void
 _PG_init(void)
 {
 	coupon_guc_define(process_shared_preload_libraries_in_progress);
+	coupon_trace_define();
 
 	/* loaded by a session: the functions that need more will say so */
 	if (!process_shared_preload_libraries_in_progress)

@@ -92,14 +92,14 @@ enum
 enum
 {
 	Outbox_id = 1, Outbox_topic, Outbox_key, Outbox_type, Outbox_payload,
-	Outbox_natts = Outbox_payload
+	Outbox_traceparent, Outbox_natts = Outbox_traceparent
 };
 
 enum
 {
 	Request_id = 1, Request_campaign_id, Request_requested_at, Request_decided_at,
 	Request_serial, Request_user_id, Request_outcome, Request_key,
-	Request_natts = Request_key
+	Request_traceparent, Request_natts = Request_traceparent
 };
 enum
 {

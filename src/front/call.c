@@ -41,6 +41,7 @@
 
 #include "base/arguments.h"
 #include "base/compat.h"
+#include "base/trace.h"
 #include "front/answer.h"
 #include "front/call.h"
 #include "front/json_fields.h"
@@ -110,6 +111,9 @@ coupon_call_bind(CouponHttpCall *call)
 		if (key != NULL)
 			(void) coupon_arguments_add(call, "request_key", pstrdup(key), COUPON_GIVEN_TEXT);
 	}
+	if (call->trace != NULL && find_parameter(route, "traceparent") >= 0 &&
+		coupon_arguments_find(call, "traceparent") == NULL)
+		(void) coupon_arguments_add(call, "traceparent", call->trace, COUPON_GIVEN_TEXT);
 	for (int i = 0; i < call->narguments; i++)
 	{
 		if (find_parameter(route, call->arguments[i].name) < 0)
@@ -387,7 +391,8 @@ answer_failed(CouponHttpCall *call, const ErrorData *error)
 		ereport(LOG,
 				(errcode(error->sqlerrcode),
 				 errmsg("%s %s failed: %s", call->route->method, call->route->path, error->message),
-				 error->detail ? errdetail("%s", error->detail) : 0));
+				 error->detail ? errdetail("%s", error->detail) : 0,
+				 coupon_trace_context(call->trace)));
 }
 
 /* ---- plain functions ---- */
@@ -435,6 +440,8 @@ set_envelope(CouponHttpCall *call)
 	set_local("request.jwt.claims", call->claims == NULL ? "{}" : call->claims);
 	set_local("response.status", "");
 	set_local("response.headers", "");
+	if (call->trace != NULL)
+		set_local("coupon.traceparent", call->trace);
 }
 
 

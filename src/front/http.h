@@ -93,6 +93,7 @@ typedef struct CouponHttpCall
 	const char *user_id;		/* of the token, NULL: none */
 	const char *claims;			/* JSON, NULL: none */
 	TimestampTz expires_at;		/* the token */
+	const char *trace;			/* see base/trace.h; NULL: none */
 	CouponHttpArgument *arguments;
 	int			narguments;
 	TimestampTz deadline;		/* until when a pending answer is waited for */

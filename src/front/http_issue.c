@@ -20,6 +20,7 @@
 #include "base/attempt.h"
 #include "base/compat.h"
 #include "base/errors.h"
+#include "base/trace.h"
 #include "front/json_fields.h"
 #include "front/outcome.h"
 #include "outbox/payload.h"
@@ -34,6 +35,7 @@ typedef struct Call
 	int			position;
 	int64		campaign_id;	/* 0: there is none */
 	text	   *user_id;
+	const char *trace;			/* or NULL */
 	CouponItem *item;
 	ErrorData  *error;			/* instead of an outcome */
 } Call;
@@ -65,6 +67,7 @@ issue_campaign(void *arg)
 	for (int i = 0; i < batch->ncalls; i++)
 	{
 		items[i].user_id = PointerGetDatum(batch->calls[i]->user_id);
+		items[i].trace = batch->calls[i]->trace;
 		batch->calls[i]->item = &items[i];
 	}
 	coupon_issue_batch(batch->calls[0]->campaign_id, items, batch->ncalls, COUPON_NO_WAIT);
@@ -171,6 +174,15 @@ put_answer(ReturnSetInfo *rsinfo, const Call *call, StringInfo body)
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
+/* What is no traceparent is ignored. */
+static const char *
+read_trace(text *given)
+{
+	char		trace[COUPON_TRACE_SIZE];
+
+	return coupon_trace_parse(text_to_cstring(given), trace) ? pstrdup(trace) : NULL;
+}
+
 /* The calls as they came, in *calls; their number. */
 static int
 read_calls(FunctionCallInfo fcinfo, Call **calls)
@@ -179,8 +191,10 @@ read_calls(FunctionCallInfo fcinfo, Call **calls)
 	Datum	   *ids;
 	bool	   *nulls;
 	text	  **users;
+	text	  **traces = NULL;
 	int			nids;
 	int			ncalls;
+	int			ntraces = 0;
 
 	coupon_require_argument(fcinfo, 0, "campaign_id");
 	campaigns = PG_GETARG_ARRAYTYPE_P(0);
@@ -191,6 +205,8 @@ read_calls(FunctionCallInfo fcinfo, Call **calls)
 				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
 				 errmsg("campaign_id and user_id differ in length"),
 				 errdetail("They have %d and %d elements.", nids, ncalls)));
+	if (!PG_ARGISNULL(2))
+		traces = coupon_get_text_array(fcinfo, 2, "traceparent", &ntraces);
 	*calls = palloc0(Max(ncalls, 1) * sizeof(Call));
 	for (int i = 0; i < ncalls; i++)
 	{
@@ -200,12 +216,14 @@ read_calls(FunctionCallInfo fcinfo, Call **calls)
 		call->campaign_id = nulls[i] ? 0 : DatumGetInt64(ids[i]);
 		if (users[i] != NULL && VARSIZE_ANY_EXHDR(users[i]) >= 1 && VARSIZE_ANY_EXHDR(users[i]) <= COUPON_MAX_NAME)
 			call->user_id = users[i];
+		if (i < ntraces && traces[i] != NULL)
+			call->trace = read_trace(traces[i]);
 	}
 	return ncalls;
 }
 
 /*
- * coupon.http_issue(campaign_id bigint[], user_id text[])
+ * coupon.http_issue(campaign_id bigint[], user_id text[], traceparent text[])
  * RETURNS SETOF coupon.http_answer
  */
 Datum

@@ -15,6 +15,7 @@
 #include "utils/syscache.h"
 
 #include "base/guc.h"
+#include "base/trace.h"
 #include "front/answer.h"
 #include "front/call.h"
 #include "front/limit.h"
@@ -68,7 +69,7 @@ answer_options(CouponHttpCall *call, const char *allow)
 	{
 		coupon_answer_header(call, "Access-Control-Allow-Methods", allow);
 		coupon_answer_header(call, "Access-Control-Allow-Headers",
-							 "Authorization, Content-Type, Idempotency-Key, Prefer, X-Access-Token");
+							 "Authorization, Content-Type, Idempotency-Key, Prefer, traceparent, X-Access-Token");
 		coupon_answer_header(call, "Access-Control-Max-Age", "600");
 	}
 }
@@ -143,6 +144,28 @@ look_at_caller(CouponHttpCall *call, TimestampTz now)
 	return look_at_role(call);
 }
 
+static void
+count_traces(void *state, const char *name, const char *value)
+{
+	if (pg_strcasecmp(name, "traceparent") == 0)
+		(*(int *) state)++;
+}
+
+/* The call's trace, by the rules of W3C trace context: what is none is ignored. */
+static void
+look_at_trace(CouponHttpCall *call)
+{
+	const char *given = coupon_http_header(call, "traceparent");
+	char		trace[COUPON_TRACE_SIZE];
+	int			n = 0;
+
+	if (given == NULL || !coupon_trace_parse(given, trace))
+		return;
+	coupon_http_each_header(call, count_traces, &n);
+	if (n == 1)
+		call->trace = pstrdup(trace);
+}
+
 /* Everything before the function; false: the call has its answer. */
 static bool
 look(CouponHttpCall *call, TimestampTz now)
@@ -174,6 +197,7 @@ look(CouponHttpCall *call, TimestampTz now)
 	}
 	if (call->done)
 		return false;
+	look_at_trace(call);
 	problem = coupon_arguments_read(call);
 	if (problem != NULL)
 	{

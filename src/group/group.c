@@ -556,6 +556,7 @@ issue_by_worker(int64 campaign_id, text *user_id, CouponItem *item)
 	call->durability = synchronous_commit;
 	call->campaign_id = campaign_id;
 	copy_text(&call->user, user_id);
+	strlcpy(call->trace, coupon_trace() == NULL ? "" : coupon_trace(), sizeof(call->trace));
 
 	publish_call(group, call);
 	read_answer(call, item);

@@ -12,6 +12,7 @@
 
 #include "base/arguments.h"
 #include "base/shmem.h"
+#include "base/trace.h"
 #include "sale/issue.h"
 
 #define COUPON_CALL_MESSAGE	256 /* bytes of an error's text, cut off */
@@ -56,6 +57,7 @@ typedef struct CouponCall
 	int			durability;		/* the session's synchronous_commit */
 	int64		campaign_id;
 	CouponCallText user;
+	char		trace[COUPON_TRACE_SIZE];	/* empty: none */
 	int			position;		/* in the worker's batch */
 
 	/* the answer */

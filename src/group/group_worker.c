@@ -105,7 +105,10 @@ issue_part(void *argument)
 	CouponItem *items = palloc0(part->ncalls * sizeof(CouponItem));
 
 	for (int i = 0; i < part->ncalls; i++)
+	{
 		items[i].user_id = PointerGetDatum(&part->calls[i]->user);
+		items[i].trace = part->calls[i]->trace[0] == '\0' ? NULL : part->calls[i]->trace;
+	}
 	coupon_issue_batch(part->calls[0]->campaign_id, items, part->ncalls, COUPON_NO_WAIT);
 	for (int i = 0; i < part->ncalls; i++)
 		coupon_call_set_item(part->calls[i], &items[i]);

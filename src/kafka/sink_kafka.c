@@ -432,7 +432,7 @@ static rd_kafka_headers_t *
 make_headers(const CouponEvent *event)
 {
 	static const char hex[] = "0123456789abcdef";
-	rd_kafka_headers_t *headers = rd_kafka_headers_new(8);
+	rd_kafka_headers_t *headers = rd_kafka_headers_new(9);
 	uint64		ms = coupon_event_tick(&event->id) / COUPON_TICKS_PER_MS;
 	static uint64 shown_ms = 0;
 	static char when[40];		/* of that millisecond, as many events are */
@@ -465,6 +465,8 @@ make_headers(const CouponEvent *event)
 	add_header(headers, "ce_type", event->type);
 	add_header(headers, "ce_source", source);
 	add_header(headers, "ce_time", when);
+	if (event->trace != NULL)
+		add_header(headers, "traceparent", event->trace);
 	return headers;
 }
 

@@ -50,25 +50,26 @@ void
 coupon_dead_letter_bury(const CouponEvent *event, const char *reason, int attempts, bool with_payload)
 {
 	static CouponStatement insert = {
-		.sql = "INSERT INTO coupon.dead_letter (id, topic, key, type, payload, reason, attempts, dead_at) "
-		"VALUES ($1, $2, $3, $4, $5::pg_catalog.json, $6, $7, pg_catalog.clock_timestamp()) "
+		.sql = "INSERT INTO coupon.dead_letter (id, topic, key, type, payload, reason, attempts, dead_at, traceparent) "
+		"VALUES ($1, $2, $3, $4, $5::pg_catalog.json, $6, $7, pg_catalog.clock_timestamp(), $8) "
 		"ON CONFLICT (id) DO UPDATE SET reason = excluded.reason, "
 		"attempts = coupon.dead_letter.attempts OPERATOR(pg_catalog.+) excluded.attempts, dead_at = excluded.dead_at",
-		.nargs = 7,.types = {UUIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID}
+		.nargs = 8,.types = {UUIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, INT4OID, TEXTOID}
 	};
-	Datum		values[7] = {
+	Datum		values[8] = {
 		UUIDPGetDatum(&event->id), CStringGetTextDatum(event->topic), CStringGetTextDatum(event->key),
 		CStringGetTextDatum(event->type), CStringGetTextDatum(event->payload),
-		CStringGetTextDatum(reason), Int32GetDatum(attempts)
+		CStringGetTextDatum(reason), Int32GetDatum(attempts),
+		event->trace == NULL ? (Datum) 0 : CStringGetTextDatum(event->trace)
 	};
 
 	coupon_spi_connect();
-	coupon_spi_execute(&insert, SPI_OK_INSERT, values, NULL);
+	coupon_spi_execute(&insert, SPI_OK_INSERT, values, event->trace == NULL ? "       n" : NULL);
 
 	/* of an event that was itself about a dead letter, none is made */
 	if (!coupon_outbox_is_dead_letter_topic(event->topic))
 		coupon_outbox_append(psprintf("%s" COUPON_DEAD_LETTER_SUFFIX, event->topic), event->key,
-							 "coupon.dead_letter", tell(event, reason, attempts, with_payload));
+							 "coupon.dead_letter", tell(event, reason, attempts, with_payload), event->trace);
 	coupon_spi_finish();
 }
 
@@ -87,7 +88,7 @@ take_away(FunctionCallInfo fcinfo, bool again)
 		"WHERE ($1 IS NULL OR l.id OPERATOR(pg_catalog.=) $1) "
 		"AND ($2 IS NULL OR l.topic OPERATOR(pg_catalog.=) $2) "
 		"ORDER BY l.id LIMIT 100)) "
-		"RETURNING d.id, d.topic, d.key, d.type, d.payload",
+		"RETURNING d.id, d.topic, d.key, d.type, d.payload, d.traceparent",
 		.nargs = 2,.types = {UUIDOID, TEXTOID}
 	};
 	Datum		values[2] = {0};
@@ -115,7 +116,7 @@ take_away(FunctionCallInfo fcinfo, bool again)
 		for (uint64 i = 0; i < n && again; i++)
 			coupon_outbox_add_again(outbox, DatumGetUUIDP(coupon_spi_value(i, 1, NULL)),
 									coupon_spi_text(i, 2), coupon_spi_text(i, 3),
-									coupon_spi_text(i, 4), coupon_spi_text(i, 5));
+									coupon_spi_text(i, 4), coupon_spi_text(i, 5), coupon_spi_text(i, 6));
 		if (again)
 			coupon_outbox_finish(outbox);
 		SPI_freetuptable(SPI_tuptable);

@@ -19,6 +19,7 @@
 #include "base/arguments.h"
 #include "base/catalog.h"
 #include "base/shmem.h"
+#include "base/trace.h"
 #include "outbox/outbox.h"
 
 #define LETTERS			"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
@@ -135,6 +136,6 @@ coupon_emit(PG_FUNCTION_ARGS)
 	refuse_campaigns_topic(topic);
 
 	*result = coupon_outbox_append(topic, key, type,
-								   JsonbToCString(NULL, &payload->root, VARSIZE(payload)));
+								   JsonbToCString(NULL, &payload->root, VARSIZE(payload)), coupon_trace());
 	PG_RETURN_UUID_P(result);
 }

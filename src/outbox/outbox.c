@@ -135,7 +135,7 @@ write_rows(CouponOutbox *outbox)
 /* Fills the next row; a NULL id is made here. */
 static pg_uuid_t
 add_row(CouponOutbox *outbox, const pg_uuid_t *given, const char *topic,
-		const char *key, const char *type, const char *payload)
+		const char *key, const char *type, const char *payload, const char *trace)
 {
 	MemoryContext oldcontext;
 	TupleTableSlot *slot;
@@ -162,7 +162,9 @@ add_row(CouponOutbox *outbox, const pg_uuid_t *given, const char *topic,
 	slot->tts_values[Outbox_key - 1] = CStringGetTextDatum(key);
 	slot->tts_values[Outbox_type - 1] = CStringGetTextDatum(type);
 	slot->tts_values[Outbox_payload - 1] = CStringGetTextDatum(payload);
+	slot->tts_values[Outbox_traceparent - 1] = trace == NULL ? (Datum) 0 : CStringGetTextDatum(trace);
 	memset(slot->tts_isnull, false, Outbox_natts);
+	slot->tts_isnull[Outbox_traceparent - 1] = trace == NULL;
 	outbox->nrows++;
 	MemoryContextSwitchTo(oldcontext);
 	return *id;
@@ -170,16 +172,16 @@ add_row(CouponOutbox *outbox, const pg_uuid_t *given, const char *topic,
 
 pg_uuid_t
 coupon_outbox_add(CouponOutbox *outbox, const char *topic, const char *key,
-				  const char *type, const char *payload)
+				  const char *type, const char *payload, const char *trace)
 {
-	return add_row(outbox, NULL, topic, key, type, payload);
+	return add_row(outbox, NULL, topic, key, type, payload, trace);
 }
 
 void
 coupon_outbox_add_again(CouponOutbox *outbox, const pg_uuid_t *id, const char *topic,
-						const char *key, const char *type, const char *payload)
+						const char *key, const char *type, const char *payload, const char *trace)
 {
-	(void) add_row(outbox, id, topic, key, type, payload);
+	(void) add_row(outbox, id, topic, key, type, payload, trace);
 }
 
 void
@@ -199,10 +201,10 @@ coupon_outbox_finish(CouponOutbox *outbox)
 
 pg_uuid_t
 coupon_outbox_append(const char *topic, const char *key, const char *type,
-					 const char *payload)
+					 const char *payload, const char *trace)
 {
 	CouponOutbox *outbox = coupon_outbox_begin(false);
-	pg_uuid_t	id = coupon_outbox_add(outbox, topic, key, type, payload);
+	pg_uuid_t	id = coupon_outbox_add(outbox, topic, key, type, payload, trace);
 
 	coupon_outbox_finish(outbox);
 	return id;

@@ -17,22 +17,23 @@
 
 /*
  * Events to be appended together.  Add any number, then finish; both may
- * throw.  The strings are copied by add.  Many need memory of their own.
+ * throw.  The strings are copied by add; trace may be NULL.  Many need memory of their own.
  */
 typedef struct CouponOutbox CouponOutbox;
 
 extern CouponOutbox *coupon_outbox_begin(bool many);
 extern pg_uuid_t coupon_outbox_add(CouponOutbox *outbox, const char *topic, const char *key,
-								   const char *type, const char *payload);
+								   const char *type, const char *payload, const char *trace);
 extern void coupon_outbox_finish(CouponOutbox *outbox);
 
 /* The same for an event that has its id already. */
 extern void coupon_outbox_add_again(CouponOutbox *outbox, const pg_uuid_t *id, const char *topic,
-									const char *key, const char *type, const char *payload);
+									const char *key, const char *type, const char *payload,
+									const char *trace);
 
 /* One event alone. */
 extern pg_uuid_t coupon_outbox_append(const char *topic, const char *key,
-									  const char *type, const char *payload);
+									  const char *type, const char *payload, const char *trace);
 
 /*
  * The number of the table to which events of this database are appended; the

@@ -370,7 +370,7 @@ park(Collection *c)
 			continue;
 		slot_getallattrs(table->slot);
 		memcpy(row->tts_values, table->slot->tts_values, Outbox_natts * sizeof(Datum));
-		memset(row->tts_isnull, false, Outbox_natts);
+		memcpy(row->tts_isnull, table->slot->tts_isnull, Outbox_natts * sizeof(bool));
 		if (coupon_writer_delete(table->writer, (ItemPointer) &entry->tid, false) == COUPON_ROW_CHANGED)
 		{
 			lowest_parked = Min(lowest_parked, coupon_event_tick(DatumGetUUIDP(row->tts_values[Outbox_id - 1])));
@@ -504,6 +504,8 @@ coupon_outbox_fetch(const CouponOutboxEntry *entry, CouponEvent *event)
 		event->key = TextDatumGetCString(slot->tts_values[Outbox_key - 1]);
 		event->type = TextDatumGetCString(slot->tts_values[Outbox_type - 1]);
 		event->payload = TextDatumGetCString(slot->tts_values[Outbox_payload - 1]);
+		event->trace = slot->tts_isnull[Outbox_traceparent - 1] ? NULL :
+			TextDatumGetCString(slot->tts_values[Outbox_traceparent - 1]);
 		ExecClearTuple(slot);
 	}
 	return found;

@@ -32,6 +32,7 @@ typedef struct CouponEvent
 	const char *key;
 	const char *type;
 	const char *payload;
+	const char *trace;			/* or NULL */
 } CouponEvent;
 
 /* What the next batch is to do with an event, by its topic. */

@@ -36,6 +36,7 @@
 #include "base/errors.h"
 #include "base/guc.h"
 #include "base/table_writer.h"
+#include "base/trace.h"
 #include "queue/pending.h"
 #include "queue/queue_table.h"
 #include "request/issuer.h"
@@ -268,6 +269,7 @@ append_event(Batch *batch, const CouponRequest *request, const char *outcome, in
 	if (batch->outbox == NULL)
 		batch->outbox = coupon_outbox_begin(true);
 	event.topic = batch->topic;
+	event.trace = request->trace;
 	event.campaign_id = batch->campaign_id;
 	event.user_id = text_to_cstring(request->user_id);
 	event.request_id = DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&request->id)));
@@ -356,6 +358,7 @@ issue_part(void *arg)
 	{
 		memset(&batch->items[i], 0, sizeof(CouponItem));
 		batch->items[i].user_id = PointerGetDatum(batch->requests[i].user_id);
+		batch->items[i].trace = batch->requests[i].trace;
 		batch->items[i].admitted = true;	/* asked when the request was
 											 * accepted */
 		if (batch->topic == NULL)
@@ -407,7 +410,8 @@ report_failure(int level, const Part *part, const char *what, const ErrorData *e
 			 errdetail("Campaign %lld, request number %lld, SQLSTATE %s.",
 					   (long long) part->batch->campaign_id,
 					   (long long) part->batch->requests[part->begin].number,
-					   unpack_sql_state(error->sqlerrcode))));
+					   unpack_sql_state(error->sqlerrcode)),
+			 coupon_trace_context(part->batch->requests[part->begin].trace)));
 }
 
 /* Who is stuck is tried again and again: the operator is not told each time. */

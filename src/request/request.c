@@ -17,11 +17,13 @@
 
 #include "access/xlog.h"
 #include "miscadmin.h"
+#include "utils/builtins.h"
 #include "utils/timestamp.h"
 
 #include "base/arguments.h"
 #include "base/database.h"
 #include "base/guc.h"
+#include "base/trace.h"
 #include "queue/own_row.h"
 #include "queue/pending.h"
 #include "queue/queue_table.h"
@@ -186,7 +188,8 @@ store_request(CouponCampaign *campaign, const CouponDefinition *def, CouponReque
 }
 
 static void
-accept_request(int64 campaign_id, text *user_id, text *key, CouponRequestResult *result)
+accept_request(int64 campaign_id, text *user_id, text *key, const char *trace,
+			   CouponRequestResult *result)
 {
 	const CouponDefinition *def;
 	CouponCampaign *campaign;
@@ -214,6 +217,7 @@ accept_request(int64 campaign_id, text *user_id, text *key, CouponRequestResult 
 			.campaign_id = campaign_id,
 			.user_id = user_id,
 			.key = key,
+			.trace = trace,
 			.requested_at = GetCurrentTimestamp()
 		};
 
@@ -228,13 +232,16 @@ accept_request(int64 campaign_id, text *user_id, text *key, CouponRequestResult 
 }
 
 /*
- * coupon_request(campaign_id, user_id, request_key)
+ * coupon_request(campaign_id, user_id, request_key), and for calls by HTTP
+ * coupon.request_traced(campaign_id, user_id, request_key, traceparent)
  */
 Datum
 coupon_request(PG_FUNCTION_ARGS)
 {
 	CouponRequestResult result = {0};
 	text	   *key = NULL;
+	const char *trace = coupon_trace();
+	char		given[COUPON_TRACE_SIZE];
 	int64		campaign_id;
 
 	PreventCommandDuringRecovery("coupon_request()");
@@ -245,10 +252,13 @@ coupon_request(PG_FUNCTION_ARGS)
 		coupon_check_text(fcinfo, 2, "request_key", 1, COUPON_MAX_NAME);
 		key = PG_GETARG_TEXT_PP(2);
 	}
+	if (PG_NARGS() > 3 && !PG_ARGISNULL(3) &&
+		coupon_trace_parse(text_to_cstring(PG_GETARG_TEXT_PP(3)), given))
+		trace = given;
 	if (campaign_id < 0 || campaign_id > COUPON_MAX_REQUEST_CAMPAIGN)
 		coupon_campaign_unknown(campaign_id);
 
-	accept_request(campaign_id, PG_GETARG_TEXT_PP(1), key, &result);
+	accept_request(campaign_id, PG_GETARG_TEXT_PP(1), key, trace, &result);
 	return coupon_request_form_result(fcinfo, &result);
 }
 

@@ -80,6 +80,8 @@ coupon_request_read(TupleTableSlot *slot, uint32 child, CouponRequest *request)
 	request->outcome = nulls[Request_outcome - 1] ? NULL :
 		DatumGetTextPCopy(values[Request_outcome - 1]);
 	request->key = nulls[Request_key - 1] ? NULL : DatumGetTextPCopy(values[Request_key - 1]);
+	request->trace = nulls[Request_traceparent - 1] ? NULL :
+		TextDatumGetCString(values[Request_traceparent - 1]);
 	request->tid = slot->tts_tid;
 	request->child = child;
 	request->own = false;
@@ -99,11 +101,13 @@ coupon_request_fill(TupleTableSlot *slot, const CouponRequest *request)
 	values[Request_user_id - 1] = PointerGetDatum(request->user_id);
 	values[Request_outcome - 1] = PointerGetDatum(request->outcome);
 	values[Request_key - 1] = PointerGetDatum(request->key);
+	values[Request_traceparent - 1] = request->trace == NULL ? (Datum) 0 : CStringGetTextDatum(request->trace);
 	memset(nulls, false, Request_natts);
 	nulls[Request_decided_at - 1] = request->decided_at == 0;
 	nulls[Request_serial - 1] = request->serial == 0;
 	nulls[Request_outcome - 1] = request->outcome == NULL;
 	nulls[Request_key - 1] = request->key == NULL;
+	nulls[Request_traceparent - 1] = request->trace == NULL;
 }
 
 static bool

@@ -26,6 +26,7 @@ typedef struct CouponRequest
 	text	   *user_id;
 	text	   *outcome;		/* NULL: it waits */
 	text	   *key;			/* or NULL */
+	const char *trace;			/* of the call that was accepted, or NULL */
 	ItemPointerData tid;
 	uint32		child;
 	bool		own;			/* written by this transaction */

@@ -16,6 +16,7 @@
 #include "base/arguments.h"
 #include "base/errors.h"
 #include "base/spi.h"
+#include "base/trace.h"
 #include "outbox/outbox.h"
 #include "outbox/payload.h"
 #include "sale/campaign.h"
@@ -127,7 +128,7 @@ coupon_campaign_event(int64 campaign_id, const CouponCampaignRow *row,
 	coupon_payload_end(&payload);
 
 	pg_lltoa(campaign_id, key);
-	coupon_outbox_append(row->topic, key, type, payload.data);
+	coupon_outbox_append(row->topic, key, type, payload.data, coupon_trace());
 	pfree(payload.data);
 }
 

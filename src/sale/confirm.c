@@ -19,6 +19,7 @@
 #include "utils/timestamp.h"
 
 #include "base/arguments.h"
+#include "base/trace.h"
 #include "sale/hold.h"
 #include "sale/sweep.h"
 #include "sale/unit_event.h"
@@ -38,6 +39,7 @@ append_event(CouponHold *hold, CouponWish *wish, const char *refused)
 
 	wish->issuance.code = label;
 	event.topic = COUPON_DEFINITION_TOPIC(def);
+	event.trace = coupon_trace();
 	event.campaign_id = def->campaign_id;
 	event.user_id = TextDatumGetCString(hold->user_id);
 	event.serial = wish->serial;
@@ -278,7 +280,7 @@ coupon_release(PG_FUNCTION_ARGS)
 		if (!coupon_issuance_row_remove(row, COUPON_WAIT))
 			continue;
 		coupon_stock_return(hold.campaign, hold.stock, serial);
-		coupon_sweep_append_event(row, COUPON_EVENT_HOLD_RELEASED, now);
+		coupon_sweep_append_event(row, COUPON_EVENT_HOLD_RELEASED, now, coupon_trace());
 		coupon_late_payment_forget(row, serial, user_id);
 		released = true;
 		break;

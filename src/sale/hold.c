@@ -30,6 +30,7 @@
 #include "base/compat.h"
 #include "base/errors.h"
 #include "base/guc.h"
+#include "base/trace.h"
 #include "sale/hold.h"
 #include "sale/issue.h"
 #include "sale/take.h"
@@ -92,6 +93,7 @@ append_events(CouponHold *hold)
 	CouponUnitEvent event = {0};
 
 	event.topic = COUPON_DEFINITION_TOPIC(hold->def);
+	event.trace = coupon_trace();
 	event.campaign_id = hold->def->campaign_id;
 	event.user_id = TextDatumGetCString(hold->user_id);
 	for (int i = 0; i < hold->nwishes; i++)

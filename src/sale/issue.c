@@ -35,6 +35,7 @@
 #include "base/arguments.h"
 #include "base/compat.h"
 #include "base/guc.h"
+#include "base/trace.h"
 #include "outbox/outbox.h"
 #include "sale/issue.h"
 #include "sale/sweep.h"
@@ -318,6 +319,7 @@ append_event(Batch *batch, const CouponItem *item)
 	event.policy = COUPON_DEFINITION_POLICY_JSON(batch->def);
 	event.issued_at = issuance->issued_at;
 	event.expires_at = issuance->expires_at;
+	event.trace = item->trace == NULL ? coupon_trace() : item->trace;
 	coupon_unit_event_add(batch->outbox, COUPON_EVENT_ISSUED, &event);
 	pfree(unconstify(char *, event.user_id));
 	if (event.code != NULL)

@@ -16,6 +16,7 @@ typedef struct CouponItem
 {
 	Datum		user_id;		/* a detoasted text, 0: the item is invalid */
 	bool		admitted;		/* the campaign's room need not be asked again */
+	const char *trace;			/* of its call; NULL: the session's */
 	CouponStatus status;		/* out */
 	CouponIssuance issuance;	/* out, for issued and already_issued */
 } CouponItem;

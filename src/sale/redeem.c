@@ -26,6 +26,7 @@
 #include "base/catalog.h"
 #include "base/errors.h"
 #include "base/spi.h"
+#include "base/trace.h"
 #include "base/trigger.h"
 #include "sale/campaign.h"
 #include "sale/redeem.h"
@@ -127,6 +128,8 @@ append_event(const Holding *holding, const char *type, const char *reason, Times
 
 	event.reason = reason;
 	event.at = now;
+	/* time has ended it, and no call of whoever comes by */
+	event.trace = strcmp(type, COUPON_EVENT_EXPIRED) == 0 ? NULL : coupon_trace();
 	coupon_unit_event_append(type, &event);
 }
 

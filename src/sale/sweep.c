@@ -28,7 +28,8 @@
 /* ---- recording ---- */
 
 void
-coupon_sweep_append_event(const CouponIssuanceRow *row, const char *type, TimestampTz now)
+coupon_sweep_append_event(const CouponIssuanceRow *row, const char *type, TimestampTz now,
+						  const char *trace)
 {
 	const CouponDefinition *def = row->def;
 	text	   *label = def->labels_public ?
@@ -36,6 +37,7 @@ coupon_sweep_append_event(const CouponIssuanceRow *row, const char *type, Timest
 	CouponUnitEvent event = {0};
 
 	event.topic = COUPON_DEFINITION_TOPIC(def);
+	event.trace = trace;
 	event.campaign_id = def->campaign_id;
 	event.user_id = text_to_cstring(row->user_id);
 	event.serial = row->issuance.serial;
@@ -49,7 +51,8 @@ void
 coupon_sweep_record(const CouponIssuanceRow *row, TimestampTz now)
 {
 	coupon_late_payment_remember(row);
-	coupon_sweep_append_event(row, COUPON_EVENT_HOLD_EXPIRED, now);
+	/* time ended it, and no call of whoever comes by */
+	coupon_sweep_append_event(row, COUPON_EVENT_HOLD_EXPIRED, now, NULL);
 }
 
 /* Removes the row found last if it is a hold that has run out and free to be. */

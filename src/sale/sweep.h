@@ -13,7 +13,7 @@
  * out the memory of it.  For the row that *row has just removed.
  */
 extern void coupon_sweep_append_event(const CouponIssuanceRow *row, const char *type,
-									  TimestampTz now);
+									  TimestampTz now, const char *trace);
 extern void coupon_sweep_record(const CouponIssuanceRow *row, TimestampTz now);
 
 /*

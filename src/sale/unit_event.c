@@ -50,7 +50,7 @@ coupon_unit_event_add(CouponOutbox *outbox, const char *type, const CouponUnitEv
 	coupon_payload_text(&payload, "sqlstate", event->sqlstate);
 	payload_time(&payload, "at", event->at);
 	coupon_payload_end(&payload);
-	coupon_outbox_add(outbox, event->topic, event->user_id, type, payload.data);
+	coupon_outbox_add(outbox, event->topic, event->user_id, type, payload.data, event->trace);
 }
 
 void

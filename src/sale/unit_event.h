@@ -17,6 +17,7 @@
 typedef struct CouponUnitEvent
 {
 	const char *topic;			/* not said: where the event goes */
+	const char *trace;			/* not said: of the call that it comes of */
 	int64		campaign_id;
 	const char *user_id;
 	int64		serial;

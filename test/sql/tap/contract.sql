@@ -108,10 +108,10 @@ SELECT results_eq($$EXECUTE columns_of('coupon.queue_result')$$,
 	ARRAY['status text', 'token text', 'queue_position bigint', 'eta interval', 'poll_after interval'],
 	'F6: the answer of a room');
 SELECT results_eq($$EXECUTE columns_of('coupon.outbox')$$,
-	ARRAY['id uuid', 'topic text', 'key text', 'type text', 'payload json'],
+	ARRAY['id uuid', 'topic text', 'key text', 'type text', 'payload json', 'traceparent text'],
 	'F6: an event row');
 SELECT results_eq($$EXECUTE columns_of('coupon.dead_letter')$$,
-	ARRAY['id uuid', 'topic text', 'key text', 'type text', 'payload json', 'reason text', 'attempts integer', 'dead_at timestamp with time zone'],
+	ARRAY['id uuid', 'topic text', 'key text', 'type text', 'payload json', 'reason text', 'attempts integer', 'dead_at timestamp with time zone', 'traceparent text'],
 	'F13: a dead letter');
 SELECT results_eq($$EXECUTE columns_of('coupon.campaign_status')$$,
 	ARRAY['campaign_id bigint', 'name text', 'state text', 'stock bigint', 'issued bigint', 'held bigint',
