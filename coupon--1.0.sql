@@ -2081,7 +2081,7 @@ BEGIN
 	RETURN QUERY
 	SELECT a.name,
 	       CASE WHEN strpos(route.path, '{' || a.name || '}') > 0 THEN 'path'
-	            WHEN a.name IN ('request_key', 'traceparent') THEN 'header'
+	            WHEN a.name = 'request_key' THEN 'header'
 	            WHEN route.method IN ('GET', 'DELETE') OR about ~ ('[?&]' || a.name || '=') THEN 'query'
 	            ELSE 'body' END,
 	       -- a token names the user
@@ -2091,6 +2091,8 @@ BEGIN
 	          FROM pg_proc p,
 	               unnest(p.proargnames, coalesce(p.proallargtypes, p.proargtypes::oid[])) WITH ORDINALITY x(name, type, n)
 	         WHERE p.oid = proc AND coalesce(p.proargmodes[x.n], 'i') IN ('i', 'b')) a
+	 -- that is a header of any call
+	 WHERE a.name <> 'traceparent'
 	 ORDER BY a.n;
 END
 $$;
@@ -2148,7 +2150,7 @@ DECLARE
 	parameters jsonb;
 	body jsonb;
 BEGIN
-	SELECT jsonb_agg(jsonb_build_object('name', CASE a.name WHEN 'request_key' THEN 'Idempotency-Key' ELSE a.name END,
+	SELECT jsonb_agg(jsonb_build_object('name', CASE a.place WHEN 'header' THEN 'Idempotency-Key' ELSE a.name END,
 	                                    'in', a.place, 'required', a.required OR a.place = 'path', 'schema', a.schema))
 	         FILTER (WHERE a.place <> 'body'),
 	       jsonb_build_object('type', 'object', 'additionalProperties', false,
