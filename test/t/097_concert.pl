@@ -36,7 +36,7 @@ my ($out, $err) = ('', '');
 is($?, 0, 'README.md: the commands of the shell run') or diag("$out$err");
 is(sql(q{SELECT count(*) FROM coupon.room WHERE least(session_ttl, idle_ttl) > interval '5 min'}), 1, 'no session is lost while its user is away to pay for a hold');
 like($err, qr/INFO:  1 of 3 concerts, 4 schedules, 600 seats, [\d.]+ s\n.*INFO:  3 of 3 concerts/s, 'the loader says how far it is');
-like($out, qr/^ +3 \| +12 \| +1800 \| +\d+ kB +\| +\d+ kB$/m, 'and what there is in the end');
+like($out, qr/^ +3 \| +12 \| +1800 \| +\d+ kB +\| +\d+ [kM]B$/m, 'and what there is in the end');
 poll_until('the room worker', sub { sql(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'coupon room worker' AND datname = 'shop'}) });
 my ($status, $stdout, $stderr) = $node->psql('shop', join('', $readme =~ /^```sql\n(.*?)^```/msg), on_error_stop => 1);
 is("$status $stderr", '0 ', 'README.md: the booking runs');
