@@ -20,9 +20,12 @@ extern bool coupon_trace_parse(const char *given, char trace[COUPON_TRACE_SIZE])
 /* That of the setting coupon.traceparent; valid until it changes. */
 extern const char *coupon_trace(void);
 
-/* For ereport: the line in the log says which trace it belongs to. */
+/*
+ * For ereport: the line in the log says which trace it belongs to.  errcontext
+ * is two expressions with a comma between, hence its parentheses.
+ */
 #define coupon_trace_context(trace) \
-	((trace) == NULL ? 0 : errcontext("traceparent %s", (trace)))
+	((trace) == NULL ? 0 : (errcontext("traceparent %s", (trace))))
 
 /* Defines the setting. */
 extern void coupon_trace_define(void);

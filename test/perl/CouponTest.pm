@@ -211,7 +211,7 @@ sub server_log_is_clean
 	my ($node, $what) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	my @bad = grep {
-		/PANIC:|TRAP:|terminated by signal (?!9:)|WARNING:.*(leak|still referenced)|stuck spinlock|XX00\d/
+		/PANIC:|TRAP:|terminated by signal (?!9:)|WARNING:.*(leak|still referenced)|stuck spinlock|XX00\d|\(null\)/
 	} split /\n/, slurp_file($node->logfile);
 
 	is(join("\n", @bad[ 0 .. ($#bad > 9 ? 9 : $#bad) ]), '', "$what: nothing alarming in the server's log");

@@ -41,6 +41,7 @@ my %call = (
 	coupon_request => [q{coupon_request(1, 'a'::text)}, q{coupon_request(1, 1)}],
 	coupon_request_status => [q{coupon_request_status(gen_random_uuid())}],
 	coupon_request_status_of => [q{coupon_request_status_of(1, 'a')}],
+	request_traced => [q{coupon.request_traced(1, 'a', NULL, NULL)}],
 	coupon_request_wait => [q{coupon_request_wait(gen_random_uuid())}],
 	coupon_request_queue => [q{coupon_request_queue()}],
 	coupon_request_decide => [q{coupon_request_decide()}],

@@ -10,7 +10,7 @@ use Test::More;
 
 # memory that was given back reads as garbage
 $ENV{MALLOC_PERTURB_} = 165;
-my $node = new_server('faults', "coupon.issuers = 0\ncoupon.request_depth = 50000\n");
+my $node = new_server('faults', "coupon.databases = ''\ncoupon.request_depth = 50000\n");
 delete $ENV{MALLOC_PERTURB_};
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
@@ -46,8 +46,7 @@ use constant MANY => 15_000;
 sql(q{ALTER TABLE coupon.request ADD CONSTRAINT mine CHECK (user_id <> 'stuck' OR outcome IS NULL) NOT VALID});
 my ($free, $behind) = split /\n/, sql(q{SELECT coupon_campaign_create('line ' || g, 20000) FROM generate_series(1, 2) g});
 sql("SELECT coupon_request($behind, 'stuck'::text)");
-$node->append_conf('postgresql.conf', 'coupon.issuers = 1');
-$node->reload;
+alter_system($node, 'coupon.databases' => 'postgres');
 my @seconds;
 for my $line ($free, $behind)
 {
