@@ -1336,12 +1336,19 @@ AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_status(bigint) IS
 	'What is left of a campaign now: stock = issued + held + in_flight + remaining. answered_* count the answers of issue calls since the server started.';
 
+-- RETURN, so that it is inlined.
+CREATE FUNCTION coupon.campaign_state(closed_at timestamptz, closes_at timestamptz, paused boolean, opens_at timestamptz)
+RETURNS text
+LANGUAGE sql VOLATILE PARALLEL SAFE
+RETURN CASE WHEN $1 IS NOT NULL OR $2 OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp() THEN 'closed'
+            WHEN $3 THEN 'paused'
+            WHEN $4 OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp() THEN 'not_open'
+            ELSE 'open' END;
+COMMENT ON FUNCTION coupon.campaign_state(timestamptz, timestamptz, boolean, timestamptz) IS 'The state of a campaign now: open | not_open | paused | closed.';
+
 CREATE VIEW coupon.campaign_status AS
 SELECT c.campaign_id, c.name,
-       CASE WHEN c.closed_at IS NOT NULL OR c.closes_at <= pg_catalog.clock_timestamp() THEN 'closed'
-            WHEN c.paused THEN 'paused'
-            WHEN c.opens_at > pg_catalog.clock_timestamp() THEN 'not_open'
-            ELSE 'open' END AS state,
+       coupon.campaign_state(c.closed_at, c.closes_at, c.paused, c.opens_at) AS state,
        s.*
   FROM coupon.campaign c, LATERAL @extschema@.coupon_status(c.campaign_id) s;
 COMMENT ON VIEW coupon.campaign_status IS 'coupon_status() of every campaign.';
@@ -1457,6 +1464,536 @@ AS $$
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_verify(bigint) IS
 	'The rows that break a law of the sale, found from the tables alone; none when all is well. Without a campaign all of them are checked.';
+
+-- Statistics: counters, histograms and what is open now, in shared memory, of
+-- this database.  They count from stats_reset on: coupon_stat_reset(), or the
+-- server's start.  Nothing here tells of a user.
+
+CREATE FUNCTION coupon.stat_since() RETURNS timestamptz
+LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'coupon_stat_since';
+COMMENT ON FUNCTION coupon.stat_since() IS 'From when on statistics count.';
+
+CREATE FUNCTION @extschema@.coupon_stat_reset() RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.coupon_stat_reset() IS
+	'The counters of coupon.stat_* begin anew, at once and for all sessions of this database.';
+
+-- ---- calls ----
+
+CREATE FUNCTION coupon.stat_calls(OUT way text, OUT outcome text, OUT calls bigint) RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 200 AS 'MODULE_PATHNAME', 'coupon_stat_calls';
+COMMENT ON FUNCTION coupon.stat_calls() IS 'coupon.stat_call';
+
+CREATE FUNCTION coupon.stat_errors(OUT way text, OUT class text, OUT errors bigint) RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 20 AS 'MODULE_PATHNAME', 'coupon_stat_errors';
+COMMENT ON FUNCTION coupon.stat_errors() IS 'coupon.stat_error';
+
+CREATE FUNCTION coupon.stat_ways(
+	OUT way text, OUT calls bigint, OUT errors bigint, OUT aborted bigint, OUT seconds double precision,
+	OUT p50 double precision, OUT p95 double precision, OUT p99 double precision) RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 21 AS 'MODULE_PATHNAME', 'coupon_stat_ways';
+COMMENT ON FUNCTION coupon.stat_ways() IS 'coupon.stat_way';
+
+CREATE FUNCTION coupon.stat_latencies(OUT way text, OUT upper double precision, OUT calls bigint) RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 900 AS 'MODULE_PATHNAME', 'coupon_stat_latencies';
+COMMENT ON FUNCTION coupon.stat_latencies() IS 'coupon.stat_latency';
+
+CREATE FUNCTION coupon.stat_batches(OUT way text, OUT batches bigint, OUT items bigint, OUT largest bigint) RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 4 AS 'MODULE_PATHNAME', 'coupon_stat_batches';
+COMMENT ON FUNCTION coupon.stat_batches() IS 'coupon.stat_batch';
+
+CREATE FUNCTION coupon.stat_tallies(OUT name text, OUT value bigint) RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'coupon_stat_tallies';
+COMMENT ON FUNCTION coupon.stat_tallies() IS 'What is counted beside calls: coupon.stat_stock, coupon.stat_memory and coupon.stat_front show it.';
+
+CREATE VIEW coupon.stat_call AS
+SELECT s.way, s.outcome, s.calls, coupon.stat_since() AS stats_reset FROM coupon.stat_calls() s;
+COMMENT ON VIEW coupon.stat_call IS 'Calls by way in and outcome: one for each user or unit that was asked for, counted when the transaction ends.';
+COMMENT ON COLUMN coupon.stat_call.way IS 'issue | many | grouped | http_issue | request | decision | hold | hold_many | hold_any | confirm | release | redeem | cancel | revoke | join | http | http_waited | http_stream | http_operator | http_front | commit';
+COMMENT ON COLUMN coupon.stat_call.outcome IS 'The answer; aborted: there was one, and its transaction or savepoint was rolled back; error: an ERROR instead. Of http ways the status.';
+COMMENT ON COLUMN coupon.stat_call.calls IS 'How many.';
+COMMENT ON COLUMN coupon.stat_call.stats_reset IS 'From when on.';
+
+CREATE VIEW coupon.stat_error AS
+SELECT s.way, s.class, s.errors, coupon.stat_since() AS stats_reset FROM coupon.stat_errors() s;
+COMMENT ON VIEW coupon.stat_error IS 'Calls that ended with an ERROR, by the class of its SQLSTATE, where there are any.';
+COMMENT ON COLUMN coupon.stat_error.way IS 'The way in.';
+COMMENT ON COLUMN coupon.stat_error.class IS 'The first two characters of the SQLSTATE, or other.';
+COMMENT ON COLUMN coupon.stat_error.errors IS 'How many.';
+COMMENT ON COLUMN coupon.stat_error.stats_reset IS 'From when on.';
+
+CREATE VIEW coupon.stat_way AS
+SELECT s.way, s.calls, s.errors, s.aborted, s.seconds, s.p50, s.p95, s.p99, coupon.stat_since() AS stats_reset FROM coupon.stat_ways() s;
+COMMENT ON VIEW coupon.stat_way IS 'Each way in at a glance: how many calls, and how long they took, in seconds.';
+COMMENT ON COLUMN coupon.stat_way.way IS 'The way in.';
+COMMENT ON COLUMN coupon.stat_way.calls IS 'All calls, whatever came of them.';
+COMMENT ON COLUMN coupon.stat_way.errors IS 'Those among them that ended with an ERROR.';
+COMMENT ON COLUMN coupon.stat_way.aborted IS 'Those that had an answer and were rolled back.';
+COMMENT ON COLUMN coupon.stat_way.seconds IS 'How long all of them took together.';
+COMMENT ON COLUMN coupon.stat_way.p50 IS 'Half of them took no longer, by the histogram: at most 1.67 times too much.';
+COMMENT ON COLUMN coupon.stat_way.p95 IS '95 of 100 took no longer.';
+COMMENT ON COLUMN coupon.stat_way.p99 IS '99 of 100 took no longer.';
+COMMENT ON COLUMN coupon.stat_way.stats_reset IS 'From when on.';
+
+CREATE VIEW coupon.stat_latency AS
+SELECT s.way, s.upper, s.calls, coupon.stat_since() AS stats_reset FROM coupon.stat_latencies() s;
+COMMENT ON VIEW coupon.stat_latency IS 'How long calls took: a histogram for each way in, from the start of a call to the end of its commit, or to its answer.';
+COMMENT ON COLUMN coupon.stat_latency.way IS 'The way in.';
+COMMENT ON COLUMN coupon.stat_latency.upper IS 'Seconds; infinity for all.';
+COMMENT ON COLUMN coupon.stat_latency.calls IS 'How many took no longer.';
+COMMENT ON COLUMN coupon.stat_latency.stats_reset IS 'From when on.';
+
+CREATE VIEW coupon.stat_batch AS
+SELECT s.way, s.batches, s.items, s.largest, coupon.stat_since() AS stats_reset FROM coupon.stat_batches() s;
+COMMENT ON VIEW coupon.stat_batch IS 'What was worked off together, in one transaction or call.';
+COMMENT ON COLUMN coupon.stat_batch.way IS 'many | grouped | http_issue | decision';
+COMMENT ON COLUMN coupon.stat_batch.batches IS 'How many batches.';
+COMMENT ON COLUMN coupon.stat_batch.items IS 'How many users there were in them.';
+COMMENT ON COLUMN coupon.stat_batch.largest IS 'Most users of a batch.';
+COMMENT ON COLUMN coupon.stat_batch.stats_reset IS 'From when on.';
+
+-- ---- campaigns, stock, memory ----
+
+CREATE FUNCTION coupon.stat_campaigns(
+	OUT campaign_id bigint, OUT map_bytes bigint,
+	OUT answered_issued bigint, OUT answered_already_issued bigint, OUT answered_sold_out bigint, OUT answered_busy bigint,
+	OUT answered_not_open bigint, OUT answered_closed bigint, OUT answered_paused bigint, OUT answered_not_admitted bigint,
+	OUT answered_held bigint) RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'coupon_stat_campaigns';
+COMMENT ON FUNCTION coupon.stat_campaigns() IS 'coupon.stat_campaign';
+
+CREATE FUNCTION coupon.stat_slots(
+	OUT campaigns bigint, OUT max_campaigns bigint, OUT maps bigint, OUT map_bytes bigint, OUT map_memory_bytes bigint)
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'coupon_stat_memory';
+COMMENT ON FUNCTION coupon.stat_slots() IS 'coupon.stat_memory';
+
+CREATE VIEW coupon.stat_campaign AS
+SELECT s.campaign_id, c.name, coupon.campaign_state(c.closed_at, c.closes_at, c.paused, c.opens_at) AS state, s.map_bytes,
+       s.answered_issued, s.answered_already_issued, s.answered_sold_out, s.answered_busy, s.answered_not_open, s.answered_closed,
+       s.answered_paused, s.answered_not_admitted, s.answered_held, coupon.stat_since() AS stats_reset
+  FROM coupon.stat_campaigns() s JOIN coupon.campaign c ON c.campaign_id OPERATOR(pg_catalog.=) s.campaign_id;
+COMMENT ON VIEW coupon.stat_campaign IS 'The answers of each campaign that shared memory knows, by any way in. A campaign that was not used for long may be forgotten, and counts anew.';
+COMMENT ON COLUMN coupon.stat_campaign.campaign_id IS 'The campaign.';
+COMMENT ON COLUMN coupon.stat_campaign.name IS 'Its name.';
+COMMENT ON COLUMN coupon.stat_campaign.state IS 'open | not_open | paused | closed';
+COMMENT ON COLUMN coupon.stat_campaign.map_bytes IS 'The memory of its stock map; null: it has none at the moment.';
+COMMENT ON COLUMN coupon.stat_campaign.answered_issued IS 'How many issues were committed.';
+COMMENT ON COLUMN coupon.stat_campaign.answered_already_issued IS 'How many calls were answered already_issued, rolled back or not.';
+COMMENT ON COLUMN coupon.stat_campaign.answered_sold_out IS 'How many were answered sold_out.';
+COMMENT ON COLUMN coupon.stat_campaign.answered_busy IS 'How many were answered busy.';
+COMMENT ON COLUMN coupon.stat_campaign.answered_not_open IS 'How many were answered not_open.';
+COMMENT ON COLUMN coupon.stat_campaign.answered_closed IS 'How many were answered closed.';
+COMMENT ON COLUMN coupon.stat_campaign.answered_paused IS 'How many were answered paused.';
+COMMENT ON COLUMN coupon.stat_campaign.answered_not_admitted IS 'How many were answered not_admitted.';
+COMMENT ON COLUMN coupon.stat_campaign.answered_held IS 'How many were answered held.';
+COMMENT ON COLUMN coupon.stat_campaign.stats_reset IS 'From when on.';
+
+CREATE VIEW coupon.stat_stock AS
+SELECT pg_catalog.max(t.value) FILTER (WHERE t.name OPERATOR(pg_catalog.=) 'map_builds') AS map_builds,
+       pg_catalog.max(t.value) FILTER (WHERE t.name OPERATOR(pg_catalog.=) 'map_checks') AS map_checks,
+       pg_catalog.max(t.value) FILTER (WHERE t.name OPERATOR(pg_catalog.=) 'false_hints') AS false_hints,
+       pg_catalog.max(t.value) FILTER (WHERE t.name OPERATOR(pg_catalog.=) 'waits') AS waits,
+       pg_catalog.max(t.value) FILTER (WHERE t.name OPERATOR(pg_catalog.=) 'retries') AS retries,
+       coupon.stat_since() AS stats_reset
+  FROM coupon.stat_tallies() t;
+COMMENT ON VIEW coupon.stat_stock IS 'What stock maps cost, and what calls had to do again.';
+COMMENT ON COLUMN coupon.stat_stock.map_builds IS 'Shards of stock maps that were read from the index.';
+COMMENT ON COLUMN coupon.stat_stock.map_checks IS 'Shards that were compared with the index again, before a campaign was called sold out.';
+COMMENT ON COLUMN coupon.stat_stock.false_hints IS 'Units that a map called free, and the index did not: each cost a refused insertion.';
+COMMENT ON COLUMN coupon.stat_stock.waits IS 'Sleeps for units that other transactions have in flight.';
+COMMENT ON COLUMN coupon.stat_stock.retries IS 'Further rounds of a batch, waits for a unit that is busy, batches done again after an ERROR.';
+COMMENT ON COLUMN coupon.stat_stock.stats_reset IS 'From when on.';
+
+CREATE VIEW coupon.stat_memory AS
+SELECT m.campaigns, m.max_campaigns, m.maps, m.map_bytes, m.map_memory_bytes,
+       (SELECT t.value FROM coupon.stat_tallies() t WHERE t.name OPERATOR(pg_catalog.=) 'map_evictions') AS map_evictions,
+       (SELECT t.value FROM coupon.stat_tallies() t WHERE t.name OPERATOR(pg_catalog.=) 'campaign_evictions') AS campaign_evictions,
+       coupon.stat_since() AS stats_reset
+  FROM coupon.stat_slots() m;
+COMMENT ON VIEW coupon.stat_memory IS 'Shared memory for campaigns: what the whole server uses, and what sessions of this database had to push out.';
+COMMENT ON COLUMN coupon.stat_memory.campaigns IS 'Campaigns in use.';
+COMMENT ON COLUMN coupon.stat_memory.max_campaigns IS 'How many there may be: coupon.max_campaigns.';
+COMMENT ON COLUMN coupon.stat_memory.maps IS 'Stock maps.';
+COMMENT ON COLUMN coupon.stat_memory.map_bytes IS 'What maps and definitions take.';
+COMMENT ON COLUMN coupon.stat_memory.map_memory_bytes IS 'What they may take: coupon.stock_map_memory.';
+COMMENT ON COLUMN coupon.stat_memory.map_evictions IS 'Maps of idle campaigns that made room for others.';
+COMMENT ON COLUMN coupon.stat_memory.campaign_evictions IS 'Campaigns that were forgotten for others.';
+COMMENT ON COLUMN coupon.stat_memory.stats_reset IS 'From when on evictions count.';
+
+-- ---- queues, rooms, outbox ----
+
+CREATE FUNCTION coupon.stat_clock_ahead() RETURNS double precision
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'coupon_stat_clock_ahead';
+COMMENT ON FUNCTION coupon.stat_clock_ahead() IS 'By how many seconds the ids of events are ahead of the clock.';
+
+CREATE VIEW coupon.stat_queue AS
+SELECT q.campaign AS campaign_id, q.depth AS waiting, COALESCE(EXTRACT(epoch FROM q.oldest), 0)::double precision AS oldest_seconds,
+       q.decided, q.decided_per_second, q.depth_limit AS waiting_limit
+  FROM @extschema@.coupon_request_queue() q;
+COMMENT ON VIEW coupon.stat_queue IS 'The requests of each campaign that shared memory knows.';
+COMMENT ON COLUMN coupon.stat_queue.campaign_id IS 'The campaign.';
+COMMENT ON COLUMN coupon.stat_queue.waiting IS 'How many wait.';
+COMMENT ON COLUMN coupon.stat_queue.oldest_seconds IS 'How long the oldest has waited.';
+COMMENT ON COLUMN coupon.stat_queue.decided IS 'How many were decided since the server knows the campaign.';
+COMMENT ON COLUMN coupon.stat_queue.decided_per_second IS 'How many were decided a second when it last decided.';
+COMMENT ON COLUMN coupon.stat_queue.waiting_limit IS 'How many may wait: coupon.request_depth.';
+
+CREATE VIEW coupon.stat_room AS
+SELECT r.room_id, r.name, r.state, r.capacity, r.waiting, r.admitted, r.joined, r.served, r.served_per_second
+  FROM coupon.room_status r;
+COMMENT ON VIEW coupon.stat_room IS 'The flow of each waiting room.';
+COMMENT ON COLUMN coupon.stat_room.room_id IS 'The room.';
+COMMENT ON COLUMN coupon.stat_room.name IS 'Its name.';
+COMMENT ON COLUMN coupon.stat_room.state IS 'open | not_open | paused';
+COMMENT ON COLUMN coupon.stat_room.capacity IS 'How many may be admitted at a time.';
+COMMENT ON COLUMN coupon.stat_room.waiting IS 'How many wait.';
+COMMENT ON COLUMN coupon.stat_room.admitted IS 'How many are admitted.';
+COMMENT ON COLUMN coupon.stat_room.joined IS 'How many tickets were given, ever.';
+COMMENT ON COLUMN coupon.stat_room.served IS 'How many were admitted since the server knows the room.';
+COMMENT ON COLUMN coupon.stat_room.served_per_second IS 'How many were admitted a second when it last admitted.';
+
+-- The setting is a superuser's to see.
+CREATE FUNCTION coupon.has_broker() RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$ SELECT current_setting('coupon.kafka_brokers') <> '' $$;
+COMMENT ON FUNCTION coupon.has_broker() IS 'Whether coupon.kafka_brokers names a broker.';
+
+CREATE VIEW coupon.stat_outbox AS
+SELECT o.unpublished, COALESCE(EXTRACT(epoch FROM o.oldest_age), 0)::double precision AS oldest_seconds,
+       COALESCE(EXTRACT(epoch FROM o.blocking_age), 0)::double precision AS blocking_seconds, o.size_bytes,
+       (SELECT pg_catalog.count(*) FROM (SELECT FROM coupon.outbox_parked LIMIT 10000) p) AS parked,
+       coupon.stat_clock_ahead() AS clock_ahead_seconds, o.in_flight, o.published, o.retried, o.dead, o.dead_letters,
+       coupon.has_broker() AS configured,
+       o.broker OPERATOR(pg_catalog.=) 'up' AS connected,
+       o.last_error_at IS NOT NULL AND (o.last_ack_at IS NULL OR o.last_error_at OPERATOR(pg_catalog.>) o.last_ack_at) AS failing,
+       o.refused_topics IS NOT NULL AS refused_topics, coupon.stat_since() AS stats_reset
+  FROM @extschema@.coupon_outbox_status() o;
+COMMENT ON VIEW coupon.stat_outbox IS 'The outbox and its publisher in numbers: coupon_outbox_status() has the texts.';
+COMMENT ON COLUMN coupon.stat_outbox.unpublished IS 'Events that are not published.';
+COMMENT ON COLUMN coupon.stat_outbox.oldest_seconds IS 'How old the oldest of them is.';
+COMMENT ON COLUMN coupon.stat_outbox.blocking_seconds IS 'How long the oldest open transaction that uses the outbox has run.';
+COMMENT ON COLUMN coupon.stat_outbox.size_bytes IS 'The size of the outbox''s tables.';
+COMMENT ON COLUMN coupon.stat_outbox.parked IS 'Events that are put aside, for the topic is refused; at most 10000 are counted.';
+COMMENT ON COLUMN coupon.stat_outbox.clock_ahead_seconds IS 'By how much the ids of events are ahead of the clock, which was set back.';
+COMMENT ON COLUMN coupon.stat_outbox.in_flight IS 'Events that are sent and not acknowledged.';
+COMMENT ON COLUMN coupon.stat_outbox.published IS 'Events that the broker acknowledged.';
+COMMENT ON COLUMN coupon.stat_outbox.retried IS 'Events that were sent again.';
+COMMENT ON COLUMN coupon.stat_outbox.dead IS 'Events that became dead letters.';
+COMMENT ON COLUMN coupon.stat_outbox.dead_letters IS 'Dead letters that there are.';
+COMMENT ON COLUMN coupon.stat_outbox.configured IS 'Whether coupon.kafka_brokers names a broker.';
+COMMENT ON COLUMN coupon.stat_outbox.connected IS 'Whether a broker is reached.';
+COMMENT ON COLUMN coupon.stat_outbox.failing IS 'Whether the last thing that the publisher did was to fail.';
+COMMENT ON COLUMN coupon.stat_outbox.refused_topics IS 'Whether the broker refuses a topic.';
+COMMENT ON COLUMN coupon.stat_outbox.stats_reset IS 'From when on published, retried and dead count.';
+
+-- ---- workers, the front ----
+
+CREATE FUNCTION coupon.stat_workers(
+	OUT kind text, OUT instance integer, OUT wanted boolean, OUT pid integer, OUT started_at timestamptz,
+	OUT starts bigint, OUT errors bigint, OUT wakes bigint, OUT cycles bigint) RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'coupon_stat_workers';
+COMMENT ON FUNCTION coupon.stat_workers() IS 'coupon.stat_worker, without the front';
+
+CREATE FUNCTION coupon.stat_front_workers(
+	OUT instance integer, OUT wanted boolean, OUT pid integer, OUT started_at timestamptz, OUT starts bigint,
+	OUT connections bigint, OUT waiting bigint, OUT streams bigint, OUT slowest double precision) RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 2 AS 'MODULE_PATHNAME', 'coupon_stat_front_workers';
+COMMENT ON FUNCTION coupon.stat_front_workers() IS 'The workers of the HTTP front, if it serves this database.';
+
+CREATE VIEW coupon.stat_worker AS
+SELECT w.kind, w.instance, w.wanted, w.pid, w.started_at, w.starts, w.errors, w.wakes, w.cycles, coupon.stat_since() AS stats_reset
+  FROM coupon.stat_workers() w
+UNION ALL
+SELECT 'front', f.instance, f.wanted, f.pid, f.started_at, f.starts, NULL, NULL, NULL, coupon.stat_since()
+  FROM coupon.stat_front_workers() f;
+COMMENT ON VIEW coupon.stat_worker IS 'The workers of this database: those that the settings ask for, and those that ran.';
+COMMENT ON COLUMN coupon.stat_worker.kind IS 'sweeper | issuer | room worker | group | publisher | front';
+COMMENT ON COLUMN coupon.stat_worker.instance IS 'Which one of its kind, from 0.';
+COMMENT ON COLUMN coupon.stat_worker.wanted IS 'Whether the settings ask for it.';
+COMMENT ON COLUMN coupon.stat_worker.pid IS 'Its process; null: it does not run.';
+COMMENT ON COLUMN coupon.stat_worker.started_at IS 'When it was started last; null: never.';
+COMMENT ON COLUMN coupon.stat_worker.starts IS 'How often it was started.';
+COMMENT ON COLUMN coupon.stat_worker.errors IS 'How many of its cycles ended with an ERROR; null: not counted.';
+COMMENT ON COLUMN coupon.stat_worker.wakes IS 'How often whoever had work woke it; null: not counted.';
+COMMENT ON COLUMN coupon.stat_worker.cycles IS 'How many cycles it has begun, each a transaction; null: not counted.';
+COMMENT ON COLUMN coupon.stat_worker.stats_reset IS 'From when on.';
+
+CREATE VIEW coupon.stat_front AS
+SELECT COALESCE(f.connections, 0)::bigint AS connections,
+       pg_catalog.current_setting('coupon.http_max_connections')::bigint OPERATOR(pg_catalog.*) pg_catalog.current_setting('coupon.http_workers')::bigint AS max_connections,
+       COALESCE(f.waiting, 0)::bigint AS waiting, COALESCE(f.streams, 0)::bigint AS streams,
+       (SELECT t.value FROM coupon.stat_tallies() t WHERE t.name OPERATOR(pg_catalog.=) 'refused_rate') AS refused_rate,
+       (SELECT t.value FROM coupon.stat_tallies() t WHERE t.name OPERATOR(pg_catalog.=) 'refused_full') AS refused_full,
+       (SELECT t.value FROM coupon.stat_tallies() t WHERE t.name OPERATOR(pg_catalog.=) 'refused_size') AS refused_size,
+       COALESCE(f.slowest, 0) AS slowest_seconds, coupon.stat_since() AS stats_reset
+  FROM (SELECT pg_catalog.sum(w.connections) AS connections, pg_catalog.sum(w.waiting) AS waiting,
+               pg_catalog.sum(w.streams) AS streams, pg_catalog.max(w.slowest) AS slowest
+          FROM coupon.stat_front_workers() w) f;
+COMMENT ON VIEW coupon.stat_front IS 'The HTTP front, of all its workers; coupon.stat_call has its answers, and coupon.stat_latency how long they took.';
+COMMENT ON COLUMN coupon.stat_front.connections IS 'Open connections.';
+COMMENT ON COLUMN coupon.stat_front.max_connections IS 'How many there may be.';
+COMMENT ON COLUMN coupon.stat_front.waiting IS 'Calls whose answer is waited for.';
+COMMENT ON COLUMN coupon.stat_front.streams IS 'Open event streams.';
+COMMENT ON COLUMN coupon.stat_front.refused_rate IS 'Calls that were refused because their user or address calls too often.';
+COMMENT ON COLUMN coupon.stat_front.refused_full IS 'Calls that were refused because too many wait or are connected.';
+COMMENT ON COLUMN coupon.stat_front.refused_size IS 'Calls that were refused because something of them is too large.';
+COMMENT ON COLUMN coupon.stat_front.slowest_seconds IS 'The slowest answer.';
+COMMENT ON COLUMN coupon.stat_front.stats_reset IS 'From when on.';
+
+-- /metrics: the statistics in Prometheus's text format.
+
+-- RETURN, so that it is inlined.
+CREATE FUNCTION coupon.label(name text, value text) RETURNS text
+LANGUAGE sql STABLE
+RETURN pg_catalog.concat($1, '="', pg_catalog.replace(pg_catalog.replace(pg_catalog.replace($2, E'\\', E'\\\\'), '"', E'\\"'), E'\n', E'\\n'), '"');
+COMMENT ON FUNCTION coupon.label(text, text) IS 'A label in Prometheus''s text format.';
+
+-- One campaign that cannot be looked at now must not make all others unseen.
+CREATE FUNCTION coupon.stock_now(
+	campaign_id bigint,
+	OUT stock bigint, OUT issued bigint, OUT held bigint, OUT in_flight bigint, OUT remaining bigint)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	SELECT s.stock, s.issued, s.held, s.in_flight, s.remaining INTO stock, issued, held, in_flight, remaining
+	  FROM coupon.campaign_status s WHERE s.campaign_id = $1;
+EXCEPTION WHEN OTHERS THEN
+	NULL;
+END
+$$;
+COMMENT ON FUNCTION coupon.stock_now(bigint) IS 'What coupon_status() says of the stock; nulls where that fails.';
+
+CREATE FUNCTION coupon.metric_families(OUT n bigint, OUT family text, OUT kind text, OUT help text) RETURNS SETOF record
+LANGUAGE sql IMMUTABLE ROWS 90 SET search_path = pg_catalog, pg_temp
+AS $$
+SELECT row_number() OVER (), 'coupon_' || m.name, m.kind, m.help FROM (VALUES
+	('up', 'gauge', 'Whether this server sells: 0 on a standby.'),
+	('stats_reset_timestamp_seconds', 'gauge', 'From when on the counters count.'),
+	('calls_total', 'counter', 'Calls by way in and outcome, one for each user or unit that was asked for.'),
+	('call_errors_total', 'counter', 'Calls that ended with an ERROR, by the class of its SQLSTATE.'),
+	('call_duration_seconds', 'histogram', 'From the start of a call to the end of its commit, or to its answer.'),
+	('batches_total', 'counter', 'What was worked off together.'),
+	('batch_items_total', 'counter', 'How many users there were in batches.'),
+	('batch_largest', 'gauge', 'Most users of a batch.'),
+	('stock_map_builds_total', 'counter', 'Shards of stock maps that were read from the index.'),
+	('stock_map_checks_total', 'counter', 'Shards of stock maps that were compared with the index again.'),
+	('stock_false_hints_total', 'counter', 'Units that a map called free, and the index did not.'),
+	('stock_waits_total', 'counter', 'Sleeps for units that other transactions have in flight.'),
+	('stock_retries_total', 'counter', 'Further rounds of a batch, waits for a busy unit, batches done again.'),
+	('campaigns', 'gauge', 'Campaigns by state.'),
+	('campaign_info', 'gauge', 'What a campaign is called, and its state.'),
+	('campaign_open', 'gauge', 'Whether a campaign is open: 0 when it is paused, or not yet open.'),
+	('campaign_opens_timestamp_seconds', 'gauge', 'When a campaign opens.'),
+	('campaign_closes_timestamp_seconds', 'gauge', 'When a campaign closes.'),
+	('campaign_answers_total', 'counter', 'Answers of issue calls by any way in; other: of all campaigns that are not shown.'),
+	('campaign_stock', 'gauge', 'Units of a campaign.'),
+	('campaign_issued', 'gauge', 'Units that are issued.'),
+	('campaign_held', 'gauge', 'Units that are held.'),
+	('campaign_in_flight', 'gauge', 'Units that are being issued.'),
+	('campaign_remaining', 'gauge', 'Units that are free.'),
+	('requests_waiting', 'gauge', 'Requests that are not decided.'),
+	('requests_oldest_seconds', 'gauge', 'How long the oldest of them has waited.'),
+	('requests_limit', 'gauge', 'How many may wait.'),
+	('requests_decided_total', 'counter', 'Requests that were decided.'),
+	('room_open', 'gauge', 'Whether a room admits: 0 when it is paused, or not yet open.'),
+	('room_capacity', 'gauge', 'How many may be admitted at a time.'),
+	('room_waiting', 'gauge', 'Tickets that wait.'),
+	('room_admitted', 'gauge', 'Tickets that are admitted.'),
+	('room_joined_total', 'counter', 'Tickets that were given.'),
+	('room_served_total', 'counter', 'Tickets that were admitted.'),
+	('outbox_unpublished', 'gauge', 'Events that are not published.'),
+	('outbox_oldest_seconds', 'gauge', 'How old the oldest of them is.'),
+	('outbox_bytes', 'gauge', 'The size of the tables of the outbox.'),
+	('outbox_blocking_seconds', 'gauge', 'How long the oldest open transaction that uses the outbox has run.'),
+	('outbox_parked', 'gauge', 'Events put aside, for their topic is refused; at most 10000 are counted.'),
+	('outbox_clock_ahead_seconds', 'gauge', 'By how much the ids of events are ahead of the clock, which was set back.'),
+	('publisher_configured', 'gauge', 'Whether a broker is configured.'),
+	('publisher_connected', 'gauge', 'Whether a broker is reached.'),
+	('publisher_failing', 'gauge', 'Whether the last thing that the publisher did was to fail.'),
+	('publisher_refused_topics', 'gauge', 'Whether the broker refuses a topic.'),
+	('publisher_in_flight', 'gauge', 'Events that are sent and not acknowledged.'),
+	('publisher_published_total', 'counter', 'Events that the broker acknowledged.'),
+	('publisher_retried_total', 'counter', 'Events that were sent again.'),
+	('publisher_dead_total', 'counter', 'Events that became dead letters.'),
+	('dead_letters', 'gauge', 'Dead letters.'),
+	('workers', 'gauge', 'Running workers of this database, by kind.'),
+	('workers_wanted', 'gauge', 'Workers that the settings ask for.'),
+	('worker_starts_total', 'counter', 'How often workers were started.'),
+	('worker_errors_total', 'counter', 'Cycles of workers that ended with an ERROR.'),
+	('worker_wakes_total', 'counter', 'How often workers were woken by whoever had work.'),
+	('worker_cycles_total', 'counter', 'Cycles that workers have begun.'),
+	('memory_campaigns', 'gauge', 'Campaigns in shared memory, of the whole server.'),
+	('memory_campaigns_limit', 'gauge', 'How many there may be.'),
+	('memory_maps', 'gauge', 'Stock maps in shared memory.'),
+	('memory_map_bytes', 'gauge', 'What maps and definitions take.'),
+	('memory_map_limit_bytes', 'gauge', 'What they may take.'),
+	('memory_map_evictions_total', 'counter', 'Maps of idle campaigns that made room for others.'),
+	('memory_campaign_evictions_total', 'counter', 'Campaigns that were forgotten for others.'),
+	('http_connections', 'gauge', 'Open connections of the HTTP front.'),
+	('http_connections_limit', 'gauge', 'How many there may be.'),
+	('http_waiting', 'gauge', 'HTTP calls whose answer is waited for.'),
+	('http_streams', 'gauge', 'Open event streams.'),
+	('http_refused_total', 'counter', 'HTTP calls that were refused before any work, by reason.'),
+	('sessions', 'gauge', 'Sessions of clients, of the whole server.'),
+	('sessions_limit', 'gauge', 'How many there may be.')) m(name, kind, help)
+$$;
+COMMENT ON FUNCTION coupon.metric_families() IS 'What /metrics has, in the order in which it is shown.';
+
+-- In plpgsql, which keeps the plan.  The bound on campaigns and rooms is the one on labels.
+CREATE FUNCTION coupon.metric_samples(OUT family text, OUT suffix text, OUT labels text, OUT value double precision) RETURNS SETOF record
+LANGUAGE plpgsql VOLATILE ROWS 5000 SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+	max_labels CONSTANT integer := 100;
+	-- as a variable it is asked once, before what a standby cannot do
+	selling boolean := NOT pg_is_in_recovery();
+BEGIN
+	RETURN QUERY WITH shown AS MATERIALIZED (
+		SELECT c.campaign_id, c.name, coupon.campaign_state(c.closed_at, c.closes_at, c.paused, c.opens_at) AS state,
+		       c.opens_at, c.closes_at, coupon.label('campaign', c.campaign_id::text) AS labels
+		  FROM coupon.campaign c
+		 WHERE selling AND c.closed_at IS NULL AND (c.closes_at IS NULL OR c.closes_at > clock_timestamp())
+		 ORDER BY c.opens_at > clock_timestamp() IS TRUE,
+		          CASE WHEN c.opens_at > clock_timestamp() THEN c.opens_at END, c.campaign_id DESC
+		 LIMIT max_labels),
+	stock AS MATERIALIZED (SELECT w.labels, s.* FROM shown w, LATERAL coupon.stock_now(w.campaign_id) s),
+	answers AS MATERIALIZED (
+		SELECT coalesce(w.labels, coupon.label('campaign', 'other')) AS labels, w.labels IS NULL AS is_other,
+		       coalesce(sum(s.answered_issued), 0) AS issued, coalesce(sum(s.answered_already_issued), 0) AS already_issued,
+		       coalesce(sum(s.answered_sold_out), 0) AS sold_out, coalesce(sum(s.answered_busy), 0) AS busy,
+		       coalesce(sum(s.answered_not_open), 0) AS not_open, coalesce(sum(s.answered_closed), 0) AS closed,
+		       coalesce(sum(s.answered_paused), 0) AS paused, coalesce(sum(s.answered_not_admitted), 0) AS not_admitted,
+		       coalesce(sum(s.answered_held), 0) AS held
+		  FROM coupon.stat_campaigns() s FULL JOIN shown w ON w.campaign_id = s.campaign_id
+		 WHERE selling
+		 GROUP BY w.labels),
+	queues AS MATERIALIZED (
+		SELECT coalesce(w.labels, coupon.label('campaign', 'other')) AS labels, w.labels IS NULL AS is_other,
+		       sum(q.waiting) AS waiting, max(q.oldest_seconds) AS oldest, sum(q.decided) AS decided, max(q.waiting_limit) AS waiting_limit
+		  FROM coupon.stat_queue q LEFT JOIN shown w ON w.campaign_id = q.campaign_id
+		 WHERE selling
+		 GROUP BY w.labels),
+	rooms AS MATERIALIZED (SELECT r.*, coupon.label('room', r.name) AS labels FROM coupon.stat_room r WHERE selling ORDER BY r.room_id LIMIT max_labels),
+	outbox AS MATERIALIZED (SELECT * FROM coupon.stat_outbox WHERE selling),
+	latencies AS MATERIALIZED (SELECT l.way, l.upper, l.calls, coupon.label('way', l.way) AS labels FROM coupon.stat_latencies() l),
+	workers AS MATERIALIZED (
+		SELECT coupon.label('kind', k.kind) AS labels, count(w.pid) AS running, count(*) FILTER (WHERE w.wanted) AS wanted,
+		       sum(w.starts) AS starts, sum(w.errors) AS errors, sum(w.wakes) AS wakes, sum(w.cycles) AS cycles
+		  FROM (VALUES ('sweeper'), ('issuer'), ('room worker'), ('group'), ('publisher'), ('front')) k(kind)
+		  LEFT JOIN coupon.stat_worker w ON w.kind = k.kind
+		 GROUP BY k.kind)
+	SELECT 'coupon_up', '', '', selling::int::double precision
+	UNION ALL
+	SELECT 'coupon_stats_reset_timestamp_seconds', '', '', extract(epoch FROM coupon.stat_since())
+	UNION ALL
+	SELECT 'coupon_calls_total', '', concat_ws(',', coupon.label('way', s.way), coupon.label('outcome', s.outcome)), s.calls
+	  FROM coupon.stat_calls() s WHERE s.way <> 'commit'
+	UNION ALL
+	SELECT 'coupon_call_errors_total', '', concat_ws(',', coupon.label('way', s.way), coupon.label('class', s.class)), s.errors
+	  FROM coupon.stat_errors() s
+	UNION ALL
+	SELECT 'coupon_call_duration_seconds', '_bucket',
+	       concat(s.labels, ',le="', CASE s.upper WHEN 'infinity' THEN '+Inf' ELSE s.upper::text END, '"'), s.calls
+	  FROM latencies s
+	UNION ALL
+	SELECT 'coupon_call_duration_seconds', '_sum', coupon.label('way', s.way), s.seconds FROM coupon.stat_ways() s
+	UNION ALL
+	SELECT 'coupon_call_duration_seconds', '_count', s.labels, s.calls FROM latencies s WHERE s.upper = 'infinity'
+	UNION ALL
+	SELECT 'coupon_' || m.family, '', coupon.label('way', b.way), m.value
+	  FROM coupon.stat_batches() b,
+	       LATERAL (VALUES ('batches_total', b.batches), ('batch_items_total', b.items), ('batch_largest', b.largest)) m(family, value)
+	UNION ALL
+	SELECT CASE WHEN t.name LIKE '%evictions' THEN 'coupon_memory_' || t.name || '_total'
+	            WHEN t.name LIKE 'refused%' THEN 'coupon_http_refused_total'
+	            ELSE 'coupon_stock_' || t.name || '_total' END, '',
+	       CASE WHEN t.name LIKE 'refused%' THEN coupon.label('reason', substr(t.name, 9)) ELSE '' END, t.value
+	  FROM coupon.stat_tallies() t
+	UNION ALL
+	SELECT 'coupon_campaigns', '', coupon.label('state', m.state), m.value
+	  FROM (SELECT count(*) FILTER (WHERE c.state = 'open') AS open, count(*) FILTER (WHERE c.state = 'not_open') AS not_open,
+	               count(*) FILTER (WHERE c.state = 'paused') AS paused, count(*) FILTER (WHERE c.state = 'closed') AS closed
+	          FROM (SELECT coupon.campaign_state(a.closed_at, a.closes_at, a.paused, a.opens_at) AS state FROM coupon.campaign a WHERE selling) c) c,
+	       LATERAL (VALUES ('open', c.open), ('not_open', c.not_open), ('paused', c.paused), ('closed', c.closed)) m(state, value)
+	 WHERE selling
+	UNION ALL
+	SELECT 'coupon_campaign_' || m.family, '', m.labels, m.value
+	  FROM shown w,
+	       LATERAL (VALUES ('info', concat_ws(',', w.labels, coupon.label('name', w.name), coupon.label('state', w.state)), 1),
+	                       ('open', w.labels, (w.state = 'open')::int),
+	                       ('opens_timestamp_seconds', w.labels, extract(epoch FROM nullif(nullif(w.opens_at, 'infinity'), '-infinity'))),
+	                       ('closes_timestamp_seconds', w.labels, extract(epoch FROM nullif(nullif(w.closes_at, 'infinity'), '-infinity')))) m(family, labels, value)
+	 WHERE m.value IS NOT NULL
+	UNION ALL
+	SELECT 'coupon_campaign_answers_total', '', concat_ws(',', a.labels, coupon.label('outcome', m.outcome)), m.value
+	  FROM answers a, LATERAL (VALUES ('issued', a.issued), ('already_issued', a.already_issued), ('sold_out', a.sold_out),
+	       ('busy', a.busy), ('not_open', a.not_open), ('closed', a.closed), ('paused', a.paused),
+	       ('not_admitted', a.not_admitted), ('held', a.held)) m(outcome, value)
+	UNION ALL
+	SELECT 'coupon_campaign_' || m.family, '', s.labels, m.value
+	  FROM stock s, LATERAL (VALUES ('stock', s.stock), ('issued', s.issued), ('held', s.held), ('in_flight', s.in_flight),
+	       ('remaining', s.remaining)) m(family, value)
+	 WHERE m.value IS NOT NULL
+	UNION ALL
+	SELECT 'coupon_requests_' || m.family, '', q.labels, m.value
+	  FROM queues q, LATERAL (VALUES ('waiting', q.waiting::double precision), ('oldest_seconds', q.oldest),
+	       ('limit', CASE WHEN NOT q.is_other THEN q.waiting_limit END), ('decided_total', q.decided)) m(family, value)
+	 WHERE m.value IS NOT NULL
+	UNION ALL
+	SELECT 'coupon_room_' || m.family, '', r.labels, m.value
+	  FROM rooms r, LATERAL (VALUES ('open', (r.state = 'open')::int), ('capacity', r.capacity), ('waiting', r.waiting), ('admitted', r.admitted),
+	       ('joined_total', r.joined), ('served_total', r.served)) m(family, value)
+	 WHERE m.value IS NOT NULL
+	UNION ALL
+	SELECT 'coupon_' || m.family, '', '', m.value
+	  FROM outbox o, LATERAL (VALUES ('outbox_unpublished', o.unpublished::double precision), ('outbox_oldest_seconds', o.oldest_seconds),
+	       ('outbox_bytes', o.size_bytes), ('outbox_blocking_seconds', o.blocking_seconds), ('outbox_parked', o.parked),
+	       ('outbox_clock_ahead_seconds', o.clock_ahead_seconds), ('publisher_configured', o.configured::int),
+	       ('publisher_connected', o.connected::int), ('publisher_failing', o.failing::int),
+	       ('publisher_refused_topics', o.refused_topics::int), ('publisher_in_flight', o.in_flight),
+	       ('publisher_published_total', o.published), ('publisher_retried_total', o.retried), ('publisher_dead_total', o.dead),
+	       ('dead_letters', o.dead_letters)) m(family, value)
+	 WHERE m.value IS NOT NULL
+	UNION ALL
+	SELECT 'coupon_' || m.family, '', w.labels, coalesce(m.value, 0)
+	  FROM workers w, LATERAL (VALUES ('workers', w.running), ('workers_wanted', w.wanted), ('worker_starts_total', w.starts),
+	       ('worker_errors_total', w.errors), ('worker_wakes_total', w.wakes), ('worker_cycles_total', w.cycles)) m(family, value)
+	UNION ALL
+	SELECT 'coupon_memory_' || m.family, '', '', m.value
+	  FROM coupon.stat_slots() s, LATERAL (VALUES ('campaigns', s.campaigns), ('campaigns_limit', s.max_campaigns), ('maps', s.maps),
+	       ('map_bytes', s.map_bytes), ('map_limit_bytes', s.map_memory_bytes)) m(family, value)
+	UNION ALL
+	SELECT 'coupon_http_' || m.family, '', '', m.value
+	  FROM coupon.stat_front f, LATERAL (VALUES ('connections', f.connections), ('connections_limit', f.max_connections),
+	       ('waiting', f.waiting), ('streams', f.streams)) m(family, value)
+	UNION ALL
+	SELECT 'coupon_sessions', '', '', count(*) FROM pg_stat_activity a WHERE a.backend_type = 'client backend'
+	UNION ALL
+	SELECT 'coupon_sessions_limit', '', '', current_setting('max_connections')::double precision;
+END
+$$;
+COMMENT ON FUNCTION coupon.metric_samples() IS 'Every sample of /metrics, without a user or a request in it.';
+
+CREATE FUNCTION @extschema@.coupon_metrics() RETURNS text
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM set_config('response.headers', '[{"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}, {"Cache-Control": "no-store"}]', true);
+	RETURN (SELECT string_agg(concat('# HELP ', f.family, ' ', f.help, E'\n# TYPE ', f.family, ' ', f.kind, E'\n', m.lines), '' ORDER BY f.n)
+	  FROM coupon.metric_families() f
+	  JOIN (SELECT s.family, string_agg(concat(s.family, s.suffix, '{' || nullif(s.labels, '') || '}', ' ', s.value, E'\n'), '' ORDER BY s.n) AS lines
+	          FROM coupon.metric_samples() WITH ORDINALITY AS s(family, suffix, labels, value, n)
+	         GROUP BY s.family) m ON m.family = f.family);
+END
+$$;
+COMMENT ON FUNCTION @extschema@.coupon_metrics() IS
+	'The statistics in Prometheus''s text format, version 0.0.4: campaigns by themselves while they run, the first 100 of them.';
+
+CREATE FUNCTION coupon.http_metrics() RETURNS bytea
+LANGUAGE sql VOLATILE
+RETURN pg_catalog.convert_to(@extschema@.coupon_metrics(), 'UTF8');
+COMMENT ON FUNCTION coupon.http_metrics() IS 'GET /metrics - 200 what Prometheus reads';
 
 -- HTTP. A route maps a method and a path to a function; the front, a background
 -- worker, serves them. The functions here are the neutral contract: they take
@@ -1815,50 +2352,8 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 RETURN coupon.http_hold_answer(ROW($3, CASE WHEN @extschema@.coupon_release($1, $2, $3) THEN 'released' ELSE 'not_held' END, $2, NULL, NULL)::coupon.hold_result, 200);
 COMMENT ON FUNCTION coupon.http_release(bigint, bigint, text) IS 'DELETE /campaigns/{campaign_id}/holds/{serial} - 200 released, 404 not held';
 
--- What an operator looks at: the front's statistics, /metrics, and what the board
--- shows.  Nothing here tells of a user, and no label takes more than
--- coupon.watched_campaign() has rows.
-
-CREATE FUNCTION @extschema@.coupon_http_statistics(
-	OUT name text, OUT label text, OUT upper double precision, OUT value double precision)
-RETURNS SETOF record
-LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'coupon_http_statistics';
-COMMENT ON FUNCTION @extschema@.coupon_http_statistics() IS
-	'The HTTP front since the server started, of all its workers: answers by status, refused calls by reason, durations in seconds by way (how many took no longer than upper; duration_sum: all together), and the connections, waiting calls and streams that are open now.';
-
-CREATE VIEW coupon.stat_http AS
-SELECT s.name, s.label, s.upper, s.value FROM @extschema@.coupon_http_statistics() s;
-COMMENT ON VIEW coupon.stat_http IS 'coupon_http_statistics()';
-COMMENT ON COLUMN coupon.stat_http.name IS 'answers | refused | duration | duration_sum | connections | waiting | streams';
-COMMENT ON COLUMN coupon.stat_http.label IS 'The status, the reason, or the way.';
-COMMENT ON COLUMN coupon.stat_http.upper IS 'Of durations: those are counted that took no longer, in seconds.';
-COMMENT ON COLUMN coupon.stat_http.value IS 'The number.';
-
-CREATE VIEW coupon.stat_request AS
-SELECT q.campaign, q.depth, q.oldest, q.decided, q.depth_limit
-  FROM @extschema@.coupon_request_queue() q;
-COMMENT ON VIEW coupon.stat_request IS 'coupon_request_queue() of every campaign.';
-COMMENT ON COLUMN coupon.stat_request.campaign IS 'The campaign.';
-COMMENT ON COLUMN coupon.stat_request.depth IS 'How many requests wait.';
-COMMENT ON COLUMN coupon.stat_request.oldest IS 'How long the oldest has waited.';
-COMMENT ON COLUMN coupon.stat_request.decided IS 'How many were decided since the server knows the campaign.';
-COMMENT ON COLUMN coupon.stat_request.depth_limit IS 'How many may wait.';
-
-CREATE VIEW coupon.stat_outbox AS
-SELECT o.unpublished, o.oldest_age, o.in_flight, o.published, o.retried, o.dead, o.dead_letters, o.blocking_age, o.size_bytes,
-       o.last_error_at IS NOT NULL AND (o.last_ack_at IS NULL OR o.last_error_at OPERATOR(pg_catalog.>) o.last_ack_at) AS failing
-  FROM @extschema@.coupon_outbox_status() o;
-COMMENT ON VIEW coupon.stat_outbox IS 'The numbers of coupon_outbox_status().';
-COMMENT ON COLUMN coupon.stat_outbox.unpublished IS 'Events that are not published.';
-COMMENT ON COLUMN coupon.stat_outbox.oldest_age IS 'How old the oldest of them is.';
-COMMENT ON COLUMN coupon.stat_outbox.in_flight IS 'Events that are sent and not acknowledged.';
-COMMENT ON COLUMN coupon.stat_outbox.published IS 'Events that the broker acknowledged since the server started.';
-COMMENT ON COLUMN coupon.stat_outbox.retried IS 'Events that were sent again.';
-COMMENT ON COLUMN coupon.stat_outbox.dead IS 'Events that became dead letters since the server started.';
-COMMENT ON COLUMN coupon.stat_outbox.dead_letters IS 'Dead letters.';
-COMMENT ON COLUMN coupon.stat_outbox.blocking_age IS 'How long the oldest open transaction that uses the outbox has run.';
-COMMENT ON COLUMN coupon.stat_outbox.size_bytes IS 'The size of the outbox''s tables.';
-COMMENT ON COLUMN coupon.stat_outbox.failing IS 'Whether the last thing that the publisher did was to fail.';
+-- What the board shows.  Nothing here tells of a user, and there is no more of
+-- it than coupon.watched_campaign() has rows.
 
 -- The campaigns that are shown one by one: those that sell, then the newest.
 CREATE FUNCTION coupon.watched_campaign() RETURNS SETOF coupon.campaign_status
@@ -1875,110 +2370,6 @@ END
 $$;
 COMMENT ON FUNCTION coupon.watched_campaign() IS 'coupon.campaign_status of 50 campaigns at most: those that are not closed first, of these the newest.';
 
--- RETURN, so that it is inlined.
-CREATE FUNCTION coupon.label(name text, value text) RETURNS text
-LANGUAGE sql STABLE
-RETURN pg_catalog.concat($1, '="', pg_catalog.replace(pg_catalog.replace(pg_catalog.replace($2, E'\\', E'\\\\'), '"', E'\\"'), E'\n', E'\\n'), '"');
-COMMENT ON FUNCTION coupon.label(text, text) IS 'A label in Prometheus''s text format.';
-
--- In plpgsql, which keeps the plan.  Every sample that /metrics has: family, its type and help, and the line.
-CREATE FUNCTION coupon.metrics(OUT family text, OUT kind text, OUT help text, OUT sample text, OUT labels text, OUT value double precision) RETURNS SETOF record
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-#variable_conflict use_column
-DECLARE
-	-- as a variable it is asked once, before what a standby cannot do
-	selling boolean := NOT pg_is_in_recovery();
-BEGIN
-	RETURN QUERY WITH statistics AS MATERIALIZED (SELECT * FROM coupon.stat_http),
-	watched AS MATERIALIZED (SELECT *, coupon.label('campaign', campaign_id::text) AS labels FROM coupon.watched_campaign() WHERE selling),
-	rooms AS MATERIALIZED (SELECT *, coupon.label('room', name) AS labels FROM coupon.room_status WHERE selling ORDER BY room_id LIMIT 50),
-	queues AS MATERIALIZED (SELECT q.*, coupon.label('campaign', q.campaign::text) AS labels FROM coupon.stat_request q
-	                         WHERE selling ORDER BY q.depth DESC, q.campaign DESC LIMIT 50),
-	outbox AS MATERIALIZED (SELECT * FROM coupon.stat_outbox WHERE selling)
-	SELECT 'coupon_up', 'gauge', 'Whether this server sells: 0 on a standby.', 'coupon_up', '', selling::int::double precision
-	UNION ALL
-	SELECT 'coupon_http_answers_total', 'counter', 'Answers of the HTTP front, by status.',
-	       'coupon_http_answers_total', coupon.label('status', label), value FROM statistics WHERE name = 'answers'
-	UNION ALL
-	SELECT 'coupon_http_refused_total', 'counter', 'Calls that were refused before any work, by reason.',
-	       'coupon_http_refused_total', coupon.label('reason', label), value FROM statistics WHERE name = 'refused'
-	UNION ALL
-	SELECT 'coupon_http_duration_seconds', 'histogram', 'From the arrival of a request to its answer, by way.',
-	       'coupon_http_duration_seconds' || m.suffix, coupon.label('way', s.label) || m.more, s.value
-	  FROM statistics s,
-	       LATERAL (VALUES ('duration', '_bucket', ',' || coupon.label('le', CASE s.upper WHEN 'infinity' THEN '+Inf' ELSE s.upper::text END)),
-	                       ('duration_sum', '_sum', ''),
-	                       (CASE WHEN s.upper = 'infinity' THEN 'duration' END, '_count', '')) m(name, suffix, more)
-	 WHERE m.name = s.name
-	UNION ALL
-	SELECT 'coupon_http_' || name, 'gauge', CASE name WHEN 'connections' THEN 'Open connections.' WHEN 'waiting' THEN 'Calls whose answer is waited for.'
-	       ELSE 'Open event streams.' END, 'coupon_http_' || name, '', value
-	  FROM statistics WHERE name IN ('connections', 'waiting', 'streams')
-	UNION ALL
-	SELECT 'coupon_campaigns', 'gauge', 'Campaigns; the 50 that are not closed or the newest have samples of their own.',
-	       'coupon_campaigns', '', (SELECT count(*) FROM coupon.campaign)
-	UNION ALL
-	SELECT 'coupon_campaign_info', 'gauge', 'What a campaign is called, and its state.',
-	       'coupon_campaign_info', concat_ws(',', labels, coupon.label('name', name), coupon.label('state', state)), 1 FROM watched
-	UNION ALL
-	SELECT 'coupon_campaign_' || m.name, 'gauge', m.help, 'coupon_campaign_' || m.name, w.labels, m.value
-	  FROM watched w, LATERAL (VALUES ('stock', 'Units of a campaign.', w.stock), ('issued', 'Units that are issued.', w.issued),
-	       ('held', 'Units that are held.', w.held), ('in_flight', 'Units that are being issued.', w.in_flight),
-	       ('remaining', 'Units that are free.', w.remaining)) m(name, help, value)
-	UNION ALL
-	SELECT 'coupon_campaign_answers_total', 'counter', 'Answers of issue calls by any way in, by outcome.',
-	       'coupon_campaign_answers_total', w.labels || ',' || coupon.label('outcome', m.outcome), m.value
-	  FROM watched w, LATERAL (VALUES ('issued', w.answered_issued), ('already_issued', w.answered_already_issued), ('sold_out', w.answered_sold_out),
-	       ('busy', w.answered_busy), ('not_open', w.answered_not_open), ('closed', w.answered_closed), ('paused', w.answered_paused),
-	       ('not_admitted', w.answered_not_admitted), ('held', w.answered_held)) m(outcome, value)
-	UNION ALL
-	SELECT 'coupon_requests_' || m.name, m.kind, m.help, 'coupon_requests_' || m.name, q.labels, m.value
-	  FROM queues q, LATERAL (VALUES ('waiting', 'gauge', 'Requests that are not decided.', q.depth::double precision),
-	       ('oldest_seconds', 'gauge', 'How long the oldest of them has waited.', coalesce(extract(epoch FROM q.oldest), 0)),
-	       ('limit', 'gauge', 'How many may wait.', q.depth_limit),
-	       ('decided_total', 'counter', 'Requests that were decided.', q.decided)) m(name, kind, help, value)
-	 WHERE m.value IS NOT NULL
-	UNION ALL
-	SELECT 'coupon_room_' || m.name, m.kind, m.help, 'coupon_room_' || m.name, r.labels, m.value
-	  FROM rooms r, LATERAL (VALUES ('waiting', 'gauge', 'Tickets that wait.', r.waiting), ('admitted', 'gauge', 'Tickets that are admitted.', r.admitted),
-	       ('capacity', 'gauge', 'How many may be admitted at a time.', r.capacity), ('joined_total', 'counter', 'Tickets that were given.', r.joined),
-	       ('served_total', 'counter', 'Tickets that were admitted.', r.served)) m(name, kind, help, value)
-	 WHERE m.value IS NOT NULL
-	UNION ALL
-	SELECT 'coupon_' || m.name, m.kind, m.help, 'coupon_' || m.name, '', m.value
-	  FROM outbox o, LATERAL (VALUES ('outbox_unpublished', 'gauge', 'Events that are not published.', o.unpublished::double precision),
-	       ('outbox_oldest_seconds', 'gauge', 'How old the oldest of them is.', coalesce(extract(epoch FROM o.oldest_age), 0)),
-	       ('outbox_bytes', 'gauge', 'The size of the outbox''s tables.', o.size_bytes),
-	       ('outbox_blocking_seconds', 'gauge', 'How long the oldest open transaction that uses the outbox has run.', coalesce(extract(epoch FROM o.blocking_age), 0)),
-	       ('publisher_in_flight', 'gauge', 'Events that are sent and not acknowledged.', o.in_flight),
-	       ('publisher_published_total', 'counter', 'Events that the broker acknowledged.', o.published),
-	       ('publisher_retried_total', 'counter', 'Events that were sent again.', o.retried),
-	       ('publisher_dead_total', 'counter', 'Events that became dead letters.', o.dead),
-	       ('publisher_failing', 'gauge', 'Whether the last thing that the publisher did was to fail.', o.failing::int),
-	       ('dead_letters', 'gauge', 'Dead letters.', o.dead_letters)) m(name, kind, help, value)
-	 WHERE m.value IS NOT NULL
-	UNION ALL
-	SELECT 'coupon_workers', 'gauge', 'Running workers, by kind.', 'coupon_workers', coupon.label('kind', substr(backend_type, 8)), count(*)
-	  FROM pg_stat_activity WHERE backend_type LIKE 'coupon %' GROUP BY backend_type;
-END
-$$;
-COMMENT ON FUNCTION coupon.metrics() IS 'Every sample of /metrics: its family, with type and help, its name, labels and value.';
-
-CREATE FUNCTION coupon.http_metrics() RETURNS bytea
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-	PERFORM set_config('response.headers', '[{"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}, {"Cache-Control": "no-store"}]', true);
-	RETURN (SELECT convert_to(string_agg(f.lines, '' ORDER BY f.family), 'UTF8')
-	  FROM (SELECT m.family, format(E'# HELP %s %s\n# TYPE %s %s\n', m.family, min(m.help), m.family, min(m.kind)) ||
-	               string_agg(concat(m.sample, '{' || nullif(m.labels, '') || '}', ' ', m.value, E'\n'), '' ORDER BY m.n) AS lines
-	          FROM coupon.metrics() WITH ORDINALITY AS m(family, kind, help, sample, labels, value, n)
-	         GROUP BY m.family) f);
-END
-$$;
-COMMENT ON FUNCTION coupon.http_metrics() IS 'GET /metrics - 200 what Prometheus reads';
-
 CREATE FUNCTION coupon.http_board() RETURNS json
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -1986,24 +2377,23 @@ DECLARE
 	selling boolean := NOT pg_is_in_recovery();
 BEGIN
 	PERFORM set_config('response.headers', '[{"Cache-Control": "no-store"}]', true);
-	RETURN (WITH s AS MATERIALIZED (SELECT * FROM coupon.stat_http)
+	RETURN (WITH answers AS (SELECT c.way, c.outcome, c.calls FROM coupon.stat_call c WHERE c.way LIKE 'http%' AND c.way <> 'http_issue')
 	SELECT json_build_object(
 		'at', round(extract(epoch FROM clock_timestamp()) * 1000),
 		'standby', NOT selling,
 		'http', (SELECT json_build_object(
-				'answers', coalesce(json_object_agg(s.label, s.value) FILTER (WHERE s.name = 'answers'), '{}'),
-				'refused', coalesce(json_object_agg(s.label, s.value) FILTER (WHERE s.name = 'refused'), '{}'),
-				'connections', max(s.value) FILTER (WHERE s.name = 'connections'),
-				'max_connections', current_setting('coupon.http_max_connections')::bigint * current_setting('coupon.http_workers')::bigint,
-				'waiting', max(s.value) FILTER (WHERE s.name = 'waiting'),
-				'streams', max(s.value) FILTER (WHERE s.name = 'streams'),
-				'seconds', (SELECT json_agg(CASE WHEN u.upper < 'infinity' THEN u.upper END ORDER BY u.upper) FROM (
-					SELECT DISTINCT t.upper FROM s t WHERE t.name = 'duration') u),
-				'calls', (SELECT json_agg(u.calls ORDER BY u.upper) FROM (
-					SELECT t.upper, sum(t.value) AS calls FROM s t
-					 WHERE t.name = 'duration' AND t.label IN ('batched', 'plain') GROUP BY t.upper) u),
-				'total_seconds', sum(s.value) FILTER (WHERE s.name = 'duration_sum' AND s.label IN ('batched', 'plain')))
-			FROM s),
+				'answers', (SELECT coalesce(json_object_agg(a.outcome, a.calls), '{}') FROM (
+					SELECT s.outcome, sum(s.calls) AS calls FROM answers s GROUP BY s.outcome) a),
+				'refused', json_build_object('rate', f.refused_rate, 'full', f.refused_full, 'size', f.refused_size),
+				'connections', f.connections,
+				'max_connections', f.max_connections,
+				'waiting', f.waiting,
+				'streams', f.streams,
+				'seconds', (SELECT json_agg(CASE WHEN u.upper < 'infinity' THEN u.upper END ORDER BY u.upper)
+					FROM coupon.stat_latency u WHERE u.way = 'http'),
+				'calls', (SELECT json_agg(u.calls ORDER BY u.upper) FROM coupon.stat_latency u WHERE u.way = 'http'),
+				'total_seconds', (SELECT w.seconds FROM coupon.stat_way w WHERE w.way = 'http'))
+			FROM coupon.stat_front f),
 		'campaigns', (SELECT coalesce(json_agg(json_build_object(
 				'id', w.campaign_id, 'name', w.name, 'state', w.state, 'stock', w.stock, 'issued', w.issued, 'held', w.held,
 				'in_flight', w.in_flight, 'remaining', w.remaining,
@@ -2012,16 +2402,15 @@ BEGIN
 					'paused', w.answered_paused, 'not_admitted', w.answered_not_admitted, 'held', w.answered_held))), '[]')
 			FROM coupon.watched_campaign() w WHERE selling),
 		'campaigns_in_all', (SELECT count(*) FROM coupon.campaign),
-		'requests', (SELECT coalesce(json_agg(json_build_object('campaign', q.campaign, 'waiting', q.depth, 'limit', q.depth_limit,
-				'oldest_seconds', extract(epoch FROM q.oldest), 'decided', q.decided)), '[]')
-			FROM coupon.stat_request q WHERE selling),
+		'requests', (SELECT coalesce(json_agg(json_build_object('campaign', q.campaign_id, 'waiting', q.waiting, 'limit', q.waiting_limit,
+				'oldest_seconds', q.oldest_seconds, 'decided', q.decided)), '[]')
+			FROM coupon.stat_queue q WHERE selling),
 		'rooms', (SELECT coalesce(json_agg(json_build_object('name', r.name, 'state', r.state, 'method', r.method, 'capacity', r.capacity,
 				'waiting', r.waiting, 'admitted', r.admitted, 'joined', r.joined, 'served', r.served) ORDER BY r.name), '[]')
 			FROM (SELECT * FROM coupon.room_status WHERE selling ORDER BY room_id LIMIT 50) r),
-		'outbox', (SELECT json_build_object('unpublished', o.unpublished, 'oldest_seconds', extract(epoch FROM o.oldest_age),
+		'outbox', (SELECT json_build_object('unpublished', o.unpublished, 'oldest_seconds', o.oldest_seconds,
 				'published', o.published, 'dead_letters', o.dead_letters, 'bytes', o.size_bytes,
-				'failing', o.failing,
-				'has_broker', current_setting('coupon.kafka_brokers') <> '')
+				'failing', o.failing, 'has_broker', o.configured)
 			FROM coupon.stat_outbox o WHERE selling),
 		'workers', (SELECT coalesce(json_object_agg(a.kind, a.n), '{}') FROM (
 			SELECT substr(p.backend_type, 8) AS kind, count(*) AS n FROM pg_stat_activity p
@@ -2367,6 +2756,8 @@ REVOKE ALL ON FUNCTION @extschema@.coupon_queue_leave(text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_queue_leave(text, text) TO coupon_admin, coupon_service;
 REVOKE ALL ON FUNCTION @extschema@.coupon_queue_serve() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_queue_serve() TO coupon_admin;
+REVOKE ALL ON FUNCTION coupon.campaign_state(timestamp with time zone, timestamp with time zone, boolean, timestamp with time zone) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon.campaign_state(timestamp with time zone, timestamp with time zone, boolean, timestamp with time zone) TO coupon_admin, coupon_service, coupon_reader;
 GRANT SELECT ON TABLE coupon.campaign_status TO coupon_admin, coupon_service, coupon_reader;
 REVOKE ALL ON FUNCTION @extschema@.coupon_status(bigint) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_status(bigint) TO coupon_admin, coupon_service, coupon_reader;
@@ -2418,15 +2809,55 @@ REVOKE ALL ON FUNCTION coupon.openapi_responses(coupon.http_route) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.openapi_operation(coupon.http_route) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.http_openapi() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.http_openapi() TO coupon_admin, coupon_service, coupon_reader, coupon_user;
-REVOKE ALL ON FUNCTION @extschema@.coupon_http_statistics() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION @extschema@.coupon_http_statistics() TO coupon_admin, coupon_service, coupon_reader;
-GRANT SELECT ON TABLE coupon.stat_http TO coupon_admin, coupon_service, coupon_reader;
-GRANT SELECT ON TABLE coupon.stat_request TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON FUNCTION coupon.stat_since() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon.stat_since() TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON FUNCTION coupon.stat_calls() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon.stat_calls() TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON FUNCTION coupon.stat_errors() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon.stat_errors() TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON FUNCTION coupon.stat_ways() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon.stat_ways() TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON FUNCTION coupon.stat_latencies() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon.stat_latencies() TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON FUNCTION coupon.stat_batches() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon.stat_batches() TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON FUNCTION coupon.stat_tallies() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon.stat_tallies() TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON FUNCTION coupon.stat_campaigns() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon.stat_campaigns() TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON FUNCTION coupon.stat_slots() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon.stat_slots() TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON FUNCTION coupon.stat_workers() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon.stat_workers() TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON FUNCTION coupon.stat_front_workers() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon.stat_front_workers() TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON FUNCTION coupon.stat_clock_ahead() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon.stat_clock_ahead() TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON FUNCTION coupon.has_broker() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon.has_broker() TO coupon_admin, coupon_service, coupon_reader;
+GRANT SELECT ON TABLE coupon.stat_call TO coupon_admin, coupon_service, coupon_reader;
+GRANT SELECT ON TABLE coupon.stat_error TO coupon_admin, coupon_service, coupon_reader;
+GRANT SELECT ON TABLE coupon.stat_way TO coupon_admin, coupon_service, coupon_reader;
+GRANT SELECT ON TABLE coupon.stat_latency TO coupon_admin, coupon_service, coupon_reader;
+GRANT SELECT ON TABLE coupon.stat_batch TO coupon_admin, coupon_service, coupon_reader;
+GRANT SELECT ON TABLE coupon.stat_campaign TO coupon_admin, coupon_service, coupon_reader;
+GRANT SELECT ON TABLE coupon.stat_stock TO coupon_admin, coupon_service, coupon_reader;
+GRANT SELECT ON TABLE coupon.stat_memory TO coupon_admin, coupon_service, coupon_reader;
+GRANT SELECT ON TABLE coupon.stat_queue TO coupon_admin, coupon_service, coupon_reader;
+GRANT SELECT ON TABLE coupon.stat_room TO coupon_admin, coupon_service, coupon_reader;
 GRANT SELECT ON TABLE coupon.stat_outbox TO coupon_admin, coupon_service, coupon_reader;
-REVOKE ALL ON FUNCTION coupon.watched_campaign() FROM PUBLIC;
+GRANT SELECT ON TABLE coupon.stat_worker TO coupon_admin, coupon_service, coupon_reader;
+GRANT SELECT ON TABLE coupon.stat_front TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON FUNCTION @extschema@.coupon_stat_reset() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_stat_reset() TO coupon_admin;
 REVOKE ALL ON FUNCTION coupon.label(text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.metrics() FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.stock_now(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.metric_families() FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.metric_samples() FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.coupon_metrics() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_metrics() TO coupon_admin, coupon_reader;
 REVOKE ALL ON FUNCTION coupon.http_metrics() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.http_metrics() TO coupon_admin, coupon_reader;
+REVOKE ALL ON FUNCTION coupon.watched_campaign() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.http_board() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.http_board() TO coupon_admin, coupon_reader;

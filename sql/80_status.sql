@@ -22,12 +22,19 @@ AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_status(bigint) IS
 	'What is left of a campaign now: stock = issued + held + in_flight + remaining. answered_* count the answers of issue calls since the server started.';
 
+-- RETURN, so that it is inlined.
+CREATE FUNCTION coupon.campaign_state(closed_at timestamptz, closes_at timestamptz, paused boolean, opens_at timestamptz)
+RETURNS text
+LANGUAGE sql VOLATILE PARALLEL SAFE
+RETURN CASE WHEN $1 IS NOT NULL OR $2 OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp() THEN 'closed'
+            WHEN $3 THEN 'paused'
+            WHEN $4 OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp() THEN 'not_open'
+            ELSE 'open' END;
+COMMENT ON FUNCTION coupon.campaign_state(timestamptz, timestamptz, boolean, timestamptz) IS 'The state of a campaign now: open | not_open | paused | closed.';
+
 CREATE VIEW coupon.campaign_status AS
 SELECT c.campaign_id, c.name,
-       CASE WHEN c.closed_at IS NOT NULL OR c.closes_at <= pg_catalog.clock_timestamp() THEN 'closed'
-            WHEN c.paused THEN 'paused'
-            WHEN c.opens_at > pg_catalog.clock_timestamp() THEN 'not_open'
-            ELSE 'open' END AS state,
+       coupon.campaign_state(c.closed_at, c.closes_at, c.paused, c.opens_at) AS state,
        s.*
   FROM coupon.campaign c, LATERAL @extschema@.coupon_status(c.campaign_id) s;
 COMMENT ON VIEW coupon.campaign_status IS 'coupon_status() of every campaign.';

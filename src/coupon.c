@@ -12,9 +12,11 @@
 #include "base/guc.h"
 #include "base/launcher.h"
 #include "base/shmem.h"
+#include "base/stat.h"
 #include "base/trace.h"
 #include "base/worker.h"
 #include "front/front_worker.h"
+#include "front/http_issue.h"
 #include "front/limit.h"
 #include "front/settings.h"
 #include "front/statistics.h"
@@ -25,9 +27,13 @@
 #include "outbox/outbox.h"
 #include "queue/queue.h"
 #include "request/issuer.h"
+#include "request/request_status.h"
 #include "room/room.h"
 #include "room/room_worker.h"
 #include "sale/campaign_slot.h"
+#include "sale/hold.h"
+#include "sale/issue.h"
+#include "sale/redeem.h"
 #include "sale/stock_map.h"
 #include "sale/sweep.h"
 
@@ -37,6 +43,7 @@ void		_PG_init(void);
 
 /* Those that have shared memory, from the ground up. */
 static const CouponModule *const modules[] = {
+	&coupon_stat_module,
 	&coupon_database_module,
 	&coupon_event_id_module,
 	&coupon_outbox_module,
@@ -48,6 +55,32 @@ static const CouponModule *const modules[] = {
 	&coupon_group_module,
 	&coupon_limit_module,
 	&coupon_statistics_module,
+	NULL
+};
+
+/* The ways in, in the order in which statistics show them. */
+static CouponWay *const ways[] = {
+	&coupon_way_issue,
+	&coupon_way_many,
+	&coupon_way_grouped,
+	&coupon_way_http_issue,
+	&coupon_way_request,
+	&coupon_way_decision,
+	&coupon_way_hold,
+	&coupon_way_hold_many,
+	&coupon_way_hold_any,
+	&coupon_way_confirm,
+	&coupon_way_release,
+	&coupon_way_redeem,
+	&coupon_way_cancel,
+	&coupon_way_revoke,
+	&coupon_way_join,
+	&coupon_way_http,
+	&coupon_way_http_waited,
+	&coupon_way_http_stream,
+	&coupon_way_http_operator,
+	&coupon_way_http_front,
+	&coupon_way_commit,
 	NULL
 };
 
@@ -71,6 +104,7 @@ _PG_init(void)
 
 	coupon_front_define_settings();
 	MarkGUCPrefixReserved("coupon");
+	coupon_stat_register(ways);
 	coupon_shmem_register(modules);
 	coupon_launcher_register(workers);
 	coupon_front_register();

@@ -99,6 +99,19 @@ coupon_table_tuple_update(Relation rel, ItemPointer tid, TupleTableSlot *slot, C
 #define coupon_wait_event(name) WaitEventExtensionNew(name)
 #endif
 
+/* A function that gives a wait event of ours, which each process asks for once. */
+#define COUPON_WAIT_EVENT(function, name) \
+static uint32 \
+function(void) \
+{ \
+	static uint32 event = 0; \
+	\
+	if (event == 0) \
+		event = coupon_wait_event(name); \
+	return event; \
+} \
+extern int	no_such_variable
+
 /* 18: pg_noreturn comes first, index_beginscan takes instrumentation */
 #ifndef pg_noreturn
 #define pg_noreturn _Noreturn

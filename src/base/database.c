@@ -11,6 +11,7 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "utils/timestamp.h"
 
 #include "base/compat.h"
 #include "base/database.h"
@@ -41,8 +42,54 @@ set_up(void)
 		for (int id = 0; id < COUPON_WORKER_IDS; id++)
 		{
 			for (int w = 0; w < COUPON_MAX_INSTANCES; w++)
-				pg_atomic_init_u32(&shared->databases[i].workers[id][w].woken, 0);
+			{
+				CouponWorkerSlot *slot = &shared->databases[i].workers[id][w];
+
+				pg_atomic_init_u32(&slot->woken, 0);
+				pg_atomic_init_u64(&slot->started_at, 0);
+				pg_atomic_init_u64(&slot->starts, 0);
+				pg_atomic_init_u64(&slot->errors, 0);
+				pg_atomic_init_u64(&slot->wakes, 0);
+				pg_atomic_init_u64(&slot->cycles, 0);
+			}
 		}
+	}
+}
+
+static void
+clear_counters(CouponDatabase *database)
+{
+	for (int id = 0; database != NULL && id < COUPON_WORKER_IDS; id++)
+	{
+		for (int i = 0; i < COUPON_MAX_INSTANCES; i++)
+		{
+			CouponWorkerSlot *slot = &database->workers[id][i];
+
+			pg_atomic_write_u64(&slot->starts, 0);
+			pg_atomic_write_u64(&slot->errors, 0);
+			pg_atomic_write_u64(&slot->wakes, 0);
+			pg_atomic_write_u64(&slot->cycles, 0);
+		}
+	}
+}
+
+static void
+reset_statistics(void)
+{
+	clear_counters(coupon_database());
+}
+
+/* A place is given away: nobody works there. */
+static void
+new_database(int place)
+{
+	CouponDatabase *database = &shared->databases[place];
+
+	clear_counters(database);
+	for (int id = 0; id < COUPON_WORKER_IDS; id++)
+	{
+		for (int i = 0; i < COUPON_MAX_INSTANCES; i++)
+			pg_atomic_write_u64(&database->workers[id][i].started_at, 0);
 	}
 }
 
@@ -51,7 +98,9 @@ const CouponModule coupon_database_module = {
 	.size = sizeof(Shared),
 	.memory = (void **) &shared,
 	.set_up = set_up,
-	.request = request
+	.request = request,
+	.new_database = new_database,
+	.reset_statistics = reset_statistics
 };
 
 static CouponDatabase *
@@ -149,6 +198,8 @@ coupon_database_assign(const Oid *oids, int n, bool *wanted)
 	}
 	for (int i = 0; i < n; i++)
 		enough = (find(oids[i]) != NULL || give_place(oids[i], wanted)) && enough;
+	for (int place = 0; place < COUPON_MAX_DATABASES; place++)
+		shared->databases[place].wanted = wanted[place];
 	LWLockRelease(shared->lock);
 	return enough;
 }
@@ -166,6 +217,8 @@ coupon_database_claim(int place, CouponWorkerId id, int instance)
 	{
 		slot->pid = MyProcPid;
 		slot->latch = MyLatch;
+		pg_atomic_write_u64(&slot->started_at, GetCurrentTimestamp());
+		pg_atomic_fetch_add_u64(&slot->starts, 1);
 	}
 	LWLockRelease(shared->lock);
 	return slot;
@@ -185,6 +238,7 @@ coupon_wake(CouponWorkerId id)
 
 		if (latch != NULL && pg_atomic_exchange_u32(&worker->woken, 1) == 0)
 		{
+			pg_atomic_fetch_add_u64(&worker->wakes, 1);
 			SetLatch(latch);
 			return;
 		}

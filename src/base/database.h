@@ -31,12 +31,21 @@ typedef struct CouponWorkerSlot
 	Latch	   *latch;			/* NULL: nobody need wake it */
 	pg_atomic_uint32 woken;		/* 1: latch was set, the worker has not looked
 								 * yet */
+
+	/* statistics */
+	pg_atomic_uint64 started_at;	/* a TimestampTz; 0: never */
+	pg_atomic_uint64 starts;
+	pg_atomic_uint64 errors;	/* cycles that an ERROR ended */
+	pg_atomic_uint64 wakes;		/* by whoever has work */
+	pg_atomic_uint64 cycles;	/* transactions */
 } CouponWorkerSlot;
 
 typedef struct CouponDatabase
 {
 	Oid			oid;			/* databases_lock, written by the launcher;
 								 * InvalidOid: free */
+	bool		wanted;			/* written by the launcher: coupon.databases
+								 * names it */
 	CouponWorkerSlot workers[COUPON_WORKER_IDS][COUPON_MAX_INSTANCES];
 } CouponDatabase;
 

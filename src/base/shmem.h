@@ -37,6 +37,9 @@ typedef struct CouponModule
 	 * begins anew.  Must not throw.
 	 */
 	void		(*new_database) (int place);
+
+	/* coupon_stat_reset(): its counters of this database begin anew. */
+	void		(*reset_statistics) (void);
 } CouponModule;
 
 /* All modules, up to NULL, from the ground up. */

@@ -60,6 +60,9 @@ static bool database_wanted = false;	/* by somebody who cannot have us in
 										 * it */
 static TimestampTz looked_at = 0;	/* for that */
 
+COUPON_WAIT_EVENT(idle_event, "CouponWorkerIdle");
+COUPON_WAIT_EVENT(rest_event, "CouponWorkerRest");
+
 /* ---- signals ---- */
 
 void
@@ -106,7 +109,7 @@ void
 coupon_worker_wait(long ms)
 {
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 ms, PG_WAIT_EXTENSION);
+					 ms, idle_event());
 	ResetLatch(MyLatch);
 }
 
@@ -199,8 +202,23 @@ coupon_worker_begin(void)
 		return cycle;
 	}
 	PushActiveSnapshot(GetTransactionSnapshot());
-	pgstat_report_activity(STATE_RUNNING, my_kind->name);
+	pg_atomic_fetch_add_u64(&my_slot->cycles, 1);
+	pgstat_report_activity(STATE_RUNNING, my_kind->activity);
 	return cycle;
+}
+
+void
+coupon_worker_tell(const char *fmt,...)
+{
+	char		line[256];
+	va_list		args;
+
+	if (my_slot == NULL)
+		return;					/* a session does a worker's work */
+	va_start(args, fmt);
+	vsnprintf(line, sizeof(line), fmt, args);
+	va_end(args);
+	pgstat_report_activity(STATE_RUNNING, line);
 }
 
 void
@@ -278,7 +296,7 @@ rest(void)
 	int			ms = my_kind->rest == NULL ? 0 : my_kind->rest();
 
 	if (ms > 0)
-		(void) WaitLatch(NULL, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms, PG_WAIT_EXTENSION);
+		(void) WaitLatch(NULL, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms, rest_event());
 }
 
 /* The interval may be long and be changed meanwhile: it looks around. */
@@ -334,6 +352,7 @@ recover(void)
 	EmitErrorReport();
 	FlushErrorState();
 	AbortCurrentTransaction();
+	pg_atomic_fetch_add_u64(&my_slot->errors, 1);
 	if (my_kind->recover != NULL)
 		my_kind->recover(error->message);
 	coupon_worker_committed();

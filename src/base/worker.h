@@ -15,6 +15,8 @@
 typedef struct CouponWorkerKind
 {
 	const char *name;			/* in pg_stat_activity and in the log */
+	const char *activity;		/* what it does in a cycle, unless it tells
+								 * more: pg_stat_activity.query */
 
 	/*
 	 * The tables of coupon that it works on, up to NULL, in the order in
@@ -69,6 +71,9 @@ extern bool coupon_worker_database_is_wanted(void);
 
 /* Were the settings read again since this was asked last? */
 extern bool coupon_worker_reloaded(void);
+
+/* Tells pg_stat_activity what is being done; nothing where a session does it. */
+extern void coupon_worker_tell(const char *fmt,...) pg_attribute_printf(1, 2);
 
 /* Waits for the latch, up to so many ms. */
 extern void coupon_worker_wait(long ms);

@@ -420,7 +420,7 @@ may_wait(CouponHttpCall *call)
 {
 	if (nwaiting + nstreams < coupon_http_max_waiting)
 		return true;
-	coupon_statistics_refused(COUPON_REFUSED_FULL);
+	coupon_stat_tally(COUPON_TALLY_REFUSED_FULL);
 	answer_503(call, "full", "Too many wait already: try again.");
 	return false;
 }
@@ -669,6 +669,7 @@ coupon_front_turn(dlist_head *arrived)
 	Turn		turn = {.now = GetCurrentTimestamp()};
 	bool		look_at_streams = turn.now >= next_look || ending;
 	bool		heartbeat = look_at_streams && turn.now >= next_heartbeat;
+	char		activity[64];
 
 	MemoryContextSwitchTo(turn_context);
 	collect(&turn, arrived, look_at_streams);
@@ -678,7 +679,8 @@ coupon_front_turn(dlist_head *arrived)
 		next_heartbeat = TimestampTzPlusMilliseconds(turn.now, HEARTBEAT_MS);
 	if (turn.ncalls == 0 && nqueued == 0)
 		return false;
-	pgstat_report_activity(STATE_RUNNING, "coupon front");
+	snprintf(activity, sizeof(activity), "carrying out %d HTTP calls", turn.ncalls + nqueued);
+	pgstat_report_activity(STATE_RUNNING, activity);
 	/* the answers of the turn before have been sent by now */
 	if (nqueued > 0)
 		carry_out_plain(turn.now);

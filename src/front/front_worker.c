@@ -68,6 +68,10 @@ static int	number;				/* of this worker, from 0 */
 static WaitEventSet *wait_set = NULL;
 static bool wait_set_is_stale = true;
 
+COUPON_WAIT_EVENT(idle_event, "CouponFrontIdle");
+COUPON_WAIT_EVENT(close_event, "CouponFrontClose");
+COUPON_WAIT_EVENT(drain_event, "CouponFrontDrain");
+
 static void serve(void);
 
 void
@@ -122,7 +126,7 @@ close_door(Door *door)
 		serve();
 		if (coupon_listener_outstanding(door->listener) == 0)
 			break;
-		(void) WaitLatch(NULL, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 10, PG_WAIT_EXTENSION);
+		(void) WaitLatch(NULL, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 10, close_event());
 	} while (!ShutdownRequestPending && !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), CLOSE_MS));
 	coupon_front_drop(door->listener);
 	coupon_listener_close(door->listener);
@@ -206,7 +210,7 @@ wait_for_something(void)
 	}
 	if (wait_set_is_stale)
 		make_wait_set();
-	(void) WaitEventSetWait(wait_set, ms, events, lengthof(events), PG_WAIT_EXTENSION);
+	(void) WaitEventSetWait(wait_set, ms, events, lengthof(events), idle_event());
 	ResetLatch(MyLatch);
 }
 
@@ -304,7 +308,7 @@ drain(void)
 	do
 	{
 		serve();
-		(void) WaitLatch(NULL, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 20, PG_WAIT_EXTENSION);
+		(void) WaitLatch(NULL, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 20, drain_event());
 	} while (is_busy() &&
 			 !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), DRAIN_MS));
 }
@@ -318,6 +322,12 @@ end_soon(SIGNAL_ARGS)
 	if (coupon_front_commit == COUPON_COMMITTING)
 		coupon_front_commit = COUPON_COMMIT_CANCELLED;
 	SignalHandlerForShutdownRequest(postgres_signal_arg);
+}
+
+static void
+end_statistics(int code, Datum arg)
+{
+	coupon_statistics_ended(number);
 }
 
 void
@@ -336,6 +346,8 @@ coupon_front_main(Datum arg)
 				 errmsg("coupon front needs a database in UTF8"),
 				 errdetail("Database \"%s\" is in %s.", choose_database(), GetDatabaseEncodingName())));
 	coupon_shmem_attach();
+	coupon_statistics_started(number);
+	before_shmem_exit(end_statistics, 0);
 	take_over_settings();
 	coupon_front_start();
 
@@ -350,6 +362,5 @@ coupon_front_main(Datum arg)
 		serve();
 	}
 	drain();
-	coupon_statistics_open(number, 0, 0, 0);
 	proc_exit(1);
 }

@@ -21,6 +21,7 @@
 #include "base/compat.h"
 #include "base/errors.h"
 #include "base/trace.h"
+#include "front/http_issue.h"
 #include "front/json_fields.h"
 #include "front/outcome.h"
 #include "outbox/payload.h"
@@ -28,6 +29,14 @@
 #include "sale/issue.h"
 
 PG_FUNCTION_INFO_V1(coupon_http_issue);
+
+CouponWay	coupon_way_http_issue = {
+	.name = "http_issue",
+	.kind = COUPON_WAY_TRANSACTION,
+	.batched = true,
+	.outcomes = coupon_issue_outcomes,
+	.noutcomes = COUPON_INVALID + 1
+};
 
 /* One call, and its place among the others. */
 typedef struct Call
@@ -222,12 +231,26 @@ read_calls(FunctionCallInfo fcinfo, Call **calls)
 	return ncalls;
 }
 
-/*
- * coupon.http_issue(campaign_id bigint[], user_id text[], traceparent text[])
- * RETURNS SETOF coupon.http_answer
- */
-Datum
-coupon_http_issue(PG_FUNCTION_ARGS)
+/* Counts the calls by what became of them. */
+static void
+count_calls(const Call *calls, int ncalls)
+{
+	int			counts[COUPON_INVALID + 1] = {0};
+
+	coupon_stat_batch(&coupon_way_http_issue, ncalls);
+	for (int i = 0; i < ncalls; i++)
+	{
+		if (calls[i].error != NULL)
+			coupon_stat_error(calls[i].error->sqlerrcode);
+		else
+			counts[calls[i].item == NULL ? COUPON_INVALID : calls[i].item->status]++;
+	}
+	for (int status = 0; status <= COUPON_INVALID; status++)
+		coupon_stat_outcome(status, counts[status]);
+}
+
+static Datum
+http_issue(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	StringInfoData body;
@@ -254,5 +277,16 @@ coupon_http_issue(PG_FUNCTION_ARGS)
 	initStringInfo(&body);
 	for (int i = 0; i < ncalls; i++)
 		put_answer(rsinfo, &calls[i], &body);
+	count_calls(calls, ncalls);
 	return (Datum) 0;
+}
+
+/*
+ * coupon.http_issue(campaign_id bigint[], user_id text[], traceparent text[])
+ * RETURNS SETOF coupon.http_answer
+ */
+Datum
+coupon_http_issue(PG_FUNCTION_ARGS)
+{
+	return coupon_stat_call(fcinfo, &coupon_way_http_issue, http_issue);
 }

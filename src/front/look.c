@@ -176,7 +176,7 @@ look(CouponHttpCall *call, TimestampTz now)
 	{
 		/* what is malformed is counted by its answer only */
 		if (call->refusal->status != 400)
-			coupon_statistics_refused(call->refusal->status == 503 ? COUPON_REFUSED_FULL : COUPON_REFUSED_SIZE);
+			coupon_stat_tally(call->refusal->status == 503 ? COUPON_TALLY_REFUSED_FULL : COUPON_TALLY_REFUSED_SIZE);
 		coupon_answer_problem(call, call->refusal->status, call->refusal->code, call->refusal->title,
 							  call->refusal->detail, NULL);
 		return false;
@@ -192,7 +192,7 @@ look(CouponHttpCall *call, TimestampTz now)
 	if (!coupon_limit_admits_address(call, now) ||
 		(look_at_route(call) && look_at_caller(call, now) && !coupon_limit_admits_user(call, now)))
 	{
-		coupon_statistics_refused(COUPON_REFUSED_RATE);
+		coupon_stat_tally(COUPON_TALLY_REFUSED_RATE);
 		coupon_answer_problem(call, 429, "too_many", "There are too many calls from here: slow down.", NULL, NULL);
 	}
 	if (call->done)

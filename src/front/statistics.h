@@ -6,26 +6,32 @@
 #define COUPON_STATISTICS_H
 
 #include "base/shmem.h"
+#include "base/stat.h"
 #include "front/http.h"
 
 extern const CouponModule coupon_statistics_module;
 
-/* Why a call was refused before any work. */
-typedef enum CouponRefusal
-{
-	COUPON_REFUSED_RATE,		/* its user or its address calls too often */
-	COUPON_REFUSED_FULL,		/* too many wait */
-	COUPON_REFUSED_SIZE,		/* something of it is too large */
-	COUPON_REFUSALS
-} CouponRefusal;
+/*
+ * The ways in of HTTP calls, whose outcomes are statuses: the times of different
+ * kinds of calls say different things.
+ */
+extern CouponWay coupon_way_http;	/* a route's function, answered at once */
+extern CouponWay coupon_way_http_waited;	/* with an answer that was waited
+											 * for */
+extern CouponWay coupon_way_http_stream;	/* events: until the first */
+extern CouponWay coupon_way_http_operator;	/* /metrics, the board, and other
+											 * routes of the operator */
+extern CouponWay coupon_way_http_front; /* what the front answers by itself */
 
 /* Counts an answer that is about to be sent, or a stream that is opened. */
 extern void coupon_statistics_answered(const CouponHttpCall *call);
 
-extern void coupon_statistics_refused(CouponRefusal why);
-
-/* What a worker (the first is 0) has open now. */
+/* A worker (the first is 0) has begun; and what it has open now. */
+extern void coupon_statistics_started(int worker);
 extern void coupon_statistics_open(int worker, int connections, int waiting, int streams);
+
+/* It has ended. */
+extern void coupon_statistics_ended(int worker);
 
 /* In all answers, by the first digit of their status; of how long they took. */
 extern uint64 coupon_statistics_class(int digit);

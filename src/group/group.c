@@ -42,7 +42,16 @@
 #include "base/errors.h"
 #include "base/guc.h"
 #include "base/shmem.h"
+#include "base/stat.h"
 #include "group/group.h"
+
+CouponWay	coupon_way_grouped = {
+	.name = "grouped",
+	.kind = COUPON_WAY_CALL,
+	.batched = true,
+	.outcomes = coupon_issue_outcomes,
+	.noutcomes = COUPON_INVALID + 1
+};
 
 PG_FUNCTION_INFO_V1(coupon_issue_grouped);
 PG_FUNCTION_INFO_V1(coupon_group_status);
@@ -121,6 +130,15 @@ new_database(int place)
 }
 
 static void
+reset_statistics(void)
+{
+	int			place = coupon_database_place();
+
+	if (place >= 0)
+		new_database(place);
+}
+
+static void
 startup(void)
 {
 	bool		found;
@@ -152,7 +170,8 @@ startup(void)
 const CouponModule coupon_group_module = {
 	.request = request,
 	.startup = startup,
-	.new_database = new_database
+	.new_database = new_database,
+	.reset_statistics = reset_statistics
 };
 
 CouponGroup *
@@ -385,6 +404,7 @@ coupon_group_wake_worker(CouponGroup *group)
 		asleep = pg_atomic_fetch_and_u32(&group->asleep, ~bit);
 		if ((asleep & bit) && latch != NULL)
 		{
+			pg_atomic_fetch_add_u64(&coupon_database()->workers[COUPON_GROUP][instance].wakes, 1);
 			SetLatch(latch);
 			return;
 		}
@@ -490,15 +510,7 @@ complain_no_worker(void)
 			 errhint("Try again, or use coupon_issue(). If it lasts: coupon.databases must name the database, coupon.group_workers must not be 0, and max_worker_processes must have room.")));
 }
 
-static uint32
-wait_event(void)
-{
-	static uint32 event = 0;
-
-	if (event == 0)
-		event = coupon_wait_event("CouponGroup");
-	return event;
-}
+COUPON_WAIT_EVENT(wait_event, "CouponGroup");
 
 static void
 wait_for_answer(CouponCall *call)
@@ -587,11 +599,8 @@ refuse_foreign_transaction(FunctionCallInfo fcinfo)
 			 errhint("Use coupon_issue() here; or SET coupon.allow_autonomous = on, if that is what you want.")));
 }
 
-/*
- * coupon_issue_grouped(campaign_id bigint, user_id text)
- */
-Datum
-coupon_issue_grouped(PG_FUNCTION_ARGS)
+static Datum
+issue_grouped(PG_FUNCTION_ARGS)
 {
 	CouponItem	item = {0};
 	int64		campaign_id;
@@ -608,7 +617,17 @@ coupon_issue_grouped(PG_FUNCTION_ARGS)
 		PreventCommandIfReadOnly("coupon_issue_grouped()");
 		issue_by_worker(campaign_id, PG_GETARG_TEXT_PP(1), &item);
 	}
+	coupon_stat_outcome(item.status, 1);
 	return coupon_issue_result(fcinfo, item.user_id, &item);
+}
+
+/*
+ * coupon_issue_grouped(campaign_id bigint, user_id text)
+ */
+Datum
+coupon_issue_grouped(PG_FUNCTION_ARGS)
+{
+	return coupon_stat_call(fcinfo, &coupon_way_grouped, issue_grouped);
 }
 
 COUPON_FOR_NUMERIC_USERS(coupon_issue_grouped, 1);

@@ -122,6 +122,9 @@ extern void coupon_group_wake_worker(CouponGroup *group);
 /* Has the database a worker for grouped calls? */
 extern bool coupon_group_has_worker(void);
 
+/* The way in of coupon_issue_grouped(). */
+extern struct CouponWay coupon_way_grouped;
+
 extern const CouponModule coupon_group_module;
 
 /* group_worker.c */

@@ -31,6 +31,7 @@
 #include "base/compat.h"
 #include "base/errors.h"
 #include "base/guc.h"
+#include "base/stat.h"
 #include "base/worker.h"
 #include "group/group.h"
 
@@ -225,6 +226,8 @@ carry_out(void)
 	if (ntaken == 0)
 		return;
 
+	coupon_worker_tell("issuing to %d grouped calls", ntaken);
+	coupon_stat_batch(&coupon_way_grouped, ntaken);
 	choose_durability();
 	sort_by_campaign();
 	PG_TRY();
@@ -239,6 +242,7 @@ carry_out(void)
 	if (failed)
 	{
 		repeated = true;
+		coupon_stat_tally(COUPON_TALLY_RETRIES);
 		choose_durability();	/* the rollback has undone it */
 		issue_one_by_one();
 	}
@@ -416,6 +420,7 @@ static const char *const tables[] = {
 
 const CouponWorkerKind coupon_group_worker = {
 	.name = "coupon group",
+	.activity = "taking grouped calls",
 	.tables = tables,
 	.instances = instances,
 	.loop = work_off_calls,

@@ -47,12 +47,25 @@ set_up(void)
 		new_database(i);
 }
 
+static void
+reset_statistics(void)
+{
+	int			place = coupon_database_place();
+
+	if (place < 0)
+		return;
+	SpinLockAcquire(&all[place].mutex);
+	all[place].published = all[place].retried = all[place].dead = 0;
+	SpinLockRelease(&all[place].mutex);
+}
+
 const CouponModule coupon_publisher_module = {
 	.name = "coupon publishers",
 	.size = COUPON_MAX_DATABASES * sizeof(CouponPublisherStatus),
 	.memory = (void **) &all,
 	.set_up = set_up,
-	.new_database = new_database
+	.new_database = new_database,
+	.reset_statistics = reset_statistics
 };
 
 static CouponPublisherStatus *

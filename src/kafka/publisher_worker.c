@@ -29,6 +29,8 @@
 
 static WaitEventSet *events = NULL;
 
+COUPON_WAIT_EVENT(wait_event, "CouponPublisherIdle");
+
 static void
 leave(int code, Datum arg)
 {
@@ -70,10 +72,21 @@ wait_for_events(long ms)
 {
 	WaitEvent	event;
 
-	if (WaitEventSetWait(events, ms, &event, 1, PG_WAIT_EXTENSION) == 1 &&
+	if (WaitEventSetWait(events, ms, &event, 1, wait_event()) == 1 &&
 		event.events == WL_LATCH_SET)
 		ResetLatch(MyLatch);
 }
+
+/* What pg_stat_activity is told. */
+static const char *const activities[] = {
+	[COUPON_STEP_WAIT] = "waiting",
+	[COUPON_STEP_SETTLE] = "removing events that the broker has acknowledged",
+	[COUPON_STEP_OPEN] = "opening the client of the broker",
+	[COUPON_STEP_SEND] = "sending events",
+	[COUPON_STEP_ROTATE] = "emptying a table of the outbox",
+	[COUPON_STEP_NAME_TOPICS] = "asking for topics",
+	[COUPON_STEP_COLLECT] = "reading the outbox"
+};
 
 /* Unless the tables are locked, or gone. */
 static void
@@ -83,6 +96,7 @@ take_step(CouponStep step)
 
 	if (cycle == COUPON_CYCLE_BEGUN)
 	{
+		coupon_worker_tell("%s", activities[step]);
 		coupon_publish_step(step);
 		coupon_worker_commit();
 		coupon_publish_committed();
@@ -138,6 +152,7 @@ static const char *const tables[] = {"outbox_0", "outbox_1", "outbox_2", "outbox
 
 const CouponWorkerKind coupon_publisher = {
 	.name = "coupon publisher",
+	.activity = "reading the outbox",
 	.tables = tables,
 	.loop = publish,
 	.recover = coupon_publish_failed

@@ -34,6 +34,8 @@
 
 #define AHEAD_MS		1000	/* reserved at a time */
 
+PG_FUNCTION_INFO_V1(coupon_stat_clock_ahead);
+
 /* ---- shared memory ---- */
 
 typedef struct Shared
@@ -157,6 +159,24 @@ next_tick(void)
 		else if (pg_atomic_compare_exchange_u64(clock, &last, next))
 			return next;
 	}
+}
+
+/*
+ * coupon.stat_clock_ahead() RETURNS double precision: by how many seconds ids
+ * are ahead of the clock, which was set back, or was another machine's
+ */
+Datum
+coupon_stat_clock_ahead(PG_FUNCTION_ARGS)
+{
+	uint64		ms;
+	uint64		now;
+	struct timeval clock;
+
+	coupon_shmem_attach();
+	ms = pg_atomic_read_u64(&shared->clock) / COUPON_TICKS_PER_MS;
+	gettimeofday(&clock, NULL);
+	now = (uint64) clock.tv_sec * 1000 + clock.tv_usec / 1000;
+	PG_RETURN_FLOAT8(ms > now ? (ms - now) / 1000.0 : 0);
 }
 
 /* ---- ids ---- */

@@ -35,6 +35,7 @@
 #include "base/compat.h"
 #include "base/errors.h"
 #include "base/guc.h"
+#include "base/stat.h"
 #include "base/table_writer.h"
 #include "base/trace.h"
 #include "queue/pending.h"
@@ -61,6 +62,19 @@
 
 #define OUTCOME_FAILED	"failed"
 #define OUTCOME_CLOSED	"closed"
+
+static const char *const decisions[] = {
+	"issued", "already_issued", "sold_out", "not_open", OUTCOME_CLOSED, "paused", "not_admitted", "held",
+	"invalid", OUTCOME_FAILED
+};
+
+CouponWay	coupon_way_decision = {
+	.name = "decision",
+	.kind = COUPON_WAY_COMMITTED,
+	.batched = true,
+	.outcomes = decisions,
+	.noutcomes = lengthof(decisions)
+};
 
 PG_FUNCTION_INFO_V1(coupon_request_decide);
 
@@ -313,6 +327,8 @@ store_outcome(Batch *batch, CouponTableWriter *rows, int i, TimestampTz now, boo
 	line = coupon_queue_lock(&coupon_requests, batch->campaign_id, LW_EXCLUSIVE, true);
 	coupon_pending_push(apply_decided, line, request->number, request->child, 0);
 	LWLockRelease(line->lock);
+	coupon_stat_add(&coupon_way_decision, coupon_stat_find(&coupon_way_decision, outcome), 1,
+					coupon_stat_clock_at(request->requested_at));
 }
 
 /* Writes what became of a part's requests, but for those who come again. */
@@ -475,6 +491,7 @@ decide_part(Batch *batch, int begin, int n)
 	error = attempt_part(issue_part, &part);
 	if (error == NULL)
 		return;
+	coupon_stat_tally(COUPON_TALLY_RETRIES);
 	if (n > 1)
 	{
 		decide_part(batch, begin, n / 2);
@@ -609,6 +626,7 @@ decide_line(void *arg)
 		batch.errors = palloc0(batch.n * sizeof(int));
 		decide_part(&batch, 0, batch.n);
 		work->decided = batch.decided;
+		coupon_stat_batch(&coupon_way_decision, batch.decided);
 		note_waiting(work, &batch, nchosen);
 	}
 }
@@ -617,8 +635,10 @@ decide_line(void *arg)
 static void
 attempt_line(Work *work)
 {
-	ErrorData  *error = coupon_attempt(decide_line, work);
+	ErrorData  *error;
 
+	coupon_worker_tell("deciding requests of campaign %lld", (long long) work->campaign_id);
+	error = coupon_attempt(decide_line, work);
 	if (error == NULL)
 		return;
 	work->decided = 0;
@@ -747,6 +767,7 @@ static const char *const tables[] = {
 
 const CouponWorkerKind coupon_issuer = {
 	.name = "coupon issuer",
+	.activity = "looking for requests",
 	.tables = tables,
 	.work = decide,
 	.interval = decide_interval,

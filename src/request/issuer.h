@@ -9,4 +9,7 @@
 
 extern const CouponWorkerKind coupon_issuer;
 
+/* What becomes of accepted requests, as a way in. */
+extern struct CouponWay coupon_way_decision;
+
 #endif							/* COUPON_ISSUER_H */

@@ -23,6 +23,7 @@
 #include "base/arguments.h"
 #include "base/database.h"
 #include "base/guc.h"
+#include "base/stat.h"
 #include "base/trace.h"
 #include "queue/own_row.h"
 #include "queue/pending.h"
@@ -35,6 +36,19 @@ PG_FUNCTION_INFO_V1(coupon_request);
 
 /* Why a request was not accepted, beside the answers of issuing. */
 #define OUTCOME_FULL	"full"
+
+static const char *const outcomes[] = {
+	"accepted", "repeated",
+	"already_issued", "sold_out", "busy", "not_open", "closed", "paused", "not_admitted", "held",
+	OUTCOME_FULL
+};
+
+CouponWay	coupon_way_request = {
+	.name = "request",
+	.kind = COUPON_WAY_TRANSACTION,
+	.outcomes = outcomes,
+	.noutcomes = lengthof(outcomes)
+};
 
 /* At commit the request is one that waits; after an abort nobody is there. */
 static bool
@@ -231,12 +245,8 @@ accept_request(int64 campaign_id, text *user_id, text *key, const char *trace,
 	coupon_own_row_unlock(&coupon_requests, lock);
 }
 
-/*
- * coupon_request(campaign_id, user_id, request_key), and for calls by HTTP
- * coupon.request_traced(campaign_id, user_id, request_key, traceparent)
- */
-Datum
-coupon_request(PG_FUNCTION_ARGS)
+static Datum
+request(PG_FUNCTION_ARGS)
 {
 	CouponRequestResult result = {0};
 	text	   *key = NULL;
@@ -259,7 +269,19 @@ coupon_request(PG_FUNCTION_ARGS)
 		coupon_campaign_unknown(campaign_id);
 
 	accept_request(campaign_id, PG_GETARG_TEXT_PP(1), key, trace, &result);
+	coupon_stat_outcome(coupon_stat_find(&coupon_way_request, result.repeated ? "repeated" :
+										 result.status == COUPON_REQUEST_REFUSED ? result.outcome : "accepted"), 1);
 	return coupon_request_form_result(fcinfo, &result);
+}
+
+/*
+ * coupon_request(campaign_id, user_id, request_key), and for calls by HTTP
+ * coupon.request_traced(campaign_id, user_id, request_key, traceparent)
+ */
+Datum
+coupon_request(PG_FUNCTION_ARGS)
+{
+	return coupon_stat_call(fcinfo, &coupon_way_request, request);
 }
 
 COUPON_FOR_NUMERIC_USERS(coupon_request, 1);

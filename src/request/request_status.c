@@ -248,15 +248,7 @@ coupon_request_status_of(PG_FUNCTION_ARGS)
 #define MAX_WAIT_MS		(24 * 3600 * 1000)
 #define LOOK_AGAIN_MS	60000	/* without being woken */
 
-static uint32
-wait_event(void)
-{
-	static uint32 event = 0;
-
-	if (event == 0)
-		event = coupon_wait_event("CouponRequestDecided");
-	return event;
-}
+COUPON_WAIT_EVENT(wait_event, "CouponRequestDecided");
 
 static long
 get_timeout(FunctionCallInfo fcinfo, int argument)

@@ -35,6 +35,9 @@ typedef struct CouponRequestResult
 /* Fills in everything that is known of a request that was found. */
 extern void coupon_request_describe(const CouponRequest *request, CouponRequestResult *result);
 
+/* The way in of coupon_request(). */
+extern struct CouponWay coupon_way_request;
+
 extern Datum coupon_request_form_result(FunctionCallInfo fcinfo, const CouponRequestResult *result);
 
 #endif							/* COUPON_REQUEST_STATUS_H */

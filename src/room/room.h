@@ -89,6 +89,10 @@ typedef struct CouponTicket
 #define TICKET_ENDED		8	/* committed, too; wins over the others */
 
 extern const CouponQueueKind coupon_tickets;
+
+/* The way in of coupon_queue_join(). */
+extern struct CouponWay coupon_way_join;
+
 extern const CouponModule coupon_room_module;
 
 /*

@@ -27,6 +27,7 @@
 #include "base/compat.h"
 #include "base/errors.h"
 #include "base/random.h"
+#include "base/stat.h"
 #include "queue/own_row.h"
 #include "queue/queue_table.h"
 #include "room/room.h"
@@ -38,6 +39,15 @@ PG_FUNCTION_INFO_V1(coupon_queue_position);
 PG_FUNCTION_INFO_V1(coupon_queue_require);
 PG_FUNCTION_INFO_V1(coupon_queue_leave);
 PG_FUNCTION_INFO_V1(coupon_room_counts);
+
+static const char *const join_outcomes[] = {"waiting", "admitted", "rejected", "gone"};
+
+CouponWay	coupon_way_join = {
+	.name = "join",
+	.kind = COUPON_WAY_TRANSACTION,
+	.outcomes = join_outcomes,
+	.noutcomes = lengthof(join_outcomes)
+};
 
 /* ---- answers ---- */
 
@@ -479,11 +489,8 @@ enter_room(int64 room_id, text *user_id, Answer *answer)
 	answer->token = make_token(room_id, row.number, row.secret.data);
 }
 
-/*
- * coupon_queue_join(room, user_id)
- */
-Datum
-coupon_queue_join(PG_FUNCTION_ARGS)
+static Datum
+join(PG_FUNCTION_ARGS)
 {
 	Answer		answer = gone;
 	text	   *user_id;
@@ -516,7 +523,17 @@ coupon_queue_join(PG_FUNCTION_ARGS)
 		(void) end_ticket(&row, "expired");
 	}
 	coupon_own_row_unlock(&coupon_tickets, lock);
+	coupon_stat_outcome(coupon_stat_find(&coupon_way_join, answer.status), 1);
 	return form_answer(fcinfo, &answer);
+}
+
+/*
+ * coupon_queue_join(room, user_id)
+ */
+Datum
+coupon_queue_join(PG_FUNCTION_ARGS)
+{
+	return coupon_stat_call(fcinfo, &coupon_way_join, join);
 }
 
 /* ---- leaving ---- */

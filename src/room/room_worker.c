@@ -496,9 +496,11 @@ serve_room(void *arg)
 static void
 attempt_room(Work *work)
 {
-	ErrorData  *error = coupon_attempt(serve_room, work);
+	ErrorData  *error;
 	CouponLine *line;
 
+	coupon_worker_tell("admitting to room %lld, ending tickets", (long long) work->room_id);
+	error = coupon_attempt(serve_room, work);
 	if (error == NULL)
 		return;
 	work->served = 0;
@@ -609,6 +611,7 @@ static const char *const tables[] = {"room", "ticket", NULL};
 
 const CouponWorkerKind coupon_room_worker = {
 	.name = "coupon room worker",
+	.activity = "looking for tickets",
 	.tables = tables,
 	.work = serve,
 	.interval = serve_interval

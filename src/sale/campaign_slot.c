@@ -21,6 +21,7 @@
 #include "base/compat.h"
 #include "base/errors.h"
 #include "base/guc.h"
+#include "base/stat.h"
 #include "sale/campaign_slot.h"
 #include "sale/stock_map.h"
 
@@ -93,9 +94,22 @@ startup(void)
 	}
 }
 
+static void
+reset_statistics(void)
+{
+	for (int i = 0; i < shared->nslots; i++)
+	{
+		CouponCampaign *campaign = &shared->slots[i];
+
+		for (int s = 0; s < COUPON_COUNTED_STATUSES && campaign->key.database == MyDatabaseId; s++)
+			pg_atomic_write_u64(&campaign->answers[s], 0);
+	}
+}
+
 const CouponModule coupon_campaign_slot_module = {
 	.request = request,
-	.startup = startup
+	.startup = startup,
+	.reset_statistics = reset_statistics
 };
 
 /* ---- slots ---- */
@@ -155,6 +169,7 @@ evict_one(bool take_slot)
 		if (entry != NULL && entry->slot == at &&
 			pg_atomic_read_u32(&campaign->pins) == 0)
 		{
+			coupon_stat_tally(take_slot ? COUPON_TALLY_CAMPAIGN_EVICTIONS : COUPON_TALLY_MAP_EVICTIONS);
 			free_memory(campaign);
 			if (take_slot)
 			{
@@ -274,6 +289,12 @@ void
 coupon_slot_unpin(CouponCampaign *campaign)
 {
 	pg_atomic_fetch_sub_u32(&campaign->pins, 1);
+}
+
+CouponCampaign *
+coupon_slot_nth(int number)
+{
+	return number < shared->nslots ? &shared->slots[number] : NULL;
 }
 
 int

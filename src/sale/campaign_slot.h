@@ -60,6 +60,12 @@ extern void coupon_slot_unpin(CouponCampaign *campaign);
  */
 extern CouponCampaign *coupon_slot_lock(const CouponCampaignKey *key, LWLockMode mode);
 
+/*
+ * The slot of a number, NULL after the last one.  Nothing of it may be believed
+ * without its partition lock.
+ */
+extern CouponCampaign *coupon_slot_nth(int number);
+
 /* Its number among coupon.max_campaigns slots. */
 extern int	coupon_slot_number(const CouponCampaign *campaign);
 

@@ -19,6 +19,7 @@
 #include "utils/timestamp.h"
 
 #include "base/arguments.h"
+#include "base/stat.h"
 #include "base/trace.h"
 #include "sale/hold.h"
 #include "sale/sweep.h"
@@ -26,6 +27,32 @@
 
 PG_FUNCTION_INFO_V1(coupon_confirm);
 PG_FUNCTION_INFO_V1(coupon_release);
+
+static const char *const confirm_outcomes[] = {
+	[COUPON_HOLD_BUSY] = "busy",
+	[COUPON_HOLD_LIMIT_REACHED] = "limit_reached",
+	[COUPON_HOLD_NOT_HELD] = "not_held",
+	[COUPON_HOLD_CONFIRMED] = "confirmed",
+	[COUPON_HOLD_ALREADY_CONFIRMED] = "already_confirmed",
+	[COUPON_HOLD_OTHER_REF] = "other_ref",
+	[COUPON_HOLD_LOST] = "lost"
+};
+
+CouponWay	coupon_way_confirm = {
+	.name = "confirm",
+	.kind = COUPON_WAY_TRANSACTION,
+	.outcomes = confirm_outcomes,
+	.noutcomes = lengthof(confirm_outcomes)
+};
+
+static const char *const release_outcomes[] = {"not_held", "released"};
+
+CouponWay	coupon_way_release = {
+	.name = "release",
+	.kind = COUPON_WAY_TRANSACTION,
+	.outcomes = release_outcomes,
+	.noutcomes = lengthof(release_outcomes)
+};
 
 /* ---- confirming ---- */
 
@@ -179,11 +206,8 @@ refuse(CouponHold *hold, CouponWish *wish, const char *reason)
 							   hold->confirm_ref);
 }
 
-/*
- * coupon_confirm(campaign_id bigint, serial bigint, user_id text, ref text)
- */
-Datum
-coupon_confirm(PG_FUNCTION_ARGS)
+static Datum
+confirm(PG_FUNCTION_ARGS)
 {
 	CouponHold	hold;
 	CouponWish	wish = {0};
@@ -232,18 +256,25 @@ coupon_confirm(PG_FUNCTION_ARGS)
 	}
 	result = coupon_hold_result(fcinfo, &hold, &wish);
 	coupon_hold_end(&hold);
+	coupon_stat_outcome(wish.status, 1);
 	return result;
+}
+
+/*
+ * coupon_confirm(campaign_id bigint, serial bigint, user_id text, ref text)
+ */
+Datum
+coupon_confirm(PG_FUNCTION_ARGS)
+{
+	return coupon_stat_call(fcinfo, &coupon_way_confirm, confirm);
 }
 
 COUPON_FOR_NUMERIC_USERS(coupon_confirm, 2);
 
 /* ---- releasing ---- */
 
-/*
- * coupon_release(campaign_id bigint, serial bigint, user_id text)
- */
-Datum
-coupon_release(PG_FUNCTION_ARGS)
+static Datum
+release(PG_FUNCTION_ARGS)
 {
 	CouponHold	hold;
 	CouponIssuanceRow *row = &hold.row;
@@ -286,7 +317,17 @@ coupon_release(PG_FUNCTION_ARGS)
 		break;
 	}
 	coupon_hold_end(&hold);
+	coupon_stat_outcome(released, 1);
 	PG_RETURN_BOOL(released);
+}
+
+/*
+ * coupon_release(campaign_id bigint, serial bigint, user_id text)
+ */
+Datum
+coupon_release(PG_FUNCTION_ARGS)
+{
+	return coupon_stat_call(fcinfo, &coupon_way_release, release);
 }
 
 COUPON_FOR_NUMERIC_USERS(coupon_release, 2);

@@ -30,6 +30,7 @@
 #include "base/compat.h"
 #include "base/errors.h"
 #include "base/guc.h"
+#include "base/stat.h"
 #include "base/trace.h"
 #include "sale/hold.h"
 #include "sale/issue.h"
@@ -62,6 +63,29 @@ static const char *const status_names[] = {
 	[COUPON_HOLD_OTHER_REF] = "other_ref",
 	[COUPON_HOLD_LOST] = "lost"
 };
+
+/* Those that a call for a hold may have. */
+static const char *const outcomes[] = {
+	[COUPON_HOLD_HELD] = "held",
+	[COUPON_HOLD_ALREADY_HELD] = "already_held",
+	[COUPON_HOLD_ALREADY_ISSUED] = "already_issued",
+	[COUPON_HOLD_TAKEN] = "taken",
+	[COUPON_HOLD_BUSY] = "busy",
+	[COUPON_HOLD_LIMIT_REACHED] = "limit_reached",
+	[COUPON_HOLD_NOT_OPEN] = "not_open",
+	[COUPON_HOLD_CLOSED] = "closed",
+	[COUPON_HOLD_PAUSED] = "paused",
+	[COUPON_HOLD_NOT_ADMITTED] = "not_admitted",
+	[COUPON_HOLD_SOLD_OUT] = "sold_out",
+	[COUPON_HOLD_NOT_HELD] = "not_held"
+};
+
+#define HOLD_WAY(what) \
+	{.name = what, .kind = COUPON_WAY_TRANSACTION, .outcomes = outcomes, .noutcomes = lengthof(outcomes)}
+
+CouponWay	coupon_way_hold = HOLD_WAY("hold");
+CouponWay	coupon_way_hold_many = HOLD_WAY("hold_many");
+CouponWay	coupon_way_hold_any = HOLD_WAY("hold_any");
 
 /* What refuses everything, whoever has what; COUPON_HOLD_PENDING: nothing. */
 static CouponHoldStatus
@@ -325,11 +349,8 @@ get_ttl(FunctionCallInfo fcinfo, int argument)
 	return us;
 }
 
-/*
- * coupon_hold(campaign_id bigint, serial bigint, user_id text, ttl interval)
- */
-Datum
-coupon_hold(PG_FUNCTION_ARGS)
+static Datum
+hold_one(PG_FUNCTION_ARGS)
 {
 	CouponHold	hold;
 	CouponWish	wish = {0};
@@ -352,7 +373,17 @@ coupon_hold(PG_FUNCTION_ARGS)
 	hold_set(&hold);
 	result = coupon_hold_result(fcinfo, &hold, &wish);
 	coupon_hold_end(&hold);
+	coupon_stat_outcome(wish.status, 1);
 	return result;
+}
+
+/*
+ * coupon_hold(campaign_id bigint, serial bigint, user_id text, ttl interval)
+ */
+Datum
+coupon_hold(PG_FUNCTION_ARGS)
+{
+	return coupon_stat_call(fcinfo, &coupon_way_hold, hold_one);
 }
 
 COUPON_FOR_NUMERIC_USERS(coupon_hold, 2);
@@ -424,16 +455,14 @@ get_wishes(FunctionCallInfo fcinfo, int argument, int *count)
 	return wishes;
 }
 
-/*
- * coupon_hold_many(campaign_id bigint, serials bigint[], user_id text, ttl interval)
- */
-Datum
-coupon_hold_many(PG_FUNCTION_ARGS)
+static Datum
+hold_many(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	CouponHold	hold;
 	CouponWish *wishes;
 	int			nwishes;
+	int			counts[lengthof(outcomes)] = {0};
 	Datum		user_id;
 	int64		ttl;
 
@@ -456,16 +485,26 @@ coupon_hold_many(PG_FUNCTION_ARGS)
 	for (int i = 0; i < nwishes; i++)
 		tuplestore_puttuple(rsinfo->setResult, form_result(rsinfo->setDesc, &hold, &wishes[i]));
 	coupon_hold_end(&hold);
+	for (int i = 0; i < nwishes; i++)
+		counts[wishes[i].status]++;
+	for (size_t status = 0; status < lengthof(outcomes); status++)
+		coupon_stat_outcome(status, counts[status]);
 	return (Datum) 0;
+}
+
+/*
+ * coupon_hold_many(campaign_id bigint, serials bigint[], user_id text, ttl interval)
+ */
+Datum
+coupon_hold_many(PG_FUNCTION_ARGS)
+{
+	return coupon_stat_call(fcinfo, &coupon_way_hold_many, hold_many);
 }
 
 COUPON_FOR_NUMERIC_USERS(coupon_hold_many, 2);
 
-/*
- * coupon_hold_any(campaign_id bigint, user_id text, ttl interval)
- */
-Datum
-coupon_hold_any(PG_FUNCTION_ARGS)
+static Datum
+hold_any(PG_FUNCTION_ARGS)
 {
 	CouponHold	hold;
 	CouponWish	wish = {0};
@@ -488,7 +527,17 @@ coupon_hold_any(PG_FUNCTION_ARGS)
 		wish.serial = 0;		/* whichever was tried, it is not the user's */
 	result = coupon_hold_result(fcinfo, &hold, &wish);
 	coupon_hold_end(&hold);
+	coupon_stat_outcome(wish.status, 1);
 	return result;
+}
+
+/*
+ * coupon_hold_any(campaign_id bigint, user_id text, ttl interval)
+ */
+Datum
+coupon_hold_any(PG_FUNCTION_ARGS)
+{
+	return coupon_stat_call(fcinfo, &coupon_way_hold_any, hold_any);
 }
 
 COUPON_FOR_NUMERIC_USERS(coupon_hold_any, 1);

@@ -67,6 +67,13 @@ typedef struct CouponHold
 	TimestampTz deadline;		/* of all waiting, 0: did not wait yet */
 } CouponHold;
 
+/* The ways in. */
+extern struct CouponWay coupon_way_hold;
+extern struct CouponWay coupon_way_hold_many;
+extern struct CouponWay coupon_way_hold_any;
+extern struct CouponWay coupon_way_confirm;
+extern struct CouponWay coupon_way_release;
+
 extern void coupon_hold_begin(CouponHold *hold, int64 campaign_id, Datum user_id);
 extern void coupon_hold_end(CouponHold *hold);
 

@@ -20,6 +20,7 @@
 #include "base/compat.h"
 #include "base/errors.h"
 #include "base/guc.h"
+#include "base/stat.h"
 #include "sale/hold.h"
 #include "sale/sweep.h"
 #include "sale/user_filter.h"
@@ -62,15 +63,7 @@ coupon_hold_check_serial(const CouponDefinition *def, int64 serial)
 				 errhint("coupon_units() lists the units of a campaign.")));
 }
 
-static uint32
-wait_event(void)
-{
-	static uint32 event = 0;
-
-	if (event == 0)
-		event = coupon_wait_event("CouponUnitBusy");
-	return event;
-}
+COUPON_WAIT_EVENT(wait_event, "CouponUnitBusy");
 
 bool
 coupon_hold_wait(CouponHold *hold)
@@ -90,6 +83,7 @@ coupon_hold_wait(CouponHold *hold)
 	if (left_ms <= 0)
 		return false;
 
+	coupon_stat_tally(COUPON_TALLY_RETRIES);
 	coupon_lookup_pause(&hold->lookup);
 	coupon_issuance_row_pause(&hold->row);
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,

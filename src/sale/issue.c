@@ -35,6 +35,7 @@
 #include "base/arguments.h"
 #include "base/compat.h"
 #include "base/guc.h"
+#include "base/stat.h"
 #include "base/trace.h"
 #include "outbox/outbox.h"
 #include "sale/issue.h"
@@ -74,7 +75,7 @@ typedef struct Batch
 	CouponStatus refusal;		/* without a table: of all who have no unit */
 } Batch;
 
-static const char *const status_names[] = {
+const char *const coupon_issue_outcomes[] = {
 	[COUPON_ISSUED] = "issued",
 	[COUPON_ALREADY_ISSUED] = "already_issued",
 	[COUPON_SOLD_OUT] = "sold_out",
@@ -87,10 +88,25 @@ static const char *const status_names[] = {
 	[COUPON_INVALID] = "invalid"
 };
 
+CouponWay	coupon_way_issue = {
+	.name = "issue",
+	.kind = COUPON_WAY_TRANSACTION,
+	.outcomes = coupon_issue_outcomes,
+	.noutcomes = COUPON_HELD + 1
+};
+
+CouponWay	coupon_way_many = {
+	.name = "many",
+	.kind = COUPON_WAY_TRANSACTION,
+	.batched = true,
+	.outcomes = coupon_issue_outcomes,
+	.noutcomes = COUPON_INVALID + 1
+};
+
 const char *
 coupon_status_name(CouponStatus status)
 {
-	return status_names[status];
+	return coupon_issue_outcomes[status];
 }
 
 CouponStatus
@@ -411,6 +427,8 @@ insert_candidates(Batch *batch)
 static void
 work_off(Batch *batch)
 {
+	int			nrounds = 0;
+
 	for (;;)
 	{
 		int			ncandidates = find_candidates(batch);
@@ -420,6 +438,8 @@ work_off(Batch *batch)
 		PreventCommandIfReadOnly("coupon_issue()");
 		deal_units(batch, ncandidates);
 		insert_candidates(batch);
+		if (nrounds++ > 0)
+			coupon_stat_tally(COUPON_TALLY_RETRIES);
 	}
 	while (batch->nspare > 0)
 		coupon_stock_give_back(batch->campaign, &batch->dealt[--batch->nspare], COUPON_WITHDRAWN);
@@ -569,11 +589,8 @@ coupon_issue_result(FunctionCallInfo fcinfo, Datum user_id, const CouponItem *it
 	return HeapTupleGetDatum(coupon_issue_form_result(result_desc(fcinfo), user_id, item));
 }
 
-/*
- * coupon_issue(campaign_id bigint, user_id text)
- */
-Datum
-coupon_issue(PG_FUNCTION_ARGS)
+static Datum
+issue(PG_FUNCTION_ARGS)
 {
 	CouponItem	item = {0};
 
@@ -581,21 +598,29 @@ coupon_issue(PG_FUNCTION_ARGS)
 	coupon_require_argument(fcinfo, 0, "campaign_id");
 	item.user_id = PointerGetDatum(PG_GETARG_TEXT_PP(1));
 	coupon_issue_batch(PG_GETARG_INT64(0), &item, 1, COUPON_WAIT);
+	coupon_stat_outcome(item.status, 1);
 	return coupon_issue_result(fcinfo, item.user_id, &item);
+}
+
+/*
+ * coupon_issue(campaign_id bigint, user_id text)
+ */
+Datum
+coupon_issue(PG_FUNCTION_ARGS)
+{
+	return coupon_stat_call(fcinfo, &coupon_way_issue, issue);
 }
 
 COUPON_FOR_NUMERIC_USERS(coupon_issue, 1);
 
-/*
- * coupon_issue_many(campaign_id bigint, user_ids text[])
- */
-Datum
-coupon_issue_many(PG_FUNCTION_ARGS)
+static Datum
+issue_many(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	int			nitems;
 	text	  **users;
 	CouponItem *items;
+	int			counts[COUPON_INVALID + 1] = {0};
 
 	coupon_require_argument(fcinfo, 0, "campaign_id");
 	users = coupon_get_text_array(fcinfo, 1, "user_ids", &nitems);
@@ -619,6 +644,19 @@ coupon_issue_many(PG_FUNCTION_ARGS)
 		CHECK_FOR_INTERRUPTS();
 		tuplestore_puttuple(rsinfo->setResult, tuple);
 		heap_freetuple(tuple);
+		counts[items[i].status]++;
 	}
+	coupon_stat_batch(&coupon_way_many, nitems);
+	for (int status = 0; status <= COUPON_INVALID; status++)
+		coupon_stat_outcome(status, counts[status]);
 	return (Datum) 0;
+}
+
+/*
+ * coupon_issue_many(campaign_id bigint, user_ids text[])
+ */
+Datum
+coupon_issue_many(PG_FUNCTION_ARGS)
+{
+	return coupon_stat_call(fcinfo, &coupon_way_many, issue_many);
 }

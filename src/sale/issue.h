@@ -33,6 +33,13 @@ extern void coupon_issue_batch(int64 campaign_id, CouponItem *items, int nitems,
 /* What the window says; COUPON_ISSUED: units may be issued. */
 extern CouponStatus coupon_issue_window(const CouponDefinition *def, TimestampTz now);
 
+/* The names of the outcomes, by CouponStatus. */
+extern const char *const coupon_issue_outcomes[];
+
+/* The ways in of this file. */
+extern struct CouponWay coupon_way_issue;
+extern struct CouponWay coupon_way_many;
+
 /* A coupon.issue_result. */
 extern HeapTuple coupon_issue_form_result(TupleDesc desc, Datum user_id, const CouponItem *item);
 

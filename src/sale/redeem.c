@@ -26,6 +26,7 @@
 #include "base/catalog.h"
 #include "base/errors.h"
 #include "base/spi.h"
+#include "base/stat.h"
 #include "base/trace.h"
 #include "base/trigger.h"
 #include "sale/campaign.h"
@@ -39,6 +40,17 @@ PG_FUNCTION_INFO_V1(coupon_redeem_cancel);
 PG_FUNCTION_INFO_V1(coupon_revoke);
 PG_FUNCTION_INFO_V1(coupon_issuance_arrived);
 PG_FUNCTION_INFO_V1(coupon_issuance_returned);
+
+#define REDEEM_WAY(what, names) \
+	{.name = what, .kind = COUPON_WAY_TRANSACTION, .outcomes = names, .noutcomes = lengthof(names)}
+
+static const char *const redeem_outcomes[] = {"redeemed", "already_redeemed", "expired", "held", "not_issued"};
+static const char *const cancel_outcomes[] = {"cancelled", "not_redeemed", "not_issued", "other_order"};
+static const char *const revoke_outcomes[] = {"not_issued", "revoked"};
+
+CouponWay	coupon_way_redeem = REDEEM_WAY("redeem", redeem_outcomes);
+CouponWay	coupon_way_cancel = REDEEM_WAY("cancel", cancel_outcomes);
+CouponWay	coupon_way_revoke = REDEEM_WAY("revoke", revoke_outcomes);
 
 /* A user's issuance, as this file needs it. */
 typedef struct Holding
@@ -210,13 +222,15 @@ begin_redeem(FunctionCallInfo fcinfo, RedeemCall *call)
 }
 
 static Datum
-end_redeem(FunctionCallInfo fcinfo, RedeemCall *call, const char *status, const Holding *chosen)
+end_redeem(FunctionCallInfo fcinfo, RedeemCall *call, const CouponWay *way, const char *status,
+		   const Holding *chosen)
 {
 	Datum		result;
 
 	MemoryContextSwitchTo(call->caller);
 	result = redeem_result(fcinfo, call->user_id, status, chosen);
 	coupon_spi_finish();
+	coupon_stat_outcome(coupon_stat_find(way, status), 1);
 	return result;
 }
 
@@ -286,11 +300,8 @@ choose_redeemable(Holding *holdings, int count, const char *order_ref, Timestamp
 	return usable ? usable : redeemed ? redeemed : expired ? expired : held;
 }
 
-/*
- * coupon_redeem(campaign_id, user_id, order_ref, serial)
- */
-Datum
-coupon_redeem(PG_FUNCTION_ARGS)
+static Datum
+redeem(PG_FUNCTION_ARGS)
 {
 	RedeemCall	call;
 	Holding    *chosen;
@@ -306,16 +317,22 @@ coupon_redeem(PG_FUNCTION_ARGS)
 		append_event(chosen, COUPON_EVENT_REDEEMED, NULL, call.now);
 		status = "redeemed";
 	}
-	return end_redeem(fcinfo, &call, status, chosen);
+	return end_redeem(fcinfo, &call, &coupon_way_redeem, status, chosen);
+}
+
+/*
+ * coupon_redeem(campaign_id, user_id, order_ref, serial)
+ */
+Datum
+coupon_redeem(PG_FUNCTION_ARGS)
+{
+	return coupon_stat_call(fcinfo, &coupon_way_redeem, redeem);
 }
 
 COUPON_FOR_NUMERIC_USERS(coupon_redeem, 1);
 
-/*
- * coupon_redeem_cancel(campaign_id, user_id, order_ref, serial)
- */
-Datum
-coupon_redeem_cancel(PG_FUNCTION_ARGS)
+static Datum
+cancel(PG_FUNCTION_ARGS)
 {
 	RedeemCall	call;
 	Holding    *chosen = NULL;
@@ -337,18 +354,24 @@ coupon_redeem_cancel(PG_FUNCTION_ARGS)
 		set_redemption(chosen, "issued", NULL, 0);
 		append_event(chosen, COUPON_EVENT_REDEEM_CANCELLED, NULL, call.now);
 	}
-	return end_redeem(fcinfo, &call, status, chosen);
+	return end_redeem(fcinfo, &call, &coupon_way_cancel, status, chosen);
+}
+
+/*
+ * coupon_redeem_cancel(campaign_id, user_id, order_ref, serial)
+ */
+Datum
+coupon_redeem_cancel(PG_FUNCTION_ARGS)
+{
+	return coupon_stat_call(fcinfo, &coupon_way_cancel, cancel);
 }
 
 COUPON_FOR_NUMERIC_USERS(coupon_redeem_cancel, 1);
 
 /* ---- revoking ---- */
 
-/*
- * coupon_revoke(campaign_id, user_id, reason, serial)
- */
-Datum
-coupon_revoke(PG_FUNCTION_ARGS)
+static Datum
+revoke_one(PG_FUNCTION_ARGS)
 {
 	static CouponStatement delete = {
 		"DELETE FROM coupon.issuance WHERE campaign_id = $1 AND serial = $2",
@@ -412,7 +435,17 @@ coupon_revoke(PG_FUNCTION_ARGS)
 		append_event(chosen, COUPON_EVENT_REVOKED, reason, now);
 	}
 	coupon_spi_finish();
+	coupon_stat_outcome(chosen != NULL, 1);
 	PG_RETURN_BOOL(chosen != NULL);
+}
+
+/*
+ * coupon_revoke(campaign_id, user_id, reason, serial)
+ */
+Datum
+coupon_revoke(PG_FUNCTION_ARGS)
+{
+	return coupon_stat_call(fcinfo, &coupon_way_revoke, revoke_one);
 }
 
 COUPON_FOR_NUMERIC_USERS(coupon_revoke, 1);

@@ -7,6 +7,11 @@
 
 #include "sale/sweep.h"
 
+/* The ways in. */
+extern struct CouponWay coupon_way_redeem;
+extern struct CouponWay coupon_way_cancel;
+extern struct CouponWay coupon_way_revoke;
+
 /*
  * Marks those of n issuances of one campaign whose usage period is over as
  * expired, skipping rows that others have locked; returns how many.

@@ -40,6 +40,7 @@
 #include "base/compat.h"
 #include "base/guc.h"
 #include "base/intent.h"
+#include "base/stat.h"
 #include "sale/stock.h"
 
 /* how often to look at what nobody will wake us for: a foreign transaction */
@@ -383,7 +384,10 @@ coupon_stock_give_back(CouponCampaign *campaign, const CouponUnit *unit, CouponU
 	uint32		has_row = intent->flags & UNIT_HAS_ROW;
 
 	if (why == COUPON_NOT_OURS)
+	{
 		pg_atomic_write_u32(&unit->shard->unchecked, SHARD_UNCHECKED);
+		coupon_stat_tally(COUPON_TALLY_FALSE_HINTS);
+	}
 
 	if (has_row == 0 && why == COUPON_UNTOUCHED)
 		coupon_intent_finish(intent, false);
@@ -496,6 +500,7 @@ coupon_stock_wait(CouponStock *stock, CouponVerdict verdict, int wait_ms, Timest
 		return false;
 	if (verdict == COUPON_UNSETTLED)
 		left_ms = Min(left_ms, UNSETTLED_SLICE_MS);
+	coupon_stat_tally(COUPON_TALLY_WAITS);
 	/* the first of a series joins the waiters and returns at once */
 	(void) ConditionVariableTimedSleep(&stock->changed, left_ms, coupon_stock_wait_event());
 	pg_memory_barrier();		/* who wakes looks for waiters after its

@@ -22,6 +22,7 @@
 
 #include "base/catalog.h"
 #include "base/intent.h"
+#include "base/stat.h"
 #include "sale/stock.h"
 
 /* how often to look whether another session has built a shard, if nobody says so */
@@ -324,6 +325,7 @@ coupon_stock_build_shard(CouponCampaign *campaign, CouponStock *stock, CouponSha
 	coupon_intent_forget(coupon_intent_find(resolve_build, campaign, shard, 0));
 	pg_atomic_fetch_add_u64(&stock->supply, 1);
 	wake_waiters(stock);
+	coupon_stat_tally(COUPON_TALLY_MAP_BUILDS);
 	pfree(bits);
 }
 
@@ -360,6 +362,7 @@ coupon_stock_recheck(CouponCampaign *campaign, CouponStock *stock, CouponShard *
 	if (pg_atomic_compare_exchange_u32(&shard->state, &state, SHARD_READY | SHARD_CHECKING))
 	{
 		coupon_intent_push(resolve_check, campaign, shard, 0);
+		coupon_stat_tally(COUPON_TALLY_MAP_CHECKS);
 		if (whole)
 			pg_atomic_write_u32(&shard->unchecked, SHARD_BEING_CHECKED);
 

@@ -378,6 +378,7 @@ sweep_some(Sweep *sweep, int max_rows)
 		part.due = &sweep->due[i];
 		for (part.n = 1; i + part.n < sweep->ndue && part.due[part.n].campaign_id == campaign_id;)
 			part.n++;
+		coupon_worker_tell("ending %s of campaign %lld", sweep->what, (long long) campaign_id);
 		error = coupon_attempt(end_part, &part);
 		if (error == NULL && part.ended > 0)
 			forgive(sweep, campaign_id);
@@ -477,6 +478,7 @@ static const char *const tables[] = {
 
 const CouponWorkerKind coupon_sweeper = {
 	.name = "coupon sweeper",
+	.activity = "looking for what has run out",
 	.tables = tables,
 	.work = work,
 	.interval = interval

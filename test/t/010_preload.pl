@@ -52,7 +52,9 @@ my %call = (
 	coupon_queue_serve => [q{coupon_queue_serve()}],
 	coupon_room_counts => [q{coupon_room_counts(1)}],
 	coupon_status => [q{coupon_status(1)}],
-	coupon_http_statistics => [q{coupon_http_statistics()}],
+	coupon_stat_reset => [q{coupon_stat_reset()}],
+	(map { $_ => ["coupon.$_()"] } qw(stat_since stat_calls stat_errors stat_ways stat_latencies stat_batches stat_tallies
+			stat_campaigns stat_slots stat_workers stat_front_workers stat_clock_ahead)),
 	coupon_http_status => [q{coupon_http_status()}],
 	publisher_state => [q{coupon.publisher_state()}],
 	coupon_dead_letter_replay => [q{coupon_dead_letter_replay()}],

@@ -112,8 +112,8 @@ like(get('/board')->{headers}{vary}, qr/Accept-Language/, 'Vary says so');
 
 # ---- statistics ----
 
-my $answers = q{SELECT coalesce(sum(value), 0) FROM coupon_http_statistics() WHERE name = 'answers'};
-my $durations = q{SELECT sum(value) FROM coupon.stat_http WHERE name = 'duration' AND upper = 'infinity'};
+my $answers = q{SELECT coalesce(sum(calls), 0) FROM coupon.stat_call WHERE way ~ '^http(_(?!issue)|$)'};
+my $durations = q{SELECT sum(calls) FROM coupon.stat_latency WHERE way ~ '^http(_(?!issue)|$)' AND upper = 'infinity'};
 my ($answers_before, $durations_before) = (sql($answers), sql($durations));
 my @children;
 for my $child (1 .. 4)
@@ -129,13 +129,13 @@ for my $child (1 .. 4)
 is(join(' ', map { waitpid $_, 0; $? } @children), '0 0 0 0', '400 calls');
 is(sql($answers) - $answers_before, 400, 'every answer is counted once, of both workers');
 is(sql($durations) - $durations_before, 400, '  and so is its duration');
-is(sql(q{SELECT count(*) FROM coupon.stat_http a JOIN coupon.stat_http b USING (name, label)
-	WHERE name = 'duration' AND a.upper < b.upper AND a.value > b.value}), 0, '  in a histogram that rises');
+is(sql(q{SELECT count(*) FROM coupon.stat_latency a JOIN coupon.stat_latency b USING (way)
+	WHERE a.upper < b.upper AND a.calls > b.calls}), 0, '  in a histogram that rises');
 is(get('/nowhere')->{status}, 404, 'a call of no route');
-is(sql(q{SELECT value > 0 FROM coupon.stat_http WHERE name = 'answers' AND label = '404'}), 't', '  is counted');
+is(sql(q{SELECT sum(calls) > 0 FROM coupon.stat_call WHERE outcome = '404'}), 't', '  is counted');
 is(post('/campaigns/1/issues', 'x' x 70000)->{status}, 413, 'a body that is too large');
-is(sql(q{SELECT value FROM coupon.stat_http WHERE name = 'refused' AND label = 'size'}), 1, '  is counted as refused');
-my $open = q{SELECT string_agg(value::text, ' ' ORDER BY name) FROM coupon.stat_http WHERE name IN ('connections', 'streams')};
+is(sql(q{SELECT refused_size FROM coupon.stat_front}), 1, '  is counted as refused');
+my $open = q{SELECT concat_ws(' ', connections, streams) FROM coupon.stat_front};
 poll_until('closed connections', sub { sql($open) eq '0 0' });
 my $ticket = $json->decode(post('/rooms/lobby/tickets', { user_id => 'streamer' })->{content});
 my $stream = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port) or die "connect: $!";
@@ -151,19 +151,19 @@ is(sql(q{SELECT string_agg(coalesce(coupon.http_behind(n)::text, '-'), ' ') FROM
 
 # ---- /metrics, board.json ----
 
-sql(q{SELECT count(coupon_campaign_create('one of many', 1)) FROM generate_series(1, 60)});
+sql(q{SELECT count(coupon_campaign_create('one of many', 1)) FROM generate_series(1, 120)});
 my $metrics = get('/metrics');
 is("$metrics->{status} $metrics->{headers}{'content-type'}", '200 text/plain; version=0.0.4; charset=utf-8', 'GET /metrics');
 unlike($metrics->{content}, qr/user-|streamer/, '  tells nothing of users');
-like($metrics->{content}, qr/^coupon_http_answers_total\{status="201"\} \d+$/m, '  answers');
-like($metrics->{content}, qr/^coupon_http_duration_seconds_bucket\{way="batched",le="\+Inf"\} (\d+)$/m, '  durations');
+like($metrics->{content}, qr/^coupon_calls_total\{way="http",outcome="201"\} 200$/m, '  answers');
+like($metrics->{content}, qr/^coupon_call_duration_seconds_bucket\{way="http",le="\+Inf"\} (\d+)$/m, '  durations');
 like($metrics->{content}, qr/^coupon_room_capacity\{room="hall"\} 1$/m, '  rooms');
 like($metrics->{content}, qr/^coupon_outbox_unpublished \d+$/m, '  the outbox');
-is(scalar(() = $metrics->{content} =~ /^coupon_campaign_remaining\{/mg), 50, '  of 62 campaigns 50 have samples of their own');
-like($metrics->{content}, qr/^coupon_campaigns 62$/m, '  and all are counted');
-sql(q{SELECT count(coupon_campaign_close(c)) FROM generate_series(3, 62) c});
+is(scalar(() = $metrics->{content} =~ /^coupon_campaign_remaining\{/mg), 100, '  of 122 campaigns 100 have samples of their own');
+like($metrics->{content}, qr/^coupon_campaigns\{state="open"\} 122$/m, '  and all are counted');
+sql(q{SELECT count(coupon_campaign_close(c)) FROM generate_series(3, 122) c});
 $metrics = get('/metrics');
-like($metrics->{content}, qr/^coupon_campaign_issued\{campaign="1"\} 200$/m, '  those that sell come first');
+like($metrics->{content}, qr/^coupon_campaign_issued\{campaign="1"\} 200$/m, '  those that sell have theirs');
 like($metrics->{content}, qr/^coupon_campaign_info\{campaign="2",name="a \\"name\\" \\\\ with\\nmuch",state="open"\} 1$/m, '  a name is escaped');
 my $board = get('/board.json');
 is("$board->{status} $board->{headers}{'content-type'}", '200 application/json', 'GET /board.json');

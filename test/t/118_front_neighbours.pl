@@ -156,7 +156,7 @@ is_deeply([ together(calling('GET', "/campaigns/2/requests/$asked"), calling('GE
 
 # ---- what is counted as too large ----
 
-sub too_large { return sql(q{SELECT value FROM coupon.stat_http WHERE name = 'refused' AND label = 'size'}) }
+sub too_large { return sql(q{SELECT refused_size FROM coupon.stat_front}) }
 my $large = too_large();
 is_deeply([ together("GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n") ], ['400 malformed'], 'a malformed request');
 is(too_large(), $large, '  is not one that is too large');

@@ -1,0 +1,550 @@
+/*
+ * stat.c
+ *	  Statistics: counters and histograms in shared memory, and what a running
+ *	  transaction will have counted.
+ *
+ * Each database has counters of its own, from the first call in it on; those
+ * that come when all places are taken share one.  A place is kept until the
+ * server ends.
+ *
+ * A call of a way that is counted with its transaction is remembered until
+ * that ends: committed it counts by its outcome, rolled back, whether by a
+ * savepoint or as a whole, as aborted.  How long it took is from its start to
+ * that end, the commit's flush and a synchronous standby included.  Calls are
+ * remembered one by one as long as they are few; many of one transaction are
+ * summed by way, outcome and savepoint, as long as the first of them.
+ *
+ * Concurrency: counters are atomics that nobody reads but to tell; sessions
+ * are spread over stripes, so that they seldom share a cache line.  A place is
+ * taken by a compare-and-exchange of its database.  The callbacks of the
+ * transaction never allocate and never throw.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "port/atomics.h"
+#include "portability/instr_time.h"
+#include "storage/shmem.h"
+#include "utils/memutils.h"
+
+#include "base/compat.h"
+#include "base/stat.h"
+
+#define PLACES			16		/* and one for all others */
+#define STRIPES			4
+#define FEW				1024	/* calls of a transaction that are remembered
+								 * one by one */
+#define KEPT			4096	/* a larger array is freed at the end */
+#define WINDOW			64		/* so far back the same is looked for */
+
+#define ABORTED			COUPON_MAX_OUTCOMES /* as an outcome */
+#define FIRST_ERROR		(ABORTED + 1)
+#define WAY_COUNTERS	((int) (sizeof(CouponWaySum) / sizeof(uint64)))
+#define COUNTER(field)	((int) (offsetof(CouponWaySum, field) / sizeof(uint64)))
+
+const int	coupon_stat_uppers[COUPON_STAT_INTERVALS - 1] = {
+	10, 15, 20, 30, 50, 70,
+	100, 150, 200, 300, 500, 700,
+	1000, 1500, 2000, 3000, 5000, 7000,
+	10000, 15000, 20000, 30000, 50000, 70000,
+	100000, 150000, 200000, 300000, 500000, 700000,
+	1000000, 1500000, 2000000, 3000000, 5000000, 7000000,
+	10000000, 15000000, 20000000, 30000000, 60000000
+};
+
+const char *const coupon_stat_classes[COUPON_STAT_CLASSES] = {
+	"08", "0A", "22", "23", "25", "28", "40", "42", "53", "54", "55", "57", "58", "P0", "UC", "XX",
+	"other"
+};
+
+CouponWay  *const *coupon_ways = NULL;
+
+/* ---- shared memory ---- */
+
+typedef struct Stripe
+{
+	pg_atomic_uint64 ways[COUPON_MAX_WAYS][WAY_COUNTERS];
+	pg_atomic_uint64 tallies[COUPON_TALLIES];
+	char		padding[PG_CACHE_LINE_SIZE];
+} Stripe;
+
+typedef struct Place
+{
+	pg_atomic_uint32 database;	/* its OID; 0: free, and for the last place */
+	pg_atomic_uint64 reset_at;	/* a TimestampTz; 0: never */
+	Stripe		stripes[STRIPES];
+} Place;
+
+static Place *places = NULL;
+
+static void
+set_up(void)
+{
+	for (int i = 0; i <= PLACES; i++)
+	{
+		Place	   *place = &places[i];
+
+		pg_atomic_init_u32(&place->database, 0);
+		pg_atomic_init_u64(&place->reset_at, 0);
+		for (int s = 0; s < STRIPES; s++)
+		{
+			Stripe	   *stripe = &place->stripes[s];
+
+			for (int w = 0; w < COUPON_MAX_WAYS; w++)
+			{
+				for (int c = 0; c < WAY_COUNTERS; c++)
+					pg_atomic_init_u64(&stripe->ways[w][c], 0);
+			}
+			for (int t = 0; t < COUPON_TALLIES; t++)
+				pg_atomic_init_u64(&stripe->tallies[t], 0);
+		}
+	}
+}
+
+const CouponModule coupon_stat_module = {
+	.name = "coupon statistics",
+	.size = (PLACES + 1) * sizeof(Place),
+	.memory = (void **) &places,
+	.set_up = set_up
+};
+
+void
+coupon_stat_register(CouponWay *const *ways)
+{
+	int			n = 0;
+
+	coupon_ways = ways;
+	for (CouponWay *const *way = ways; *way != NULL; way++)
+	{
+		Assert(n < COUPON_MAX_WAYS && (*way)->noutcomes <= COUPON_MAX_OUTCOMES);
+		(*way)->number = n++;
+	}
+}
+
+/* This database's.  Never throws. */
+static Place *
+my_place(void)
+{
+	static Place *mine = NULL;
+
+	for (int i = 0; mine == NULL && i < PLACES && OidIsValid(MyDatabaseId); i++)
+	{
+		uint32		database = 0;
+
+		if (pg_atomic_compare_exchange_u32(&places[i].database, &database, MyDatabaseId) ||
+			database == MyDatabaseId)
+			mine = &places[i];
+	}
+	return mine == NULL ? &places[PLACES] : mine;
+}
+
+static Stripe *
+my_stripe(void)
+{
+	return &my_place()->stripes[coupon_my_proc_number() % STRIPES];
+}
+
+/* ---- clocks ---- */
+
+uint64
+coupon_stat_clock(void)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	return INSTR_TIME_GET_MICROSEC(now);
+}
+
+uint64
+coupon_stat_clock_at(TimestampTz time)
+{
+	int64		ago = GetCurrentTimestamp() - time;
+	uint64		now = coupon_stat_clock();
+
+	/* who set the clock forward has not waited since the machine's start */
+	return ago <= 0 ? now : (uint64) ago > now ? 0 : now - ago;
+}
+
+/* ---- counting at once ---- */
+
+/* The interval that a time is in. */
+static int
+interval_of(uint64 us)
+{
+	int			low = 0;
+	int			high = COUPON_STAT_INTERVALS - 1;
+
+	while (low < high)
+	{
+		int			middle = (low + high) / 2;
+
+		if (us <= (uint64) coupon_stat_uppers[middle])
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	return low;
+}
+
+/* counter: an outcome, ABORTED, or FIRST_ERROR and the number of a class. */
+static void
+record(int way, int counter, int n, uint64 us)
+{
+	pg_atomic_uint64 *counters = my_stripe()->ways[way];
+
+	pg_atomic_fetch_add_u64(&counters[counter], n);
+	pg_atomic_fetch_add_u64(&counters[COUNTER(intervals) + interval_of(us)], n);
+	pg_atomic_fetch_add_u64(&counters[COUNTER(microseconds)], us * n);
+}
+
+static int
+class_of(int sqlstate)
+{
+	for (int i = 0; i < COUPON_STAT_CLASSES - 1; i++)
+	{
+		if (ERRCODE_TO_CATEGORY(sqlstate) ==
+			MAKE_SQLSTATE(coupon_stat_classes[i][0], coupon_stat_classes[i][1], '0', '0', '0'))
+			return i;
+	}
+	return COUPON_STAT_CLASSES - 1;
+}
+
+void
+coupon_stat_tally(CouponTally tally)
+{
+	if (places != NULL)
+		pg_atomic_fetch_add_u64(&my_stripe()->tallies[tally], 1);
+}
+
+/* ---- what the running transaction will have counted ---- */
+
+typedef struct Pending
+{
+	uint64		start;
+	uint32		n;
+	uint8		way;
+	uint8		outcome;
+	int			level;			/* nesting level of the subtransaction; they
+								 * ascend */
+} Pending;
+
+static Pending *pending = NULL;
+static int	npending = 0;
+static int	max_pending = 0;
+static bool is_watched = false; /* how long the commit takes is counted */
+static uint64 commit_began = 0; /* 0: nothing is being committed */
+
+static const char *const commit_outcomes[] = {"committed"};
+
+CouponWay	coupon_way_commit = {
+	.name = "commit",
+	.kind = COUPON_WAY_NOW,
+	.outcomes = commit_outcomes,
+	.noutcomes = lengthof(commit_outcomes)
+};
+
+/* The same among the newest before an end of the array, or NULL. */
+static Pending *
+find_same(int end, const Pending *wanted)
+{
+	for (int i = end - 1; i >= Max(end - WINDOW, 0); i--)
+	{
+		Pending    *p = &pending[i];
+
+		if (p->way == wanted->way && p->outcome == wanted->outcome && p->level == wanted->level)
+			return p;
+	}
+	return NULL;
+}
+
+/* Those from the end down to a subtransaction's first have come to their end. */
+static void
+resolve(int level, bool committed)
+{
+	uint64		now = npending == 0 ? 0 : coupon_stat_clock();
+
+	while (npending > 0 && pending[npending - 1].level >= level)
+	{
+		Pending    *p = &pending[--npending];
+
+		if (committed || coupon_ways[p->way]->kind == COUPON_WAY_TRANSACTION)
+			record(p->way, committed ? p->outcome : ABORTED, p->n, now < p->start ? 0 : now - p->start);
+	}
+}
+
+static void
+end_transaction(bool committed)
+{
+	uint64		now = commit_began == 0 ? 0 : coupon_stat_clock();
+
+	if (committed && commit_began != 0)
+		record(coupon_way_commit.number, 0, 1, now < commit_began ? 0 : now - commit_began);
+	commit_began = 0;
+	is_watched = false;
+	resolve(0, committed);
+	if (max_pending > KEPT)
+	{
+		pfree(pending);
+		pending = NULL;
+		max_pending = 0;
+	}
+}
+
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			if (is_watched && TransactionIdIsValid(GetTopTransactionIdIfAny()))
+				commit_began = coupon_stat_clock();
+			break;
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_PREPARE:
+			end_transaction(true);
+			break;
+		case XACT_EVENT_ABORT:
+			end_transaction(false);
+			break;
+		default:
+			break;
+	}
+}
+
+/* The parent inherits the tail; of many those that are the same become one. */
+static void
+hand_to_parent(int level)
+{
+	int			first = npending;
+	int			kept;
+
+	while (first > 0 && pending[first - 1].level >= level)
+		pending[--first].level = level - 1;
+	if (npending <= FEW)
+		return;
+	kept = first;
+	for (int i = first; i < npending; i++)
+	{
+		Pending    *same = find_same(kept, &pending[i]);
+
+		if (same != NULL)
+			same->n += pending[i].n;
+		else
+			pending[kept++] = pending[i];
+	}
+	npending = kept;
+}
+
+static void
+subxact_callback(SubXactEvent event, SubTransactionId subid,
+				 SubTransactionId parent_subid, void *arg)
+{
+	if (npending == 0)
+		return;
+	if (event == SUBXACT_EVENT_COMMIT_SUB)
+		hand_to_parent(GetCurrentTransactionNestLevel());
+	else if (event == SUBXACT_EVENT_ABORT_SUB)
+		resolve(GetCurrentTransactionNestLevel(), false);
+}
+
+static void
+watch_transaction(void)
+{
+	static bool registered = false;
+
+	if (!registered)
+	{
+		RegisterXactCallback(xact_callback, NULL);
+		RegisterSubXactCallback(subxact_callback, NULL);
+		registered = true;
+	}
+	is_watched = true;
+}
+
+static void
+remember(const CouponWay *way, int outcome, int n, uint64 start)
+{
+	Pending		new = {start, n, way->number, outcome, GetCurrentTransactionNestLevel()};
+	Pending    *same = npending < FEW ? NULL : find_same(npending, &new);
+
+	watch_transaction();
+	if (same != NULL)
+	{
+		same->n += n;
+		return;
+	}
+	if (npending == max_pending)
+	{
+		int			wanted = Max(max_pending * 2, WINDOW);
+
+		pending = pending == NULL ? MemoryContextAlloc(TopMemoryContext, wanted * sizeof(Pending)) :
+			repalloc_huge(pending, mul_size(wanted, sizeof(Pending)));
+		max_pending = wanted;
+	}
+	pending[npending++] = new;
+}
+
+/* ---- calls ---- */
+
+/* A counted function at work. */
+typedef struct Call
+{
+	const CouponWay *way;
+	uint64		start;
+} Call;
+
+static const Call *running = NULL;
+
+Datum
+coupon_stat_call(FunctionCallInfo fcinfo, const CouponWay *way, PGFunction function)
+{
+	const Call *outer = running;
+	Call		call;
+	Datum		result;
+
+	if (places == NULL)
+		return function(fcinfo);
+	call.way = way;
+	call.start = coupon_stat_clock();
+	PG_TRY();
+	{
+		running = &call;
+		result = function(fcinfo);
+	}
+	PG_CATCH();
+	{
+		running = outer;
+		record(way->number, FIRST_ERROR + class_of(geterrcode()), 1, coupon_stat_clock() - call.start);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	running = outer;
+	return result;
+}
+
+void
+coupon_stat_outcome(int outcome, int n)
+{
+	if (running != NULL && n > 0)
+		coupon_stat_add(running->way, outcome, n, running->start);
+}
+
+void
+coupon_stat_error(int sqlstate)
+{
+	if (running != NULL)
+		record(running->way->number, FIRST_ERROR + class_of(sqlstate), 1, coupon_stat_clock() - running->start);
+}
+
+int
+coupon_stat_find(const CouponWay *way, const char *outcome)
+{
+	for (int i = 0; i < way->noutcomes; i++)
+	{
+		if (way->outcomes[i] != NULL && pg_strcasecmp(way->outcomes[i], outcome) == 0)
+			return i;
+	}
+	elog(ERROR, "%s has no outcome \"%s\"", way->name, outcome);
+}
+
+void
+coupon_stat_add(const CouponWay *way, int outcome, int n, uint64 start_us)
+{
+	uint64		now;
+
+	if (places == NULL)
+		return;
+	if (way->kind == COUPON_WAY_TRANSACTION || way->kind == COUPON_WAY_COMMITTED)
+	{
+		remember(way, outcome, n, start_us);
+		return;
+	}
+	now = coupon_stat_clock();
+	record(way->number, outcome, n, now < start_us ? 0 : now - start_us);
+}
+
+void
+coupon_stat_add_duration(const CouponWay *way, int outcome, int n, uint64 us)
+{
+	if (places != NULL)
+		record(way->number, outcome, n, us);
+}
+
+void
+coupon_stat_batch(const CouponWay *way, int n)
+{
+	pg_atomic_uint64 *counters;
+	uint64		largest;
+
+	if (places == NULL || n == 0)
+		return;
+	watch_transaction();
+	counters = my_stripe()->ways[way->number];
+	pg_atomic_fetch_add_u64(&counters[COUNTER(batches)], 1);
+	pg_atomic_fetch_add_u64(&counters[COUNTER(items)], n);
+	largest = pg_atomic_read_u64(&counters[COUNTER(largest)]);
+	while (largest < n &&
+		   !pg_atomic_compare_exchange_u64(&counters[COUNTER(largest)], &largest, n))
+		;
+}
+
+/* ---- reading ---- */
+
+void
+coupon_stat_read(const CouponWay *way, CouponWaySum *sum)
+{
+	Place	   *place = my_place();
+	uint64	   *values = (uint64 *) sum;
+	uint64		largest = 0;
+
+	memset(sum, 0, sizeof(*sum));
+	for (int s = 0; s < STRIPES; s++)
+	{
+		pg_atomic_uint64 *counters = place->stripes[s].ways[way->number];
+
+		for (int c = 0; c < WAY_COUNTERS; c++)
+			values[c] += pg_atomic_read_u64(&counters[c]);
+		largest = Max(largest, pg_atomic_read_u64(&counters[COUNTER(largest)]));
+	}
+	sum->largest = largest;
+}
+
+uint64
+coupon_stat_tallied(CouponTally tally)
+{
+	Place	   *place = my_place();
+	uint64		sum = 0;
+
+	for (int s = 0; s < STRIPES; s++)
+		sum += pg_atomic_read_u64(&place->stripes[s].tallies[tally]);
+	return sum;
+}
+
+TimestampTz
+coupon_stat_reset_at(void)
+{
+	TimestampTz at = pg_atomic_read_u64(&my_place()->reset_at);
+
+	return at == 0 ? PgStartTime : at;
+}
+
+void
+coupon_stat_clear(void)
+{
+	Place	   *place = my_place();
+
+	for (int s = 0; s < STRIPES; s++)
+	{
+		Stripe	   *stripe = &place->stripes[s];
+
+		for (int w = 0; w < COUPON_MAX_WAYS; w++)
+		{
+			for (int c = 0; c < WAY_COUNTERS; c++)
+				pg_atomic_write_u64(&stripe->ways[w][c], 0);
+		}
+		for (int t = 0; t < COUPON_TALLIES; t++)
+			pg_atomic_write_u64(&stripe->tallies[t], 0);
+	}
+	pg_atomic_write_u64(&place->reset_at, GetCurrentTimestamp());
+}

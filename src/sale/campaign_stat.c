@@ -1,0 +1,144 @@
+/*
+ * campaign_stat.c
+ *	  Statistics of the campaigns in use: answers, maps, memory.
+ *
+ * Read from shared memory alone: no map is built for them, so that looking at
+ * ten thousand campaigns pushes none out.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/tuplestore.h"
+
+#include "base/arguments.h"
+#include "base/compat.h"
+#include "base/guc.h"
+#include "sale/campaign.h"
+#include "sale/stock_map.h"
+
+PG_FUNCTION_INFO_V1(coupon_stat_campaigns);
+PG_FUNCTION_INFO_V1(coupon_stat_memory);
+
+#define CAMPAIGN_NATTS	(2 + COUPON_COUNTED_STATUSES)
+#define MEMORY_NATTS	5
+
+/* The memory of a map.  Under its slot's partition lock. */
+static Size
+size_of_map(CouponStock *stock)
+{
+	Size		size = sizeof(CouponStock) + stock->filter_words * sizeof(uint64);
+	uint32		nshards = count_shards(stock);
+
+	for (uint32 i = 0; i < nshards; i++)
+	{
+		CouponShard *shard = get_shard(stock, i);
+
+		size += SHARD_STRIDE + (is_ready(shard) ? count_words(shard) * sizeof(uint64) : 0);
+	}
+	return size;
+}
+
+/*
+ * Locks the partition of a slot in use; false if it is not used, or was given
+ * to another campaign just now.
+ */
+static bool
+lock_slot(CouponCampaign *campaign, CouponCampaignKey *key)
+{
+	CouponCampaign *found;
+
+	/* what is read before the lock may be torn: the table decides */
+	if (!campaign->in_use)
+		return false;
+	*key = campaign->key;
+	found = coupon_slot_lock(key, LW_SHARED);
+	if (found == campaign)
+		return true;
+	if (found != NULL)
+		LWLockRelease(found->partition);
+	return false;
+}
+
+/*
+ * coupon.stat_campaigns(OUT campaign_id bigint, OUT map_bytes bigint, OUT answered_issued
+ * bigint, ...): those of this database that shared memory knows; map_bytes is
+ * null without a map
+ */
+Datum
+coupon_stat_campaigns(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	CouponCampaignKey mine;
+	CouponCampaign *campaign;
+
+	coupon_shmem_attach();
+	InitMaterializedSRF(fcinfo, 0);
+	mine = coupon_campaign_key(0);
+	for (int i = 0; (campaign = coupon_slot_nth(i)) != NULL; i++)
+	{
+		CouponCampaignKey key;
+		Datum		values[CAMPAIGN_NATTS];
+		bool		nulls[CAMPAIGN_NATTS] = {0};
+
+		CHECK_FOR_INTERRUPTS();
+		if (campaign->key.database != mine.database || campaign->key.installation != mine.installation ||
+			!lock_slot(campaign, &key))
+			continue;
+		values[0] = Int64GetDatum(key.campaign_id);
+		nulls[1] = !DsaPointerIsValid(campaign->stock);
+		values[1] = nulls[1] ? (Datum) 0 :
+			Int64GetDatum(size_of_map(dsa_get_address(coupon_area, campaign->stock)));
+		for (int s = 0; s < COUPON_COUNTED_STATUSES; s++)
+			values[2 + s] = Int64GetDatum(pg_atomic_read_u64(&campaign->answers[s]));
+		LWLockRelease(campaign->partition);
+		if (key.database == mine.database && key.installation == mine.installation)
+			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+/*
+ * coupon.stat_slots(OUT campaigns bigint, OUT max_campaigns bigint,
+ * OUT maps bigint, OUT map_bytes bigint, OUT map_memory_bytes bigint): of the
+ * whole server
+ */
+Datum
+coupon_stat_memory(PG_FUNCTION_ARGS)
+{
+	TupleDesc	desc;
+	Datum		values[MEMORY_NATTS];
+	bool		nulls[MEMORY_NATTS] = {0};
+	int64		campaigns = 0;
+	int64		maps = 0;
+	int64		bytes = 0;
+	CouponCampaign *campaign;
+
+	coupon_shmem_attach();
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE || desc->natts != MEMORY_NATTS)
+		elog(ERROR, "coupon.stat_slots has an unexpected shape");
+	for (int i = 0; (campaign = coupon_slot_nth(i)) != NULL; i++)
+	{
+		CouponCampaignKey key;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!lock_slot(campaign, &key))
+			continue;
+		campaigns++;
+		if (DsaPointerIsValid(campaign->definition))
+			bytes += ((CouponDefinition *) dsa_get_address(coupon_area, campaign->definition))->size;
+		if (DsaPointerIsValid(campaign->stock))
+		{
+			maps++;
+			bytes += size_of_map(dsa_get_address(coupon_area, campaign->stock));
+		}
+		LWLockRelease(campaign->partition);
+	}
+	values[0] = Int64GetDatum(campaigns);
+	values[1] = Int64GetDatum(coupon_max_campaigns);
+	values[2] = Int64GetDatum(maps);
+	values[3] = Int64GetDatum(bytes);
+	values[4] = Int64GetDatum((int64) coupon_stock_map_memory * 1024);
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
+}
