@@ -1339,7 +1339,7 @@ COMMENT ON FUNCTION @extschema@.coupon_status(bigint) IS
 -- RETURN, so that it is inlined.
 CREATE FUNCTION coupon.campaign_state(closed_at timestamptz, closes_at timestamptz, paused boolean, opens_at timestamptz)
 RETURNS text
-LANGUAGE sql VOLATILE PARALLEL SAFE
+LANGUAGE sql VOLATILE PARALLEL UNSAFE
 RETURN CASE WHEN $1 IS NOT NULL OR $2 OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp() THEN 'closed'
             WHEN $3 THEN 'paused'
             WHEN $4 OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp() THEN 'not_open'
@@ -1654,7 +1654,7 @@ COMMENT ON COLUMN coupon.stat_room.served_per_second IS 'How many were admitted 
 
 -- The setting is a superuser's to see.
 CREATE FUNCTION coupon.has_broker() RETURNS boolean
-LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$ SELECT current_setting('coupon.kafka_brokers') <> '' $$;
 COMMENT ON FUNCTION coupon.has_broker() IS 'Whether coupon.kafka_brokers names a broker.';
 
@@ -1764,7 +1764,7 @@ $$;
 COMMENT ON FUNCTION coupon.stock_now(bigint) IS 'What coupon_status() says of the stock; nulls where that fails.';
 
 CREATE FUNCTION coupon.metric_families(OUT n bigint, OUT family text, OUT kind text, OUT help text) RETURNS SETOF record
-LANGUAGE sql IMMUTABLE ROWS 90 SET search_path = pg_catalog, pg_temp
+LANGUAGE sql STABLE ROWS 90 SET search_path = pg_catalog, pg_temp
 AS $$
 SELECT row_number() OVER (), 'coupon_' || m.name, m.kind, m.help FROM (VALUES
 	('up', 'gauge', 'Whether this server sells: 0 on a standby.'),

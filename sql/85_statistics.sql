@@ -187,7 +187,7 @@ COMMENT ON COLUMN coupon.stat_room.served_per_second IS 'How many were admitted 
 
 -- The setting is a superuser's to see.
 CREATE FUNCTION coupon.has_broker() RETURNS boolean
-LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$ SELECT current_setting('coupon.kafka_brokers') <> '' $$;
 COMMENT ON FUNCTION coupon.has_broker() IS 'Whether coupon.kafka_brokers names a broker.';
 

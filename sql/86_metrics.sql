@@ -22,7 +22,7 @@ $$;
 COMMENT ON FUNCTION coupon.stock_now(bigint) IS 'What coupon_status() says of the stock; nulls where that fails.';
 
 CREATE FUNCTION coupon.metric_families(OUT n bigint, OUT family text, OUT kind text, OUT help text) RETURNS SETOF record
-LANGUAGE sql IMMUTABLE ROWS 90 SET search_path = pg_catalog, pg_temp
+LANGUAGE sql STABLE ROWS 90 SET search_path = pg_catalog, pg_temp
 AS $$
 SELECT row_number() OVER (), 'coupon_' || m.name, m.kind, m.help FROM (VALUES
 	('up', 'gauge', 'Whether this server sells: 0 on a standby.'),

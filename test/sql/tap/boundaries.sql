@@ -61,7 +61,7 @@ CREATE FUNCTION pg_temp.try(call text, kind text) RETURNS void LANGUAGE sql AS
 INSERT INTO trial (call, state) VALUES
 ('coupon_http_status()', '00000'),
 ('coupon_stat_reset()', '00000'),
-('length(coupon_metrics())', '00000'),
+('coupon_metrics()', '00000'),
 ('coupon_route_add(NULL, ''/x'', ''pg_catalog.now()'')', '22004'),
 ('coupon_route_add(''GET'', NULL, ''pg_catalog.now()'')', '22004'),
 ('coupon_route_add(''GET'', ''/x'', NULL)', '22004'),
