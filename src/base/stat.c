@@ -102,11 +102,14 @@ set_up(void)
 	}
 }
 
+/* Without memory nothing is counted: bench/figures/statistics.sh measures that. */
 const CouponModule coupon_stat_module = {
+#ifndef COUPON_NO_STATISTICS
 	.name = "coupon statistics",
 	.size = (PLACES + 1) * sizeof(Place),
 	.memory = (void **) &places,
 	.set_up = set_up
+#endif
 };
 
 void
@@ -128,7 +131,7 @@ my_place(void)
 {
 	static Place *mine = NULL;
 
-	for (int i = 0; mine == NULL && i < PLACES && OidIsValid(MyDatabaseId); i++)
+	for (int i = 0; mine == NULL && places != NULL && i < PLACES && OidIsValid(MyDatabaseId); i++)
 	{
 		uint32		database = 0;
 
@@ -136,7 +139,7 @@ my_place(void)
 			database == MyDatabaseId)
 			mine = &places[i];
 	}
-	return mine == NULL ? &places[PLACES] : mine;
+	return mine != NULL ? mine : places == NULL ? NULL : &places[PLACES];
 }
 
 static Stripe *
@@ -499,7 +502,7 @@ coupon_stat_read(const CouponWay *way, CouponWaySum *sum)
 	uint64		largest = 0;
 
 	memset(sum, 0, sizeof(*sum));
-	for (int s = 0; s < STRIPES; s++)
+	for (int s = 0; s < STRIPES && places != NULL; s++)
 	{
 		pg_atomic_uint64 *counters = place->stripes[s].ways[way->number];
 
@@ -516,7 +519,7 @@ coupon_stat_tallied(CouponTally tally)
 	Place	   *place = my_place();
 	uint64		sum = 0;
 
-	for (int s = 0; s < STRIPES; s++)
+	for (int s = 0; s < STRIPES && places != NULL; s++)
 		sum += pg_atomic_read_u64(&place->stripes[s].tallies[tally]);
 	return sum;
 }
@@ -524,7 +527,7 @@ coupon_stat_tallied(CouponTally tally)
 TimestampTz
 coupon_stat_reset_at(void)
 {
-	TimestampTz at = pg_atomic_read_u64(&my_place()->reset_at);
+	TimestampTz at = places == NULL ? 0 : pg_atomic_read_u64(&my_place()->reset_at);
 
 	return at == 0 ? PgStartTime : at;
 }
@@ -534,6 +537,8 @@ coupon_stat_clear(void)
 {
 	Place	   *place = my_place();
 
+	if (places == NULL)
+		return;
 	for (int s = 0; s < STRIPES; s++)
 	{
 		Stripe	   *stripe = &place->stripes[s];
