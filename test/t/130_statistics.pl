@@ -81,7 +81,7 @@ sub histograms_agree
 }
 
 sql(q{CREATE EXTENSION IF NOT EXISTS coupon;
-	SELECT coupon_campaign_create('many', 100000, 10), coupon_campaign_create('few', 20), coupon_campaign_create('requests', 15);
+	SELECT coupon_campaign_create('many', 100000, 10), coupon_campaign_create('few', 20), coupon_campaign_create('requests', 15), coupon_campaign_create('web', 15);
 	SELECT coupon_room_create('hall', 5);
 	CREATE TABLE doomed (a int);
 	CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE division_by_zero; END $$;
@@ -98,11 +98,12 @@ SELECT 'many ' || status FROM coupon_issue_many(1, ARRAY['a $_', 'b $_', :'me', 
 SELECT 'grouped ' || status FROM coupon_issue_grouped(2, 'grouped $_');
 SELECT 'request ' || CASE WHEN status = 'REFUSED' THEN outcome ELSE 'accepted' END FROM coupon_request(3, :'me' || ' $_', 'key');
 SELECT 'request ' || CASE WHEN status = 'REFUSED' THEN outcome ELSE 'repeated' END FROM coupon_request(3, :'me' || ' $_', 'key');
-SELECT 'hold ' || status FROM coupon_hold(1, 50000 + $_, 'holder ' || $_ % 3, '1 min');
+SELECT 'hold ' || status FROM coupon_hold(1, 50000 + $_, 'holder ' || ($_ + :me) % 3, '1 min');
 SELECT 'hold_many ' || status FROM coupon_hold_many(1, ARRAY[60000 + $_, 60001 + $_], :'me', '1 min') WHERE $_ % 4 = 0;
 SELECT 'hold_any ' || status FROM coupon_hold_any(1, :'me' || ' any $_', '1 min');
-SELECT 'confirm ' || status FROM coupon_confirm(1, 50000 + $_, 'holder ' || $_ % 3, 'ref');
-SELECT 'release ' || CASE WHEN coupon_release(1, 50000 + $_, 'holder 1') THEN 'released' ELSE 'not_held' END;
+SELECT 'confirm ' || status FROM coupon_confirm(1, 50000 + $_, 'holder ' || ($_ + :me) % 3, 'ref');
+SELECT 'hold ' || status FROM coupon_hold(1, 80000 + $_, 'releaser', '1 min');
+SELECT 'release ' || CASE WHEN coupon_release(1, 80000 + $_, 'releaser') THEN 'released' ELSE 'not_held' END;
 SELECT 'redeem ' || status FROM coupon_redeem(1, :'me' || ' $_', 'order');
 SELECT 'cancel ' || status FROM coupon_redeem_cancel(1, :'me' || ' $_', CASE WHEN $_ % 2 = 0 THEN 'order' ELSE 'other' END);
 SELECT 'revoke ' || CASE WHEN coupon_revoke(1, 'a $_', 'why') THEN 'revoked' ELSE 'not_issued' END;
@@ -186,7 +187,7 @@ is(sql(q{SELECT seconds BETWEEN 0.3 AND 60 AND p50 >= 0.3 FROM coupon.stat_way W
 
 my $http = HTTP::Tiny->new(timeout => 60);
 my %statuses;
-for my $call ([ 1, 'h 1' ], [ 1, 'h 1' ], [ 1, 'h 2' ], [ 2, 'h 3' ], [ 999, 'h 4' ], [ 1, '' ])
+for my $call ([ 4, 'h 1' ], [ 4, 'h 1' ], [ 4, 'h 2' ], [ 2, 'h 3' ], [ 999, 'h 4' ], [ 4, '' ])
 {
 	my $answer = $http->post("http://127.0.0.1:$port/campaigns/$call->[0]/issues",
 		{ headers => { 'Content-Type' => 'application/json' }, content => JSON::PP->new->encode({ user_id => $call->[1] }) });
