@@ -448,7 +448,8 @@ coupon_stat_find(const CouponWay *way, const char *outcome)
 		if (way->outcomes[i] != NULL && pg_strcasecmp(way->outcomes[i], outcome) == 0)
 			return i;
 	}
-	elog(ERROR, "%s has no outcome \"%s\"", way->name, outcome);
+	Assert(false);
+	return -1;
 }
 
 void
@@ -456,7 +457,7 @@ coupon_stat_add(const CouponWay *way, int outcome, int n, uint64 start_us)
 {
 	uint64		now;
 
-	if (places == NULL)
+	if (places == NULL || outcome < 0)
 		return;
 	if (way->kind == COUPON_WAY_TRANSACTION || way->kind == COUPON_WAY_COMMITTED)
 	{

@@ -84,7 +84,7 @@ extern void coupon_stat_outcome(int outcome, int n);
 /* The same, where the answer tells of an ERROR that has been caught. */
 extern void coupon_stat_error(int sqlstate);
 
-/* The number of an outcome by its name, in whatever case. */
+/* The number of an outcome by its name, in whatever case; -1, which nobody counts: there is none. */
 extern int	coupon_stat_find(const CouponWay *way, const char *outcome);
 
 /*
