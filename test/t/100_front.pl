@@ -60,7 +60,7 @@ sql(q{SELECT coupon_campaign_create('one', 2)});
 sql(q{SELECT coupon_campaign_create('paused', 2); SELECT coupon_campaign_pause(2)});
 sql(q{SELECT coupon_campaign_create('closed', 2); SELECT coupon_campaign_close(3)});
 sql(q{SELECT coupon_campaign_create('later', 2, opens_at => now() + interval '1 day')});
-sql(q{SELECT coupon_room_create('hall', 1); SELECT coupon_campaign_create('hall', 2); SELECT coupon_campaign_require_room(5, 'hall')});
+sql(q{SELECT coupon_room_create('hall', 1, session_ttl => '1 day', idle_ttl => '1 day'); SELECT coupon_campaign_create('hall', 2); SELECT coupon_campaign_require_room(5, 'hall')});
 sql(q{SELECT coupon_campaign_create('codes', 0); SELECT coupon_codes_import(6, '{C-1}')});
 
 my $first = request('POST', '/campaigns/1/issues', { user_id => 'alice' });

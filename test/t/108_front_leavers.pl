@@ -99,7 +99,7 @@ is_deeply(\%told, { 409 => 10 }, 'who waited on is told that it is sold out') or
 
 # ---- while events come ----
 
-sql(q{SELECT coupon_room_create('hall', 1); SELECT coupon_queue_join('hall', 'inside')});
+sql(q{SELECT coupon_room_create('hall', 1, session_ttl => '1 day', idle_ttl => '1 day'); SELECT coupon_queue_join('hall', 'inside')});
 my @tokens = split /\n/, sql(q{SELECT (coupon_queue_join('hall', 'w' || g)).token FROM generate_series(1, 40) g});
 my @streams = map { connection("GET /rooms/hall/tickets/$_ HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n") } @tokens;
 is((grep { status_of($_) == 200 } @streams), 40, '40 event streams');

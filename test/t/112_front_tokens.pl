@@ -100,7 +100,7 @@ make_key('ec1', '-algorithm', 'EC', '-pkeyopt', 'ec_paramgen_curve:P-256');
 make_key('ec2', '-algorithm', 'EC', '-pkeyopt', 'ec_paramgen_curve:P-256');
 make_key('p384', '-algorithm', 'EC', '-pkeyopt', 'ec_paramgen_curve:P-384');
 sql('CREATE ROLE visitor; GRANT coupon_user TO visitor; CREATE ROLE other; GRANT coupon_user TO other; CREATE ROLE app; GRANT coupon_service TO app');
-sql(q{SELECT coupon_campaign_create('one', 100000); SELECT coupon_room_create('hall', 1)});
+sql(q{SELECT coupon_campaign_create('one', 100000); SELECT coupon_room_create('hall', 1, session_ttl => '1 day', idle_ttl => '1 day')});
 
 poll_until('the front', sub { $http->get("http://127.0.0.1:$port/healthz")->{status} == 200 });
 reload($node, '', sub { told(token(\%good, 'rsa1', 'RS256')) =~ /^20/ });

@@ -74,7 +74,7 @@ sub pid { return sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'co
 sub resident { my ($pid) = @_; return slurp_file("/proc/$pid/status") =~ /^VmRSS:\s+(\d+)/m ? $1 : 0 }
 sub sockets { my ($pid) = @_; return scalar grep { (readlink // '') =~ /^socket:/ } glob "/proc/$pid/fd/*" }
 
-sql(q{SELECT coupon_campaign_create('one', 100000); SELECT coupon_room_create('hall', 1)});
+sql(q{SELECT coupon_campaign_create('one', 100000); SELECT coupon_room_create('hall', 1, session_ttl => '1 day', idle_ttl => '1 day')});
 poll_until('the front', sub { request('GET', '/campaigns/1')->{status} == 200 });
 my $pid = pid();
 

@@ -76,7 +76,7 @@ sub asleep { return sql(q{SELECT count(*) FROM pg_stat_activity WHERE backend_ty
 
 $node->safe_psql('postgres', 'CREATE DATABASE shop');
 sql(q{CREATE EXTENSION coupon});
-sql(q{SELECT coupon_campaign_create('one', 100000); SELECT coupon_room_create('hall', 1)});
+sql(q{SELECT coupon_campaign_create('one', 100000); SELECT coupon_room_create('hall', 1, session_ttl => '1 day', idle_ttl => '1 day')});
 sql(q{CREATE FUNCTION nap(seconds float8) RETURNS json LANGUAGE sql AS $$ SELECT json_build_object('status', 'slept' || pg_sleep(seconds)::text) $$;
 	GRANT EXECUTE ON FUNCTION nap TO coupon_service; SELECT coupon_route_add('POST', '/nap', 'nap(float8)')});
 poll_until('the front', sub { told('POST', '/nap', '{"seconds":0}') eq '200 slept' });

@@ -105,7 +105,7 @@ my ($calls, $tally) = calls_of('http_issue', map { issue(99, "u-$_") } 1 .. 40);
 is($tally, '40 x 404 unknown_campaign', 'many calls of a campaign that is not there');
 cmp_ok($calls, '<', 20, '  are done at once');
 
-sql(q{SELECT coupon_campaign_create('one', 1000); SELECT coupon_campaign_create('two', 1000); SELECT coupon_room_create('hall', 1000)});
+sql(q{SELECT coupon_campaign_create('one', 1000); SELECT coupon_campaign_create('two', 1000); SELECT coupon_room_create('hall', 1000, session_ttl => '1 day', idle_ttl => '1 day')});
 
 # ---- a value that is wrong in one call ----
 
