@@ -14,7 +14,7 @@ use Test::More;
 plan skip_all => 'skipped: no prometheus (Debian: prometheus)' unless program('prometheus');
 
 my $dir = 'examples/monitoring';
-my $node = new_server('exported');
+my $node = new_server('exported', '', allows_streaming => 1);
 $node->safe_psql('postgres', q{CREATE ROLE monitor LOGIN; GRANT coupon_reader, pg_monitor TO monitor});
 my ($c) = split /\n/, $node->safe_psql('postgres', q{SELECT coupon_campaign_create('a "campaign"', 100, closes_at => '2099-01-01')});
 $node->safe_psql('postgres', q{SELECT coupon_campaign_create('later', 100, opens_at => '2099-01-01'); SELECT coupon_campaign_create('over', 100); SELECT coupon_campaign_close(3)});
@@ -98,5 +98,17 @@ SKIP:
 	compare('sql_exporter', $sql_job, { CONFIG => $file, LOGLEVEL => 'WARN' }, $program, '-web.listen-address=127.0.0.1:PORT');
 }
 
+# ---- a standby ----
+
+$node->backup('copy');
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($node, 'copy', has_streaming => 1);
+$standby->start;
+my %queries = slurp_file("$dir/queries.yaml") =~ /^(\w+):\n  query: \|\n((?:    .*\n)+)/mg;
+cmp_ok(scalar(keys %queries), '>', 20, 'queries of queries.yaml: ' . keys %queries);
+is_deeply([ grep { !defined try_sql($standby, 'postgres', "SET ROLE monitor; $queries{$_}") } sort keys %queries ], [], 'each can be asked of a standby');
+is(try_sql($standby, 'postgres', $queries{coupon}) =~ s/\|.*//r, 0, '  which says that it is one');
+
+$standby->stop;
 $node->stop;
 done_testing();
