@@ -17,15 +17,22 @@
 #   make fresh-machines   both commands above on new machines of many kinds, in
 #                 chroots (as root, with debootstrap; half an hour)
 #   make check-layers                                     who includes whom
-#   make check-sql        is coupon--1.0.sql what the pieces in sql/ make
+#   make check-sql        is coupon--VERSION.sql what the pieces in sql/ make
+#   make deb      Debian packages, in tmp_deb/; make deb-test: they are built,
+#                 installed, tried and purged on new machines, in chroots (as
+#                 root, with debootstrap; a quarter of an hour)
+#   make dist     the distribution for PGXN: what is committed, in tmp_dist/
 #
-# test, demo and bench install what they need with apt-get when it is
+# test, demo, bench and deb install what they need with apt-get when it is
 # missing, and touch no PostgreSQL installation or cluster of yours.  They
 # build without a word but the compiler's; V=1 shows each command.
 
 MODULE_big = coupon
 EXTENSION = coupon
-DATA = coupon--1.0.sql $(wildcard src/front/pages/coupon-*)
+# The script of the version in coupon.control is made of the pieces in sql/; those
+# of earlier versions, and from one version to the next, are kept as they were.
+script := coupon--$(shell sed -n "s/^default_version = '\(.*\)'/\1/p" coupon.control).sql
+DATA = $(sort $(script) $(wildcard coupon--*.sql)) $(wildcard src/front/pages/coupon-*)
 # HTTP needs libmicrohttpd and libjwt (Debian: libmicrohttpd-dev, libjwt-dev);
 # without them the rest is built, and says so when HTTP is asked for.
 HAVE_HTTP := $(shell printf '\043include <%s>\n' stddef.h microhttpd.h jwt.h | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo yes)
@@ -53,7 +60,7 @@ ISOLATION_OPTS = --inputdir=test --outputdir=.
 # Debian: librdkafka-dev
 SHLIB_LINK = -lrdkafka $(if $(HAVE_HTTP),-lmicrohttpd) -lpthread
 
-EXTRA_CLEAN = coupon--1.0.sql.new tmp_install tmp_kafka tmp_bench tmp_log tmp_lint tmp_pages tmp_pgspot tmp_openapi tmp_grafana .built_for
+EXTRA_CLEAN = $(script).new tmp_install tmp_kafka tmp_bench tmp_log tmp_lint tmp_pages tmp_pgspot tmp_openapi tmp_grafana tmp_deb tmp_dist .built_for
 
 # A locale that this machine does not have makes each shell complain.
 ifneq ($(shell locale 2>&1 >/dev/null),)
@@ -72,9 +79,9 @@ ifneq ($(complete),)
 
 include $(PGXS)
 
-# The script is made of the pieces in sql/, and kept in the repository.
-all install: coupon--1.0.sql
-coupon--1.0.sql: sql $(wildcard sql/*)
+# It is kept in the repository.
+all install: $(script)
+$(script): sql coupon.control $(wildcard sql/*)
 	@sql/build >$@.new
 	@if cmp -s $@.new $@; then rm $@.new; touch $@; else echo 'sql/build >$@'; mv $@.new $@; fi
 
@@ -209,12 +216,22 @@ lint:
 fresh-machines:
 	@test/bin/fresh_machines
 
+deb:
+	@test/bin/install_dependencies '$(PG_CONFIG)' $@ >/dev/null
+	@packaging/deb
+
+deb-test:
+	@packaging/deb_test
+
+dist:
+	@packaging/dist
+
 check-layers:
 	@test/bin/check_layers
 
-check-sql: coupon--1.0.sql
+check-sql: $(script)
 	@test/bin/check_sql
 
 .PHONY: check-librdkafka tmp_install test test-run test-sanitized demo demo-run serve serve-run bench bench-run bench-figures bench-figures-run \
 	bench-scenarios bench-scenarios-run kafka-programs kafka bench-programs \
-	format check-format lint fresh-machines check-layers check-sql
+	format check-format lint fresh-machines deb deb-test dist check-layers check-sql

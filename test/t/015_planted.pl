@@ -97,7 +97,7 @@ BEGIN
 END $p$;
 END
 
-$node->safe_psql('prey', "\\set script `cat coupon--1.0.sql`\nSET test.script = :'script';\n$plant",
+$node->safe_psql('prey', "\\set script `sql/build`\nSET test.script = :'script';\n$plant",
 	connstr => $node->connstr('prey') . ' user=mallory');
 
 my $count = q{SELECT count(*) FROM %s WHERE %snamespace = 'public'::regnamespace};
