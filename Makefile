@@ -48,8 +48,8 @@ ifneq ($(filter true 1,$(CI) $(WERROR)),)
 PG_CFLAGS += -Werror
 endif
 
-# installcheck wants a running server with shared_preload_libraries = 'coupon'.
-# and with isolation_regression among coupon.databases.
+# installcheck wants a running server with shared_preload_libraries = 'coupon',
+# and no workers in the database isolation_regression.
 # --outputdir=. lets pg_isolation_regress find expected/ where pg_regress does.
 REGRESS = $(patsubst test/sql/%.sql,%,$(sort $(wildcard test/sql/*.sql)))
 REGRESS_OPTS = --inputdir=test
