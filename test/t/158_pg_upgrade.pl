@@ -18,7 +18,8 @@ my $dir = PostgreSQL::Test::Utils::tempdir();
 my $broker = kafka_tools_missing() ? undef : mock_broker(topics => { 'coupon-issued' => 12 });
 my $tables = q{
 	SELECT format('SELECT %L, t::text FROM ONLY %s t ORDER BY 2', c.oid::regclass, c.oid::regclass) FROM pg_class c
-	WHERE relnamespace = 'coupon'::regnamespace AND relkind = 'r' ORDER BY c.oid::regclass::text \gexec};
+	WHERE relnamespace = 'coupon'::regnamespace AND relkind = 'r' ORDER BY c.oid::regclass::text \gexec
+	SELECT 'stamped', count(*) FROM pg_attribute WHERE attrelid = 'coupon.campaign'::regclass AND attoptions::text LIKE '%pg_attver%'};
 
 # major(pg_config)
 sub major { return (`'$_[0]' --version` =~ /(\d+)/)[0] }
@@ -91,7 +92,18 @@ sub upgrade
 	my $last_event = $sql->('SELECT max(id::text) FROM coupon.outbox');
 	$old->stop;
 
+	# Some minor releases stamp each column with an option that others do not know.
 	my $new = server("new_$name", @$new_version);
+	if ($before =~ /^stamped\|[^0]/m)
+	{
+		$new->start;
+		my $unknown = sql_error($new, 'template1', 'BEGIN; CREATE TABLE t (a int); ALTER TABLE t ALTER a SET (pg_attver = 1); ROLLBACK');
+		$new->stop;
+		if ($unknown)
+		{
+			skip "skipped: $what: pg_upgrade cannot do it with any table: $unknown", 1;
+		}
+	}
 	chdir $dir or die $!;
 	my $succeeded = ok(run_log([ $new->config_data('--bindir') . '/pg_upgrade', '--no-sync', '-d', $old->data_dir, '-D', $new->data_dir,
 			'-b', $old->config_data('--bindir'), '-B', $new->config_data('--bindir'), '-s', $new->host, '-p', $old->port, '-P', $new->port ]),
@@ -130,7 +142,7 @@ sub upgrade
 		my $events = $sql->(q{SELECT string_agg(id::text, ' ' ORDER BY id) FROM coupon.outbox});
 		alter_system($new, 'coupon.kafka_brokers' => $broker->bootstrap);
 		await_true($new, 'postgres', 'SELECT unpublished = 0 FROM coupon_outbox_status()');
-		my %arrived = map { $_->{id} => 1 } grep { defined $_->{id} } @{ consume($broker, 'coupon-issued') };
+		my %arrived = map { $_->{id} => 1 } grep { defined $_->{id} } @{ consume($broker->bootstrap, 'coupon-issued') };
 		is(join(' ', grep { !$arrived{$_} } split / /, $events), '', "$what: what was not published is published");
 	}
 	$new->stop;
@@ -139,18 +151,23 @@ sub upgrade
 }
 
 my $here = [ undef, major($ENV{PG_CONFIG}) ];
-upgrade("$here->[1] to itself", $here, $here);
+SKIP:
+{
+	upgrade("$here->[1] to itself", $here, $here);
+}
 
 my @others = split /:/, $ENV{COUPON_OTHER_PG_CONFIG} // '';
 SKIP:
 {
 	skip 'skipped: one version of PostgreSQL; COUPON_OTHER_PG_CONFIG names others', 1 if !@others;
+}
+for my $pg_config (@others)
+{
+	my $other = [ installation($pg_config), major($pg_config) ];
+	my ($old, $new) = sort { $a->[1] <=> $b->[1] } $here, $other;
 
-	for my $pg_config (@others)
+  SKIP:
 	{
-		my $other = [ installation($pg_config), major($pg_config) ];
-		my ($old, $new) = sort { $a->[1] <=> $b->[1] } $here, $other;
-
 		upgrade("$old->[1] to $new->[1]", $old, $new);
 	}
 }
