@@ -70,7 +70,7 @@ my $outbox = '50_outbox.sql';
 my ($guard) = slurp_file("sql/$outbox") =~ /^(CREATE FUNCTION coupon\.outbox_guard\(\).*?^\$\$;\n)/ms;
 (my $new_guard = $guard) =~ s/Rows can be deleted\./Delete rows, or leave them./ or die 'outbox_guard has another hint';
 change($outbox, qr/\Q$guard\E/, sub { $new_guard });
-change($outbox, qr/dead_at  timestamptz NOT NULL\n\);/, sub { "dead_at  timestamptz NOT NULL,\n\tnote     text DEFAULT 'none',\n\tCONSTRAINT dead_letter_tried CHECK (attempts OPERATOR(pg_catalog.>=) 0)\n);" });
+change($outbox, qr/(^CREATE TABLE coupon\.dead_letter \(.*?)\n\);/ms, sub { "$1,\n\tnote text DEFAULT 'none',\n\tCONSTRAINT dead_letter_tried CHECK (attempts OPERATOR(pg_catalog.>=) 0)\n);" });
 change($outbox, qr/(COMMENT ON COLUMN coupon\.dead_letter\.dead_at IS )'.*';/, sub { "$1'When it was given up for good.';" });
 change($outbox, qr/^CREATE FUNCTION \@extschema\@\.coupon_dead_letter_discard.*?^COMMENT ON FUNCTION.*?;\n/ms, sub { '' });
 change('privileges', qr/^.*function coupon_dead_letter_discard.*\n/m, sub { '' });

@@ -18,8 +18,7 @@ my $dir = PostgreSQL::Test::Utils::tempdir();
 my $broker = kafka_tools_missing() ? undef : mock_broker(topics => { 'coupon-issued' => 12 });
 my $tables = q{
 	SELECT format('SELECT %L, t::text FROM ONLY %s t ORDER BY 2', c.oid::regclass, c.oid::regclass) FROM pg_class c
-	WHERE relnamespace = 'coupon'::regnamespace AND relkind = 'r' ORDER BY c.oid::regclass::text \gexec
-	SELECT 'stamped', count(*) FROM pg_attribute WHERE attrelid = 'coupon.campaign'::regclass AND attoptions::text LIKE '%pg_attver%'};
+	WHERE relnamespace = 'coupon'::regnamespace AND relkind = 'r' ORDER BY c.oid::regclass::text \gexec};
 
 # major(pg_config)
 sub major { return (`'$_[0]' --version` =~ /(\d+)/)[0] }
@@ -89,12 +88,13 @@ sub upgrade
 	await_true($old, 'postgres', q{SELECT admitted = 1 FROM coupon.room_status});
 	my $before = $sql->($tables);
 	my $places = $sql->(qq{SELECT p.status, p.queue_position FROM unnest('{$token{a},$token{b},$token{c}}'::text[]) t, coupon_queue_position(t) p});
+	my $stamped = $sql->(q{SELECT count(*) FROM pg_attribute WHERE attrelid = 'coupon.campaign'::regclass AND attoptions::text LIKE '%pg_attver%'});
 	my $last_event = $sql->('SELECT max(id::text) FROM coupon.outbox');
 	$old->stop;
 
 	# Some minor releases stamp each column with an option that others do not know.
 	my $new = server("new_$name", @$new_version);
-	if ($before =~ /^stamped\|[^0]/m)
+	if ($stamped ne '0')
 	{
 		$new->start;
 		my $unknown = sql_error($new, 'template1', 'BEGIN; CREATE TABLE t (a int); ALTER TABLE t ALTER a SET (pg_attver = 1); ROLLBACK');
@@ -137,7 +137,7 @@ sub upgrade
 
   SKIP:
 	{
-		skip kafka_tools_missing(), 2 unless $broker;
+		skip kafka_tools_missing(), 1 unless $broker;
 
 		my $events = $sql->(q{SELECT string_agg(id::text, ' ' ORDER BY id) FROM coupon.outbox});
 		alter_system($new, 'coupon.kafka_brokers' => $broker->bootstrap);
