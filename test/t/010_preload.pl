@@ -45,7 +45,6 @@ my %call = (
 	request_traced => [q{coupon.request_traced(1, 'a', NULL, NULL)}],
 	coupon_request_wait => [q{coupon_request_wait(gen_random_uuid())}],
 	coupon_request_queue => [q{coupon_request_queue()}],
-	request_traced => [q{coupon.request_traced(1, 'a', NULL, NULL)}],
 	coupon_request_decide => [q{coupon_request_decide()}],
 	coupon_queue_join => [q{coupon_queue_join('r', 'a')}],
 	coupon_queue_position => [q{coupon_queue_position('1.1.00000000000000000000000000000000')}],
