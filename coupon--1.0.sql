@@ -323,7 +323,7 @@ CREATE TYPE coupon.issue_result AS (
 	expires_at timestamptz
 );
 COMMENT ON TYPE coupon.issue_result IS
-	'The answer of an issue call. Status: issued | already_issued | sold_out | busy | not_open | closed | paused | not_admitted | held; of coupon_issue_many() also: invalid.';
+	'The answer of an issue call. Status: issued | already_issued | sold_out | busy | not_open | closed | paused | not_admitted | held; with a request_key also: returned | other_call; of coupon_issue_many() also: invalid.';
 COMMENT ON COLUMN coupon.issue_result.user_id IS 'The user who asked.';
 COMMENT ON COLUMN coupon.issue_result.status IS 'What became of the call.';
 COMMENT ON COLUMN coupon.issue_result.serial IS 'The unit that the user has; null: none.';
@@ -452,42 +452,80 @@ ALTER TABLE coupon.issuance ENABLE ALWAYS TRIGGER refuse_truncate;
 -- Issuing.  These functions are not SECURITY DEFINER: C code reads and writes the
 -- tables itself, so EXECUTE on the function is all that a caller needs.
 
-CREATE FUNCTION @extschema@.coupon_issue(campaign_id bigint, user_id text)
+CREATE FUNCTION @extschema@.coupon_issue(campaign_id bigint, user_id text, request_key text DEFAULT NULL)
 RETURNS coupon.issue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.coupon_issue(bigint, text) IS
-	'Issues a unit to the user, in the caller''s transaction. The answer is in status.';
+AS 'MODULE_PATHNAME', 'coupon_issue';
+COMMENT ON FUNCTION @extschema@.coupon_issue(bigint, text, text) IS
+	'Issues a unit to the user, in the caller''s transaction. The answer is in status. The same request_key of the same user again gets the same unit.';
 
-CREATE FUNCTION @extschema@.coupon_issue(campaign_id bigint, user_id bigint)
+CREATE FUNCTION @extschema@.coupon_issue(campaign_id bigint, user_id bigint, request_key text DEFAULT NULL)
 RETURNS coupon.issue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_issue_bigint';
-COMMENT ON FUNCTION @extschema@.coupon_issue(bigint, bigint) IS
-	'coupon_issue(bigint, text) for numeric users.';
+COMMENT ON FUNCTION @extschema@.coupon_issue(bigint, bigint, text) IS
+	'Issues a unit to the user, in the caller''s transaction. The answer is in status. The same request_key of the same user again gets the same unit.';
 
-CREATE FUNCTION @extschema@.coupon_issue_many(campaign_id bigint, user_ids text[])
+CREATE FUNCTION @extschema@.coupon_issue(campaign_id bigint, user_id uuid, request_key text DEFAULT NULL)
+RETURNS coupon.issue_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'coupon_issue_uuid';
+COMMENT ON FUNCTION @extschema@.coupon_issue(bigint, uuid, text) IS
+	'Issues a unit to the user, in the caller''s transaction. The answer is in status. The same request_key of the same user again gets the same unit.';
+
+CREATE FUNCTION @extschema@.coupon_issue_many(campaign_id bigint, user_ids text[], request_keys text[] DEFAULT NULL)
 RETURNS SETOF coupon.issue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.coupon_issue_many(bigint, text[]) IS
-	'Issues a unit to each user, in the caller''s transaction. Returns an answer for each user, in the order of the array. For numeric users pass ids::text[].';
+COMMENT ON FUNCTION @extschema@.coupon_issue_many(bigint, text[], text[]) IS
+	'Issues a unit to each user, in the caller''s transaction. Returns an answer for each user, in the order of the array. Other users than texts are cast: ids::text[].';
+
+-- Keys of calls: a repeated call gets what the first one got.  Rows are written
+-- with the units that they tell of, never changed, and removed after coupon.key_keep.
+
+-- C code (src/sale/request_key.c) writes the rows and knows the columns by position.
+CREATE TABLE coupon.request_key (
+	campaign_id bigint NOT NULL,
+	used_at     timestamptz NOT NULL,
+	user_id     text COLLATE "C" NOT NULL,
+	request_key text COLLATE "C" NOT NULL,
+	kind        text COLLATE "C" NOT NULL,
+	serials     bigint[] NOT NULL,
+	PRIMARY KEY (campaign_id, user_id, request_key)
+);
+CREATE INDEX request_key_used_idx ON coupon.request_key (used_at);
+COMMENT ON TABLE coupon.request_key IS 'What calls with a request_key got. Rows are kept for coupon.key_keep; a call with the same key of the same user is answered with them.';
+COMMENT ON COLUMN coupon.request_key.campaign_id IS 'The campaign.';
+COMMENT ON COLUMN coupon.request_key.used_at IS 'When the units were issued or held.';
+COMMENT ON COLUMN coupon.request_key.user_id IS 'The user.';
+COMMENT ON COLUMN coupon.request_key.request_key IS 'The caller''s own key.';
+COMMENT ON COLUMN coupon.request_key.kind IS 'issue, whichever way; hold, of units that the call has named; hold_any.';
+COMMENT ON COLUMN coupon.request_key.serials IS 'The units.';
+
+SELECT pg_catalog.pg_extension_config_dump('coupon.request_key', '');
 
 -- Grouped issuing: calls that come at the same time share a transaction.
 
-CREATE FUNCTION @extschema@.coupon_issue_grouped(campaign_id bigint, user_id text)
+CREATE FUNCTION @extschema@.coupon_issue_grouped(campaign_id bigint, user_id text, request_key text DEFAULT NULL)
 RETURNS coupon.issue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.coupon_issue_grouped(bigint, text) IS
+AS 'MODULE_PATHNAME', 'coupon_issue_grouped';
+COMMENT ON FUNCTION @extschema@.coupon_issue_grouped(bigint, text, text) IS
 	'Issues a unit to the user in a transaction of its own, which it shares with the other calls that wait at that moment.';
 
-CREATE FUNCTION @extschema@.coupon_issue_grouped(campaign_id bigint, user_id bigint)
+CREATE FUNCTION @extschema@.coupon_issue_grouped(campaign_id bigint, user_id bigint, request_key text DEFAULT NULL)
 RETURNS coupon.issue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_issue_grouped_bigint';
-COMMENT ON FUNCTION @extschema@.coupon_issue_grouped(bigint, bigint) IS
-	'coupon_issue_grouped(bigint, text) for numeric users.';
+COMMENT ON FUNCTION @extschema@.coupon_issue_grouped(bigint, bigint, text) IS
+	'Issues a unit to the user in a transaction of its own, which it shares with the other calls that wait at that moment.';
+
+CREATE FUNCTION @extschema@.coupon_issue_grouped(campaign_id bigint, user_id uuid, request_key text DEFAULT NULL)
+RETURNS coupon.issue_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'coupon_issue_grouped_uuid';
+COMMENT ON FUNCTION @extschema@.coupon_issue_grouped(bigint, uuid, text) IS
+	'Issues a unit to the user in a transaction of its own, which it shares with the other calls that wait at that moment.';
 
 CREATE FUNCTION @extschema@.coupon_group_status(
 	OUT workers integer,
@@ -513,7 +551,7 @@ CREATE TYPE coupon.hold_result AS (
 	held_until timestamptz
 );
 COMMENT ON TYPE coupon.hold_result IS
-	'The answer of a hold call. Status: held | already_held | already_issued | taken | busy | limit_reached | not_open | closed | paused | not_admitted; of coupon_hold_any() also: sold_out; of coupon_hold_many() also: not_held; of coupon_confirm(): confirmed | already_confirmed | other_ref | lost | limit_reached | not_held | busy.';
+	'The answer of a hold call. Status: held | already_held | already_issued | taken | busy | limit_reached | not_open | closed | paused | not_admitted; of coupon_hold_any() also: sold_out; of coupon_hold_many() also: not_held; of coupon_confirm(): confirmed | already_confirmed | other_ref | lost | limit_reached | not_held | busy; with a request_key also: returned | other_call.';
 COMMENT ON COLUMN coupon.hold_result.user_id IS 'The user who asked.';
 COMMENT ON COLUMN coupon.hold_result.status IS 'What became of the call.';
 COMMENT ON COLUMN coupon.hold_result.serial IS 'The unit.';
@@ -542,52 +580,73 @@ COMMENT ON COLUMN coupon.lapsed_hold.refused_ref IS 'A payment that was refused 
 
 SELECT pg_catalog.pg_extension_config_dump('coupon.lapsed_hold', '');
 
-CREATE FUNCTION @extschema@.coupon_hold(campaign_id bigint, serial bigint, user_id text, ttl interval DEFAULT '5 min')
+CREATE FUNCTION @extschema@.coupon_hold(campaign_id bigint, serial bigint, user_id text, ttl interval DEFAULT '5 min', request_key text DEFAULT NULL)
 RETURNS coupon.hold_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.coupon_hold(bigint, bigint, text, interval) IS
+AS 'MODULE_PATHNAME', 'coupon_hold';
+COMMENT ON FUNCTION @extschema@.coupon_hold(bigint, bigint, text, interval, text) IS
 	'Holds a certain unit for the user, in the caller''s transaction. The answer is in status.';
 
-CREATE FUNCTION @extschema@.coupon_hold(campaign_id bigint, serial bigint, user_id bigint, ttl interval DEFAULT '5 min')
+CREATE FUNCTION @extschema@.coupon_hold(campaign_id bigint, serial bigint, user_id bigint, ttl interval DEFAULT '5 min', request_key text DEFAULT NULL)
 RETURNS coupon.hold_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_hold_bigint';
-COMMENT ON FUNCTION @extschema@.coupon_hold(bigint, bigint, bigint, interval) IS
-	'coupon_hold(bigint, bigint, text, interval) for numeric users.';
+COMMENT ON FUNCTION @extschema@.coupon_hold(bigint, bigint, bigint, interval, text) IS
+	'Holds a certain unit for the user, in the caller''s transaction. The answer is in status.';
 
-CREATE FUNCTION @extschema@.coupon_hold_many(campaign_id bigint, serials bigint[], user_id text, ttl interval DEFAULT '5 min')
+CREATE FUNCTION @extschema@.coupon_hold(campaign_id bigint, serial bigint, user_id uuid, ttl interval DEFAULT '5 min', request_key text DEFAULT NULL)
+RETURNS coupon.hold_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'coupon_hold_uuid';
+COMMENT ON FUNCTION @extschema@.coupon_hold(bigint, bigint, uuid, interval, text) IS
+	'Holds a certain unit for the user, in the caller''s transaction. The answer is in status.';
+
+CREATE FUNCTION @extschema@.coupon_hold_many(campaign_id bigint, serials bigint[], user_id text, ttl interval DEFAULT '5 min', request_key text DEFAULT NULL)
 RETURNS SETOF coupon.hold_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.coupon_hold_many(bigint, bigint[], text, interval) IS
+AS 'MODULE_PATHNAME', 'coupon_hold_many';
+COMMENT ON FUNCTION @extschema@.coupon_hold_many(bigint, bigint[], text, interval, text) IS
 	'Holds all of the units for the user, or none. Returns an answer for each serial, in the order of the array; not_held: this one could be had, but another one could not.';
 
-CREATE FUNCTION @extschema@.coupon_hold_many(campaign_id bigint, serials bigint[], user_id bigint, ttl interval DEFAULT '5 min')
+CREATE FUNCTION @extschema@.coupon_hold_many(campaign_id bigint, serials bigint[], user_id bigint, ttl interval DEFAULT '5 min', request_key text DEFAULT NULL)
 RETURNS SETOF coupon.hold_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_hold_many_bigint';
-COMMENT ON FUNCTION @extschema@.coupon_hold_many(bigint, bigint[], bigint, interval) IS
-	'coupon_hold_many(bigint, bigint[], text, interval) for numeric users.';
+COMMENT ON FUNCTION @extschema@.coupon_hold_many(bigint, bigint[], bigint, interval, text) IS
+	'Holds all of the units for the user, or none. Returns an answer for each serial, in the order of the array; not_held: this one could be had, but another one could not.';
 
-CREATE FUNCTION @extschema@.coupon_hold_any(campaign_id bigint, user_id text, ttl interval DEFAULT '5 min')
+CREATE FUNCTION @extschema@.coupon_hold_many(campaign_id bigint, serials bigint[], user_id uuid, ttl interval DEFAULT '5 min', request_key text DEFAULT NULL)
+RETURNS SETOF coupon.hold_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'coupon_hold_many_uuid';
+COMMENT ON FUNCTION @extschema@.coupon_hold_many(bigint, bigint[], uuid, interval, text) IS
+	'Holds all of the units for the user, or none. Returns an answer for each serial, in the order of the array; not_held: this one could be had, but another one could not.';
+
+CREATE FUNCTION @extschema@.coupon_hold_any(campaign_id bigint, user_id text, ttl interval DEFAULT '5 min', request_key text DEFAULT NULL)
 RETURNS coupon.hold_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.coupon_hold_any(bigint, text, interval) IS
+AS 'MODULE_PATHNAME', 'coupon_hold_any';
+COMMENT ON FUNCTION @extschema@.coupon_hold_any(bigint, text, interval, text) IS
 	'Holds any free unit for the user. A user who has as many as the limit allows is told which unit they have.';
 
-CREATE FUNCTION @extschema@.coupon_hold_any(campaign_id bigint, user_id bigint, ttl interval DEFAULT '5 min')
+CREATE FUNCTION @extschema@.coupon_hold_any(campaign_id bigint, user_id bigint, ttl interval DEFAULT '5 min', request_key text DEFAULT NULL)
 RETURNS coupon.hold_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_hold_any_bigint';
-COMMENT ON FUNCTION @extschema@.coupon_hold_any(bigint, bigint, interval) IS
-	'coupon_hold_any(bigint, text, interval) for numeric users.';
+COMMENT ON FUNCTION @extschema@.coupon_hold_any(bigint, bigint, interval, text) IS
+	'Holds any free unit for the user. A user who has as many as the limit allows is told which unit they have.';
+
+CREATE FUNCTION @extschema@.coupon_hold_any(campaign_id bigint, user_id uuid, ttl interval DEFAULT '5 min', request_key text DEFAULT NULL)
+RETURNS coupon.hold_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'coupon_hold_any_uuid';
+COMMENT ON FUNCTION @extschema@.coupon_hold_any(bigint, uuid, interval, text) IS
+	'Holds any free unit for the user. A user who has as many as the limit allows is told which unit they have.';
 
 CREATE FUNCTION @extschema@.coupon_confirm(campaign_id bigint, serial bigint, user_id text, ref text)
 RETURNS coupon.hold_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME';
+AS 'MODULE_PATHNAME', 'coupon_confirm';
 COMMENT ON FUNCTION @extschema@.coupon_confirm(bigint, bigint, text, text) IS
 	'Makes the user''s hold an issuance that the payment ref paid for. A hold that has run out is confirmed, too, as long as nobody else has the unit. The same ref gets the same answer again. For lost, other_ref and limit_reached an event says that the money must be given back.';
 
@@ -596,12 +655,19 @@ RETURNS coupon.hold_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_confirm_bigint';
 COMMENT ON FUNCTION @extschema@.coupon_confirm(bigint, bigint, bigint, text) IS
-	'coupon_confirm(bigint, bigint, text, text) for numeric users.';
+	'Makes the user''s hold an issuance that the payment ref paid for. A hold that has run out is confirmed, too, as long as nobody else has the unit. The same ref gets the same answer again. For lost, other_ref and limit_reached an event says that the money must be given back.';
+
+CREATE FUNCTION @extschema@.coupon_confirm(campaign_id bigint, serial bigint, user_id uuid, ref text)
+RETURNS coupon.hold_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'coupon_confirm_uuid';
+COMMENT ON FUNCTION @extschema@.coupon_confirm(bigint, bigint, uuid, text) IS
+	'Makes the user''s hold an issuance that the payment ref paid for. A hold that has run out is confirmed, too, as long as nobody else has the unit. The same ref gets the same answer again. For lost, other_ref and limit_reached an event says that the money must be given back.';
 
 CREATE FUNCTION @extschema@.coupon_release(campaign_id bigint, serial bigint, user_id text)
 RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME';
+AS 'MODULE_PATHNAME', 'coupon_release';
 COMMENT ON FUNCTION @extschema@.coupon_release(bigint, bigint, text) IS
 	'Ends the user''s hold and returns the unit to stock. False if the user has no hold on it, for example because it is confirmed or has run out.';
 
@@ -610,7 +676,14 @@ RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_release_bigint';
 COMMENT ON FUNCTION @extschema@.coupon_release(bigint, bigint, bigint) IS
-	'coupon_release(bigint, bigint, text) for numeric users.';
+	'Ends the user''s hold and returns the unit to stock. False if the user has no hold on it, for example because it is confirmed or has run out.';
+
+CREATE FUNCTION @extschema@.coupon_release(campaign_id bigint, serial bigint, user_id uuid)
+RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'coupon_release_uuid';
+COMMENT ON FUNCTION @extschema@.coupon_release(bigint, bigint, uuid) IS
+	'Ends the user''s hold and returns the unit to stock. False if the user has no hold on it, for example because it is confirmed or has run out.';
 
 CREATE FUNCTION @extschema@.coupon_hold_expire(max_rows integer DEFAULT 1000)
 RETURNS bigint
@@ -641,7 +714,7 @@ COMMENT ON COLUMN coupon.redeem_result.redeemed_at IS 'When it did.';
 CREATE FUNCTION @extschema@.coupon_redeem(campaign_id bigint, user_id text, order_ref text, serial bigint DEFAULT NULL)
 RETURNS coupon.redeem_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS 'MODULE_PATHNAME';
+AS 'MODULE_PATHNAME', 'coupon_redeem';
 COMMENT ON FUNCTION @extschema@.coupon_redeem(bigint, text, text, bigint) IS
 	'Uses a unit of the user for an order: the one of that serial, or else the oldest that can be used. The same order gets the same answer again.';
 
@@ -650,12 +723,19 @@ RETURNS coupon.redeem_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'coupon_redeem_bigint';
 COMMENT ON FUNCTION @extschema@.coupon_redeem(bigint, bigint, text, bigint) IS
-	'coupon_redeem(bigint, text, text, bigint) for numeric users.';
+	'Uses a unit of the user for an order: the one of that serial, or else the oldest that can be used. The same order gets the same answer again.';
+
+CREATE FUNCTION @extschema@.coupon_redeem(campaign_id bigint, user_id uuid, order_ref text, serial bigint DEFAULT NULL)
+RETURNS coupon.redeem_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'coupon_redeem_uuid';
+COMMENT ON FUNCTION @extschema@.coupon_redeem(bigint, uuid, text, bigint) IS
+	'Uses a unit of the user for an order: the one of that serial, or else the oldest that can be used. The same order gets the same answer again.';
 
 CREATE FUNCTION @extschema@.coupon_redeem_cancel(campaign_id bigint, user_id text, order_ref text, serial bigint DEFAULT NULL)
 RETURNS coupon.redeem_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS 'MODULE_PATHNAME';
+AS 'MODULE_PATHNAME', 'coupon_redeem_cancel';
 COMMENT ON FUNCTION @extschema@.coupon_redeem_cancel(bigint, text, text, bigint) IS
 	'Undoes a redemption, for the order that redeemed only. The user keeps the unit.';
 
@@ -664,12 +744,19 @@ RETURNS coupon.redeem_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'coupon_redeem_cancel_bigint';
 COMMENT ON FUNCTION @extschema@.coupon_redeem_cancel(bigint, bigint, text, bigint) IS
-	'coupon_redeem_cancel(bigint, text, text, bigint) for numeric users.';
+	'Undoes a redemption, for the order that redeemed only. The user keeps the unit.';
+
+CREATE FUNCTION @extschema@.coupon_redeem_cancel(campaign_id bigint, user_id uuid, order_ref text, serial bigint DEFAULT NULL)
+RETURNS coupon.redeem_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'coupon_redeem_cancel_uuid';
+COMMENT ON FUNCTION @extschema@.coupon_redeem_cancel(bigint, uuid, text, bigint) IS
+	'Undoes a redemption, for the order that redeemed only. The user keeps the unit.';
 
 CREATE FUNCTION @extschema@.coupon_revoke(campaign_id bigint, user_id text, reason text, serial bigint DEFAULT NULL)
 RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS 'MODULE_PATHNAME';
+AS 'MODULE_PATHNAME', 'coupon_revoke';
 COMMENT ON FUNCTION @extschema@.coupon_revoke(bigint, text, text, bigint) IS
 	'Takes a unit of the user back into stock: the one of that serial, or else the newest; a hold only if the user has nothing else. False if there is none. A redeemed one is an ERROR.';
 
@@ -678,7 +765,14 @@ RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'coupon_revoke_bigint';
 COMMENT ON FUNCTION @extschema@.coupon_revoke(bigint, bigint, text, bigint) IS
-	'coupon_revoke(bigint, text, text, bigint) for numeric users.';
+	'Takes a unit of the user back into stock: the one of that serial, or else the newest; a hold only if the user has nothing else. False if there is none. A redeemed one is an ERROR.';
+
+CREATE FUNCTION @extschema@.coupon_revoke(campaign_id bigint, user_id uuid, reason text, serial bigint DEFAULT NULL)
+RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'coupon_revoke_uuid';
+COMMENT ON FUNCTION @extschema@.coupon_revoke(bigint, uuid, text, bigint) IS
+	'Takes a unit of the user back into stock: the one of that serial, or else the newest; a hold only if the user has nothing else. False if there is none. A redeemed one is an ERROR.';
 
 CREATE FUNCTION @extschema@.coupon_expire(max_rows integer DEFAULT 1000)
 RETURNS bigint
@@ -905,7 +999,7 @@ CREATE TRIGGER queue_guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON coup
 CREATE FUNCTION @extschema@.coupon_request(campaign_id bigint, user_id text, request_key text DEFAULT NULL)
 RETURNS coupon.request_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME';
+AS 'MODULE_PATHNAME', 'coupon_request';
 COMMENT ON FUNCTION @extschema@.coupon_request(bigint, text, text) IS
 	'Asks for a unit, which a worker decides after the commit. The same key again, or without a key a request of the user that still waits, is the same request. REFUSED: nothing was stored, and the outcome says why.';
 
@@ -914,7 +1008,14 @@ RETURNS coupon.request_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_request_bigint';
 COMMENT ON FUNCTION @extschema@.coupon_request(bigint, bigint, text) IS
-	'coupon_request(bigint, text, text) for numeric users.';
+	'Asks for a unit, which a worker decides after the commit. The same key again, or without a key a request of the user that still waits, is the same request. REFUSED: nothing was stored, and the outcome says why.';
+
+CREATE FUNCTION @extschema@.coupon_request(campaign_id bigint, user_id uuid, request_key text DEFAULT NULL)
+RETURNS coupon.request_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'coupon_request_uuid';
+COMMENT ON FUNCTION @extschema@.coupon_request(bigint, uuid, text) IS
+	'Asks for a unit, which a worker decides after the commit. The same key again, or without a key a request of the user that still waits, is the same request. REFUSED: nothing was stored, and the outcome says why.';
 
 CREATE FUNCTION coupon.request_traced(campaign_id bigint, user_id text, request_key text, traceparent text)
 RETURNS coupon.request_result
@@ -933,8 +1034,22 @@ COMMENT ON FUNCTION @extschema@.coupon_request_status(uuid) IS
 CREATE FUNCTION @extschema@.coupon_request_status_of(campaign_id bigint, user_id text)
 RETURNS coupon.request_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME';
+AS 'MODULE_PATHNAME', 'coupon_request_status_of';
 COMMENT ON FUNCTION @extschema@.coupon_request_status_of(bigint, text) IS
+	'What is known of the user''s newest request. Without one: COMPLETED for a user who has a unit, else NOT_REQUESTED.';
+
+CREATE FUNCTION @extschema@.coupon_request_status_of(campaign_id bigint, user_id bigint)
+RETURNS coupon.request_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'coupon_request_status_of_bigint';
+COMMENT ON FUNCTION @extschema@.coupon_request_status_of(bigint, bigint) IS
+	'What is known of the user''s newest request. Without one: COMPLETED for a user who has a unit, else NOT_REQUESTED.';
+
+CREATE FUNCTION @extschema@.coupon_request_status_of(campaign_id bigint, user_id uuid)
+RETURNS coupon.request_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'coupon_request_status_of_uuid';
+COMMENT ON FUNCTION @extschema@.coupon_request_status_of(bigint, uuid) IS
 	'What is known of the user''s newest request. Without one: COMPLETED for a user who has a unit, else NOT_REQUESTED.';
 
 CREATE FUNCTION @extschema@.coupon_request_wait(request_id uuid, timeout interval DEFAULT '5 s')
@@ -1241,8 +1356,22 @@ COMMENT ON FUNCTION @extschema@.coupon_campaign_require_room(bigint, text) IS
 CREATE FUNCTION @extschema@.coupon_queue_join(room text, user_id text)
 RETURNS coupon.queue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME';
+AS 'MODULE_PATHNAME', 'coupon_queue_join';
 COMMENT ON FUNCTION @extschema@.coupon_queue_join(text, text) IS
+	'Takes a place in a room. A user who has one gets the same ticket again.';
+
+CREATE FUNCTION @extschema@.coupon_queue_join(room text, user_id bigint)
+RETURNS coupon.queue_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'coupon_queue_join_bigint';
+COMMENT ON FUNCTION @extschema@.coupon_queue_join(text, bigint) IS
+	'Takes a place in a room. A user who has one gets the same ticket again.';
+
+CREATE FUNCTION @extschema@.coupon_queue_join(room text, user_id uuid)
+RETURNS coupon.queue_result
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'coupon_queue_join_uuid';
+COMMENT ON FUNCTION @extschema@.coupon_queue_join(text, uuid) IS
 	'Takes a place in a room. A user who has one gets the same ticket again.';
 
 CREATE FUNCTION @extschema@.coupon_queue_position(token text)
@@ -1257,6 +1386,21 @@ RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_queue_require(text, text, text) IS
+	'An ERROR unless the token belongs to an admitted user, and to that room and that user where they are given. Asking keeps the ticket alive.';
+
+-- Without defaults, so that a call without a user is one of the function above.
+CREATE FUNCTION @extschema@.coupon_queue_require(token text, room text, user_id bigint)
+RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'coupon_queue_require_bigint';
+COMMENT ON FUNCTION @extschema@.coupon_queue_require(text, text, bigint) IS
+	'An ERROR unless the token belongs to an admitted user, and to that room and that user where they are given. Asking keeps the ticket alive.';
+
+CREATE FUNCTION @extschema@.coupon_queue_require(token text, room text, user_id uuid)
+RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'coupon_queue_require_uuid';
+COMMENT ON FUNCTION @extschema@.coupon_queue_require(text, text, uuid) IS
 	'An ERROR unless the token belongs to an admitted user, and to that room and that user where they are given. Asking keeps the ticket alive.';
 
 CREATE FUNCTION @extschema@.coupon_queue_leave(token text, reason text DEFAULT 'left')
@@ -2050,10 +2194,10 @@ CREATE VIEW coupon.built_in_route AS
 SELECT b.method, b.path, b.function, b.batched, b.admin,
        CASE WHEN b.admin THEN pg_catalog.to_regrole('coupon_reader') END AS anonymous_role
   FROM (VALUES
-	('POST', '/campaigns/{campaign_id}/issues', 'coupon.http_issue(bigint[],text[],text[])', true, false),
+	('POST', '/campaigns/{campaign_id}/issues', 'coupon.http_issue(bigint[],text[],text[],text[])', true, false),
 	('POST', '/campaigns/{campaign_id}/requests', 'coupon.http_request(bigint[],text[],text[],text[])', true, false),
 	('GET', '/campaigns/{campaign_id}/requests/{request_id}', 'coupon.http_request_status(bigint[],uuid[])', true, false),
-	('POST', '/campaigns/{campaign_id}/holds', 'coupon.http_hold(bigint,text,bigint,interval)', false, false),
+	('POST', '/campaigns/{campaign_id}/holds', 'coupon.http_hold(bigint,text,bigint,interval,text)', false, false),
 	('POST', '/campaigns/{campaign_id}/holds/{serial}/confirmation', 'coupon.http_confirm(bigint,bigint,text,text)', false, false),
 	('DELETE', '/campaigns/{campaign_id}/holds/{serial}', 'coupon.http_release(bigint,bigint,text)', false, false),
 	('POST', '/rooms/{room}/tickets', 'coupon.http_join(text[],text[])', true, false),
@@ -2178,10 +2322,11 @@ CREATE FUNCTION coupon.http_segment(segment text) RETURNS text
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'coupon_http_segment';
 COMMENT ON FUNCTION coupon.http_segment(text) IS 'the text as a segment of a path, percent-encoded';
 
-CREATE FUNCTION coupon.http_issue(campaign_id bigint[], user_id text[], traceparent text[] DEFAULT NULL) RETURNS SETOF coupon.http_answer
+CREATE FUNCTION coupon.http_issue(campaign_id bigint[], user_id text[], request_key text[] DEFAULT NULL, traceparent text[] DEFAULT NULL)
+RETURNS SETOF coupon.http_answer
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'coupon_http_issue';
-COMMENT ON FUNCTION coupon.http_issue(bigint[], text[], text[]) IS
-	'POST /campaigns/{campaign_id}/issues - 201 issued, 200 already issued, 409 sold out or held, 403 not admitted, 425 not open, 410 closed, 503 paused or busy, 404 unknown campaign';
+COMMENT ON FUNCTION coupon.http_issue(bigint[], text[], text[], text[]) IS
+	'POST /campaigns/{campaign_id}/issues - 201 issued, 200 already issued, 409 sold out or held, 403 not admitted, 425 not open, 410 closed or returned, 422 other call, 503 paused or busy, 404 unknown campaign; request_key is the header Idempotency-Key';
 
 CREATE FUNCTION coupon.http_outcome(outcome text) RETURNS coupon.http_answer
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'coupon_http_outcome';
@@ -2335,11 +2480,11 @@ RETURN CASE
 END;
 COMMENT ON FUNCTION coupon.http_hold_answer(coupon.hold_result, integer) IS 'a hold as JSON, with its status';
 
-CREATE FUNCTION coupon.http_hold(campaign_id bigint, user_id text, serial bigint DEFAULT NULL, ttl interval DEFAULT '5 min') RETURNS json
+CREATE FUNCTION coupon.http_hold(campaign_id bigint, user_id text, serial bigint DEFAULT NULL, ttl interval DEFAULT '5 min', request_key text DEFAULT NULL) RETURNS json
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-RETURN coupon.http_hold_answer(CASE WHEN $3 IS NULL THEN @extschema@.coupon_hold_any($1, $2, $4) ELSE @extschema@.coupon_hold($1, $3, $2, $4) END, 201);
-COMMENT ON FUNCTION coupon.http_hold(bigint, text, bigint, interval) IS
-	'POST /campaigns/{campaign_id}/holds - 201 held, 200 held before, 409 taken or sold out or limit reached, 403 not admitted, 425 not open, 410 closed, 503 paused or busy, 404 unknown campaign or unit; the unit of that serial, or any';
+RETURN coupon.http_hold_answer(CASE WHEN $3 IS NULL THEN @extschema@.coupon_hold_any($1, $2, $4, $5) ELSE @extschema@.coupon_hold($1, $3, $2, $4, $5) END, 201);
+COMMENT ON FUNCTION coupon.http_hold(bigint, text, bigint, interval, text) IS
+	'POST /campaigns/{campaign_id}/holds - 201 held, 200 held before, 409 taken or sold out or limit reached, 403 not admitted, 425 not open, 410 closed or returned, 422 other call, 503 paused or busy, 404 unknown campaign or unit; the unit of that serial, or any; request_key is the header Idempotency-Key';
 
 CREATE FUNCTION coupon.http_confirm(campaign_id bigint, serial bigint, user_id text, ref text) RETURNS json
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -2636,41 +2781,56 @@ GRANT SELECT ON TABLE coupon.issuance TO coupon_admin, coupon_reader;
 REVOKE ALL ON FUNCTION coupon.issuance_guard() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.issuance_returned() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.issuance_arrived() FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.coupon_issue(bigint, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION @extschema@.coupon_issue(bigint, text) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION @extschema@.coupon_issue(bigint, bigint) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION @extschema@.coupon_issue(bigint, bigint) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION @extschema@.coupon_issue_many(bigint, text[]) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION @extschema@.coupon_issue_many(bigint, text[]) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION @extschema@.coupon_issue_grouped(bigint, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION @extschema@.coupon_issue_grouped(bigint, text) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION @extschema@.coupon_issue_grouped(bigint, bigint) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION @extschema@.coupon_issue_grouped(bigint, bigint) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_issue(bigint, text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_issue(bigint, text, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_issue(bigint, bigint, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_issue(bigint, bigint, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_issue(bigint, uuid, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_issue(bigint, uuid, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_issue_many(bigint, text[], text[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_issue_many(bigint, text[], text[]) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_issue_grouped(bigint, text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_issue_grouped(bigint, text, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_issue_grouped(bigint, bigint, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_issue_grouped(bigint, bigint, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_issue_grouped(bigint, uuid, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_issue_grouped(bigint, uuid, text) TO coupon_admin, coupon_service;
 REVOKE ALL ON FUNCTION @extschema@.coupon_group_status() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_group_status() TO coupon_admin, coupon_service, coupon_reader;
 REVOKE ALL ON TYPE coupon.hold_result FROM PUBLIC;
 GRANT USAGE ON TYPE coupon.hold_result TO coupon_admin, coupon_service, coupon_reader;
+GRANT SELECT ON TABLE coupon.request_key TO coupon_admin, coupon_reader;
 GRANT SELECT ON TABLE coupon.lapsed_hold TO coupon_admin, coupon_reader;
-REVOKE ALL ON FUNCTION @extschema@.coupon_hold(bigint, bigint, text, interval) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION @extschema@.coupon_hold(bigint, bigint, text, interval) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION @extschema@.coupon_hold(bigint, bigint, bigint, interval) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION @extschema@.coupon_hold(bigint, bigint, bigint, interval) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION @extschema@.coupon_hold_many(bigint, bigint[], text, interval) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION @extschema@.coupon_hold_many(bigint, bigint[], text, interval) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION @extschema@.coupon_hold_many(bigint, bigint[], bigint, interval) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION @extschema@.coupon_hold_many(bigint, bigint[], bigint, interval) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION @extschema@.coupon_hold_any(bigint, text, interval) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION @extschema@.coupon_hold_any(bigint, text, interval) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION @extschema@.coupon_hold_any(bigint, bigint, interval) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION @extschema@.coupon_hold_any(bigint, bigint, interval) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_hold(bigint, bigint, text, interval, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_hold(bigint, bigint, text, interval, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_hold(bigint, bigint, bigint, interval, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_hold(bigint, bigint, bigint, interval, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_hold(bigint, bigint, uuid, interval, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_hold(bigint, bigint, uuid, interval, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_hold_many(bigint, bigint[], text, interval, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_hold_many(bigint, bigint[], text, interval, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_hold_many(bigint, bigint[], bigint, interval, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_hold_many(bigint, bigint[], bigint, interval, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_hold_many(bigint, bigint[], uuid, interval, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_hold_many(bigint, bigint[], uuid, interval, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_hold_any(bigint, text, interval, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_hold_any(bigint, text, interval, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_hold_any(bigint, bigint, interval, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_hold_any(bigint, bigint, interval, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_hold_any(bigint, uuid, interval, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_hold_any(bigint, uuid, interval, text) TO coupon_admin, coupon_service;
 REVOKE ALL ON FUNCTION @extschema@.coupon_confirm(bigint, bigint, text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_confirm(bigint, bigint, text, text) TO coupon_admin, coupon_service;
 REVOKE ALL ON FUNCTION @extschema@.coupon_confirm(bigint, bigint, bigint, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_confirm(bigint, bigint, bigint, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_confirm(bigint, bigint, uuid, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_confirm(bigint, bigint, uuid, text) TO coupon_admin, coupon_service;
 REVOKE ALL ON FUNCTION @extschema@.coupon_release(bigint, bigint, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_release(bigint, bigint, text) TO coupon_admin, coupon_service;
 REVOKE ALL ON FUNCTION @extschema@.coupon_release(bigint, bigint, bigint) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_release(bigint, bigint, bigint) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_release(bigint, bigint, uuid) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_release(bigint, bigint, uuid) TO coupon_admin, coupon_service;
 REVOKE ALL ON FUNCTION @extschema@.coupon_hold_expire(integer) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_hold_expire(integer) TO coupon_admin;
 REVOKE ALL ON TYPE coupon.redeem_result FROM PUBLIC;
@@ -2679,16 +2839,22 @@ REVOKE ALL ON FUNCTION @extschema@.coupon_revoke(bigint, text, text, bigint) FRO
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_revoke(bigint, text, text, bigint) TO coupon_admin;
 REVOKE ALL ON FUNCTION @extschema@.coupon_revoke(bigint, bigint, text, bigint) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_revoke(bigint, bigint, text, bigint) TO coupon_admin;
+REVOKE ALL ON FUNCTION @extschema@.coupon_revoke(bigint, uuid, text, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_revoke(bigint, uuid, text, bigint) TO coupon_admin;
 REVOKE ALL ON FUNCTION @extschema@.coupon_expire(integer) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_expire(integer) TO coupon_admin;
 REVOKE ALL ON FUNCTION @extschema@.coupon_redeem(bigint, text, text, bigint) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_redeem(bigint, text, text, bigint) TO coupon_admin, coupon_service;
 REVOKE ALL ON FUNCTION @extschema@.coupon_redeem(bigint, bigint, text, bigint) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_redeem(bigint, bigint, text, bigint) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_redeem(bigint, uuid, text, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_redeem(bigint, uuid, text, bigint) TO coupon_admin, coupon_service;
 REVOKE ALL ON FUNCTION @extschema@.coupon_redeem_cancel(bigint, text, text, bigint) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_redeem_cancel(bigint, text, text, bigint) TO coupon_admin, coupon_service;
 REVOKE ALL ON FUNCTION @extschema@.coupon_redeem_cancel(bigint, bigint, text, bigint) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_redeem_cancel(bigint, bigint, text, bigint) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_redeem_cancel(bigint, uuid, text, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_redeem_cancel(bigint, uuid, text, bigint) TO coupon_admin, coupon_service;
 GRANT SELECT ON TABLE coupon.outbox TO coupon_admin;
 GRANT SELECT ON TABLE coupon.outbox_0 TO coupon_admin;
 GRANT SELECT ON TABLE coupon.outbox_1 TO coupon_admin;
@@ -2711,15 +2877,21 @@ GRANT SELECT ON TABLE coupon.request TO coupon_admin;
 GRANT SELECT ON TABLE coupon.request_0 TO coupon_admin;
 GRANT SELECT ON TABLE coupon.request_1 TO coupon_admin;
 REVOKE ALL ON FUNCTION coupon.queue_guard() FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.request_traced(bigint, text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.coupon_request(bigint, text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_request(bigint, text, text) TO coupon_admin, coupon_service;
 REVOKE ALL ON FUNCTION @extschema@.coupon_request(bigint, bigint, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_request(bigint, bigint, text) TO coupon_admin, coupon_service;
-REVOKE ALL ON FUNCTION coupon.request_traced(bigint, text, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.coupon_request(bigint, uuid, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_request(bigint, uuid, text) TO coupon_admin, coupon_service;
 REVOKE ALL ON FUNCTION @extschema@.coupon_request_status(uuid) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_request_status(uuid) TO coupon_admin, coupon_service;
 REVOKE ALL ON FUNCTION @extschema@.coupon_request_status_of(bigint, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_request_status_of(bigint, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_request_status_of(bigint, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_request_status_of(bigint, bigint) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_request_status_of(bigint, uuid) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_request_status_of(bigint, uuid) TO coupon_admin, coupon_service;
 REVOKE ALL ON FUNCTION @extschema@.coupon_request_wait(uuid, interval) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_request_wait(uuid, interval) TO coupon_admin, coupon_service;
 REVOKE ALL ON FUNCTION @extschema@.coupon_request_queue(bigint) FROM PUBLIC;
@@ -2748,10 +2920,18 @@ REVOKE ALL ON FUNCTION @extschema@.coupon_campaign_require_room(bigint, text) FR
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_campaign_require_room(bigint, text) TO coupon_admin;
 REVOKE ALL ON FUNCTION @extschema@.coupon_queue_join(text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_queue_join(text, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_queue_join(text, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_queue_join(text, bigint) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_queue_join(text, uuid) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_queue_join(text, uuid) TO coupon_admin, coupon_service;
 REVOKE ALL ON FUNCTION @extschema@.coupon_queue_position(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_queue_position(text) TO coupon_admin, coupon_service;
 REVOKE ALL ON FUNCTION @extschema@.coupon_queue_require(text, text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_queue_require(text, text, text) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_queue_require(text, text, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_queue_require(text, text, bigint) TO coupon_admin, coupon_service;
+REVOKE ALL ON FUNCTION @extschema@.coupon_queue_require(text, text, uuid) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_queue_require(text, text, uuid) TO coupon_admin, coupon_service;
 REVOKE ALL ON FUNCTION @extschema@.coupon_queue_leave(text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_queue_leave(text, text) TO coupon_admin, coupon_service;
 REVOKE ALL ON FUNCTION @extschema@.coupon_queue_serve() FROM PUBLIC;
@@ -2782,14 +2962,14 @@ REVOKE ALL ON FUNCTION coupon.http_is_name(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.http_behind(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.http_ticket_body(coupon.queue_result, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.http_hold_answer(coupon.hold_result, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.http_issue(bigint[], text[], text[]) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon.http_issue(bigint[], text[], text[]) TO coupon_admin, coupon_service, coupon_user;
+REVOKE ALL ON FUNCTION coupon.http_issue(bigint[], text[], text[], text[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon.http_issue(bigint[], text[], text[], text[]) TO coupon_admin, coupon_service, coupon_user;
 REVOKE ALL ON FUNCTION coupon.http_request(bigint[], text[], text[], text[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.http_request(bigint[], text[], text[], text[]) TO coupon_admin, coupon_service, coupon_user;
 REVOKE ALL ON FUNCTION coupon.http_request_status(bigint[], uuid[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.http_request_status(bigint[], uuid[]) TO coupon_admin, coupon_service, coupon_user;
-REVOKE ALL ON FUNCTION coupon.http_hold(bigint, text, bigint, interval) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon.http_hold(bigint, text, bigint, interval) TO coupon_admin, coupon_service, coupon_user;
+REVOKE ALL ON FUNCTION coupon.http_hold(bigint, text, bigint, interval, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon.http_hold(bigint, text, bigint, interval, text) TO coupon_admin, coupon_service, coupon_user;
 REVOKE ALL ON FUNCTION coupon.http_confirm(bigint, bigint, text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.http_confirm(bigint, bigint, text, text) TO coupon_admin, coupon_service, coupon_user;
 REVOKE ALL ON FUNCTION coupon.http_release(bigint, bigint, text) FROM PUBLIC;

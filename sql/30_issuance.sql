@@ -9,7 +9,7 @@ CREATE TYPE coupon.issue_result AS (
 	expires_at timestamptz
 );
 COMMENT ON TYPE coupon.issue_result IS
-	'The answer of an issue call. Status: issued | already_issued | sold_out | busy | not_open | closed | paused | not_admitted | held; of coupon_issue_many() also: invalid.';
+	'The answer of an issue call. Status: issued | already_issued | sold_out | busy | not_open | closed | paused | not_admitted | held; with a request_key also: returned | other_call; of coupon_issue_many() also: invalid.';
 COMMENT ON COLUMN coupon.issue_result.user_id IS 'The user who asked.';
 COMMENT ON COLUMN coupon.issue_result.status IS 'What became of the call.';
 COMMENT ON COLUMN coupon.issue_result.serial IS 'The unit that the user has; null: none.';
@@ -138,23 +138,16 @@ ALTER TABLE coupon.issuance ENABLE ALWAYS TRIGGER refuse_truncate;
 -- Issuing.  These functions are not SECURITY DEFINER: C code reads and writes the
 -- tables itself, so EXECUTE on the function is all that a caller needs.
 
-CREATE FUNCTION @extschema@.coupon_issue(campaign_id bigint, user_id text)
+CREATE FUNCTION @extschema@.coupon_issue(campaign_id bigint, user_id USER_TYPE, request_key text DEFAULT NULL)
 RETURNS coupon.issue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.coupon_issue(bigint, text) IS
-	'Issues a unit to the user, in the caller''s transaction. The answer is in status.';
+AS 'MODULE_PATHNAME', 'coupon_issue_USER_TYPE';
+COMMENT ON FUNCTION @extschema@.coupon_issue(bigint, USER_TYPE, text) IS
+	'Issues a unit to the user, in the caller''s transaction. The answer is in status. The same request_key of the same user again gets the same unit.';
 
-CREATE FUNCTION @extschema@.coupon_issue(campaign_id bigint, user_id bigint)
-RETURNS coupon.issue_result
-LANGUAGE c VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME', 'coupon_issue_bigint';
-COMMENT ON FUNCTION @extschema@.coupon_issue(bigint, bigint) IS
-	'coupon_issue(bigint, text) for numeric users.';
-
-CREATE FUNCTION @extschema@.coupon_issue_many(campaign_id bigint, user_ids text[])
+CREATE FUNCTION @extschema@.coupon_issue_many(campaign_id bigint, user_ids text[], request_keys text[] DEFAULT NULL)
 RETURNS SETOF coupon.issue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.coupon_issue_many(bigint, text[]) IS
-	'Issues a unit to each user, in the caller''s transaction. Returns an answer for each user, in the order of the array. For numeric users pass ids::text[].';
+COMMENT ON FUNCTION @extschema@.coupon_issue_many(bigint, text[], text[]) IS
+	'Issues a unit to each user, in the caller''s transaction. Returns an answer for each user, in the order of the array. Other users than texts are cast: ids::text[].';

@@ -1,18 +1,11 @@
 -- Grouped issuing: calls that come at the same time share a transaction.
 
-CREATE FUNCTION @extschema@.coupon_issue_grouped(campaign_id bigint, user_id text)
+CREATE FUNCTION @extschema@.coupon_issue_grouped(campaign_id bigint, user_id USER_TYPE, request_key text DEFAULT NULL)
 RETURNS coupon.issue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.coupon_issue_grouped(bigint, text) IS
+AS 'MODULE_PATHNAME', 'coupon_issue_grouped_USER_TYPE';
+COMMENT ON FUNCTION @extschema@.coupon_issue_grouped(bigint, USER_TYPE, text) IS
 	'Issues a unit to the user in a transaction of its own, which it shares with the other calls that wait at that moment.';
-
-CREATE FUNCTION @extschema@.coupon_issue_grouped(campaign_id bigint, user_id bigint)
-RETURNS coupon.issue_result
-LANGUAGE c VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME', 'coupon_issue_grouped_bigint';
-COMMENT ON FUNCTION @extschema@.coupon_issue_grouped(bigint, bigint) IS
-	'coupon_issue_grouped(bigint, text) for numeric users.';
 
 CREATE FUNCTION @extschema@.coupon_group_status(
 	OUT workers integer,

@@ -8,7 +8,7 @@ CREATE TYPE coupon.hold_result AS (
 	held_until timestamptz
 );
 COMMENT ON TYPE coupon.hold_result IS
-	'The answer of a hold call. Status: held | already_held | already_issued | taken | busy | limit_reached | not_open | closed | paused | not_admitted; of coupon_hold_any() also: sold_out; of coupon_hold_many() also: not_held; of coupon_confirm(): confirmed | already_confirmed | other_ref | lost | limit_reached | not_held | busy.';
+	'The answer of a hold call. Status: held | already_held | already_issued | taken | busy | limit_reached | not_open | closed | paused | not_admitted; of coupon_hold_any() also: sold_out; of coupon_hold_many() also: not_held; of coupon_confirm(): confirmed | already_confirmed | other_ref | lost | limit_reached | not_held | busy; with a request_key also: returned | other_call.';
 COMMENT ON COLUMN coupon.hold_result.user_id IS 'The user who asked.';
 COMMENT ON COLUMN coupon.hold_result.status IS 'What became of the call.';
 COMMENT ON COLUMN coupon.hold_result.serial IS 'The unit.';
@@ -37,75 +37,40 @@ COMMENT ON COLUMN coupon.lapsed_hold.refused_ref IS 'A payment that was refused 
 
 SELECT pg_catalog.pg_extension_config_dump('coupon.lapsed_hold', '');
 
-CREATE FUNCTION @extschema@.coupon_hold(campaign_id bigint, serial bigint, user_id text, ttl interval DEFAULT '5 min')
+CREATE FUNCTION @extschema@.coupon_hold(campaign_id bigint, serial bigint, user_id USER_TYPE, ttl interval DEFAULT '5 min', request_key text DEFAULT NULL)
 RETURNS coupon.hold_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.coupon_hold(bigint, bigint, text, interval) IS
+AS 'MODULE_PATHNAME', 'coupon_hold_USER_TYPE';
+COMMENT ON FUNCTION @extschema@.coupon_hold(bigint, bigint, USER_TYPE, interval, text) IS
 	'Holds a certain unit for the user, in the caller''s transaction. The answer is in status.';
 
-CREATE FUNCTION @extschema@.coupon_hold(campaign_id bigint, serial bigint, user_id bigint, ttl interval DEFAULT '5 min')
-RETURNS coupon.hold_result
-LANGUAGE c VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME', 'coupon_hold_bigint';
-COMMENT ON FUNCTION @extschema@.coupon_hold(bigint, bigint, bigint, interval) IS
-	'coupon_hold(bigint, bigint, text, interval) for numeric users.';
-
-CREATE FUNCTION @extschema@.coupon_hold_many(campaign_id bigint, serials bigint[], user_id text, ttl interval DEFAULT '5 min')
+CREATE FUNCTION @extschema@.coupon_hold_many(campaign_id bigint, serials bigint[], user_id USER_TYPE, ttl interval DEFAULT '5 min', request_key text DEFAULT NULL)
 RETURNS SETOF coupon.hold_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.coupon_hold_many(bigint, bigint[], text, interval) IS
+AS 'MODULE_PATHNAME', 'coupon_hold_many_USER_TYPE';
+COMMENT ON FUNCTION @extschema@.coupon_hold_many(bigint, bigint[], USER_TYPE, interval, text) IS
 	'Holds all of the units for the user, or none. Returns an answer for each serial, in the order of the array; not_held: this one could be had, but another one could not.';
 
-CREATE FUNCTION @extschema@.coupon_hold_many(campaign_id bigint, serials bigint[], user_id bigint, ttl interval DEFAULT '5 min')
-RETURNS SETOF coupon.hold_result
-LANGUAGE c VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME', 'coupon_hold_many_bigint';
-COMMENT ON FUNCTION @extschema@.coupon_hold_many(bigint, bigint[], bigint, interval) IS
-	'coupon_hold_many(bigint, bigint[], text, interval) for numeric users.';
-
-CREATE FUNCTION @extschema@.coupon_hold_any(campaign_id bigint, user_id text, ttl interval DEFAULT '5 min')
+CREATE FUNCTION @extschema@.coupon_hold_any(campaign_id bigint, user_id USER_TYPE, ttl interval DEFAULT '5 min', request_key text DEFAULT NULL)
 RETURNS coupon.hold_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.coupon_hold_any(bigint, text, interval) IS
+AS 'MODULE_PATHNAME', 'coupon_hold_any_USER_TYPE';
+COMMENT ON FUNCTION @extschema@.coupon_hold_any(bigint, USER_TYPE, interval, text) IS
 	'Holds any free unit for the user. A user who has as many as the limit allows is told which unit they have.';
 
-CREATE FUNCTION @extschema@.coupon_hold_any(campaign_id bigint, user_id bigint, ttl interval DEFAULT '5 min')
+CREATE FUNCTION @extschema@.coupon_confirm(campaign_id bigint, serial bigint, user_id USER_TYPE, ref text)
 RETURNS coupon.hold_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME', 'coupon_hold_any_bigint';
-COMMENT ON FUNCTION @extschema@.coupon_hold_any(bigint, bigint, interval) IS
-	'coupon_hold_any(bigint, text, interval) for numeric users.';
-
-CREATE FUNCTION @extschema@.coupon_confirm(campaign_id bigint, serial bigint, user_id text, ref text)
-RETURNS coupon.hold_result
-LANGUAGE c VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.coupon_confirm(bigint, bigint, text, text) IS
+AS 'MODULE_PATHNAME', 'coupon_confirm_USER_TYPE';
+COMMENT ON FUNCTION @extschema@.coupon_confirm(bigint, bigint, USER_TYPE, text) IS
 	'Makes the user''s hold an issuance that the payment ref paid for. A hold that has run out is confirmed, too, as long as nobody else has the unit. The same ref gets the same answer again. For lost, other_ref and limit_reached an event says that the money must be given back.';
 
-CREATE FUNCTION @extschema@.coupon_confirm(campaign_id bigint, serial bigint, user_id bigint, ref text)
-RETURNS coupon.hold_result
-LANGUAGE c VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME', 'coupon_confirm_bigint';
-COMMENT ON FUNCTION @extschema@.coupon_confirm(bigint, bigint, bigint, text) IS
-	'coupon_confirm(bigint, bigint, text, text) for numeric users.';
-
-CREATE FUNCTION @extschema@.coupon_release(campaign_id bigint, serial bigint, user_id text)
+CREATE FUNCTION @extschema@.coupon_release(campaign_id bigint, serial bigint, user_id USER_TYPE)
 RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.coupon_release(bigint, bigint, text) IS
+AS 'MODULE_PATHNAME', 'coupon_release_USER_TYPE';
+COMMENT ON FUNCTION @extschema@.coupon_release(bigint, bigint, USER_TYPE) IS
 	'Ends the user''s hold and returns the unit to stock. False if the user has no hold on it, for example because it is confirmed or has run out.';
-
-CREATE FUNCTION @extschema@.coupon_release(campaign_id bigint, serial bigint, user_id bigint)
-RETURNS boolean
-LANGUAGE c VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME', 'coupon_release_bigint';
-COMMENT ON FUNCTION @extschema@.coupon_release(bigint, bigint, bigint) IS
-	'coupon_release(bigint, bigint, text) for numeric users.';
 
 CREATE FUNCTION @extschema@.coupon_hold_expire(max_rows integer DEFAULT 1000)
 RETURNS bigint

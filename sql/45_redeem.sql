@@ -17,47 +17,26 @@ COMMENT ON COLUMN coupon.redeem_result.code IS 'The label of the unit, if the ca
 COMMENT ON COLUMN coupon.redeem_result.order_ref IS 'The order that redeemed the unit.';
 COMMENT ON COLUMN coupon.redeem_result.redeemed_at IS 'When it did.';
 
-CREATE FUNCTION @extschema@.coupon_redeem(campaign_id bigint, user_id text, order_ref text, serial bigint DEFAULT NULL)
+CREATE FUNCTION @extschema@.coupon_redeem(campaign_id bigint, user_id USER_TYPE, order_ref text, serial bigint DEFAULT NULL)
 RETURNS coupon.redeem_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.coupon_redeem(bigint, text, text, bigint) IS
+AS 'MODULE_PATHNAME', 'coupon_redeem_USER_TYPE';
+COMMENT ON FUNCTION @extschema@.coupon_redeem(bigint, USER_TYPE, text, bigint) IS
 	'Uses a unit of the user for an order: the one of that serial, or else the oldest that can be used. The same order gets the same answer again.';
 
-CREATE FUNCTION @extschema@.coupon_redeem(campaign_id bigint, user_id bigint, order_ref text, serial bigint DEFAULT NULL)
+CREATE FUNCTION @extschema@.coupon_redeem_cancel(campaign_id bigint, user_id USER_TYPE, order_ref text, serial bigint DEFAULT NULL)
 RETURNS coupon.redeem_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS 'MODULE_PATHNAME', 'coupon_redeem_bigint';
-COMMENT ON FUNCTION @extschema@.coupon_redeem(bigint, bigint, text, bigint) IS
-	'coupon_redeem(bigint, text, text, bigint) for numeric users.';
-
-CREATE FUNCTION @extschema@.coupon_redeem_cancel(campaign_id bigint, user_id text, order_ref text, serial bigint DEFAULT NULL)
-RETURNS coupon.redeem_result
-LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.coupon_redeem_cancel(bigint, text, text, bigint) IS
+AS 'MODULE_PATHNAME', 'coupon_redeem_cancel_USER_TYPE';
+COMMENT ON FUNCTION @extschema@.coupon_redeem_cancel(bigint, USER_TYPE, text, bigint) IS
 	'Undoes a redemption, for the order that redeemed only. The user keeps the unit.';
 
-CREATE FUNCTION @extschema@.coupon_redeem_cancel(campaign_id bigint, user_id bigint, order_ref text, serial bigint DEFAULT NULL)
-RETURNS coupon.redeem_result
-LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS 'MODULE_PATHNAME', 'coupon_redeem_cancel_bigint';
-COMMENT ON FUNCTION @extschema@.coupon_redeem_cancel(bigint, bigint, text, bigint) IS
-	'coupon_redeem_cancel(bigint, text, text, bigint) for numeric users.';
-
-CREATE FUNCTION @extschema@.coupon_revoke(campaign_id bigint, user_id text, reason text, serial bigint DEFAULT NULL)
+CREATE FUNCTION @extschema@.coupon_revoke(campaign_id bigint, user_id USER_TYPE, reason text, serial bigint DEFAULT NULL)
 RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.coupon_revoke(bigint, text, text, bigint) IS
+AS 'MODULE_PATHNAME', 'coupon_revoke_USER_TYPE';
+COMMENT ON FUNCTION @extschema@.coupon_revoke(bigint, USER_TYPE, text, bigint) IS
 	'Takes a unit of the user back into stock: the one of that serial, or else the newest; a hold only if the user has nothing else. False if there is none. A redeemed one is an ERROR.';
-
-CREATE FUNCTION @extschema@.coupon_revoke(campaign_id bigint, user_id bigint, reason text, serial bigint DEFAULT NULL)
-RETURNS boolean
-LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS 'MODULE_PATHNAME', 'coupon_revoke_bigint';
-COMMENT ON FUNCTION @extschema@.coupon_revoke(bigint, bigint, text, bigint) IS
-	'coupon_revoke(bigint, text, text, bigint) for numeric users.';
 
 CREATE FUNCTION @extschema@.coupon_expire(max_rows integer DEFAULT 1000)
 RETURNS bigint

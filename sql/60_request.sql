@@ -66,19 +66,12 @@ CREATE TRIGGER queue_guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON coup
 CREATE TRIGGER queue_guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON coupon.request_1
 	FOR EACH STATEMENT EXECUTE FUNCTION coupon.queue_guard();
 
-CREATE FUNCTION @extschema@.coupon_request(campaign_id bigint, user_id text, request_key text DEFAULT NULL)
+CREATE FUNCTION @extschema@.coupon_request(campaign_id bigint, user_id USER_TYPE, request_key text DEFAULT NULL)
 RETURNS coupon.request_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.coupon_request(bigint, text, text) IS
+AS 'MODULE_PATHNAME', 'coupon_request_USER_TYPE';
+COMMENT ON FUNCTION @extschema@.coupon_request(bigint, USER_TYPE, text) IS
 	'Asks for a unit, which a worker decides after the commit. The same key again, or without a key a request of the user that still waits, is the same request. REFUSED: nothing was stored, and the outcome says why.';
-
-CREATE FUNCTION @extschema@.coupon_request(campaign_id bigint, user_id bigint, request_key text DEFAULT NULL)
-RETURNS coupon.request_result
-LANGUAGE c VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME', 'coupon_request_bigint';
-COMMENT ON FUNCTION @extschema@.coupon_request(bigint, bigint, text) IS
-	'coupon_request(bigint, text, text) for numeric users.';
 
 CREATE FUNCTION coupon.request_traced(campaign_id bigint, user_id text, request_key text, traceparent text)
 RETURNS coupon.request_result
@@ -94,11 +87,11 @@ AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_request_status(uuid) IS
 	'What is known of a request. NOT_REQUESTED: there is none, or it was decided longer than coupon.queue_keep ago.';
 
-CREATE FUNCTION @extschema@.coupon_request_status_of(campaign_id bigint, user_id text)
+CREATE FUNCTION @extschema@.coupon_request_status_of(campaign_id bigint, user_id USER_TYPE)
 RETURNS coupon.request_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.coupon_request_status_of(bigint, text) IS
+AS 'MODULE_PATHNAME', 'coupon_request_status_of_USER_TYPE';
+COMMENT ON FUNCTION @extschema@.coupon_request_status_of(bigint, USER_TYPE) IS
 	'What is known of the user''s newest request. Without one: COMPLETED for a user who has a unit, else NOT_REQUESTED.';
 
 CREATE FUNCTION @extschema@.coupon_request_wait(request_id uuid, timeout interval DEFAULT '5 s')

@@ -270,11 +270,11 @@ $$;
 COMMENT ON FUNCTION @extschema@.coupon_campaign_require_room(bigint, text) IS
 	'From the commit on the campaign issues only to users whom the room has admitted, or with null to everybody.';
 
-CREATE FUNCTION @extschema@.coupon_queue_join(room text, user_id text)
+CREATE FUNCTION @extschema@.coupon_queue_join(room text, user_id USER_TYPE)
 RETURNS coupon.queue_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.coupon_queue_join(text, text) IS
+AS 'MODULE_PATHNAME', 'coupon_queue_join_USER_TYPE';
+COMMENT ON FUNCTION @extschema@.coupon_queue_join(text, USER_TYPE) IS
 	'Takes a place in a room. A user who has one gets the same ticket again.';
 
 CREATE FUNCTION @extschema@.coupon_queue_position(token text)
@@ -289,6 +289,21 @@ RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_queue_require(text, text, text) IS
+	'An ERROR unless the token belongs to an admitted user, and to that room and that user where they are given. Asking keeps the ticket alive.';
+
+-- Without defaults, so that a call without a user is one of the function above.
+CREATE FUNCTION @extschema@.coupon_queue_require(token text, room text, user_id bigint)
+RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'coupon_queue_require_bigint';
+COMMENT ON FUNCTION @extschema@.coupon_queue_require(text, text, bigint) IS
+	'An ERROR unless the token belongs to an admitted user, and to that room and that user where they are given. Asking keeps the ticket alive.';
+
+CREATE FUNCTION @extschema@.coupon_queue_require(token text, room text, user_id uuid)
+RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'coupon_queue_require_uuid';
+COMMENT ON FUNCTION @extschema@.coupon_queue_require(text, text, uuid) IS
 	'An ERROR unless the token belongs to an admitted user, and to that room and that user where they are given. Asking keeps the ticket alive.';
 
 CREATE FUNCTION @extschema@.coupon_queue_leave(token text, reason text DEFAULT 'left')

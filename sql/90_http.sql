@@ -53,10 +53,10 @@ CREATE VIEW coupon.built_in_route AS
 SELECT b.method, b.path, b.function, b.batched, b.admin,
        CASE WHEN b.admin THEN pg_catalog.to_regrole('coupon_reader') END AS anonymous_role
   FROM (VALUES
-	('POST', '/campaigns/{campaign_id}/issues', 'coupon.http_issue(bigint[],text[],text[])', true, false),
+	('POST', '/campaigns/{campaign_id}/issues', 'coupon.http_issue(bigint[],text[],text[],text[])', true, false),
 	('POST', '/campaigns/{campaign_id}/requests', 'coupon.http_request(bigint[],text[],text[],text[])', true, false),
 	('GET', '/campaigns/{campaign_id}/requests/{request_id}', 'coupon.http_request_status(bigint[],uuid[])', true, false),
-	('POST', '/campaigns/{campaign_id}/holds', 'coupon.http_hold(bigint,text,bigint,interval)', false, false),
+	('POST', '/campaigns/{campaign_id}/holds', 'coupon.http_hold(bigint,text,bigint,interval,text)', false, false),
 	('POST', '/campaigns/{campaign_id}/holds/{serial}/confirmation', 'coupon.http_confirm(bigint,bigint,text,text)', false, false),
 	('DELETE', '/campaigns/{campaign_id}/holds/{serial}', 'coupon.http_release(bigint,bigint,text)', false, false),
 	('POST', '/rooms/{room}/tickets', 'coupon.http_join(text[],text[])', true, false),
@@ -181,10 +181,11 @@ CREATE FUNCTION coupon.http_segment(segment text) RETURNS text
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'coupon_http_segment';
 COMMENT ON FUNCTION coupon.http_segment(text) IS 'the text as a segment of a path, percent-encoded';
 
-CREATE FUNCTION coupon.http_issue(campaign_id bigint[], user_id text[], traceparent text[] DEFAULT NULL) RETURNS SETOF coupon.http_answer
+CREATE FUNCTION coupon.http_issue(campaign_id bigint[], user_id text[], request_key text[] DEFAULT NULL, traceparent text[] DEFAULT NULL)
+RETURNS SETOF coupon.http_answer
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'coupon_http_issue';
-COMMENT ON FUNCTION coupon.http_issue(bigint[], text[], text[]) IS
-	'POST /campaigns/{campaign_id}/issues - 201 issued, 200 already issued, 409 sold out or held, 403 not admitted, 425 not open, 410 closed, 503 paused or busy, 404 unknown campaign';
+COMMENT ON FUNCTION coupon.http_issue(bigint[], text[], text[], text[]) IS
+	'POST /campaigns/{campaign_id}/issues - 201 issued, 200 already issued, 409 sold out or held, 403 not admitted, 425 not open, 410 closed or returned, 422 other call, 503 paused or busy, 404 unknown campaign; request_key is the header Idempotency-Key';
 
 CREATE FUNCTION coupon.http_outcome(outcome text) RETURNS coupon.http_answer
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'coupon_http_outcome';
@@ -338,11 +339,11 @@ RETURN CASE
 END;
 COMMENT ON FUNCTION coupon.http_hold_answer(coupon.hold_result, integer) IS 'a hold as JSON, with its status';
 
-CREATE FUNCTION coupon.http_hold(campaign_id bigint, user_id text, serial bigint DEFAULT NULL, ttl interval DEFAULT '5 min') RETURNS json
+CREATE FUNCTION coupon.http_hold(campaign_id bigint, user_id text, serial bigint DEFAULT NULL, ttl interval DEFAULT '5 min', request_key text DEFAULT NULL) RETURNS json
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-RETURN coupon.http_hold_answer(CASE WHEN $3 IS NULL THEN @extschema@.coupon_hold_any($1, $2, $4) ELSE @extschema@.coupon_hold($1, $3, $2, $4) END, 201);
-COMMENT ON FUNCTION coupon.http_hold(bigint, text, bigint, interval) IS
-	'POST /campaigns/{campaign_id}/holds - 201 held, 200 held before, 409 taken or sold out or limit reached, 403 not admitted, 425 not open, 410 closed, 503 paused or busy, 404 unknown campaign or unit; the unit of that serial, or any';
+RETURN coupon.http_hold_answer(CASE WHEN $3 IS NULL THEN @extschema@.coupon_hold_any($1, $2, $4, $5) ELSE @extschema@.coupon_hold($1, $3, $2, $4, $5) END, 201);
+COMMENT ON FUNCTION coupon.http_hold(bigint, text, bigint, interval, text) IS
+	'POST /campaigns/{campaign_id}/holds - 201 held, 200 held before, 409 taken or sold out or limit reached, 403 not admitted, 425 not open, 410 closed or returned, 422 other call, 503 paused or busy, 404 unknown campaign or unit; the unit of that serial, or any; request_key is the header Idempotency-Key';
 
 CREATE FUNCTION coupon.http_confirm(campaign_id bigint, serial bigint, user_id text, ref text) RETURNS json
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

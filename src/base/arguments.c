@@ -89,14 +89,12 @@ coupon_get_text(FunctionCallInfo fcinfo, int argument, const char *name,
 }
 
 void
-coupon_user_id_as_text(FunctionCallInfo fcinfo, int argument)
+coupon_user_id_as_text(FunctionCallInfo fcinfo, int argument, PGFunction output)
 {
-	char		digits[MAXINT8LEN + 1];
-
 	if (PG_ARGISNULL(argument))
 		return;
-	pg_lltoa(PG_GETARG_INT64(argument), digits);
-	fcinfo->args[argument].value = CStringGetTextDatum(digits);
+	fcinfo->args[argument].value =
+		CStringGetTextDatum(DatumGetCString(DirectFunctionCall1(output, PG_GETARG_DATUM(argument))));
 }
 
 text	  **

@@ -7,6 +7,7 @@
 
 #include "fmgr.h"
 #include "utils/array.h"
+#include "utils/fmgrprotos.h"
 
 #define COUPON_MAX_NAME		256 /* bytes of a user, a name, a code */
 #define COUPON_MAX_TEXT		1024	/* bytes of an order, a reason, a key */
@@ -52,19 +53,22 @@ coupon_hex_digit(char c)
 	return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
 }
 
-/* Makes a user_id that is a bigint the text of its digits. */
-extern void coupon_user_id_as_text(FunctionCallInfo fcinfo, int argument);
+/* Makes a user_id of another type the text that the type's output function gives. */
+extern void coupon_user_id_as_text(FunctionCallInfo fcinfo, int argument, PGFunction output);
 
-/* function_bigint: the function for numeric users, the given argument a bigint. */
-#define COUPON_FOR_NUMERIC_USERS(function, argument) \
-	extern PGDLLEXPORT Datum function##_bigint(PG_FUNCTION_ARGS); \
+/* function_bigint, function_uuid: the function for users of these types. */
+#define COUPON_FOR_OTHER_USERS(function, argument) \
+	COUPON_FOR_USERS(function, argument, bigint, int8out); \
+	COUPON_FOR_USERS(function, argument, uuid, uuid_out)
+#define COUPON_FOR_USERS(function, argument, type, output) \
+	extern PGDLLEXPORT Datum function##_##type(PG_FUNCTION_ARGS); \
 	Datum \
-	function##_bigint(PG_FUNCTION_ARGS) \
+	function##_##type(PG_FUNCTION_ARGS) \
 	{ \
-		coupon_user_id_as_text(fcinfo, argument); \
+		coupon_user_id_as_text(fcinfo, argument, output); \
 		return function(fcinfo); \
 	} \
-	PG_FUNCTION_INFO_V1(function##_bigint)
+	PG_FUNCTION_INFO_V1(function##_##type)
 
 /* The elements of a one-dimensional text array, NULL for a null; or ERROR. */
 extern text **coupon_get_text_array(FunctionCallInfo fcinfo, int argument, const char *name,

@@ -36,7 +36,7 @@ static uint64 invalidations = 0;
 static const char *const names[] = {
 	"campaign", "campaign_pkey", "campaign_topic_idx", "shard", "shard_pkey", "unit", "unit_pkey", "unit_label_key",
 	"issuance", "issuance_serial_key", "issuance_user_key", "issuance_held_idx",
-	"issuance_lapse_idx", "lapsed_hold", "lapsed_hold_idx",
+	"issuance_lapse_idx", "lapsed_hold", "lapsed_hold_idx", "request_key", "request_key_pkey",
 	"outbox_0", "outbox_1", "outbox_2", "outbox_parked", "outbox_parked_idx", "event_clock", "event_start",
 	"request", "request_0", "request_1", "request_0_pkey", "request_1_pkey",
 	"request_0_user_idx", "request_1_user_idx",
@@ -139,6 +139,10 @@ static const CouponColumn lapsed_columns[] = {
 	{INT8OID}, {INT8OID}, {TIMESTAMPTZOID}, {TEXTOID, C_COLLATION_OID},
 	{TEXTOID, C_COLLATION_OID}
 };
+static const CouponColumn key_columns[] = {
+	{INT8OID}, {TIMESTAMPTZOID}, {TEXTOID, C_COLLATION_OID}, {TEXTOID, C_COLLATION_OID},
+	{TEXTOID, C_COLLATION_OID}, {INT8ARRAYOID}
+};
 static const CouponColumn outbox_columns[] = {
 	{UUIDOID}, {TEXTOID, DEFAULT_COLLATION_OID}, {TEXTOID, DEFAULT_COLLATION_OID},
 	{TEXTOID, DEFAULT_COLLATION_OID}, {JSONOID}, {TEXTOID, C_COLLATION_OID}
@@ -163,6 +167,7 @@ StaticAssertDecl(lengthof(shard_columns) == Shard_natts, "coupon.shard");
 StaticAssertDecl(lengthof(unit_columns) == Unit_natts, "coupon.unit");
 StaticAssertDecl(lengthof(issuance_columns) == Issuance_natts, "coupon.issuance");
 StaticAssertDecl(lengthof(lapsed_columns) == Lapsed_natts, "coupon.lapsed_hold");
+StaticAssertDecl(lengthof(key_columns) == Key_natts, "coupon.request_key");
 StaticAssertDecl(lengthof(outbox_columns) == Outbox_natts, "coupon.outbox");
 StaticAssertDecl(lengthof(request_columns) == Request_natts, "coupon.request");
 StaticAssertDecl(lengthof(room_columns) == Room_natts, "coupon.room");
@@ -190,6 +195,7 @@ static const CouponTable issuance_table = {
 	COLUMNS(issuance_columns), issuance_kept, lengthof(issuance_keys), issuance_keys
 };
 static const CouponTable lapsed_table = {COLUMNS(lapsed_columns), kept_nothing};
+static const CouponTable key_table = {COLUMNS(key_columns), kept_nothing};
 static const CouponTable outbox_table = {COLUMNS(outbox_columns), outbox_kept,.local_deletes = true};
 static const CouponTable request_table = {COLUMNS(request_columns), queue_kept};
 static const CouponTable room_table = {COLUMNS(room_columns), kept_nothing};
@@ -206,6 +212,7 @@ static const struct
 	{&catalog.unit, &unit_table},
 	{&catalog.issuance, &issuance_table},
 	{&catalog.lapsed_hold, &lapsed_table},
+	{&catalog.request_key, &key_table},
 	{&catalog.outbox[0], &outbox_table},
 	{&catalog.outbox[1], &outbox_table},
 	{&catalog.outbox[2], &outbox_table},

@@ -37,6 +37,8 @@ typedef struct CouponCatalog
 	Oid			issuance_lapse_idx;
 	Oid			lapsed_hold;
 	Oid			lapsed_hold_idx;
+	Oid			request_key;
+	Oid			request_key_pkey;
 	Oid			outbox[COUPON_OUTBOX_TABLES];
 	Oid			outbox_parked_idx;
 	Oid			event_clock;
@@ -88,6 +90,11 @@ enum
 {
 	Lapsed_campaign_id = 1, Lapsed_serial, Lapsed_held_until, Lapsed_user_id,
 	Lapsed_refused_ref, Lapsed_natts = Lapsed_refused_ref
+};
+enum
+{
+	Key_campaign_id = 1, Key_used_at, Key_user_id, Key_key, Key_kind, Key_serials,
+	Key_natts = Key_serials
 };
 enum
 {
@@ -147,7 +154,7 @@ typedef struct CouponTable
 	bool		local_deletes;	/* deletions are not for subscribers */
 } CouponTable;
 
-#define COUPON_TABLES	14		/* of them there are so many */
+#define COUPON_TABLES	15		/* of them there are so many */
 
 /*
  * What the C code knows of an open table of ours, and in *number, unless that

@@ -45,6 +45,8 @@ typedef struct Call
 	int64		campaign_id;	/* 0: there is none */
 	text	   *user_id;
 	const char *trace;			/* or NULL */
+	text	   *request_key;	/* or NULL */
+	bool		invalid_key;
 	CouponItem *item;
 	ErrorData  *error;			/* instead of an outcome */
 } Call;
@@ -77,6 +79,7 @@ issue_campaign(void *arg)
 	{
 		items[i].user_id = PointerGetDatum(batch->calls[i]->user_id);
 		items[i].trace = batch->calls[i]->trace;
+		items[i].request_key = batch->calls[i]->request_key;
 		batch->calls[i]->item = &items[i];
 	}
 	coupon_issue_batch(batch->calls[0]->campaign_id, items, batch->ncalls, COUPON_NO_WAIT);
@@ -167,7 +170,8 @@ put_answer(ReturnSetInfo *rsinfo, const Call *call, StringInfo body)
 	}
 	else
 	{
-		CouponHttpOutcome outcome = coupon_outcome_find(call->error != NULL ? "unknown_campaign" : coupon_status_name(status));
+		CouponHttpOutcome outcome = coupon_outcome_find(call->error != NULL ? "unknown_campaign" :
+														call->invalid_key ? "invalid_key" : coupon_status_name(status));
 
 		code = outcome.status;
 		coupon_json_problem(body, code, outcome.name, outcome.title, call->error == NULL ? NULL : call->error->detail, NULL);
@@ -200,22 +204,27 @@ read_calls(FunctionCallInfo fcinfo, Call **calls)
 	Datum	   *ids;
 	bool	   *nulls;
 	text	  **users;
+	text	  **keys = NULL;
 	text	  **traces = NULL;
 	int			nids;
 	int			ncalls;
+	int			nkeys;
 	int			ntraces = 0;
 
 	coupon_require_argument(fcinfo, 0, "campaign_id");
 	campaigns = PG_GETARG_ARRAYTYPE_P(0);
 	deconstruct_array(campaigns, INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &ids, &nulls, &nids);
 	users = coupon_get_text_array(fcinfo, 1, "user_id", &ncalls);
-	if (nids != ncalls)
+	nkeys = ncalls;
+	if (!PG_ARGISNULL(2))
+		keys = coupon_get_text_array(fcinfo, 2, "request_key", &nkeys);
+	if (nids != ncalls || nkeys != ncalls)
 		ereport(ERROR,
 				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
-				 errmsg("campaign_id and user_id differ in length"),
-				 errdetail("They have %d and %d elements.", nids, ncalls)));
-	if (!PG_ARGISNULL(2))
-		traces = coupon_get_text_array(fcinfo, 2, "traceparent", &ntraces);
+				 errmsg("campaign_id, user_id and request_key differ in length"),
+				 errdetail("They have %d, %d and %d elements.", nids, ncalls, nkeys)));
+	if (!PG_ARGISNULL(3))
+		traces = coupon_get_text_array(fcinfo, 3, "traceparent", &ntraces);
 	*calls = palloc0(Max(ncalls, 1) * sizeof(Call));
 	for (int i = 0; i < ncalls; i++)
 	{
@@ -227,6 +236,9 @@ read_calls(FunctionCallInfo fcinfo, Call **calls)
 			call->user_id = users[i];
 		if (i < ntraces && traces[i] != NULL)
 			call->trace = read_trace(traces[i]);
+		call->request_key = keys == NULL ? NULL : keys[i];
+		call->invalid_key = call->request_key != NULL &&
+			(VARSIZE_ANY_EXHDR(call->request_key) < 1 || VARSIZE_ANY_EXHDR(call->request_key) > COUPON_MAX_NAME);
 	}
 	return ncalls;
 }
@@ -243,7 +255,7 @@ count_calls(const Call *calls, int ncalls)
 		if (calls[i].error != NULL)
 			coupon_stat_error(calls[i].error->sqlerrcode);
 		else
-			counts[calls[i].item == NULL ? COUPON_INVALID : calls[i].item->status]++;
+			counts[calls[i].item == NULL ? COUPON_INVALID : coupon_item_outcome(calls[i].item)]++;
 	}
 	for (int status = 0; status <= COUPON_INVALID; status++)
 		coupon_stat_outcome(status, counts[status]);
@@ -263,7 +275,7 @@ http_issue(PG_FUNCTION_ARGS)
 	sorted = palloc(Max(ncalls, 1) * sizeof(Call *));
 	for (int i = 0; i < ncalls; i++)
 	{
-		if (calls[i].user_id != NULL)
+		if (calls[i].user_id != NULL && !calls[i].invalid_key)
 			sorted[nvalid++] = &calls[i];
 	}
 	qsort(sorted, nvalid, sizeof(Call *), compare_calls);
@@ -282,7 +294,8 @@ http_issue(PG_FUNCTION_ARGS)
 }
 
 /*
- * coupon.http_issue(campaign_id bigint[], user_id text[], traceparent text[])
+ * coupon.http_issue(campaign_id bigint[], user_id text[], request_key text[],
+ *					 traceparent text[])
  * RETURNS SETOF coupon.http_answer
  */
 Datum

@@ -27,6 +27,8 @@ static const CouponHttpOutcome outcomes[] = {
 	{"held", 409, "The user holds a unit and has not confirmed it."},
 	{"invalid", 400, "The user must be a text of 1 to 256 bytes."},
 	{"invalid_key", 400, "The request_key, or the header Idempotency-Key, must be a text of 1 to 256 bytes."},
+	{"returned", 410, "What the first call with this key got was given back since: use another key."},
+	{"other_call", 422, "The key was used for another call: use another key."},
 	{"taken", 409, "The unit is another user's."},
 	{"not_held", 404, "The user does not hold the unit."},
 	{"lost", 410, "The hold ran out, and the unit is another user's."},

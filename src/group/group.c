@@ -44,6 +44,7 @@
 #include "base/shmem.h"
 #include "base/stat.h"
 #include "group/group.h"
+#include "sale/request_key.h"
 
 CouponWay	coupon_way_grouped = {
 	.name = "grouped",
@@ -452,6 +453,7 @@ coupon_call_set_item(CouponCall *call, const CouponItem *item)
 
 	call->sqlstate = 0;
 	call->status = item->status;
+	call->repeated = item->repeated;
 	if (item->status != COUPON_ISSUED && item->status != COUPON_ALREADY_ISSUED)
 		return;
 	call->serial = issuance->serial;
@@ -488,6 +490,7 @@ read_answer(CouponCall *call, CouponItem *item)
 				 *hint ? errhint("%s", hint) : 0));
 	}
 	item->status = call->status;
+	item->repeated = call->repeated;
 	if (item->status != COUPON_ISSUED && item->status != COUPON_ALREADY_ISSUED)
 		return;
 	issuance->serial = call->serial;
@@ -554,7 +557,7 @@ publish_call(CouponGroup *group, CouponCall *call)
 
 /* Has a worker carry out the call. */
 static void
-issue_by_worker(int64 campaign_id, text *user_id, CouponItem *item)
+issue_by_worker(int64 campaign_id, CouponItem *item)
 {
 	CouponGroup *group = coupon_group();
 	CouponCall *call;
@@ -567,8 +570,11 @@ issue_by_worker(int64 campaign_id, text *user_id, CouponItem *item)
 	call->database = MyDatabaseId;
 	call->durability = synchronous_commit;
 	call->campaign_id = campaign_id;
-	copy_text(&call->user, user_id);
 	strlcpy(call->trace, coupon_trace() == NULL ? "" : coupon_trace(), sizeof(call->trace));
+	copy_text(&call->user, (text *) DatumGetPointer(item->user_id));
+	call->keyed = item->request_key != NULL;
+	if (call->keyed)
+		copy_text(&call->key, item->request_key);
 
 	publish_call(group, call);
 	read_answer(call, item);
@@ -604,25 +610,28 @@ issue_grouped(PG_FUNCTION_ARGS)
 {
 	CouponItem	item = {0};
 	int64		campaign_id;
+	text	   *key;
 
 	coupon_check_text(fcinfo, 1, "user_id", 1, COUPON_MAX_NAME);
 	coupon_require_argument(fcinfo, 0, "campaign_id");
 	campaign_id = PG_GETARG_INT64(0);
+	key = coupon_request_key_argument(fcinfo, 2);
 	refuse_foreign_transaction(fcinfo);
 
 	/* what needs no unit needs no worker */
 	item.user_id = PointerGetDatum(PG_GETARG_TEXT_PP(1));
+	item.request_key = key;
 	if (!coupon_issue_refuse(campaign_id, &item))
 	{
 		PreventCommandIfReadOnly("coupon_issue_grouped()");
-		issue_by_worker(campaign_id, PG_GETARG_TEXT_PP(1), &item);
+		issue_by_worker(campaign_id, &item);
 	}
-	coupon_stat_outcome(item.status, 1);
+	coupon_stat_outcome(coupon_item_outcome(&item), 1);
 	return coupon_issue_result(fcinfo, item.user_id, &item);
 }
 
 /*
- * coupon_issue_grouped(campaign_id bigint, user_id text)
+ * coupon_issue_grouped(campaign_id bigint, user_id text, request_key text)
  */
 Datum
 coupon_issue_grouped(PG_FUNCTION_ARGS)
@@ -630,7 +639,7 @@ coupon_issue_grouped(PG_FUNCTION_ARGS)
 	return coupon_stat_call(fcinfo, &coupon_way_grouped, issue_grouped);
 }
 
-COUPON_FOR_NUMERIC_USERS(coupon_issue_grouped, 1);
+COUPON_FOR_OTHER_USERS(coupon_issue_grouped, 1);
 
 /* ---- status ---- */
 

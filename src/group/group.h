@@ -58,11 +58,13 @@ typedef struct CouponCall
 	int64		campaign_id;
 	CouponCallText user;
 	char		trace[COUPON_TRACE_SIZE];	/* empty: none */
+	bool		keyed;
 	int			position;		/* in the worker's batch */
 
 	/* the answer */
 	int			sqlstate;		/* 0: no error */
 	CouponStatus status;
+	bool		repeated;
 	int64		serial;
 	TimestampTz issued_at;
 	TimestampTz expires_at;
@@ -77,6 +79,7 @@ typedef struct CouponCall
 			char		hint[COUPON_CALL_MESSAGE];
 		}			error;
 	}			u;
+	CouponCallText key;			/* of the question, if keyed */
 } CouponCall;
 
 /* Grouped calls of one database that wait for a worker. */

@@ -109,6 +109,7 @@ issue_part(void *argument)
 	{
 		items[i].user_id = PointerGetDatum(&part->calls[i]->user);
 		items[i].trace = part->calls[i]->trace[0] == '\0' ? NULL : part->calls[i]->trace;
+		items[i].request_key = part->calls[i]->keyed ? (text *) &part->calls[i]->key : NULL;
 	}
 	coupon_issue_batch(part->calls[0]->campaign_id, items, part->ncalls, COUPON_NO_WAIT);
 	for (int i = 0; i < part->ncalls; i++)
@@ -415,7 +416,7 @@ instances(void)
 }
 
 static const char *const tables[] = {
-	"campaign", "shard", "unit", "issuance", "lapsed_hold", "outbox_0", "outbox_1", "outbox_2", NULL
+	"campaign", "shard", "unit", "issuance", "request_key", "lapsed_hold", "outbox_0", "outbox_1", "outbox_2", NULL
 };
 
 const CouponWorkerKind coupon_group_worker = {

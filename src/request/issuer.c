@@ -375,6 +375,7 @@ issue_part(void *arg)
 		memset(&batch->items[i], 0, sizeof(CouponItem));
 		batch->items[i].user_id = PointerGetDatum(batch->requests[i].user_id);
 		batch->items[i].trace = batch->requests[i].trace;
+		batch->items[i].request_key = batch->requests[i].key;
 		batch->items[i].admitted = true;	/* asked when the request was
 											 * accepted */
 		if (batch->topic == NULL)
@@ -761,7 +762,7 @@ issuers(void)
 }
 
 static const char *const tables[] = {
-	"campaign", "shard", "unit", "issuance", "lapsed_hold", "outbox_0", "outbox_1", "outbox_2",
+	"campaign", "shard", "unit", "issuance", "request_key", "lapsed_hold", "outbox_0", "outbox_1", "outbox_2",
 	"request", NULL
 };
 

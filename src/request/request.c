@@ -30,6 +30,7 @@
 #include "queue/queue_table.h"
 #include "request/request_status.h"
 #include "request/request_table.h"
+#include "sale/request_key.h"
 #include "sale/sweep.h"
 
 PG_FUNCTION_INFO_V1(coupon_request);
@@ -149,18 +150,43 @@ enter_line(CouponCampaign *campaign, const CouponDefinition *def, CouponQueue *q
 	}
 }
 
-/* The window, the room, the user's limit: what refuses a request at once. */
+/*
+ * A call that did not wait may have used the key, and then a request would only
+ * find that out: COUPON_ISSUED if none has.
+ */
 static CouponStatus
-refusal_of(CouponCampaign *campaign, const CouponDefinition *def, text *user_id,
+refusal_by_key(const CouponDefinition *def, text *user_id, text *key, CouponItem *item)
+{
+	Datum		user = PointerGetDatum(user_id);
+	CouponUsedKey used;
+
+	if (coupon_request_key_find(def, user, key, COUPON_NO_WAIT, &used) != COUPON_KEY_USED)
+		return COUPON_ISSUED;
+	if (used.kind != COUPON_KEY_ISSUE)
+		return COUPON_OTHER_CALL;
+	if (used.nserials == 0 || !coupon_request_key_has(def, user, &used, used.serials[0], &item->issuance))
+		return COUPON_RETURNED;
+	if (def->coded)
+		item->issuance.code = coupon_issuance_label(def->campaign_id, item->issuance.serial);
+	return COUPON_ALREADY_ISSUED;
+}
+
+/* The key, the window, the room, the user's limit: what refuses a request at once. */
+static CouponStatus
+refusal_of(CouponCampaign *campaign, const CouponDefinition *def, text *user_id, text *key,
 		   int nwaiting, CouponItem *item)
 {
 	CouponStatus window = coupon_issue_window(def, GetCurrentTimestamp());
+	CouponStatus refusal;
 	CouponLookup lookup;
 	CouponUserState state;
 	int			room;
 
 	if (window == COUPON_NOT_OPEN)
 		return window;
+	refusal = key == NULL ? COUPON_ISSUED : refusal_by_key(def, user_id, key, item);
+	if (refusal != COUPON_ISSUED)
+		return refusal;
 	coupon_lookup_begin(&lookup, def, NULL);
 	state = coupon_lookup_user(&lookup, PointerGetDatum(user_id), COUPON_NO_WAIT,
 							   &item->issuance, &room);
@@ -222,7 +248,7 @@ accept_request(int64 campaign_id, text *user_id, text *key, const char *trace,
 	}
 	campaign = coupon_campaign_enter(campaign_id, &def);
 	result->user_id = user_id;
-	result->item.status = refusal_of(campaign, def, user_id, nwaiting, &result->item);
+	result->item.status = refusal_of(campaign, def, user_id, key, nwaiting, &result->item);
 	if (result->item.status != COUPON_ISSUED)
 		result->outcome = coupon_status_name(result->item.status);
 	else
@@ -249,7 +275,7 @@ static Datum
 request(PG_FUNCTION_ARGS)
 {
 	CouponRequestResult result = {0};
-	text	   *key = NULL;
+	text	   *key;
 	const char *trace = coupon_trace();
 	char		given[COUPON_TRACE_SIZE];
 	int64		campaign_id;
@@ -257,11 +283,7 @@ request(PG_FUNCTION_ARGS)
 	PreventCommandDuringRecovery("coupon_request()");
 	campaign_id = coupon_get_int64(fcinfo, 0, "campaign_id", PG_INT64_MIN, PG_INT64_MAX);
 	coupon_check_text(fcinfo, 1, "user_id", 1, COUPON_MAX_NAME);
-	if (!PG_ARGISNULL(2))
-	{
-		coupon_check_text(fcinfo, 2, "request_key", 1, COUPON_MAX_NAME);
-		key = PG_GETARG_TEXT_PP(2);
-	}
+	key = coupon_request_key_argument(fcinfo, 2);
 	if (PG_NARGS() > 3 && !PG_ARGISNULL(3) &&
 		coupon_trace_parse(text_to_cstring(PG_GETARG_TEXT_PP(3)), given))
 		trace = given;
@@ -284,4 +306,4 @@ coupon_request(PG_FUNCTION_ARGS)
 	return coupon_stat_call(fcinfo, &coupon_way_request, request);
 }
 
-COUPON_FOR_NUMERIC_USERS(coupon_request, 1);
+COUPON_FOR_OTHER_USERS(coupon_request, 1);

@@ -243,6 +243,8 @@ coupon_request_status_of(PG_FUNCTION_ARGS)
 	return coupon_request_form_result(fcinfo, &result);
 }
 
+COUPON_FOR_OTHER_USERS(coupon_request_status_of, 1);
+
 /* ---- waiting ---- */
 
 #define MAX_WAIT_MS		(24 * 3600 * 1000)

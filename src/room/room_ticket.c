@@ -343,6 +343,8 @@ coupon_queue_require(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+COUPON_FOR_OTHER_USERS(coupon_queue_require, 2);
+
 /* ---- joining ---- */
 
 /* The user's ticket that has not ended answers a join. */
@@ -535,6 +537,8 @@ coupon_queue_join(PG_FUNCTION_ARGS)
 {
 	return coupon_stat_call(fcinfo, &coupon_way_join, join);
 }
+
+COUPON_FOR_OTHER_USERS(coupon_queue_join, 1);
 
 /* ---- leaving ---- */
 

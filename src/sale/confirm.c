@@ -269,7 +269,7 @@ coupon_confirm(PG_FUNCTION_ARGS)
 	return coupon_stat_call(fcinfo, &coupon_way_confirm, confirm);
 }
 
-COUPON_FOR_NUMERIC_USERS(coupon_confirm, 2);
+COUPON_FOR_OTHER_USERS(coupon_confirm, 2);
 
 /* ---- releasing ---- */
 
@@ -330,4 +330,4 @@ coupon_release(PG_FUNCTION_ARGS)
 	return coupon_stat_call(fcinfo, &coupon_way_release, release);
 }
 
-COUPON_FOR_NUMERIC_USERS(coupon_release, 2);
+COUPON_FOR_OTHER_USERS(coupon_release, 2);

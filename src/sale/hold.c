@@ -58,6 +58,8 @@ static const char *const status_names[] = {
 	[COUPON_HOLD_NOT_ADMITTED] = "not_admitted",
 	[COUPON_HOLD_SOLD_OUT] = "sold_out",
 	[COUPON_HOLD_NOT_HELD] = "not_held",
+	[COUPON_HOLD_RETURNED] = "returned",
+	[COUPON_HOLD_OTHER_CALL] = "other_call",
 	[COUPON_HOLD_CONFIRMED] = "confirmed",
 	[COUPON_HOLD_ALREADY_CONFIRMED] = "already_confirmed",
 	[COUPON_HOLD_OTHER_REF] = "other_ref",
@@ -77,7 +79,9 @@ static const char *const outcomes[] = {
 	[COUPON_HOLD_PAUSED] = "paused",
 	[COUPON_HOLD_NOT_ADMITTED] = "not_admitted",
 	[COUPON_HOLD_SOLD_OUT] = "sold_out",
-	[COUPON_HOLD_NOT_HELD] = "not_held"
+	[COUPON_HOLD_NOT_HELD] = "not_held",
+	[COUPON_HOLD_RETURNED] = "returned",
+	[COUPON_HOLD_OTHER_CALL] = "other_call"
 };
 
 #define HOLD_WAY(what) \
@@ -106,6 +110,75 @@ static bool
 is_owned(const CouponWish *wish)
 {
 	return wish->status == COUPON_HOLD_ALREADY_HELD || wish->status == COUPON_HOLD_ALREADY_ISSUED;
+}
+
+/* ---- keys ---- */
+
+static void
+answer_all(CouponHold *hold, CouponHoldStatus status)
+{
+	for (int i = 0; i < hold->nwishes; i++)
+		hold->wishes[i].status = status;
+}
+
+/* Is the call the one that the key was used for? */
+static bool
+is_same_call(const CouponHold *hold, const CouponUsedKey *used)
+{
+	if (used->kind != hold->kind || used->nserials != hold->nwishes)
+		return false;
+	for (int i = 0; hold->kind == COUPON_KEY_HOLD && i < hold->nwishes; i++)
+	{
+		if (used->serials[i] != hold->wishes[i].serial)
+			return false;
+	}
+	return true;
+}
+
+/* What became of a unit that the key got. */
+static void
+answer_wish(CouponHold *hold, CouponWish *wish, const CouponUsedKey *used)
+{
+	if (!coupon_request_key_has(hold->def, hold->user_id, used, wish->serial, &wish->issuance))
+		wish->status = COUPON_HOLD_RETURNED;
+	else if (wish->issuance.held_until == 0)
+		wish->status = COUPON_HOLD_ALREADY_ISSUED;
+	else
+		wish->status = wish->issuance.issued_at == used->used_at ? COUPON_HOLD_HELD : COUPON_HOLD_ALREADY_HELD;
+}
+
+/*
+ * Answers the wishes if the call's key was used before: as then, where the
+ * units are still the user's.  False: it was not.
+ */
+static bool
+answer_key(CouponHold *hold)
+{
+	CouponUsedKey used;
+
+	if (hold->request_key == NULL)
+		return false;
+	switch (coupon_request_key_find(hold->def, hold->user_id, hold->request_key, COUPON_NO_WAIT, &used))
+	{
+		case COUPON_KEY_NEW:
+			return false;
+		case COUPON_KEY_LOCKED:
+			answer_all(hold, COUPON_HOLD_BUSY);
+			return true;
+		case COUPON_KEY_USED:
+			break;
+	}
+	if (!is_same_call(hold, &used))
+	{
+		answer_all(hold, COUPON_HOLD_OTHER_CALL);
+		return true;
+	}
+	for (int i = 0; i < hold->nwishes; i++)
+	{
+		hold->wishes[i].serial = used.serials[i];
+		answer_wish(hold, &hold->wishes[i], &used);
+	}
+	return true;
 }
 
 /* ---- holding ---- */
@@ -165,6 +238,8 @@ try_set(CouponHold *hold)
 	bool		busy = false;
 	bool		refused = false;
 
+	if (answer_key(hold))
+		return hold->nwishes > 0 && hold->wishes[0].status == COUPON_HOLD_BUSY;
 	if (refusal == COUPON_HOLD_PENDING)
 		PreventCommandIfReadOnly("coupon_hold()");
 	coupon_hold_take(hold, refusal);
@@ -214,6 +289,8 @@ try_any(CouponHold *hold, CouponWish *wish)
 
 	wish->status = refusal;
 	wish->taken = wish->inserted = false;
+	if (answer_key(hold))
+		return wish->status == COUPON_HOLD_BUSY;
 	if (refusal == COUPON_HOLD_NOT_OPEN)
 		return false;
 	if (refusal == COUPON_HOLD_PENDING &&
@@ -355,6 +432,7 @@ hold_one(PG_FUNCTION_ARGS)
 	CouponHold	hold;
 	CouponWish	wish = {0};
 	Datum		user_id;
+	text	   *key;
 	int64		ttl;
 	Datum		result;
 
@@ -362,12 +440,15 @@ hold_one(PG_FUNCTION_ARGS)
 	coupon_require_argument(fcinfo, 1, "serial");
 	user_id = get_user(fcinfo, 2);
 	ttl = get_ttl(fcinfo, 3);
+	key = coupon_request_key_argument(fcinfo, 4);
 	PreventCommandDuringRecovery("coupon_hold()");
 
 	coupon_hold_begin(&hold, PG_GETARG_INT64(0), user_id);
 	coupon_hold_check_serial(hold.def, PG_GETARG_INT64(1));
 	wish.serial = PG_GETARG_INT64(1);
 	hold.ttl = ttl;
+	hold.request_key = key;
+	hold.kind = COUPON_KEY_HOLD;
 	hold.wishes = &wish;
 	hold.nwishes = 1;
 	hold_set(&hold);
@@ -378,7 +459,7 @@ hold_one(PG_FUNCTION_ARGS)
 }
 
 /*
- * coupon_hold(campaign_id bigint, serial bigint, user_id text, ttl interval)
+ * coupon_hold(campaign_id bigint, serial bigint, user_id text, ttl interval, request_key text)
  */
 Datum
 coupon_hold(PG_FUNCTION_ARGS)
@@ -386,7 +467,7 @@ coupon_hold(PG_FUNCTION_ARGS)
 	return coupon_stat_call(fcinfo, &coupon_way_hold, hold_one);
 }
 
-COUPON_FOR_NUMERIC_USERS(coupon_hold, 2);
+COUPON_FOR_OTHER_USERS(coupon_hold, 2);
 
 static int
 compare_serials(const void *a, const void *b)
@@ -464,12 +545,14 @@ hold_many(PG_FUNCTION_ARGS)
 	int			nwishes;
 	int			counts[lengthof(outcomes)] = {0};
 	Datum		user_id;
+	text	   *key;
 	int64		ttl;
 
 	coupon_require_argument(fcinfo, 0, "campaign_id");
 	wishes = get_wishes(fcinfo, 1, &nwishes);
 	user_id = get_user(fcinfo, 2);
 	ttl = get_ttl(fcinfo, 3);
+	key = coupon_request_key_argument(fcinfo, 4);
 	PreventCommandDuringRecovery("coupon_hold_many()");
 	InitMaterializedSRF(fcinfo, 0);
 
@@ -477,6 +560,8 @@ hold_many(PG_FUNCTION_ARGS)
 	for (int i = 0; i < nwishes; i++)
 		coupon_hold_check_serial(hold.def, wishes[i].serial);
 	hold.ttl = ttl;
+	hold.request_key = key;
+	hold.kind = COUPON_KEY_HOLD;
 	hold.wishes = wishes;
 	hold.nwishes = nwishes;
 	hold_set(&hold);
@@ -493,7 +578,7 @@ hold_many(PG_FUNCTION_ARGS)
 }
 
 /*
- * coupon_hold_many(campaign_id bigint, serials bigint[], user_id text, ttl interval)
+ * coupon_hold_many(campaign_id bigint, serials bigint[], user_id text, ttl interval, request_key text)
  */
 Datum
 coupon_hold_many(PG_FUNCTION_ARGS)
@@ -501,7 +586,7 @@ coupon_hold_many(PG_FUNCTION_ARGS)
 	return coupon_stat_call(fcinfo, &coupon_way_hold_many, hold_many);
 }
 
-COUPON_FOR_NUMERIC_USERS(coupon_hold_many, 2);
+COUPON_FOR_OTHER_USERS(coupon_hold_many, 2);
 
 static Datum
 hold_any(PG_FUNCTION_ARGS)
@@ -509,16 +594,20 @@ hold_any(PG_FUNCTION_ARGS)
 	CouponHold	hold;
 	CouponWish	wish = {0};
 	Datum		user_id;
+	text	   *key;
 	int64		ttl;
 	Datum		result;
 
 	coupon_require_argument(fcinfo, 0, "campaign_id");
 	user_id = get_user(fcinfo, 1);
 	ttl = get_ttl(fcinfo, 2);
+	key = coupon_request_key_argument(fcinfo, 3);
 	PreventCommandDuringRecovery("coupon_hold_any()");
 
 	coupon_hold_begin(&hold, PG_GETARG_INT64(0), user_id);
 	hold.ttl = ttl;
+	hold.request_key = key;
+	hold.kind = COUPON_KEY_HOLD_ANY;
 	hold.wishes = &wish;
 	hold.nwishes = 1;
 	while (try_any(&hold, &wish) && coupon_hold_wait(&hold))
@@ -532,7 +621,7 @@ hold_any(PG_FUNCTION_ARGS)
 }
 
 /*
- * coupon_hold_any(campaign_id bigint, user_id text, ttl interval)
+ * coupon_hold_any(campaign_id bigint, user_id text, ttl interval, request_key text)
  */
 Datum
 coupon_hold_any(PG_FUNCTION_ARGS)
@@ -540,4 +629,4 @@ coupon_hold_any(PG_FUNCTION_ARGS)
 	return coupon_stat_call(fcinfo, &coupon_way_hold_any, hold_any);
 }
 
-COUPON_FOR_NUMERIC_USERS(coupon_hold_any, 1);
+COUPON_FOR_OTHER_USERS(coupon_hold_any, 1);

@@ -9,6 +9,7 @@
 #include "fmgr.h"
 
 #include "sale/late_payment.h"
+#include "sale/request_key.h"
 #include "sale/stock.h"
 
 #define COUPON_MAX_HELD_TOGETHER	COUPON_MAX_PER_USER_LIMIT
@@ -28,6 +29,8 @@ typedef enum CouponHoldStatus
 	COUPON_HOLD_NOT_ADMITTED,
 	COUPON_HOLD_SOLD_OUT,
 	COUPON_HOLD_NOT_HELD,
+	COUPON_HOLD_RETURNED,		/* what the key got was given back since */
+	COUPON_HOLD_OTHER_CALL,		/* the key was used for another call */
 	COUPON_HOLD_CONFIRMED,
 	COUPON_HOLD_ALREADY_CONFIRMED,
 	COUPON_HOLD_OTHER_REF,
@@ -56,6 +59,8 @@ typedef struct CouponHold
 	CouponIssuanceRow row;
 	CouponLookup lookup;
 	Datum		user_id;
+	text	   *request_key;	/* or NULL */
+	CouponKeyKind kind;			/* of the call, where it has a key */
 	int64		ttl;			/* microseconds, 0: what is inserted is no
 								 * hold ... */
 	text	   *confirm_ref;	/* ... but paid for by this */

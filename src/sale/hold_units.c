@@ -279,6 +279,18 @@ insert_wish(CouponHold *hold, CouponWish *wish, int32 nth, TimestampTz now)
 	return false;
 }
 
+static void
+remember_key(CouponHold *hold, TimestampTz now)
+{
+	CouponUsedKey used = {.kind = hold->kind,.used_at = now,.nserials = hold->nwishes};
+
+	used.serials = palloc(hold->nwishes * sizeof(int64));
+	for (int i = 0; i < hold->nwishes; i++)
+		used.serials[i] = hold->wishes[i].serial;
+	coupon_request_key_remember(hold->def, hold->user_id, hold->request_key, &used);
+	pfree(used.serials);
+}
+
 bool
 coupon_hold_insert(CouponHold *hold)
 {
@@ -287,6 +299,7 @@ coupon_hold_insert(CouponHold *hold)
 	int32		one_nth;
 	int32	   *nths = &one_nth;
 	CouponHoldStatus why;
+	CouponUsedKey used_key;
 	TimestampTz now;
 	bool		done = true;
 
@@ -297,11 +310,20 @@ coupon_hold_insert(CouponHold *hold)
 		coupon_hold_give_up(hold, COUPON_HOLD_LIMIT_REACHED);
 		return false;
 	}
+	if (hold->request_key != NULL)
+		coupon_request_key_prepare();
 	if (npending > 1)
 		nths = palloc(npending * sizeof(int32));
 	if (!lock_and_number(hold, npending, nths, &why))
 	{
 		coupon_hold_give_up(hold, why);
+		return false;
+	}
+	if (hold->request_key != NULL &&
+		coupon_request_key_find(hold->def, hold->user_id, hold->request_key, COUPON_NO_WAIT, &used_key) != COUPON_KEY_NEW)
+	{
+		coupon_issuance_unlock_user(hold->def, hold->user_id);
+		coupon_hold_give_up(hold, COUPON_HOLD_BUSY);
 		return false;
 	}
 
@@ -311,6 +333,8 @@ coupon_hold_insert(CouponHold *hold)
 		if (hold->wishes[i].status == COUPON_HOLD_PENDING)
 			done = insert_wish(hold, &hold->wishes[i], nths[used++], now);
 	}
+	if (done && hold->request_key != NULL)
+		remember_key(hold, now);
 	coupon_issuance_unlock_user(hold->def, hold->user_id);
 	if (!done)
 		coupon_hold_give_up(hold, COUPON_HOLD_NOT_HELD);

@@ -244,6 +244,7 @@ coupon_lookup_begin(CouponLookup *lookup, const CouponDefinition *def, CouponTab
 	}
 
 	coupon_key_int64(&lookup->keys[0], 1, BTEqualStrategyNumber, def->campaign_id);
+	lookup->keys[1].sk_attno = 0;	/* nobody was looked for yet */
 	InitDirtySnapshot(lookup->dirty);
 	lookup->slot = table_slot_create(lookup->heap, NULL);
 	lookup->scan = coupon_index_beginscan(lookup->heap, lookup->index, &lookup->dirty, 2);
@@ -265,7 +266,8 @@ void
 coupon_lookup_pause(CouponLookup *lookup)
 {
 	ExecClearTuple(lookup->slot);
-	index_rescan(lookup->scan, lookup->keys, 2, NULL, 0);
+	if (lookup->keys[1].sk_attno != 0)
+		index_rescan(lookup->scan, lookup->keys, 2, NULL, 0);
 }
 
 /*

@@ -39,6 +39,7 @@
 #include "base/trace.h"
 #include "outbox/outbox.h"
 #include "sale/issue.h"
+#include "sale/request_key.h"
 #include "sale/sweep.h"
 #include "sale/take.h"
 #include "sale/unit_event.h"
@@ -65,6 +66,7 @@ typedef struct Batch
 	int		   *by_user;		/* numbers of valid items in the order of user
 								 * ids */
 	int			nvalid;
+	bool		keyed;			/* some have a key */
 	bool	   *pending;		/* item has no outcome yet */
 	bool	   *candidate;		/* item wants a unit in this round */
 	int			highest;		/* item of the greatest user inserted, or -1 */
@@ -85,6 +87,8 @@ const char *const coupon_issue_outcomes[] = {
 	[COUPON_PAUSED] = "paused",
 	[COUPON_NOT_ADMITTED] = "not_admitted",
 	[COUPON_HELD] = "held",
+	[COUPON_RETURNED] = "returned",
+	[COUPON_OTHER_CALL] = "other_call",
 	[COUPON_INVALID] = "invalid"
 };
 
@@ -92,7 +96,7 @@ CouponWay	coupon_way_issue = {
 	.name = "issue",
 	.kind = COUPON_WAY_TRANSACTION,
 	.outcomes = coupon_issue_outcomes,
-	.noutcomes = COUPON_HELD + 1
+	.noutcomes = COUPON_OTHER_CALL + 1
 };
 
 CouponWay	coupon_way_many = {
@@ -150,6 +154,131 @@ compare_items(const void *a, const void *b, void *items)
 	return order != 0 ? order : x - y;
 }
 
+/* ---- keys ---- */
+
+/* For sorting: by user and key, those without one last, the same in their order. */
+static int
+compare_keys(const void *a, const void *b, void *items)
+{
+	const CouponItem *x = (const CouponItem *) items + *(const int *) a;
+	const CouponItem *y = (const CouponItem *) items + *(const int *) b;
+	int			order = compare_users(items, *(const int *) a, *(const int *) b);
+
+	CHECK_FOR_INTERRUPTS();
+	if (order == 0 && x->request_key != NULL && y->request_key != NULL)
+		order = coupon_compare_texts(x->request_key, y->request_key);
+	else if (order == 0)
+		order = (x->request_key == NULL) - (y->request_key == NULL);
+	return order != 0 ? order : *(const int *) a - *(const int *) b;
+}
+
+/* The same key of the same user again: a twin of the first, by its number + 1. */
+static void
+find_twins(Batch *batch)
+{
+	CouponItem *items = batch->items;
+	int		   *sorted = palloc_huge_array(int, batch->nvalid);
+
+	memcpy(sorted, batch->by_user, batch->nvalid * sizeof(int));
+	qsort_arg(sorted, batch->nvalid, sizeof(int), compare_keys, items);
+	for (int i = 1; i < batch->nvalid; i++)
+	{
+		CouponItem *item = &items[sorted[i]];
+		CouponItem *before = &items[sorted[i - 1]];
+
+		item->twin = 0;
+		if (item->request_key != NULL && before->request_key != NULL &&
+			compare_users(items, sorted[i], sorted[i - 1]) == 0 &&
+			coupon_compare_texts(item->request_key, before->request_key) == 0)
+			item->twin = before->twin != 0 ? before->twin : sorted[i - 1] + 1;
+	}
+	pfree(sorted);
+}
+
+/* Gives an item its outcome if its key was used before. */
+static void
+answer_key(Batch *batch, int number, CouponWait wait)
+{
+	CouponItem *item = &batch->items[number];
+	CouponUsedKey used;
+	CouponKeyState state = coupon_request_key_find(batch->def, item->user_id, item->request_key, COUPON_NO_WAIT, &used);
+
+	if (state == COUPON_KEY_LOCKED && wait == COUPON_WAIT)
+	{
+		coupon_lookup_pause(&batch->lookup);
+		state = coupon_request_key_find(batch->def, item->user_id, item->request_key, wait, &used);
+	}
+	switch (state)
+	{
+		case COUPON_KEY_NEW:
+			break;
+		case COUPON_KEY_LOCKED:
+			decide(batch, number, COUPON_BUSY);
+			break;
+		case COUPON_KEY_USED:
+			item->repeated = true;
+			if (used.kind != COUPON_KEY_ISSUE)
+				decide(batch, number, COUPON_OTHER_CALL);
+			else if (used.nserials == 0 ||
+					 !coupon_request_key_has(batch->def, item->user_id, &used, used.serials[0], &item->issuance))
+				decide(batch, number, COUPON_RETURNED);
+			else
+			{
+				if (batch->def->coded)
+					item->issuance.code = coupon_issuance_label(batch->def->campaign_id, item->issuance.serial);
+				decide(batch, number, COUPON_ISSUED);
+			}
+	}
+}
+
+/* Answers those of a user's items whose key, or whose twin, has an answer. */
+static void
+answer_keys(Batch *batch, int begin, int end, CouponWait wait)
+{
+	for (int i = begin; i < end; i++)
+	{
+		CouponItem *item = &batch->items[batch->by_user[i]];
+
+		if (!batch->pending[batch->by_user[i]] || item->request_key == NULL)
+			continue;
+		CHECK_FOR_INTERRUPTS();
+		if (item->twin == 0)
+			answer_key(batch, batch->by_user[i], wait);
+		else if (!batch->pending[item->twin - 1])
+		{
+			item->repeated = true;
+			item->issuance = batch->items[item->twin - 1].issuance;
+			decide(batch, batch->by_user[i], batch->items[item->twin - 1].status);
+		}
+	}
+}
+
+/* Inserts the row of an item with a key, unless the key was used meanwhile. */
+static CouponInsertion
+insert_keyed(Batch *batch, CouponItem *item)
+{
+	CouponIssuance *issuance = &item->issuance;
+	CouponUsedKey used;
+	CouponInsertion result = COUPON_USER_TAKEN;
+
+	coupon_request_key_prepare();
+	coupon_issuance_lock_user(batch->def, item->user_id);
+	if (coupon_request_key_find(batch->def, item->user_id, item->request_key, COUPON_NO_WAIT, &used) == COUPON_KEY_NEW)
+		result = coupon_issuance_insert(batch->table, batch->campaign, batch->def, item->user_id, issuance, NULL);
+	if (result == COUPON_INSERTED)
+	{
+		used.kind = COUPON_KEY_ISSUE;
+		used.used_at = issuance->issued_at;
+		used.serials = &issuance->serial;
+		used.nserials = 1;
+		coupon_request_key_remember(batch->def, item->user_id, item->request_key, &used);
+	}
+	coupon_issuance_unlock_user(batch->def, item->user_id);
+	return result;
+}
+
+/* ---- candidates ---- */
+
 /*
  * Looks a user up.  A hold of theirs that has run out is taken away first, if
  * it stands in the way and anything may be issued: its unit is the batch's.
@@ -193,6 +322,10 @@ find_user_candidates(Batch *batch, int begin, int end)
 	int			nwishes = 0;
 	int			ncandidates = 0;
 
+	if (batch->highest >= 0 && compare_users(batch->items, first, batch->highest) <= 0)
+		wait = COUPON_NO_WAIT;
+	if (batch->keyed)
+		answer_keys(batch, begin, end, wait);
 	for (int i = begin; i < end; i++)
 	{
 		batch->candidate[batch->by_user[i]] = false;
@@ -202,8 +335,6 @@ find_user_candidates(Batch *batch, int begin, int end)
 		return 0;
 
 	CHECK_FOR_INTERRUPTS();
-	if (batch->highest >= 0 && compare_users(batch->items, first, batch->highest) <= 0)
-		wait = COUPON_NO_WAIT;
 	state = look_up_user(batch, batch->items[first].user_id, wait, &found, &room);
 
 	for (int i = begin; i < end; i++)
@@ -224,7 +355,7 @@ find_user_candidates(Batch *batch, int begin, int end)
 		else if (!batch->items[item].admitted &&
 				 !coupon_campaign_admits(batch->def, batch->items[item].user_id))
 			decide(batch, item, COUPON_NOT_ADMITTED);
-		else if (ncandidates < room)
+		else if (ncandidates < room && batch->items[item].twin == 0)
 		{
 			batch->items[item].admitted = true; /* once is enough */
 			batch->candidate[item] = true;
@@ -365,8 +496,8 @@ insert_item(Batch *batch, CouponItem *item, CouponUnit *unit)
 		issuance->serial = unit->serial;
 		issuance->shard = unit->shard_number;
 		issuance->code = def->coded ? coupon_issuance_label(def->campaign_id, unit->serial) : NULL;
-		result = coupon_issuance_insert(batch->table, batch->campaign, def, item->user_id,
-										issuance, NULL);
+		result = item->request_key != NULL ? insert_keyed(batch, item) :
+			coupon_issuance_insert(batch->table, batch->campaign, def, item->user_id, issuance, NULL);
 		if (result != COUPON_SERIAL_TAKEN)
 			return result;
 
@@ -509,6 +640,7 @@ issue_batch(int64 campaign_id, CouponItem *items, int nitems, CouponWait wait,
 			batch.pending[i] = true;
 			/* cppcheck-suppress objectIndex; one_int serves a single item */
 			batch.by_user[batch.nvalid++] = i;
+			batch.keyed |= items[i].request_key != NULL;
 		}
 	}
 
@@ -516,6 +648,8 @@ issue_batch(int64 campaign_id, CouponItem *items, int nitems, CouponWait wait,
 	{
 		if (batch.nvalid > 1)
 			qsort_arg(batch.by_user, batch.nvalid, sizeof(int), compare_items, items);
+		if (batch.nvalid > 1 && batch.keyed)
+			find_twins(&batch);
 		if (window == COUPON_ISSUED)
 			batch.table = coupon_writer_open(coupon_catalog()->issuance, COUPON_INSERT);
 		coupon_lookup_begin(&batch.lookup, batch.def, batch.table);
@@ -597,13 +731,14 @@ issue(PG_FUNCTION_ARGS)
 	coupon_check_text(fcinfo, 1, "user_id", 1, COUPON_MAX_NAME);
 	coupon_require_argument(fcinfo, 0, "campaign_id");
 	item.user_id = PointerGetDatum(PG_GETARG_TEXT_PP(1));
+	item.request_key = coupon_request_key_argument(fcinfo, 2);
 	coupon_issue_batch(PG_GETARG_INT64(0), &item, 1, COUPON_WAIT);
-	coupon_stat_outcome(item.status, 1);
+	coupon_stat_outcome(coupon_item_outcome(&item), 1);
 	return coupon_issue_result(fcinfo, item.user_id, &item);
 }
 
 /*
- * coupon_issue(campaign_id bigint, user_id text)
+ * coupon_issue(campaign_id bigint, user_id text, request_key text)
  */
 Datum
 coupon_issue(PG_FUNCTION_ARGS)
@@ -611,7 +746,13 @@ coupon_issue(PG_FUNCTION_ARGS)
 	return coupon_stat_call(fcinfo, &coupon_way_issue, issue);
 }
 
-COUPON_FOR_NUMERIC_USERS(coupon_issue, 1);
+COUPON_FOR_OTHER_USERS(coupon_issue, 1);
+
+static bool
+is_name(const text *name)
+{
+	return name != NULL && VARSIZE_ANY_EXHDR(name) >= 1 && VARSIZE_ANY_EXHDR(name) <= COUPON_MAX_NAME;
+}
 
 static Datum
 issue_many(PG_FUNCTION_ARGS)
@@ -619,20 +760,33 @@ issue_many(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	int			nitems;
 	text	  **users;
+	text	  **keys = NULL;
+	int			nkeys;
 	CouponItem *items;
 	int			counts[COUPON_INVALID + 1] = {0};
 
 	coupon_require_argument(fcinfo, 0, "campaign_id");
 	users = coupon_get_text_array(fcinfo, 1, "user_ids", &nitems);
+	if (!PG_ARGISNULL(2))
+	{
+		keys = coupon_get_text_array(fcinfo, 2, "request_keys", &nkeys);
+		if (nkeys != nitems)
+			ereport(ERROR,
+					(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+					 errmsg("user_ids and request_keys differ in length"),
+					 errdetail("They have %d and %d elements.", nitems, nkeys),
+					 errhint("Pass a key for each user; null: none.")));
+	}
 	InitMaterializedSRF(fcinfo, 0);
 
 	items = palloc_huge_array(CouponItem, Max(nitems, 1));
 	memset(items, 0, nitems * sizeof(CouponItem));
 	for (int i = 0; i < nitems; i++)
 	{
-		if (users[i] != NULL && VARSIZE_ANY_EXHDR(users[i]) >= 1 &&
-			VARSIZE_ANY_EXHDR(users[i]) <= COUPON_MAX_NAME)
+		/* without a user, or with a key that is none, the item is invalid */
+		if (is_name(users[i]) && (keys == NULL || keys[i] == NULL || is_name(keys[i])))
 			items[i].user_id = PointerGetDatum(users[i]);
+		items[i].request_key = keys == NULL ? NULL : keys[i];
 	}
 
 	coupon_issue_batch(PG_GETARG_INT64(0), items, nitems, COUPON_WAIT);
@@ -644,7 +798,7 @@ issue_many(PG_FUNCTION_ARGS)
 		CHECK_FOR_INTERRUPTS();
 		tuplestore_puttuple(rsinfo->setResult, tuple);
 		heap_freetuple(tuple);
-		counts[items[i].status]++;
+		counts[coupon_item_outcome(&items[i])]++;
 	}
 	coupon_stat_batch(&coupon_way_many, nitems);
 	for (int status = 0; status <= COUPON_INVALID; status++)
@@ -653,7 +807,7 @@ issue_many(PG_FUNCTION_ARGS)
 }
 
 /*
- * coupon_issue_many(campaign_id bigint, user_ids text[])
+ * coupon_issue_many(campaign_id bigint, user_ids text[], request_keys text[])
  */
 Datum
 coupon_issue_many(PG_FUNCTION_ARGS)

@@ -329,7 +329,7 @@ coupon_redeem(PG_FUNCTION_ARGS)
 	return coupon_stat_call(fcinfo, &coupon_way_redeem, redeem);
 }
 
-COUPON_FOR_NUMERIC_USERS(coupon_redeem, 1);
+COUPON_FOR_OTHER_USERS(coupon_redeem, 1);
 
 static Datum
 cancel(PG_FUNCTION_ARGS)
@@ -366,7 +366,7 @@ coupon_redeem_cancel(PG_FUNCTION_ARGS)
 	return coupon_stat_call(fcinfo, &coupon_way_cancel, cancel);
 }
 
-COUPON_FOR_NUMERIC_USERS(coupon_redeem_cancel, 1);
+COUPON_FOR_OTHER_USERS(coupon_redeem_cancel, 1);
 
 /* ---- revoking ---- */
 
@@ -448,7 +448,7 @@ coupon_revoke(PG_FUNCTION_ARGS)
 	return coupon_stat_call(fcinfo, &coupon_way_revoke, revoke_one);
 }
 
-COUPON_FOR_NUMERIC_USERS(coupon_revoke, 1);
+COUPON_FOR_OTHER_USERS(coupon_revoke, 1);
 
 /* ---- what others do to the table ---- */
 

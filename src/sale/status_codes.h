@@ -16,7 +16,10 @@ typedef enum CouponStatus
 	COUPON_PAUSED,
 	COUPON_NOT_ADMITTED,		/* the campaign requires a room */
 	COUPON_HELD,				/* what the user may have is on hold for them */
-	COUPON_INVALID				/* one bad item of a batch; not counted */
+	/* the campaign does not count these */
+	COUPON_RETURNED,			/* what the key got was given back since */
+	COUPON_OTHER_CALL,			/* the key was used for another kind of call */
+	COUPON_INVALID				/* one bad item of a batch */
 } CouponStatus;
 
 #define COUPON_COUNTED_STATUSES	(COUPON_HELD + 1)

@@ -36,6 +36,7 @@
 #include "base/worker.h"
 #include "sale/late_payment.h"
 #include "sale/redeem.h"
+#include "sale/request_key.h"
 #include "sale/sweep.h"
 
 PG_FUNCTION_INFO_V1(coupon_hold_expire);
@@ -319,6 +320,16 @@ forget_memories(const CouponDue *due, int n, TimestampTz now)
 	return n;
 }
 
+static bool keys_left = false;
+
+static int
+forget_keys(const CouponDue *due, int n, TimestampTz now)
+{
+	keys_left = false;
+	keys_left = coupon_request_key_clean(SWEEP_ROWS) == SWEEP_ROWS;
+	return n;
+}
+
 /* ---- one sweep ---- */
 
 static int
@@ -420,6 +431,12 @@ memory_interval(Sweep *sweep)
 	return memories_left ? 0 : CLEAN_MS;
 }
 
+static int
+key_interval(Sweep *sweep)
+{
+	return keys_left ? 0 : CLEAN_MS;
+}
+
 #define HOLDS		{.what = "holds", .find = find_holds, .end = coupon_sweep_campaign, \
 					 .interval = hold_interval, .from = DT_NOBEGIN, .next = DT_NOEND}
 #define EXPIRED		{.what = "usage periods", .find = find_expired, .end = coupon_redeem_expire_campaign, \
@@ -428,7 +445,8 @@ memory_interval(Sweep *sweep)
 static Sweep sweeps[] = {
 	HOLDS,
 	EXPIRED,
-	{.what = "memories of holds",.find = find_memories,.end = forget_memories,.interval = memory_interval}
+	{.what = "memories of holds",.find = find_memories,.end = forget_memories,.interval = memory_interval},
+	{.what = "keys of calls",.find = find_memories,.end = forget_keys,.interval = key_interval}
 };
 
 /* How long until it is time for a sweep, in ms; 0: it is. */
@@ -473,7 +491,7 @@ interval(void)
 }
 
 static const char *const tables[] = {
-	"campaign", "shard", "unit", "issuance", "lapsed_hold", "outbox_0", "outbox_1", "outbox_2", NULL
+	"campaign", "shard", "unit", "issuance", "request_key", "lapsed_hold", "outbox_0", "outbox_1", "outbox_2", NULL
 };
 
 const CouponWorkerKind coupon_sweeper = {
