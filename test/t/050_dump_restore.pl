@@ -29,6 +29,7 @@ $node->safe_psql('postgres', q{
 	SELECT coupon_confirm(8, 2, 'paid', 'ref');
 	SELECT coupon_issue_many(c, ARRAY(SELECT 'u' || g FROM generate_series(1, 60) g)) FROM generate_series(1, 6) c;
 	SELECT coupon_issue_many(3, ARRAY(SELECT 'u' || g FROM generate_series(1, 10) g));
+	SELECT coupon_issue(3, 'keyed', 'k');
 	SELECT coupon_redeem(c, 'u1', 'order') FROM generate_series(1, 3) c;
 	SELECT coupon_revoke(1, 'u2', 'test'), coupon_revoke(6, 'u3', 'test');
 	SELECT coupon_campaign_pause(4), coupon_campaign_close(5)});
@@ -63,7 +64,7 @@ like(sql_error($node, 'postgres', q{SELECT coupon_route_add('POST', '/campaigns/
 
 my @tables = ('campaign ORDER BY campaign_id', 'shard ORDER BY campaign_id, shard',
 	'unit ORDER BY campaign_id, serial', 'issuance ORDER BY campaign_id, serial',
-	'lapsed_hold ORDER BY campaign_id, serial', 'http_route ORDER BY path, method', 'room ORDER BY room_id', 'dead_letter ORDER BY id');
+	'lapsed_hold ORDER BY campaign_id, serial', 'request_key ORDER BY campaign_id, user_id, request_key', 'http_route ORDER BY path, method', 'room ORDER BY room_id', 'dead_letter ORDER BY id');
 
 sub contents
 {
@@ -112,6 +113,8 @@ for my $database (qw(plain custom directory))
 			FROM coupon.issuance o LEFT JOIN coupon.unit u USING (campaign_id, serial),
 				coupon_issue(2, 'u7') i WHERE o.campaign_id = 2 AND o.user_id = 'u7'}),
 		'already_issued|t|t|t', "$database: a retry gets the original answer");
+	is( $node->safe_psql($database, q{SELECT status, serial = (SELECT serials[1] FROM coupon.request_key) FROM coupon_issue(3, 'keyed', 'k')}),
+		'issued|t', "$database: and one with a key, too");
 	is( $node->safe_psql($database, q{SELECT status, order_ref FROM coupon_redeem(1, 'u1', 'another')}),
 		'already_redeemed|order', "$database: used is used");
 	is( $node->safe_psql($database, q{

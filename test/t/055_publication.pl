@@ -31,7 +31,7 @@ sql(q{SELECT coupon_campaign_create('hall', 0, 5); SELECT coupon_units_import(2,
 sql(q{SELECT coupon_campaign_create('coded', 0); SELECT coupon_codes_generate(3, NULL, 20)});
 
 is(sql(q{SELECT string_agg(status, ' ') FROM coupon_issue_many(1, '{a,b,c,d}'::text[])}), 'issued issued issued issued', 'issue');
-is(sql(q{SELECT status FROM coupon_issue(3, 'a')}), 'issued', 'issue a code');
+is(sql(q{SELECT status FROM coupon_issue(3, 'a', 'key')}), 'issued', 'issue a code');
 is(sql(q{SELECT status FROM coupon_redeem(1, 'a', 'order')}), 'redeemed', 'redeem');
 is(sql(q{SELECT status FROM coupon_redeem_cancel(1, 'a', 'order')}), 'cancelled', 'cancel');
 is(sql(q{SELECT coupon_revoke(1, 'b', 'test')}), 't', 'revoke');
@@ -79,7 +79,7 @@ conserved($node, 'postgres', 'publisher');
 
 $node->wait_for_catchup('everything');
 for my $table ('campaign ORDER BY campaign_id', 'shard ORDER BY campaign_id, shard', 'unit ORDER BY campaign_id, serial',
-	'issuance ORDER BY campaign_id, serial', 'lapsed_hold', 'room ORDER BY room_id', 'dead_letter ORDER BY id',
+	'issuance ORDER BY campaign_id, serial', 'lapsed_hold', 'request_key', 'room ORDER BY room_id', 'dead_letter ORDER BY id',
 	'request ORDER BY request_id', 'ticket ORDER BY room_id, number', 'http_route ORDER BY path, method')
 {
 	my ($name) = split / /, $table;

@@ -51,7 +51,7 @@ SELECT isnt(obj_description(oid, 'pg_extension'), NULL, 'the extension has a com
 
 -- what a dump keeps
 SELECT results_eq($$SELECT unnest(extconfig)::regclass::text FROM pg_extension WHERE extname = 'coupon' ORDER BY 1$$,
-	ARRAY['coupon.campaign', 'coupon.campaign_campaign_id_seq', 'coupon.dead_letter', 'coupon.event_clock', 'coupon.event_start', 'coupon.issuance', 'coupon.lapsed_hold', 'coupon.room', 'coupon.room_room_id_seq', 'coupon.route', 'coupon.shard', 'coupon.unit'],
+	ARRAY['coupon.campaign', 'coupon.campaign_campaign_id_seq', 'coupon.dead_letter', 'coupon.event_clock', 'coupon.event_start', 'coupon.issuance', 'coupon.lapsed_hold', 'coupon.request_key', 'coupon.room', 'coupon.room_room_id_seq', 'coupon.route', 'coupon.shard', 'coupon.unit'],
 	'a dump keeps the sale and the dead letters, and leaves events out');
 
 -- The trap: in schema coupon_trap, for every operator and function of
@@ -107,7 +107,7 @@ BEGIN
 	CREATE DOMAIN coupon_trap.int8 AS pg_catalog.int8 CHECK (false);
 	CREATE DOMAIN coupon_trap.uuid AS pg_catalog.uuid CHECK (false);
 	CREATE DOMAIN coupon_trap.jsonb AS pg_catalog.jsonb CHECK (false);
-	CREATE FUNCTION coupon_trap.coupon_issue_many(bigint, text[]) RETURNS text LANGUAGE plpgsql AS
+	CREATE FUNCTION coupon_trap.coupon_issue_many(bigint, text[], text[]) RETURNS text LANGUAGE plpgsql AS
 		'BEGIN RAISE EXCEPTION USING ERRCODE = ''XX999'', MESSAGE = ''trapped''; END';
 	CREATE FUNCTION coupon_trap.coupon_redeem(bigint, text, text, bigint) RETURNS text LANGUAGE plpgsql AS
 		'BEGIN RAISE EXCEPTION USING ERRCODE = ''XX999'', MESSAGE = ''trapped''; END';
@@ -115,7 +115,7 @@ BEGIN
 		'BEGIN RAISE EXCEPTION USING ERRCODE = ''XX999'', MESSAGE = ''trapped''; END';
 	CREATE FUNCTION coupon_trap.coupon_revoke(bigint, text, text, bigint) RETURNS text LANGUAGE plpgsql AS
 		'BEGIN RAISE EXCEPTION USING ERRCODE = ''XX999'', MESSAGE = ''trapped''; END';
-	CREATE FUNCTION coupon_trap.coupon_hold_many(bigint, bigint[], text, interval) RETURNS text LANGUAGE plpgsql AS
+	CREATE FUNCTION coupon_trap.coupon_hold_many(bigint, bigint[], text, interval, text) RETURNS text LANGUAGE plpgsql AS
 		'BEGIN RAISE EXCEPTION USING ERRCODE = ''XX999'', MESSAGE = ''trapped''; END';
 	CREATE FUNCTION coupon_trap.coupon_confirm(bigint, bigint, text, text) RETURNS text LANGUAGE plpgsql AS
 		'BEGIN RAISE EXCEPTION USING ERRCODE = ''XX999'', MESSAGE = ''trapped''; END';

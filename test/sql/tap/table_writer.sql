@@ -45,6 +45,7 @@ CREATE TEMP TABLE call (name text, sql text, answer text);
 INSERT INTO call VALUES
 	('issue', format('SELECT status FROM coupon_issue(%s, ''new'')', :c), 'issued'),
 	('many', format('SELECT string_agg(status, '' '') FROM coupon_issue_many(%s, ''{n1,n2}'')', :c), 'issued issued'),
+	('keyed', format('SELECT status FROM coupon_issue(%s, ''new'', ''k'')', :c), 'issued'),
 	('conflict', format('SELECT status FROM coupon_issue(%s, ''b'')', :m), 'issued'),
 	('hold', format('SELECT status FROM coupon_hold(%s, 9, ''new'')', :c), 'held'),
 	('confirm', format('SELECT status FROM coupon_confirm(%s, 1, ''holder'', ''pay'')', :c), 'confirmed'),
@@ -75,6 +76,8 @@ INSERT INTO matrix (what, change, call, expected) VALUES
 	('a trigger with a transition table', 'CREATE TRIGGER t AFTER INSERT ON coupon.issuance REFERENCING NEW TABLE AS new FOR EACH STATEMENT EXECUTE FUNCTION pg_temp.nothing()', 'issue', '0A000'),
 	('a trigger that is disabled', 'CREATE TRIGGER t BEFORE INSERT ON coupon.issuance FOR EACH ROW EXECUTE FUNCTION pg_temp.nothing(); ALTER TABLE coupon.issuance DISABLE TRIGGER t', 'issue', 'works'),
 	('a trigger on an unused event', 'CREATE TRIGGER t AFTER TRUNCATE ON coupon.issuance FOR EACH STATEMENT EXECUTE FUNCTION pg_temp.nothing()', 'issue', 'works'),
+	('a trigger on keys', 'CREATE TRIGGER t BEFORE INSERT ON coupon.request_key FOR EACH ROW EXECUTE FUNCTION pg_temp.nothing()', 'keyed', '0A000'),
+	('a trigger on keys, for those without', 'CREATE TRIGGER t BEFORE INSERT ON coupon.request_key FOR EACH ROW EXECUTE FUNCTION pg_temp.nothing()', 'issue', 'works'),
 	('a trigger on the memory of holds', 'CREATE TRIGGER t BEFORE INSERT ON coupon.lapsed_hold FOR EACH ROW EXECUTE FUNCTION pg_temp.nothing()', 'inherit', '0A000'),
 	('a trigger on the outbox', 'CREATE TRIGGER t BEFORE INSERT ON coupon.outbox_0 FOR EACH ROW EXECUTE FUNCTION pg_temp.nothing(); CREATE TRIGGER t BEFORE INSERT ON coupon.outbox_1 FOR EACH ROW EXECUTE FUNCTION pg_temp.nothing(); CREATE TRIGGER t BEFORE INSERT ON coupon.outbox_2 FOR EACH ROW EXECUTE FUNCTION pg_temp.nothing()', 'emit', '0A000'),
 	('a trigger on requests', 'CREATE TRIGGER t AFTER INSERT ON coupon.request_0 FOR EACH ROW EXECUTE FUNCTION pg_temp.nothing(); CREATE TRIGGER t AFTER INSERT ON coupon.request_1 FOR EACH ROW EXECUTE FUNCTION pg_temp.nothing()', 'request', '0A000'),
