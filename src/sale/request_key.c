@@ -138,7 +138,11 @@ coupon_request_key_has(const CouponDefinition *def, Datum user_id, const CouponU
 		Datum		owner = slot_getattr(scan.slot, Issuance_user_id, &isnull);
 
 		coupon_issuance_read(scan.slot, found);
-		/* a hold begins anew when it is confirmed; what else is later is another call's */
+
+		/*
+		 * a hold begins anew when it is confirmed; what else is later is
+		 * another call's
+		 */
 		confirmed = found->held_until == 0 && !slot_attisnull(scan.slot, Issuance_confirm_ref);
 		has = coupon_same_text(DatumGetTextPP(owner), (text *) DatumGetPointer(user_id)) &&
 			(found->issued_at <= used->used_at || (confirmed && used->kind != COUPON_KEY_ISSUE)) &&

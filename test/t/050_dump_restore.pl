@@ -60,7 +60,7 @@ $node->safe_psql('postgres', q{
 is($node->safe_psql('postgres', q{SELECT coupon_route_drop('GET', '/campaigns/{campaign_id}'), coupon_route_drop('GET', '/campaigns/{campaign_id}')}),
 	't|f', 'a built-in route is taken away, added again and taken away');
 like(sql_error($node, 'postgres', q{SELECT coupon_route_add('GET', '/hello/{name}', 'hello(text)')}), qr/23505/, 'a route that is there cannot be added');
-like(sql_error($node, 'postgres', q{SELECT coupon_route_add('POST', '/campaigns/{campaign_id}/issues', 'coupon.http_issue(bigint[],text[],text[])', true)}), qr/23505/, 'nor a built-in one');
+like(sql_error($node, 'postgres', q{SELECT coupon_route_add('POST', '/campaigns/{campaign_id}/issues', 'coupon.http_issue(bigint[],text[],text[],text[])', true)}), qr/23505/, 'nor a built-in one');
 
 my @tables = ('campaign ORDER BY campaign_id', 'shard ORDER BY campaign_id, shard',
 	'unit ORDER BY campaign_id, serial', 'issuance ORDER BY campaign_id, serial',

@@ -54,7 +54,8 @@ conserved($node, 'postgres', 'the storm');
 
 # ---- a request, and a crash ----
 
-is(sql(qq{SELECT (coupon_request_wait((coupon_request($c, 'asks', 'k')).request_id, '60 s')).outcome}), 'issued', 'a request with a key');
+my $wish = sql(qq{SELECT request_id FROM coupon_request($c, 'asks', 'k')});
+is(sql(qq{SELECT outcome FROM coupon_request_wait('$wish', '60 s')}), 'issued', 'a request with a key');
 is(sql(qq{SELECT status || (serial = (SELECT serials[1] FROM coupon.request_key WHERE user_id = 'asks')) FROM coupon_issue($c, 'asks', 'k')}),
 	'issuedtrue', 'and a call with it');
 my $before = sql(qq{SELECT serial FROM coupon_issue($c, 'crash', 'k')});

@@ -107,8 +107,8 @@ SELECT is((SELECT policy FROM coupon.issuance WHERE campaign_id = :l), '{"usage_
 -- F16: nothing that issues takes a policy, a discount or an expiry from its caller
 SELECT is_empty($$
 	SELECT p.proname, a.name FROM pg_proc p, unnest(p.proargnames[1:p.pronargs]) a(name)
-	 WHERE p.proname LIKE 'coupon\_issue%' AND a.name NOT IN ('campaign_id', 'user_id', 'user_ids') $$,
-	'F16: issuing takes the campaign and the user, nothing else');
+	 WHERE p.proname LIKE 'coupon\_issue%' AND a.name NOT IN ('campaign_id', 'user_id', 'user_ids', 'request_key', 'request_keys') $$,
+	'F16: issuing takes the campaign, the user and a key, nothing else');
 SELECT is((SELECT count(*) FROM coupon_verify(:c)), 0::bigint, 'verify finds nothing');
 
 SELECT * FROM finish();
