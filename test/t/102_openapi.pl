@@ -63,9 +63,11 @@ is_deeply([ sort grep { !$known{$_} } map { my $path = $_; map { "$path $_" } ke
 	[ '/healthz get', '/readyz get' ], 'and nothing else, but what the front answers by itself');
 
 my $issue = $document->{paths}{'/campaigns/{campaign_id}/issues'}{post};
-is_deeply($issue->{parameters}, [ { name => 'campaign_id', in => 'path', required => JSON::PP::true, schema => { type => 'integer', format => 'int64' } } ], 'an issue: the path');
+is_deeply($issue->{parameters}[0], { name => 'campaign_id', in => 'path', required => JSON::PP::true, schema => { type => 'integer', format => 'int64' } }, 'an issue: the path');
+is_deeply([ map { "$_->{name} $_->{in}" } @{ $document->{paths}{$_}{post}{parameters} } ], [ 'campaign_id path', 'Idempotency-Key header' ], "$_: the key")
+	for map { "/campaigns/{campaign_id}/$_" } qw(issues holds);
 is_deeply($issue->{requestBody}{content}{'application/json'}{schema}{properties}, { user_id => { type => 'string' } }, '  the body');
-is(join(' ', grep { /^(20.|409|410|425)$/ } sort keys %{ $issue->{responses} }), '200 201 409 410 425', '  the answers');
+is(join(' ', grep { /^(20.|409|410|422|425)$/ } sort keys %{ $issue->{responses} }), '200 201 409 410 422 425', '  the answers');
 is($issue->{responses}{425}{description}, 'not open', '  what they mean');
 is_deeply($issue->{responses}{409}{content}, { 'application/problem+json' => { schema => { '$ref' => '#/components/schemas/Problem' } } }, '  and are');
 my $request = $document->{paths}{'/campaigns/{campaign_id}/requests'}{post};

@@ -63,6 +63,16 @@ kill_and_recover($node, sql(q{SELECT pid FROM pg_stat_activity WHERE backend_typ
 poll_until('workers', sub { (try_sql($node, 'postgres', 'SELECT workers FROM coupon_group_status()') // '') eq '1' });
 is(sql(qq{SELECT status || serial FROM coupon_issue_grouped($c, 'crash', 'k')}), "issued$before", 'after a crash the key finds its unit');
 
+# ---- a unit that comes back to its user ----
+
+my $k = sql(q{SELECT coupon_campaign_create('codes', 0, 2)});
+sql(qq{SELECT coupon_codes_import($k, '{SECRET1}')});
+is(sql(qq{SELECT status, code FROM coupon_issue($k, 'ann', 'k')}), 'issued|SECRET1', 'a code');
+sql(qq{SELECT coupon_revoke($k, 'ann', 'error')});
+is(sql(qq{SELECT status, code FROM coupon_issue($k, 'ann', 'k')}), 'returned|', 'is taken back');
+is(sql(qq{SELECT status, code FROM coupon_issue($k, 'ann')}), 'issued|SECRET1', 'the same user gets it again by another call');
+is(sql(qq{SELECT status, code FROM coupon_issue($k, 'ann', 'k')}), 'returned|', 'which is not the key\'s');
+
 # ---- HTTP ----
 
 my $http = HTTP::Tiny->new(timeout => 60);
