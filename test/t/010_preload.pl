@@ -40,6 +40,7 @@ my %call = (
 	coupon_emit => [q{coupon_emit('t', 'k', 'my.type', '{}')}],
 	request_traced => [q{coupon.request_traced(1, 'a', 'k', NULL)}],
 	coupon_request => [q{coupon_request(1, 'a'::text)}, q{coupon_request(1, 1)}],
+	request_traced => [q{coupon.request_traced(1, 'a', NULL, NULL)}],
 	coupon_request_status => [q{coupon_request_status(gen_random_uuid())}],
 	coupon_request_status_of => [q{coupon_request_status_of(1, 'a')}],
 	request_traced => [q{coupon.request_traced(1, 'a', NULL, NULL)}],
