@@ -97,10 +97,11 @@ def overview(board):
     return board
 
 
+# what is not there, 0 or NaN, is no line
 ROWS = {
     "Sale": [
         lines("Answers", "What users are told, by any way in.", "ops",
-              (f"sum by (outcome) (rate(coupon_campaign_answers_total{{{CAMPAIGN}}}{RATE}))", "{{outcome}}"), stacked=True),
+              (f"sum by (outcome) (rate(coupon_campaign_answers_total{{{CAMPAIGN}}}{RATE})) > 0", "{{outcome}}"), stacked=True),
         lines("Issues by campaign", "", "ops",
               (f'sum by (campaign) (rate(coupon_campaign_answers_total{{{CAMPAIGN},outcome="issued"}}{RATE}))', "{{campaign}}")),
         lines("Stock", "Units that are free, held, or in transactions that have not ended.", "short",
@@ -110,17 +111,17 @@ ROWS = {
     ],
     "Calls": [
         lines("Calls", "By way in; HTTP's are counted as functions, too.", "ops",
-              (f"sum by (way) (rate(coupon_calls_total{{{HERE}}}{RATE}))", "{{way}}")),
+              (f"sum by (way) (rate(coupon_calls_total{{{HERE}}}{RATE})) > 0", "{{way}}")),
         lines("Average latency", "Direct calls up to the end of their commit, the others as the caller waits.", "s",
               (f"sum by (way) (rate(coupon_call_duration_seconds_sum{{{HERE},{DIRECT}}}{RATE})) / "
                f"(sum by (way) (rate(coupon_call_duration_seconds_count{{{HERE},{DIRECT}}}{RATE})) > 0)", "{{way}}"), marks=(0.1, 0.5)),
         lines("99 of 100 take no longer than", "", "s",
-              (f"histogram_quantile(0.99, sum by (way, le) (rate(coupon_call_duration_seconds_bucket{{{HERE}}}{RATE})))", "{{way}}")),
+              (f"histogram_quantile(0.99, sum by (way, le) (rate(coupon_call_duration_seconds_bucket{{{HERE}}}{RATE}))) >= 0", "{{way}}")),
         lines("Errors", "By the class of their SQLSTATE.", "ops",
               (f"sum by (way, class) (rate(coupon_call_errors_total{{{HERE}}}{RATE})) > 0", "{{way}} {{class}}")),
         lines("Commit", "Half of the commits, and 99 of 100, take no longer: the disk, or a standby.", "s",
-              (f'histogram_quantile(0.5, sum by (le) (rate(coupon_call_duration_seconds_bucket{{{HERE},way="commit"}}{RATE})))', "half"),
-              (f'histogram_quantile(0.99, sum by (le) (rate(coupon_call_duration_seconds_bucket{{{HERE},way="commit"}}{RATE})))', "99 of 100")),
+              (f'histogram_quantile(0.5, sum by (le) (rate(coupon_call_duration_seconds_bucket{{{HERE},way="commit"}}{RATE}))) >= 0', "half"),
+              (f'histogram_quantile(0.99, sum by (le) (rate(coupon_call_duration_seconds_bucket{{{HERE},way="commit"}}{RATE}))) >= 0', "99 of 100")),
         lines("Calls of a batch", "How many callers share a transaction.", "short",
               (f"sum by (way) (rate(coupon_batch_items_total{{{HERE}}}{RATE})) / (sum by (way) (rate(coupon_batches_total{{{HERE}}}{RATE})) > 0)", "{{way}}")),
     ],
