@@ -90,6 +90,9 @@ CREATE TABLE coupon.campaign (
 	room_id        bigint,
 	labels_public  boolean NOT NULL DEFAULT false,
 	max_per_user_limit integer NOT NULL,
+	withdrawn      bigint NOT NULL DEFAULT 0 CHECK (withdrawn >= 0),
+	archived_at    timestamptz,
+	dumped         bigint[],
 	CHECK (closes_at > opens_at),
 	CHECK (coded OR NOT labels_public),
 	CHECK (max_per_user_limit >= per_user_limit)
@@ -103,6 +106,9 @@ COMMENT ON COLUMN coupon.campaign.campaign_id IS 'The campaign''s number, assign
 COMMENT ON COLUMN coupon.campaign.name IS 'A name for people. Several campaigns may have the same.';
 COMMENT ON COLUMN coupon.campaign.per_user_limit IS 'How many units one user may have.';
 COMMENT ON COLUMN coupon.campaign.max_per_user_limit IS 'The highest per_user_limit that the campaign has had. What was issued under it stays valid when the limit is lowered.';
+COMMENT ON COLUMN coupon.campaign.withdrawn IS 'How many units were taken off the sale by coupon_campaign_reduce_stock() and coupon_units_withdraw().';
+COMMENT ON COLUMN coupon.campaign.archived_at IS 'When coupon_campaign_archive() or coupon_campaign_drop() began to take the rows away; null: neither did.';
+COMMENT ON COLUMN coupon.campaign.dumped IS 'How many shards, labels and issuances the campaign had when it was dumped. In a restored copy it is paused until coupon_restored() has found them all; null: it is no copy, or that has been done.';
 COMMENT ON COLUMN coupon.campaign.opens_at IS 'When the sale begins; null: at once.';
 COMMENT ON COLUMN coupon.campaign.closes_at IS 'When the sale is over; null: never.';
 COMMENT ON COLUMN coupon.campaign.paused IS 'While this is true, issuing answers "paused". Set by coupon_campaign_pause() and coupon_campaign_resume().';
@@ -114,11 +120,14 @@ COMMENT ON COLUMN coupon.campaign.created_at IS 'When the campaign was created.'
 COMMENT ON COLUMN coupon.campaign.room_id IS 'The waiting room that must have admitted a user before they are issued anything; null: none.';
 COMMENT ON COLUMN coupon.campaign.labels_public IS 'Whether everybody may see the labels, as with seat numbers. Codes are secret until they are issued.';
 
+-- That a shard has its campaign is seen to by triggers: pg_restore with several jobs
+-- loads tables in any order, and a foreign key would refuse that.
 CREATE TABLE coupon.shard (
-	campaign_id  bigint NOT NULL REFERENCES coupon.campaign,
+	campaign_id  bigint NOT NULL,
 	shard        integer NOT NULL CHECK (shard >= 0),
 	first_serial bigint NOT NULL CHECK (first_serial >= 1),
 	last_serial  bigint NOT NULL,
+	withdrawn    bytea,
 	PRIMARY KEY (campaign_id, shard),
 	UNIQUE (campaign_id, first_serial),
 	CHECK (last_serial >= first_serial)
@@ -128,9 +137,10 @@ COMMENT ON COLUMN coupon.shard.campaign_id IS 'The campaign.';
 COMMENT ON COLUMN coupon.shard.shard IS 'The number of the range: 0, 1, 2, ... without gaps.';
 COMMENT ON COLUMN coupon.shard.first_serial IS 'The first serial of the range. It follows the last one of the range before.';
 COMMENT ON COLUMN coupon.shard.last_serial IS 'The last serial of the range.';
+COMMENT ON COLUMN coupon.shard.withdrawn IS 'Which units are off the sale for good: get_bit(withdrawn, n) is that of serial first_serial + n; null: none.';
 
 -- A dump keeps the sale; events are left out, a copy must not publish them again.
-SELECT pg_catalog.pg_extension_config_dump('coupon.campaign', '');
+-- (coupon.campaign itself: see coupon_restored.)
 SELECT pg_catalog.pg_extension_config_dump('coupon.campaign_campaign_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('coupon.shard', '');
 
@@ -165,6 +175,47 @@ CREATE FUNCTION coupon.policy_guard() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_policy_guard';
 COMMENT ON FUNCTION coupon.policy_guard() IS 'Trigger: refuses a policy that coupon_campaign_create() would refuse.';
 
+CREATE FUNCTION coupon.restoring() RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT current_setting('check_function_bodies') = 'off' $$;
+COMMENT ON FUNCTION coupon.restoring() IS 'Is this session one of pg_restore, or does it run a script of pg_dump? They set check_function_bodies off, and load tables in any order.';
+
+CREATE FUNCTION coupon.campaign_known() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM 1 FROM coupon.campaign c WHERE c.campaign_id = NEW.campaign_id FOR KEY SHARE;
+	IF NOT FOUND AND NOT coupon.restoring() THEN
+		RAISE foreign_key_violation USING
+			MESSAGE = format('coupon.%I needs a campaign', TG_TABLE_NAME),
+			DETAIL = format('There is no campaign %s.', NEW.campaign_id),
+			HINT = 'Create it with coupon_campaign_create().';
+	END IF;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION coupon.campaign_known() IS 'Trigger: refuses shards and labels of a campaign that does not exist.';
+
+CREATE FUNCTION coupon.campaign_in_use() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF EXISTS (SELECT FROM coupon.shard s WHERE s.campaign_id = OLD.campaign_id)
+	   OR EXISTS (SELECT FROM coupon.unit u WHERE u.campaign_id = OLD.campaign_id) THEN
+		RAISE foreign_key_violation USING
+			MESSAGE = 'campaign is in use',
+			DETAIL = format('Campaign %s has shards or labels.', OLD.campaign_id),
+			HINT = 'Use coupon_campaign_drop().';
+	END IF;
+	RETURN OLD;
+END
+$$;
+COMMENT ON FUNCTION coupon.campaign_in_use() IS 'Trigger: refuses to delete a campaign that has shards or labels.';
+
+CREATE FUNCTION coupon.shard_withdrawn() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_shard_withdrawn';
+COMMENT ON FUNCTION coupon.shard_withdrawn() IS 'Trigger: refuses to withdraw units but by the functions, which take them first.';
+
 CREATE FUNCTION coupon.shard_guard() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -179,7 +230,7 @@ BEGIN
 	RAISE feature_not_supported USING
 		MESSAGE = 'units of a campaign cannot be taken away',
 		DETAIL = format('Campaign %s, shard %s; sessions may be issuing from it.', OLD.campaign_id, OLD.shard),
-		HINT = 'Close the campaign with coupon_campaign_close(); then its rows can be deleted.';
+		HINT = 'Use coupon_campaign_reduce_stock(); or coupon_campaign_close(), and then coupon_campaign_drop().';
 END
 $$;
 COMMENT ON FUNCTION coupon.shard_guard() IS 'Trigger: refuses to change or delete the shards of a campaign that is not closed.';
@@ -209,8 +260,14 @@ ALTER TABLE coupon.campaign ENABLE ALWAYS TRIGGER campaign_guard;
 ALTER TABLE coupon.campaign ENABLE ALWAYS TRIGGER campaign_changed;
 ALTER TABLE coupon.campaign ENABLE ALWAYS TRIGGER refuse_truncate;
 
-CREATE TRIGGER shard_guard BEFORE UPDATE OR DELETE ON coupon.shard
+CREATE TRIGGER campaign_in_use BEFORE DELETE ON coupon.campaign
+	FOR EACH ROW EXECUTE FUNCTION coupon.campaign_in_use();
+CREATE TRIGGER campaign_known BEFORE INSERT OR UPDATE OF campaign_id ON coupon.shard
+	FOR EACH ROW EXECUTE FUNCTION coupon.campaign_known();
+CREATE TRIGGER shard_guard BEFORE DELETE OR UPDATE OF campaign_id, shard, first_serial, last_serial ON coupon.shard
 	FOR EACH ROW EXECUTE FUNCTION coupon.shard_guard();
+CREATE TRIGGER shard_withdrawn AFTER UPDATE OF withdrawn ON coupon.shard
+	FOR EACH ROW EXECUTE FUNCTION coupon.shard_withdrawn();
 CREATE TRIGGER shard_changed AFTER INSERT OR UPDATE OR DELETE ON coupon.shard
 	FOR EACH ROW EXECUTE FUNCTION coupon.campaign_changed();
 CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON coupon.shard
@@ -263,10 +320,40 @@ AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_campaign_close(bigint) IS
 	'Ends the sale for good. What was issued stays valid. Returns whether this call changed it.';
 
+-- Changing a sale that is under way.
+
+CREATE FUNCTION @extschema@.coupon_campaign_alter(
+	campaign_id    bigint,
+	name           text DEFAULT NULL,
+	opens_at       timestamptz DEFAULT NULL,
+	closes_at      timestamptz DEFAULT NULL,
+	per_user_limit integer DEFAULT NULL,
+	policy         jsonb DEFAULT NULL,
+	topic          text DEFAULT NULL)
+RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.coupon_campaign_alter(bigint, text, timestamptz, timestamptz, integer, jsonb, text) IS
+	'Changes what is not null, from the commit on; opens_at -infinity is at once, closes_at infinity is never. What was issued keeps its policy and stays valid, also above a lowered limit. Returns whether anything changed.';
+
+CREATE FUNCTION @extschema@.coupon_campaign_reduce_stock(campaign_id bigint, units bigint)
+RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.coupon_campaign_reduce_stock(bigint, bigint) IS
+	'Takes so many free units off the sale for good, whichever they are, or is an ERROR if fewer are free. Returns the new stock.';
+
+CREATE FUNCTION @extschema@.coupon_units_withdraw(campaign_id bigint, serials bigint[])
+RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.coupon_units_withdraw(bigint, bigint[]) IS
+	'Takes these units off the sale for good, or is an ERROR if one of them is not free. Returns the new stock.';
+
 -- Units that carry a label: coupon codes, seats.
 
 CREATE TABLE coupon.unit (
-	campaign_id bigint NOT NULL REFERENCES coupon.campaign,
+	campaign_id bigint NOT NULL,
 	serial      bigint NOT NULL CHECK (serial >= 1),
 	label       text COLLATE "C" NOT NULL,
 	PRIMARY KEY (campaign_id, serial),
@@ -278,6 +365,9 @@ COMMENT ON COLUMN coupon.unit.serial IS 'The serial of the unit that has the lab
 COMMENT ON COLUMN coupon.unit.label IS 'The code or seat number, unique in its campaign.';
 
 SELECT pg_catalog.pg_extension_config_dump('coupon.unit', '');
+
+CREATE TRIGGER campaign_known BEFORE INSERT OR UPDATE OF campaign_id ON coupon.unit
+	FOR EACH ROW EXECUTE FUNCTION coupon.campaign_known();
 
 CREATE FUNCTION @extschema@.coupon_codes_import(campaign_id bigint, codes text[])
 RETURNS bigint
@@ -310,7 +400,7 @@ RETURNS SETOF record
 LANGUAGE c STABLE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_units(bigint) IS
-	'Every unit of the campaign in the order of serials. Status: FREE | HELD | ISSUED; a unit whose hold has run out is FREE. Codes are not shown.';
+	'Every unit of the campaign in the order of serials. Status: FREE | HELD | ISSUED; a unit whose hold has run out is FREE. Withdrawn units and codes are not shown.';
 
 -- Issuances: who has which unit.
 
@@ -348,8 +438,7 @@ CREATE TABLE coupon.issuance (
 	held_until  timestamptz,
 	confirm_ref text,
 	CONSTRAINT issuance_serial_key PRIMARY KEY (campaign_id, serial),
-	CONSTRAINT issuance_user_key UNIQUE (campaign_id, user_id, nth),
-	FOREIGN KEY (campaign_id, shard) REFERENCES coupon.shard
+	CONSTRAINT issuance_user_key UNIQUE (campaign_id, user_id, nth)
 );
 CREATE INDEX issuance_due_idx ON coupon.issuance (expires_at)
 	WHERE state = 'issued' AND expires_at IS NOT NULL;
@@ -381,14 +470,20 @@ DECLARE
 	user_limit integer;
 BEGIN
 	-- What was allowed when the row was inserted stays so: only what changes is checked.
-	IF ROW(NEW.campaign_id, NEW.shard, NEW.serial) IS DISTINCT FROM ROW(OLD.campaign_id, OLD.shard, OLD.serial)
-	   AND NOT EXISTS (SELECT FROM coupon.shard s
-	                    WHERE s.campaign_id = NEW.campaign_id AND s.shard = NEW.shard
-	                      AND NEW.serial BETWEEN s.first_serial AND s.last_serial) THEN
-		RAISE check_violation USING
-			MESSAGE = 'serial is outside the campaign''s shards',
-			DETAIL = format('Campaign %s, shard %s, serial %s.', NEW.campaign_id, NEW.shard, NEW.serial),
-			HINT = 'Units are added with coupon_campaign_add_stock().';
+	IF ROW(NEW.campaign_id, NEW.shard, NEW.serial) IS DISTINCT FROM ROW(OLD.campaign_id, OLD.shard, OLD.serial) THEN
+		-- the lock, until the end of the transaction, as a foreign key would take it
+		PERFORM FROM coupon.shard s
+		 WHERE s.campaign_id = NEW.campaign_id AND s.shard = NEW.shard
+		   AND NEW.serial BETWEEN s.first_serial AND s.last_serial
+		   AND CASE WHEN s.withdrawn IS NULL THEN true
+		            WHEN NEW.serial BETWEEN s.first_serial AND s.last_serial THEN get_bit(s.withdrawn, NEW.serial - s.first_serial) = 0 END
+		   FOR KEY SHARE;
+		IF NOT FOUND AND NOT coupon.restoring() THEN
+			RAISE check_violation USING
+				MESSAGE = 'serial is outside the campaign''s shards',
+				DETAIL = format('Campaign %s, shard %s, serial %s.', NEW.campaign_id, NEW.shard, NEW.serial),
+				HINT = 'Units are added with coupon_campaign_add_stock().';
+		END IF;
 	END IF;
 	IF ROW(NEW.campaign_id, NEW.nth) IS DISTINCT FROM ROW(OLD.campaign_id, OLD.nth) THEN
 		SELECT c.max_per_user_limit INTO user_limit FROM coupon.campaign c
@@ -780,6 +875,196 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalo
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_expire(integer) IS
 	'Marks up to max_rows issuances as expired whose usage period is over, each with an event. The sweeper worker does this all the time.';
+
+-- The end of a campaign: its rows go to a table of the application's, or away.
+
+CREATE TYPE coupon.archived_issuance AS (
+	campaign_id bigint,
+	serial      bigint,
+	label       text,
+	user_id     text,
+	nth         integer,
+	state       text,
+	issued_at   timestamptz,
+	expires_at  timestamptz,
+	redeemed_at timestamptz,
+	order_ref   text,
+	confirm_ref text,
+	policy      jsonb
+);
+COMMENT ON TYPE coupon.archived_issuance IS
+	'A row that coupon_campaign_archive() writes. CREATE TABLE ... (LIKE coupon.archived_issuance) makes a table for them.';
+COMMENT ON COLUMN coupon.archived_issuance.campaign_id IS 'The campaign.';
+COMMENT ON COLUMN coupon.archived_issuance.serial IS 'The unit.';
+COMMENT ON COLUMN coupon.archived_issuance.label IS 'Its code or seat; null: it has none.';
+COMMENT ON COLUMN coupon.archived_issuance.user_id IS 'The user who has it.';
+COMMENT ON COLUMN coupon.archived_issuance.nth IS 'Whether it is the user''s first, second, ...';
+COMMENT ON COLUMN coupon.archived_issuance.state IS 'issued | redeemed | expired';
+COMMENT ON COLUMN coupon.archived_issuance.issued_at IS 'When it was issued.';
+COMMENT ON COLUMN coupon.archived_issuance.expires_at IS 'From when on it could not be redeemed; null: never.';
+COMMENT ON COLUMN coupon.archived_issuance.redeemed_at IS 'When it was redeemed.';
+COMMENT ON COLUMN coupon.archived_issuance.order_ref IS 'The order that redeemed it.';
+COMMENT ON COLUMN coupon.archived_issuance.confirm_ref IS 'The payment that confirmed it.';
+COMMENT ON COLUMN coupon.archived_issuance.policy IS 'The rules of the discount, as they were when it was issued.';
+
+CREATE FUNCTION coupon.campaign_end_begin(campaign_id bigint) RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	campaign record;
+	held bigint;
+BEGIN
+	SELECT c.closed_at INTO campaign FROM coupon.campaign c WHERE c.campaign_id = $1 FOR NO KEY UPDATE;
+	IF NOT FOUND THEN
+		RAISE SQLSTATE 'UC001' USING
+			MESSAGE = 'unknown campaign',
+			DETAIL = format('There is no campaign %s.', coalesce($1::text, 'null')),
+			HINT = 'Use an id that coupon_campaign_create() returned; coupon.campaign lists them.';
+	END IF;
+	IF campaign.closed_at IS NULL THEN
+		RAISE object_not_in_prerequisite_state USING
+			MESSAGE = 'campaign is not closed',
+			DETAIL = format('Campaign %s may be issued from.', $1),
+			HINT = 'Close it with coupon_campaign_close() first.';
+	END IF;
+	SELECT count(*) INTO held FROM coupon.issuance i WHERE i.campaign_id = $1 AND i.held_until > clock_timestamp();
+	IF held > 0 THEN
+		RAISE object_in_use USING
+			MESSAGE = 'units of the campaign are held',
+			DETAIL = format('Campaign %s: %s units are held, and may be paid for.', $1, held),
+			HINT = 'Wait until the holds have run out, or revoke them with coupon_revoke().';
+	END IF;
+	UPDATE coupon.campaign c SET archived_at = clock_timestamp() WHERE c.campaign_id = $1 AND c.archived_at IS NULL;
+	RETURN coalesce((SELECT max(s.last_serial) FROM coupon.shard s WHERE s.campaign_id = $1), 0);
+END
+$$;
+COMMENT ON FUNCTION coupon.campaign_end_begin(bigint) IS 'Part of coupon_campaign_archive() and coupon_campaign_drop(): may the campaign end? Returns its last serial.';
+
+-- Takes rows away and returns them, so that whoever calls it writes them with their own
+-- rights.  A row that somebody has locked is passed by, or waited for if it is the only one.
+CREATE FUNCTION coupon.campaign_end_rows(campaign_id bigint, first_serial bigint, last_serial bigint)
+RETURNS SETOF coupon.archived_issuance
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+#variable_conflict use_column
+DECLARE
+	serials bigint[];
+BEGIN
+	IF NOT EXISTS (SELECT FROM coupon.campaign c WHERE c.campaign_id = $1 AND c.archived_at IS NOT NULL AND c.closed_at IS NOT NULL) THEN
+		RAISE object_not_in_prerequisite_state USING
+			MESSAGE = 'campaign is not being archived or dropped',
+			DETAIL = format('Campaign %s.', coalesce($1::text, 'null')),
+			HINT = 'Use coupon_campaign_archive() or coupon_campaign_drop().';
+	END IF;
+	IF $2 = $3 THEN
+		PERFORM FROM coupon.issuance i WHERE i.campaign_id = $1 AND i.serial = $2 FOR UPDATE;
+		serials := ARRAY[$2];
+	ELSE
+		serials := ARRAY(SELECT i.serial FROM coupon.issuance i
+		                  WHERE i.campaign_id = $1 AND i.serial BETWEEN $2 AND $3 ORDER BY i.serial
+		                    FOR UPDATE SKIP LOCKED);
+	END IF;
+	IF serials <> '{}' THEN
+		RETURN QUERY
+		WITH gone AS (
+			DELETE FROM coupon.issuance i
+			 WHERE i.campaign_id = $1 AND i.serial = ANY (serials)
+			RETURNING i.*)
+		SELECT g.campaign_id, g.serial, u.label, g.user_id, g.nth, g.state, g.issued_at, g.expires_at,
+		       g.redeemed_at, g.order_ref, g.confirm_ref, g.policy
+		  FROM gone g LEFT JOIN coupon.unit u ON u.campaign_id = g.campaign_id AND u.serial = g.serial
+		 WHERE g.state <> 'held'
+		 ORDER BY g.serial;
+	END IF;
+	DELETE FROM coupon.unit u
+	 WHERE u.campaign_id = $1 AND u.serial BETWEEN $2 AND $3
+	   AND NOT EXISTS (SELECT FROM coupon.issuance i WHERE i.campaign_id = $1 AND i.serial = u.serial);
+END
+$$;
+COMMENT ON FUNCTION coupon.campaign_end_rows(bigint, bigint, bigint) IS 'Part of coupon_campaign_archive() and coupon_campaign_drop(): takes the rows of some serials away.';
+
+CREATE FUNCTION coupon.campaign_end_row_left(campaign_id bigint) RETURNS bigint
+LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$ SELECT i.serial FROM coupon.issuance i WHERE i.campaign_id = $1 ORDER BY i.serial LIMIT 1 $$;
+COMMENT ON FUNCTION coupon.campaign_end_row_left(bigint) IS 'Part of coupon_campaign_archive() and coupon_campaign_drop(): the first serial that is issued yet.';
+
+CREATE FUNCTION coupon.campaign_end(campaign_id bigint, archived boolean) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'coupon_campaign_end';
+COMMENT ON FUNCTION coupon.campaign_end(bigint, boolean) IS 'Part of coupon_campaign_archive() and coupon_campaign_drop(): takes away what is left once no row is, and tells of it.';
+
+-- Procedures have their caller's rights, since they commit: so all names and operators
+-- in them are qualified.  Each step is a transaction; a call that was cut short is called
+-- again, and goes on.
+CREATE PROCEDURE coupon.campaign_end_steps(campaign_id bigint, target regclass)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+	step CONSTANT bigint := 2000;
+	into_target CONSTANT text := 'INSERT INTO %s (campaign_id, serial, label, user_id, nth, state, issued_at, expires_at, redeemed_at, order_ref, confirm_ref, policy)'
+		' SELECT r.campaign_id, r.serial, r.label, r.user_id, r.nth, r.state, r.issued_at, r.expires_at, r.redeemed_at, r.order_ref, r.confirm_ref, r.policy'
+		' FROM coupon.campaign_end_rows($1, $2, $3) r';
+	final bigint;
+	first bigint := 1;
+	last bigint;
+	began timestamptz;
+BEGIN
+	final := coupon.campaign_end_begin($1);
+	COMMIT;
+	LOOP
+		IF first OPERATOR(pg_catalog.<=) final THEN
+			last := first OPERATOR(pg_catalog.+) step;
+		ELSE
+			-- what somebody had locked is waited for, one by one
+			last := coupon.campaign_end_row_left($1);
+			EXIT WHEN last IS NULL;
+			first := last;
+			final := 0;
+		END IF;
+		began := pg_catalog.clock_timestamp();
+		-- a step that a crash undoes is done again, so none waits for the disk
+		PERFORM pg_catalog.set_config('synchronous_commit', 'off', true);
+		IF target IS NULL THEN
+			PERFORM FROM coupon.campaign_end_rows($1, first, last);
+		ELSE
+			EXECUTE pg_catalog.format(into_target, target) USING $1, first, last;
+		END IF;
+		COMMIT;
+		-- the machine is the others', too
+		PERFORM pg_catalog.pg_sleep(pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) began));
+		first := last OPERATOR(pg_catalog.+) 1::bigint;
+	END LOOP;
+	PERFORM coupon.campaign_end($1, target IS NOT NULL);
+END
+$$;
+COMMENT ON PROCEDURE coupon.campaign_end_steps(bigint, regclass) IS 'What coupon_campaign_archive() and coupon_campaign_drop() share.';
+
+CREATE PROCEDURE @extschema@.coupon_campaign_archive(campaign_id bigint, target regclass)
+LANGUAGE plpgsql
+AS $$
+BEGIN
+	IF target IS NULL THEN
+		RAISE null_value_not_allowed USING
+			MESSAGE = 'target must not be null',
+			HINT = 'Name a table with the columns of coupon.archived_issuance, or use coupon_campaign_drop().';
+	END IF;
+	CALL coupon.campaign_end_steps($1, target);
+END
+$$;
+COMMENT ON PROCEDURE @extschema@.coupon_campaign_archive(bigint, regclass) IS
+	'Moves the issuances of a closed campaign to a table of yours, in steps that commit, and then takes the campaign away. Call it again if it is cut short.';
+
+CREATE PROCEDURE @extschema@.coupon_campaign_drop(campaign_id bigint)
+LANGUAGE plpgsql
+AS $$
+BEGIN
+	CALL coupon.campaign_end_steps($1, NULL);
+END
+$$;
+COMMENT ON PROCEDURE @extschema@.coupon_campaign_drop(bigint) IS
+	'Takes a closed campaign away with all of its issuances, in steps that commit. Call it again if it is cut short.';
 
 -- Events: the outbox, and what the broker did not accept.
 
@@ -1324,6 +1609,35 @@ END
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_room_resume(text) IS 'Ends a pause. Returns whether this call changed it.';
 
+CREATE FUNCTION @extschema@.coupon_room_drop(name text) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	id bigint;
+	needed_by text;
+BEGIN
+	LOOP
+		id := coupon.room_id($1);
+		-- Who makes a campaign require the room locks its row, too: one of the two is first.
+		PERFORM FROM coupon.room r WHERE r.room_id = id FOR UPDATE;
+		EXIT WHEN FOUND;
+	END LOOP;
+	SELECT string_agg(c.campaign_id::text, ', ' ORDER BY c.campaign_id) INTO needed_by
+	  FROM (SELECT o.campaign_id FROM coupon.campaign o
+	         WHERE o.room_id = id AND o.closed_at IS NULL ORDER BY o.campaign_id LIMIT 20) c;
+	IF needed_by IS NOT NULL THEN
+		RAISE dependent_objects_still_exist USING
+			MESSAGE = 'campaigns require the room',
+			DETAIL = format('Room %L is required by campaign %s.', $1, needed_by),
+			HINT = 'Close them, or let them issue to everybody with coupon_campaign_require_room(..., NULL).';
+	END IF;
+	UPDATE coupon.campaign c SET room_id = NULL WHERE c.room_id = id;
+	DELETE FROM coupon.room r WHERE r.room_id = id;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.coupon_room_drop(text) IS
+	'Takes a room away. From the commit on whoever waits there or is admitted is told GONE. An ERROR while a campaign that is not closed requires it.';
+
 CREATE FUNCTION @extschema@.coupon_room_draw(name text, OUT number bigint, OUT place bigint)
 RETURNS SETOF record
 LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -1338,10 +1652,17 @@ COMMENT ON FUNCTION @extschema@.coupon_room_draw(text) IS
 CREATE FUNCTION @extschema@.coupon_campaign_require_room(campaign_id bigint, room text) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+	id bigint;
 BEGIN
-	UPDATE coupon.campaign c
-	   SET room_id = CASE WHEN $2 IS NULL THEN NULL ELSE coupon.room_id($2) END
-	 WHERE c.campaign_id = $1;
+	WHILE $2 IS NOT NULL
+	LOOP
+		id := coupon.room_id($2);
+		-- coupon_room_drop() waits for this lock, or this for it
+		PERFORM FROM coupon.room r WHERE r.room_id = id FOR KEY SHARE;
+		EXIT WHEN FOUND;
+	END LOOP;
+	UPDATE coupon.campaign c SET room_id = id WHERE c.campaign_id = $1;
 	IF NOT FOUND THEN
 		RAISE SQLSTATE 'UC001' USING
 			MESSAGE = 'unknown campaign',
@@ -1492,13 +1813,14 @@ COMMENT ON FUNCTION coupon.campaign_state(timestamptz, timestamptz, boolean, tim
 
 CREATE VIEW coupon.campaign_status AS
 SELECT c.campaign_id, c.name,
-       coupon.campaign_state(c.closed_at, c.closes_at, c.paused, c.opens_at) AS state,
+       CASE WHEN c.dumped IS NOT NULL THEN 'restored'
+            ELSE coupon.campaign_state(c.closed_at, c.closes_at, c.paused, c.opens_at) END AS state,
        s.*
   FROM coupon.campaign c, LATERAL @extschema@.coupon_status(c.campaign_id) s;
 COMMENT ON VIEW coupon.campaign_status IS 'coupon_status() of every campaign.';
 COMMENT ON COLUMN coupon.campaign_status.campaign_id IS 'The campaign.';
 COMMENT ON COLUMN coupon.campaign_status.name IS 'Its name.';
-COMMENT ON COLUMN coupon.campaign_status.state IS 'open | not_open | paused | closed';
+COMMENT ON COLUMN coupon.campaign_status.state IS 'open | not_open | paused | closed | restored: paused until coupon_restored() has checked it';
 COMMENT ON COLUMN coupon.campaign_status.stock IS 'How many units there are.';
 COMMENT ON COLUMN coupon.campaign_status.issued IS 'How many are issued.';
 COMMENT ON COLUMN coupon.campaign_status.held IS 'How many are held.';
@@ -1514,19 +1836,28 @@ COMMENT ON COLUMN coupon.campaign_status.answered_paused IS 'How many were answe
 COMMENT ON COLUMN coupon.campaign_status.answered_not_admitted IS 'How many were answered not_admitted.';
 COMMENT ON COLUMN coupon.campaign_status.answered_held IS 'How many were answered held.';
 
--- Sequential scans only: what a damaged index let through it would also hide.
-CREATE FUNCTION @extschema@.coupon_verify(
-	campaign_id bigint DEFAULT NULL,
+-- Without a campaign by sequential scans only: what a damaged index let through it
+-- would also hide.  Of one campaign only its own rows are read, by the indexes, and no
+-- events, which have none.
+CREATE FUNCTION coupon.verify(
+	campaign_id bigint,
 	OUT campaign bigint,
 	OUT law text,
 	OUT serial bigint,
 	OUT user_id text,
 	OUT detail text)
 RETURNS SETOF record
-LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
-SET enable_indexscan = off SET enable_indexonlyscan = off SET enable_bitmapscan = off
+SET plan_cache_mode = force_custom_plan SET jit = off
+SET enable_seqscan = on SET enable_indexscan = on SET enable_indexonlyscan = on SET enable_bitmapscan = on
 AS $$
+#variable_conflict use_column
+BEGIN
+	PERFORM set_config(s, 'off', true)
+	   FROM unnest(CASE WHEN $1 IS NULL THEN ARRAY['enable_indexscan', 'enable_indexonlyscan', 'enable_bitmapscan']
+	                    ELSE ARRAY['enable_seqscan'] END) s;
+	RETURN QUERY
 	SELECT i.campaign_id, 'oversold: serial issued twice', i.serial, min(i.user_id), format('%s issuances', count(*))
 	  FROM coupon.issuance i
 	 WHERE $1 IS NULL OR i.campaign_id = $1
@@ -1537,6 +1868,21 @@ AS $$
 	  LEFT JOIN coupon.shard s ON s.campaign_id = i.campaign_id AND s.shard = i.shard
 	       AND i.serial BETWEEN s.first_serial AND s.last_serial
 	 WHERE ($1 IS NULL OR i.campaign_id = $1) AND s.shard IS NULL
+	UNION ALL
+	SELECT i.campaign_id, 'oversold: withdrawn unit issued', i.serial, i.user_id, format('shard %s', i.shard)
+	  FROM coupon.issuance i
+	  JOIN coupon.shard s ON s.campaign_id = i.campaign_id AND s.shard = i.shard AND s.withdrawn IS NOT NULL
+	 WHERE ($1 IS NULL OR i.campaign_id = $1) AND i.serial BETWEEN s.first_serial AND s.last_serial
+	   AND CASE WHEN i.serial BETWEEN s.first_serial AND s.last_serial THEN get_bit(s.withdrawn, i.serial - s.first_serial) END = 1
+	UNION ALL
+	SELECT c.campaign_id, 'withdrawn units are counted wrong', NULL, NULL, format('%s, counted %s', w.n, c.withdrawn)
+	  FROM coupon.campaign c,
+	       LATERAL (SELECT coalesce(sum(bit_count(s.withdrawn)), 0) AS n FROM coupon.shard s WHERE s.campaign_id = c.campaign_id) w
+	 WHERE ($1 IS NULL OR c.campaign_id = $1) AND w.n <> c.withdrawn
+	UNION ALL
+	SELECT s.campaign_id, 'shard without its campaign', s.first_serial, NULL, format('shard %s', s.shard)
+	  FROM coupon.shard s LEFT JOIN coupon.campaign c ON c.campaign_id = s.campaign_id
+	 WHERE ($1 IS NULL OR s.campaign_id = $1) AND c.campaign_id IS NULL
 	UNION ALL
 	SELECT i.campaign_id, 'per-user limit exceeded', NULL, i.user_id,
 	       format('%s issuances, limit %s', count(*), c.max_per_user_limit)
@@ -1575,7 +1921,9 @@ AS $$
 	          FROM coupon.outbox e
 	         WHERE e.type IN ('coupon.issued', 'coupon.redeemed', 'coupon.redeem_cancelled', 'coupon.expired', 'coupon.revoked',
 	                          'coupon.held', 'coupon.confirmed', 'coupon.hold_released', 'coupon.hold_expired')
-	           AND ($1 IS NULL OR e.payload->>'campaign_id' = $1::text)) o
+	           AND $1 IS NULL) o
+	  -- the rows of a campaign that is archived or dropped are gone, and their events may wait yet
+	  JOIN coupon.campaign c ON c.campaign_id = o.campaign_id AND c.archived_at IS NULL
 	  LEFT JOIN coupon.issuance i ON i.campaign_id = o.campaign_id AND i.serial = o.serial AND i.user_id = o.user_id
 	 WHERE o.newest = 1
 	   AND ((i.serial IS NULL) <> (o.type IN ('coupon.revoked', 'coupon.hold_released', 'coupon.hold_expired'))
@@ -1604,10 +1952,23 @@ AS $$
 	UNION ALL
 	SELECT NULL, 'ticket ended without a reason, or the reverse', NULL, t.user_id, format('room %s, ticket %s', t.room_id, t.number)
 	  FROM coupon.ticket t
-	 WHERE $1 IS NULL AND (t.ended_at IS NULL) <> (t.reason IS NULL)
+	 WHERE $1 IS NULL AND (t.ended_at IS NULL) <> (t.reason IS NULL);
+END
 $$;
+COMMENT ON FUNCTION coupon.verify(bigint) IS 'What coupon_verify() finds.';
+
+CREATE FUNCTION @extschema@.coupon_verify(
+	campaign_id bigint DEFAULT NULL,
+	OUT campaign bigint,
+	OUT law text,
+	OUT serial bigint,
+	OUT user_id text,
+	OUT detail text)
+RETURNS SETOF record
+LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$ SELECT * FROM coupon.verify($1) $$;
 COMMENT ON FUNCTION @extschema@.coupon_verify(bigint) IS
-	'The rows that break a law of the sale, found from the tables alone; none when all is well. Without a campaign all of them are checked.';
+	'The rows that break a law of the sale, found from the tables alone; none when all is well. Without a campaign all of them are checked, and the events that are not published yet; of one campaign no other rows are read.';
 
 -- Statistics: counters, histograms and what is open now, in shared memory, of
 -- this database.  They count from stats_reset on: coupon_stat_reset(), or the
@@ -2138,6 +2499,68 @@ CREATE FUNCTION coupon.http_metrics() RETURNS bytea
 LANGUAGE sql VOLATILE
 RETURN pg_catalog.convert_to(@extschema@.coupon_metrics(), 'UTF8');
 COMMENT ON FUNCTION coupon.http_metrics() IS 'GET /metrics - 200 what Prometheus reads';
+
+-- A dump, and what is made of it.  A dump says of each campaign how many rows it has; so
+-- a copy into which they were not all loaded is known, and is not taken for a sale that
+-- has issued nothing.
+
+CREATE FUNCTION @extschema@.coupon_restored(
+	accept boolean DEFAULT false,
+	OUT campaign bigint,
+	OUT problem text,
+	OUT detail text)
+RETURNS SETOF record
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	bad bigint[] := '{}';
+BEGIN
+	PERFORM FROM coupon.campaign c WHERE c.dumped IS NOT NULL ORDER BY c.campaign_id FOR NO KEY UPDATE;
+	FOR campaign, problem, detail IN
+		SELECT v.campaign, v.law, concat_ws(', ', 'serial ' || v.serial, 'user ' || v.user_id, v.detail)
+		  FROM coupon.verify(NULL) v
+		UNION ALL
+		SELECT c.campaign_id, 'rows are missing',
+		       format('shards %s of %s, labels %s of %s, issuances %s of %s',
+		              s.n, c.dumped[1], u.n, c.dumped[2], i.n, c.dumped[3])
+		  FROM coupon.campaign c,
+		       LATERAL (SELECT count(*) AS n FROM coupon.shard x WHERE x.campaign_id = c.campaign_id) s,
+		       LATERAL (SELECT count(*) AS n FROM coupon.unit x WHERE x.campaign_id = c.campaign_id) u,
+		       LATERAL (SELECT count(*) AS n FROM coupon.issuance x WHERE x.campaign_id = c.campaign_id AND x.state <> 'held') i
+		 WHERE c.dumped IS NOT NULL
+		   AND (s.n < c.dumped[1] OR u.n < c.dumped[2] OR i.n < c.dumped[3])
+		 ORDER BY 1, 2, 3
+	LOOP
+		bad := bad || campaign;
+		RETURN NEXT;
+	END LOOP;
+	UPDATE coupon.campaign c SET dumped = NULL
+	 WHERE c.dumped IS NOT NULL AND (coalesce(accept, false) OR c.campaign_id <> ALL (bad));
+END
+$$;
+COMMENT ON FUNCTION @extschema@.coupon_restored(boolean) IS
+	'Once a dump is restored: lets those campaigns be sold of which all rows are there and which break no law, and returns what is wrong with the others. They stay paused; accept lets them be sold nevertheless.';
+
+-- pg_dump reads coupon.campaign with this condition behind the table's name: in place of
+-- its rows the same ones, with the number of theirs in the other tables.
+DO $$
+DECLARE
+	columns text;
+BEGIN
+	SELECT string_agg(CASE a.attname
+	                  WHEN 'dumped' THEN 'coalesce(c.dumped, ARRAY[coalesce(s.n, 0), coalesce(u.n, 0), coalesce(i.n, 0)])'
+	                  ELSE format('c.%I', a.attname) END, ', ' ORDER BY a.attnum)
+	  INTO STRICT columns
+	  FROM pg_attribute a
+	 WHERE a.attrelid = 'coupon.campaign'::regclass AND a.attnum > 0 AND NOT a.attisdropped;
+	PERFORM pg_extension_config_dump('coupon.campaign', format(
+		'WHERE false UNION ALL SELECT %s FROM coupon.campaign c'
+		' LEFT JOIN (SELECT campaign_id, count(*) AS n FROM coupon.shard GROUP BY 1) s ON s.campaign_id = c.campaign_id'
+		' LEFT JOIN (SELECT campaign_id, count(*) AS n FROM coupon.unit GROUP BY 1) u ON u.campaign_id = c.campaign_id'
+		' LEFT JOIN (SELECT campaign_id, count(*) AS n FROM coupon.issuance WHERE state <> ''held'' GROUP BY 1) i ON i.campaign_id = c.campaign_id',
+		columns));
+END
+$$;
 
 -- HTTP. A route maps a method and a path to a function; the front, a background
 -- worker, serves them. The functions here are the neutral contract: they take
@@ -2755,6 +3178,10 @@ REVOKE ALL ON FUNCTION coupon.shard_deleted() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.campaign_guard() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.policy_guard() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.shard_guard() FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.shard_withdrawn() FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.restoring() FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.campaign_known() FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.campaign_in_use() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.refuse_truncate() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.coupon_campaign_create(text, bigint, integer, timestamp with time zone, timestamp with time zone, jsonb, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_campaign_create(text, bigint, integer, timestamp with time zone, timestamp with time zone, jsonb, text) TO coupon_admin;
@@ -2766,6 +3193,30 @@ REVOKE ALL ON FUNCTION @extschema@.coupon_campaign_resume(bigint) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_campaign_resume(bigint) TO coupon_admin;
 REVOKE ALL ON FUNCTION @extschema@.coupon_campaign_close(bigint) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_campaign_close(bigint) TO coupon_admin;
+REVOKE ALL ON FUNCTION @extschema@.coupon_campaign_alter(bigint, text, timestamp with time zone, timestamp with time zone, integer, jsonb, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_campaign_alter(bigint, text, timestamp with time zone, timestamp with time zone, integer, jsonb, text) TO coupon_admin;
+REVOKE ALL ON FUNCTION @extschema@.coupon_campaign_reduce_stock(bigint, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_campaign_reduce_stock(bigint, bigint) TO coupon_admin;
+REVOKE ALL ON FUNCTION @extschema@.coupon_units_withdraw(bigint, bigint[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_units_withdraw(bigint, bigint[]) TO coupon_admin;
+REVOKE ALL ON TYPE coupon.archived_issuance FROM PUBLIC;
+GRANT USAGE ON TYPE coupon.archived_issuance TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON FUNCTION coupon.campaign_end_begin(bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon.campaign_end_begin(bigint) TO coupon_admin;
+REVOKE ALL ON FUNCTION coupon.campaign_end_rows(bigint, bigint, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon.campaign_end_rows(bigint, bigint, bigint) TO coupon_admin;
+REVOKE ALL ON FUNCTION coupon.campaign_end_row_left(bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon.campaign_end_row_left(bigint) TO coupon_admin;
+REVOKE ALL ON FUNCTION coupon.campaign_end(bigint, boolean) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon.campaign_end(bigint, boolean) TO coupon_admin;
+REVOKE ALL ON PROCEDURE coupon.campaign_end_steps(bigint, regclass) FROM PUBLIC;
+GRANT EXECUTE ON PROCEDURE coupon.campaign_end_steps(bigint, regclass) TO coupon_admin;
+REVOKE ALL ON PROCEDURE @extschema@.coupon_campaign_archive(bigint, regclass) FROM PUBLIC;
+GRANT EXECUTE ON PROCEDURE @extschema@.coupon_campaign_archive(bigint, regclass) TO coupon_admin;
+REVOKE ALL ON PROCEDURE @extschema@.coupon_campaign_drop(bigint) FROM PUBLIC;
+GRANT EXECUTE ON PROCEDURE @extschema@.coupon_campaign_drop(bigint) TO coupon_admin;
+REVOKE ALL ON FUNCTION @extschema@.coupon_restored(boolean) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_restored(boolean) TO coupon_admin;
 GRANT SELECT ON TABLE coupon.unit TO coupon_admin;
 REVOKE ALL ON FUNCTION @extschema@.coupon_codes_import(bigint, text[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_codes_import(bigint, text[]) TO coupon_admin;
@@ -2912,6 +3363,8 @@ REVOKE ALL ON FUNCTION @extschema@.coupon_room_pause(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_room_pause(text) TO coupon_admin;
 REVOKE ALL ON FUNCTION @extschema@.coupon_room_resume(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_room_resume(text) TO coupon_admin;
+REVOKE ALL ON FUNCTION @extschema@.coupon_room_drop(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_room_drop(text) TO coupon_admin;
 REVOKE ALL ON FUNCTION @extschema@.coupon_room_draw(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_room_draw(text) TO coupon_admin, coupon_service, coupon_reader;
 REVOKE ALL ON FUNCTION @extschema@.coupon_room_counts(bigint) FROM PUBLIC;
@@ -2941,6 +3394,7 @@ GRANT EXECUTE ON FUNCTION coupon.campaign_state(timestamp with time zone, timest
 GRANT SELECT ON TABLE coupon.campaign_status TO coupon_admin, coupon_service, coupon_reader;
 REVOKE ALL ON FUNCTION @extschema@.coupon_status(bigint) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_status(bigint) TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON FUNCTION coupon.verify(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.coupon_verify(bigint) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_verify(bigint) TO coupon_admin, coupon_reader;
 REVOKE ALL ON TYPE coupon.http_answer FROM PUBLIC;

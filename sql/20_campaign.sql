@@ -15,6 +15,9 @@ CREATE TABLE coupon.campaign (
 	room_id        bigint,
 	labels_public  boolean NOT NULL DEFAULT false,
 	max_per_user_limit integer NOT NULL,
+	withdrawn      bigint NOT NULL DEFAULT 0 CHECK (withdrawn >= 0),
+	archived_at    timestamptz,
+	dumped         bigint[],
 	CHECK (closes_at > opens_at),
 	CHECK (coded OR NOT labels_public),
 	CHECK (max_per_user_limit >= per_user_limit)
@@ -28,6 +31,9 @@ COMMENT ON COLUMN coupon.campaign.campaign_id IS 'The campaign''s number, assign
 COMMENT ON COLUMN coupon.campaign.name IS 'A name for people. Several campaigns may have the same.';
 COMMENT ON COLUMN coupon.campaign.per_user_limit IS 'How many units one user may have.';
 COMMENT ON COLUMN coupon.campaign.max_per_user_limit IS 'The highest per_user_limit that the campaign has had. What was issued under it stays valid when the limit is lowered.';
+COMMENT ON COLUMN coupon.campaign.withdrawn IS 'How many units were taken off the sale by coupon_campaign_reduce_stock() and coupon_units_withdraw().';
+COMMENT ON COLUMN coupon.campaign.archived_at IS 'When coupon_campaign_archive() or coupon_campaign_drop() began to take the rows away; null: neither did.';
+COMMENT ON COLUMN coupon.campaign.dumped IS 'How many shards, labels and issuances the campaign had when it was dumped. In a restored copy it is paused until coupon_restored() has found them all; null: it is no copy, or that has been done.';
 COMMENT ON COLUMN coupon.campaign.opens_at IS 'When the sale begins; null: at once.';
 COMMENT ON COLUMN coupon.campaign.closes_at IS 'When the sale is over; null: never.';
 COMMENT ON COLUMN coupon.campaign.paused IS 'While this is true, issuing answers "paused". Set by coupon_campaign_pause() and coupon_campaign_resume().';
@@ -39,11 +45,14 @@ COMMENT ON COLUMN coupon.campaign.created_at IS 'When the campaign was created.'
 COMMENT ON COLUMN coupon.campaign.room_id IS 'The waiting room that must have admitted a user before they are issued anything; null: none.';
 COMMENT ON COLUMN coupon.campaign.labels_public IS 'Whether everybody may see the labels, as with seat numbers. Codes are secret until they are issued.';
 
+-- That a shard has its campaign is seen to by triggers: pg_restore with several jobs
+-- loads tables in any order, and a foreign key would refuse that.
 CREATE TABLE coupon.shard (
-	campaign_id  bigint NOT NULL REFERENCES coupon.campaign,
+	campaign_id  bigint NOT NULL,
 	shard        integer NOT NULL CHECK (shard >= 0),
 	first_serial bigint NOT NULL CHECK (first_serial >= 1),
 	last_serial  bigint NOT NULL,
+	withdrawn    bytea,
 	PRIMARY KEY (campaign_id, shard),
 	UNIQUE (campaign_id, first_serial),
 	CHECK (last_serial >= first_serial)
@@ -53,9 +62,10 @@ COMMENT ON COLUMN coupon.shard.campaign_id IS 'The campaign.';
 COMMENT ON COLUMN coupon.shard.shard IS 'The number of the range: 0, 1, 2, ... without gaps.';
 COMMENT ON COLUMN coupon.shard.first_serial IS 'The first serial of the range. It follows the last one of the range before.';
 COMMENT ON COLUMN coupon.shard.last_serial IS 'The last serial of the range.';
+COMMENT ON COLUMN coupon.shard.withdrawn IS 'Which units are off the sale for good: get_bit(withdrawn, n) is that of serial first_serial + n; null: none.';
 
 -- A dump keeps the sale; events are left out, a copy must not publish them again.
-SELECT pg_catalog.pg_extension_config_dump('coupon.campaign', '');
+-- (coupon.campaign itself: see coupon_restored.)
 SELECT pg_catalog.pg_extension_config_dump('coupon.campaign_campaign_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('coupon.shard', '');
 
@@ -90,6 +100,47 @@ CREATE FUNCTION coupon.policy_guard() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_policy_guard';
 COMMENT ON FUNCTION coupon.policy_guard() IS 'Trigger: refuses a policy that coupon_campaign_create() would refuse.';
 
+CREATE FUNCTION coupon.restoring() RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT current_setting('check_function_bodies') = 'off' $$;
+COMMENT ON FUNCTION coupon.restoring() IS 'Is this session one of pg_restore, or does it run a script of pg_dump? They set check_function_bodies off, and load tables in any order.';
+
+CREATE FUNCTION coupon.campaign_known() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM 1 FROM coupon.campaign c WHERE c.campaign_id = NEW.campaign_id FOR KEY SHARE;
+	IF NOT FOUND AND NOT coupon.restoring() THEN
+		RAISE foreign_key_violation USING
+			MESSAGE = format('coupon.%I needs a campaign', TG_TABLE_NAME),
+			DETAIL = format('There is no campaign %s.', NEW.campaign_id),
+			HINT = 'Create it with coupon_campaign_create().';
+	END IF;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION coupon.campaign_known() IS 'Trigger: refuses shards and labels of a campaign that does not exist.';
+
+CREATE FUNCTION coupon.campaign_in_use() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF EXISTS (SELECT FROM coupon.shard s WHERE s.campaign_id = OLD.campaign_id)
+	   OR EXISTS (SELECT FROM coupon.unit u WHERE u.campaign_id = OLD.campaign_id) THEN
+		RAISE foreign_key_violation USING
+			MESSAGE = 'campaign is in use',
+			DETAIL = format('Campaign %s has shards or labels.', OLD.campaign_id),
+			HINT = 'Use coupon_campaign_drop().';
+	END IF;
+	RETURN OLD;
+END
+$$;
+COMMENT ON FUNCTION coupon.campaign_in_use() IS 'Trigger: refuses to delete a campaign that has shards or labels.';
+
+CREATE FUNCTION coupon.shard_withdrawn() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_shard_withdrawn';
+COMMENT ON FUNCTION coupon.shard_withdrawn() IS 'Trigger: refuses to withdraw units but by the functions, which take them first.';
+
 CREATE FUNCTION coupon.shard_guard() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -104,7 +155,7 @@ BEGIN
 	RAISE feature_not_supported USING
 		MESSAGE = 'units of a campaign cannot be taken away',
 		DETAIL = format('Campaign %s, shard %s; sessions may be issuing from it.', OLD.campaign_id, OLD.shard),
-		HINT = 'Close the campaign with coupon_campaign_close(); then its rows can be deleted.';
+		HINT = 'Use coupon_campaign_reduce_stock(); or coupon_campaign_close(), and then coupon_campaign_drop().';
 END
 $$;
 COMMENT ON FUNCTION coupon.shard_guard() IS 'Trigger: refuses to change or delete the shards of a campaign that is not closed.';
@@ -134,8 +185,14 @@ ALTER TABLE coupon.campaign ENABLE ALWAYS TRIGGER campaign_guard;
 ALTER TABLE coupon.campaign ENABLE ALWAYS TRIGGER campaign_changed;
 ALTER TABLE coupon.campaign ENABLE ALWAYS TRIGGER refuse_truncate;
 
-CREATE TRIGGER shard_guard BEFORE UPDATE OR DELETE ON coupon.shard
+CREATE TRIGGER campaign_in_use BEFORE DELETE ON coupon.campaign
+	FOR EACH ROW EXECUTE FUNCTION coupon.campaign_in_use();
+CREATE TRIGGER campaign_known BEFORE INSERT OR UPDATE OF campaign_id ON coupon.shard
+	FOR EACH ROW EXECUTE FUNCTION coupon.campaign_known();
+CREATE TRIGGER shard_guard BEFORE DELETE OR UPDATE OF campaign_id, shard, first_serial, last_serial ON coupon.shard
 	FOR EACH ROW EXECUTE FUNCTION coupon.shard_guard();
+CREATE TRIGGER shard_withdrawn AFTER UPDATE OF withdrawn ON coupon.shard
+	FOR EACH ROW EXECUTE FUNCTION coupon.shard_withdrawn();
 CREATE TRIGGER shard_changed AFTER INSERT OR UPDATE OR DELETE ON coupon.shard
 	FOR EACH ROW EXECUTE FUNCTION coupon.campaign_changed();
 CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON coupon.shard

@@ -1,7 +1,7 @@
 -- Units that carry a label: coupon codes, seats.
 
 CREATE TABLE coupon.unit (
-	campaign_id bigint NOT NULL REFERENCES coupon.campaign,
+	campaign_id bigint NOT NULL,
 	serial      bigint NOT NULL CHECK (serial >= 1),
 	label       text COLLATE "C" NOT NULL,
 	PRIMARY KEY (campaign_id, serial),
@@ -13,6 +13,9 @@ COMMENT ON COLUMN coupon.unit.serial IS 'The serial of the unit that has the lab
 COMMENT ON COLUMN coupon.unit.label IS 'The code or seat number, unique in its campaign.';
 
 SELECT pg_catalog.pg_extension_config_dump('coupon.unit', '');
+
+CREATE TRIGGER campaign_known BEFORE INSERT OR UPDATE OF campaign_id ON coupon.unit
+	FOR EACH ROW EXECUTE FUNCTION coupon.campaign_known();
 
 CREATE FUNCTION @extschema@.coupon_codes_import(campaign_id bigint, codes text[])
 RETURNS bigint
@@ -45,4 +48,4 @@ RETURNS SETOF record
 LANGUAGE c STABLE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_units(bigint) IS
-	'Every unit of the campaign in the order of serials. Status: FREE | HELD | ISSUED; a unit whose hold has run out is FREE. Codes are not shown.';
+	'Every unit of the campaign in the order of serials. Status: FREE | HELD | ISSUED; a unit whose hold has run out is FREE. Withdrawn units and codes are not shown.';

@@ -34,8 +34,7 @@ CREATE TABLE coupon.issuance (
 	held_until  timestamptz,
 	confirm_ref text,
 	CONSTRAINT issuance_serial_key PRIMARY KEY (campaign_id, serial),
-	CONSTRAINT issuance_user_key UNIQUE (campaign_id, user_id, nth),
-	FOREIGN KEY (campaign_id, shard) REFERENCES coupon.shard
+	CONSTRAINT issuance_user_key UNIQUE (campaign_id, user_id, nth)
 );
 CREATE INDEX issuance_due_idx ON coupon.issuance (expires_at)
 	WHERE state = 'issued' AND expires_at IS NOT NULL;
@@ -67,14 +66,20 @@ DECLARE
 	user_limit integer;
 BEGIN
 	-- What was allowed when the row was inserted stays so: only what changes is checked.
-	IF ROW(NEW.campaign_id, NEW.shard, NEW.serial) IS DISTINCT FROM ROW(OLD.campaign_id, OLD.shard, OLD.serial)
-	   AND NOT EXISTS (SELECT FROM coupon.shard s
-	                    WHERE s.campaign_id = NEW.campaign_id AND s.shard = NEW.shard
-	                      AND NEW.serial BETWEEN s.first_serial AND s.last_serial) THEN
-		RAISE check_violation USING
-			MESSAGE = 'serial is outside the campaign''s shards',
-			DETAIL = format('Campaign %s, shard %s, serial %s.', NEW.campaign_id, NEW.shard, NEW.serial),
-			HINT = 'Units are added with coupon_campaign_add_stock().';
+	IF ROW(NEW.campaign_id, NEW.shard, NEW.serial) IS DISTINCT FROM ROW(OLD.campaign_id, OLD.shard, OLD.serial) THEN
+		-- the lock, until the end of the transaction, as a foreign key would take it
+		PERFORM FROM coupon.shard s
+		 WHERE s.campaign_id = NEW.campaign_id AND s.shard = NEW.shard
+		   AND NEW.serial BETWEEN s.first_serial AND s.last_serial
+		   AND CASE WHEN s.withdrawn IS NULL THEN true
+		            WHEN NEW.serial BETWEEN s.first_serial AND s.last_serial THEN get_bit(s.withdrawn, NEW.serial - s.first_serial) = 0 END
+		   FOR KEY SHARE;
+		IF NOT FOUND AND NOT coupon.restoring() THEN
+			RAISE check_violation USING
+				MESSAGE = 'serial is outside the campaign''s shards',
+				DETAIL = format('Campaign %s, shard %s, serial %s.', NEW.campaign_id, NEW.shard, NEW.serial),
+				HINT = 'Units are added with coupon_campaign_add_stock().';
+		END IF;
 	END IF;
 	IF ROW(NEW.campaign_id, NEW.nth) IS DISTINCT FROM ROW(OLD.campaign_id, OLD.nth) THEN
 		SELECT c.max_per_user_limit INTO user_limit FROM coupon.campaign c

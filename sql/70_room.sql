@@ -241,6 +241,35 @@ END
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_room_resume(text) IS 'Ends a pause. Returns whether this call changed it.';
 
+CREATE FUNCTION @extschema@.coupon_room_drop(name text) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	id bigint;
+	needed_by text;
+BEGIN
+	LOOP
+		id := coupon.room_id($1);
+		-- Who makes a campaign require the room locks its row, too: one of the two is first.
+		PERFORM FROM coupon.room r WHERE r.room_id = id FOR UPDATE;
+		EXIT WHEN FOUND;
+	END LOOP;
+	SELECT string_agg(c.campaign_id::text, ', ' ORDER BY c.campaign_id) INTO needed_by
+	  FROM (SELECT o.campaign_id FROM coupon.campaign o
+	         WHERE o.room_id = id AND o.closed_at IS NULL ORDER BY o.campaign_id LIMIT 20) c;
+	IF needed_by IS NOT NULL THEN
+		RAISE dependent_objects_still_exist USING
+			MESSAGE = 'campaigns require the room',
+			DETAIL = format('Room %L is required by campaign %s.', $1, needed_by),
+			HINT = 'Close them, or let them issue to everybody with coupon_campaign_require_room(..., NULL).';
+	END IF;
+	UPDATE coupon.campaign c SET room_id = NULL WHERE c.room_id = id;
+	DELETE FROM coupon.room r WHERE r.room_id = id;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.coupon_room_drop(text) IS
+	'Takes a room away. From the commit on whoever waits there or is admitted is told GONE. An ERROR while a campaign that is not closed requires it.';
+
 CREATE FUNCTION @extschema@.coupon_room_draw(name text, OUT number bigint, OUT place bigint)
 RETURNS SETOF record
 LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -255,10 +284,17 @@ COMMENT ON FUNCTION @extschema@.coupon_room_draw(text) IS
 CREATE FUNCTION @extschema@.coupon_campaign_require_room(campaign_id bigint, room text) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+	id bigint;
 BEGIN
-	UPDATE coupon.campaign c
-	   SET room_id = CASE WHEN $2 IS NULL THEN NULL ELSE coupon.room_id($2) END
-	 WHERE c.campaign_id = $1;
+	WHILE $2 IS NOT NULL
+	LOOP
+		id := coupon.room_id($2);
+		-- coupon_room_drop() waits for this lock, or this for it
+		PERFORM FROM coupon.room r WHERE r.room_id = id FOR KEY SHARE;
+		EXIT WHEN FOUND;
+	END LOOP;
+	UPDATE coupon.campaign c SET room_id = id WHERE c.campaign_id = $1;
 	IF NOT FOUND THEN
 		RAISE SQLSTATE 'UC001' USING
 			MESSAGE = 'unknown campaign',

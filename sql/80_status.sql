@@ -34,13 +34,14 @@ COMMENT ON FUNCTION coupon.campaign_state(timestamptz, timestamptz, boolean, tim
 
 CREATE VIEW coupon.campaign_status AS
 SELECT c.campaign_id, c.name,
-       coupon.campaign_state(c.closed_at, c.closes_at, c.paused, c.opens_at) AS state,
+       CASE WHEN c.dumped IS NOT NULL THEN 'restored'
+            ELSE coupon.campaign_state(c.closed_at, c.closes_at, c.paused, c.opens_at) END AS state,
        s.*
   FROM coupon.campaign c, LATERAL @extschema@.coupon_status(c.campaign_id) s;
 COMMENT ON VIEW coupon.campaign_status IS 'coupon_status() of every campaign.';
 COMMENT ON COLUMN coupon.campaign_status.campaign_id IS 'The campaign.';
 COMMENT ON COLUMN coupon.campaign_status.name IS 'Its name.';
-COMMENT ON COLUMN coupon.campaign_status.state IS 'open | not_open | paused | closed';
+COMMENT ON COLUMN coupon.campaign_status.state IS 'open | not_open | paused | closed | restored: paused until coupon_restored() has checked it';
 COMMENT ON COLUMN coupon.campaign_status.stock IS 'How many units there are.';
 COMMENT ON COLUMN coupon.campaign_status.issued IS 'How many are issued.';
 COMMENT ON COLUMN coupon.campaign_status.held IS 'How many are held.';
@@ -56,19 +57,28 @@ COMMENT ON COLUMN coupon.campaign_status.answered_paused IS 'How many were answe
 COMMENT ON COLUMN coupon.campaign_status.answered_not_admitted IS 'How many were answered not_admitted.';
 COMMENT ON COLUMN coupon.campaign_status.answered_held IS 'How many were answered held.';
 
--- Sequential scans only: what a damaged index let through it would also hide.
-CREATE FUNCTION @extschema@.coupon_verify(
-	campaign_id bigint DEFAULT NULL,
+-- Without a campaign by sequential scans only: what a damaged index let through it
+-- would also hide.  Of one campaign only its own rows are read, by the indexes, and no
+-- events, which have none.
+CREATE FUNCTION coupon.verify(
+	campaign_id bigint,
 	OUT campaign bigint,
 	OUT law text,
 	OUT serial bigint,
 	OUT user_id text,
 	OUT detail text)
 RETURNS SETOF record
-LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
-SET enable_indexscan = off SET enable_indexonlyscan = off SET enable_bitmapscan = off
+SET plan_cache_mode = force_custom_plan SET jit = off
+SET enable_seqscan = on SET enable_indexscan = on SET enable_indexonlyscan = on SET enable_bitmapscan = on
 AS $$
+#variable_conflict use_column
+BEGIN
+	PERFORM set_config(s, 'off', true)
+	   FROM unnest(CASE WHEN $1 IS NULL THEN ARRAY['enable_indexscan', 'enable_indexonlyscan', 'enable_bitmapscan']
+	                    ELSE ARRAY['enable_seqscan'] END) s;
+	RETURN QUERY
 	SELECT i.campaign_id, 'oversold: serial issued twice', i.serial, min(i.user_id), format('%s issuances', count(*))
 	  FROM coupon.issuance i
 	 WHERE $1 IS NULL OR i.campaign_id = $1
@@ -79,6 +89,21 @@ AS $$
 	  LEFT JOIN coupon.shard s ON s.campaign_id = i.campaign_id AND s.shard = i.shard
 	       AND i.serial BETWEEN s.first_serial AND s.last_serial
 	 WHERE ($1 IS NULL OR i.campaign_id = $1) AND s.shard IS NULL
+	UNION ALL
+	SELECT i.campaign_id, 'oversold: withdrawn unit issued', i.serial, i.user_id, format('shard %s', i.shard)
+	  FROM coupon.issuance i
+	  JOIN coupon.shard s ON s.campaign_id = i.campaign_id AND s.shard = i.shard AND s.withdrawn IS NOT NULL
+	 WHERE ($1 IS NULL OR i.campaign_id = $1) AND i.serial BETWEEN s.first_serial AND s.last_serial
+	   AND CASE WHEN i.serial BETWEEN s.first_serial AND s.last_serial THEN get_bit(s.withdrawn, i.serial - s.first_serial) END = 1
+	UNION ALL
+	SELECT c.campaign_id, 'withdrawn units are counted wrong', NULL, NULL, format('%s, counted %s', w.n, c.withdrawn)
+	  FROM coupon.campaign c,
+	       LATERAL (SELECT coalesce(sum(bit_count(s.withdrawn)), 0) AS n FROM coupon.shard s WHERE s.campaign_id = c.campaign_id) w
+	 WHERE ($1 IS NULL OR c.campaign_id = $1) AND w.n <> c.withdrawn
+	UNION ALL
+	SELECT s.campaign_id, 'shard without its campaign', s.first_serial, NULL, format('shard %s', s.shard)
+	  FROM coupon.shard s LEFT JOIN coupon.campaign c ON c.campaign_id = s.campaign_id
+	 WHERE ($1 IS NULL OR s.campaign_id = $1) AND c.campaign_id IS NULL
 	UNION ALL
 	SELECT i.campaign_id, 'per-user limit exceeded', NULL, i.user_id,
 	       format('%s issuances, limit %s', count(*), c.max_per_user_limit)
@@ -117,7 +142,9 @@ AS $$
 	          FROM coupon.outbox e
 	         WHERE e.type IN ('coupon.issued', 'coupon.redeemed', 'coupon.redeem_cancelled', 'coupon.expired', 'coupon.revoked',
 	                          'coupon.held', 'coupon.confirmed', 'coupon.hold_released', 'coupon.hold_expired')
-	           AND ($1 IS NULL OR e.payload->>'campaign_id' = $1::text)) o
+	           AND $1 IS NULL) o
+	  -- the rows of a campaign that is archived or dropped are gone, and their events may wait yet
+	  JOIN coupon.campaign c ON c.campaign_id = o.campaign_id AND c.archived_at IS NULL
 	  LEFT JOIN coupon.issuance i ON i.campaign_id = o.campaign_id AND i.serial = o.serial AND i.user_id = o.user_id
 	 WHERE o.newest = 1
 	   AND ((i.serial IS NULL) <> (o.type IN ('coupon.revoked', 'coupon.hold_released', 'coupon.hold_expired'))
@@ -146,7 +173,20 @@ AS $$
 	UNION ALL
 	SELECT NULL, 'ticket ended without a reason, or the reverse', NULL, t.user_id, format('room %s, ticket %s', t.room_id, t.number)
 	  FROM coupon.ticket t
-	 WHERE $1 IS NULL AND (t.ended_at IS NULL) <> (t.reason IS NULL)
+	 WHERE $1 IS NULL AND (t.ended_at IS NULL) <> (t.reason IS NULL);
+END
 $$;
+COMMENT ON FUNCTION coupon.verify(bigint) IS 'What coupon_verify() finds.';
+
+CREATE FUNCTION @extschema@.coupon_verify(
+	campaign_id bigint DEFAULT NULL,
+	OUT campaign bigint,
+	OUT law text,
+	OUT serial bigint,
+	OUT user_id text,
+	OUT detail text)
+RETURNS SETOF record
+LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$ SELECT * FROM coupon.verify($1) $$;
 COMMENT ON FUNCTION @extschema@.coupon_verify(bigint) IS
-	'The rows that break a law of the sale, found from the tables alone; none when all is well. Without a campaign all of them are checked.';
+	'The rows that break a law of the sale, found from the tables alone; none when all is well. Without a campaign all of them are checked, and the events that are not published yet; of one campaign no other rows are read.';

@@ -121,10 +121,10 @@ static const CouponColumn campaign_columns[] = {
 	{INT8OID}, {TEXTOID, DEFAULT_COLLATION_OID}, {INT4OID}, {TIMESTAMPTZOID},
 	{TIMESTAMPTZOID}, {BOOLOID}, {TIMESTAMPTZOID}, {BOOLOID},
 	{JSONBOID}, {TEXTOID, DEFAULT_COLLATION_OID}, {TIMESTAMPTZOID}, {INT8OID},
-	{BOOLOID}, {INT4OID}
+	{BOOLOID}, {INT4OID}, {INT8OID}, {TIMESTAMPTZOID}, {INT8ARRAYOID}
 };
 static const CouponColumn shard_columns[] = {
-	{INT8OID}, {INT4OID}, {INT8OID}, {INT8OID}
+	{INT8OID}, {INT4OID}, {INT8OID}, {INT8OID}, {BYTEAOID}
 };
 static const CouponColumn unit_columns[] = {
 	{INT8OID}, {INT8OID}, {TEXTOID, C_COLLATION_OID}
@@ -175,8 +175,7 @@ StaticAssertDecl(lengthof(ticket_columns) == Ticket_natts, "coupon.ticket");
 
 static const char *const kept_nothing[] = {NULL};
 static const char *const issuance_kept[] = {
-	"issuance_guard", "issuance_arrived", "issuance_returned",
-	"issuance_campaign_id_shard_fkey", NULL
+	"issuance_guard", "issuance_arrived", "issuance_returned", NULL
 };
 static const char *const outbox_kept[] = {"outbox_guard", NULL};
 static const char *const queue_kept[] = {"queue_guard", NULL};

@@ -63,13 +63,13 @@ enum
 	Campaign_id = 1, Campaign_name, Campaign_per_user_limit, Campaign_opens_at,
 	Campaign_closes_at, Campaign_paused, Campaign_closed_at, Campaign_coded,
 	Campaign_policy, Campaign_topic, Campaign_created_at, Campaign_room_id,
-	Campaign_labels_public, Campaign_max_per_user_limit,
-	Campaign_natts = Campaign_max_per_user_limit
+	Campaign_labels_public, Campaign_max_per_user_limit, Campaign_withdrawn,
+	Campaign_archived_at, Campaign_dumped, Campaign_natts = Campaign_dumped
 };
 enum
 {
 	Shard_campaign_id = 1, Shard_number, Shard_first_serial, Shard_last_serial,
-	Shard_natts = Shard_last_serial
+	Shard_withdrawn, Shard_natts = Shard_withdrawn
 };
 enum
 {

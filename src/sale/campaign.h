@@ -25,6 +25,7 @@ typedef struct CouponDefinition
 	uint64		version;		/* 0: private to this transaction */
 	int64		campaign_id;
 	int64		stock;			/* units 1..stock exist */
+	int64		withdrawn;		/* so many of them are off the sale */
 	int32		nshards;
 	int32		per_user_limit;
 	TimestampTz opens_at;		/* DT_NOBEGIN: at once */
@@ -75,14 +76,16 @@ typedef struct CouponCampaignRow
 	bool		closed;
 	bool		coded;
 	bool		labels_public;
-	int64		stock;
+	int64		stock;			/* the last serial */
+	int64		withdrawn;		/* units that are off the sale */
 	int32		nshards;
 	char	   *topic;
 } CouponCampaignRow;
 
 /*
  * Locks a campaign's row against other changes and reads what changes depend
- * on.  ERROR for an unknown campaign, and for a closed one unless allowed.
+ * on.  ERROR for an unknown campaign, and for a closed one unless allowed, as
+ * for one of a copy that is not checked.
  */
 extern void coupon_campaign_lock_row(int64 campaign_id, bool allow_closed,
 									 CouponCampaignRow *row);
@@ -94,6 +97,14 @@ extern void coupon_campaign_add_units(int64 campaign_id, int64 units,
 /* Appends an event of the campaign itself; units < 0: none to tell of. */
 extern void coupon_campaign_event(int64 campaign_id, const CouponCampaignRow *row,
 								  const char *type, int64 units);
+
+/* Is the n-th unit of a shard off the sale?  withdrawn: of its row, or NULL. */
+static inline bool
+coupon_unit_is_withdrawn(const bytea *withdrawn, int64 n)
+{
+	return withdrawn != NULL && n / 8 < (int64) VARSIZE_ANY_EXHDR(withdrawn) &&
+		(VARDATA_ANY(withdrawn)[n / 8] >> (n % 8) & 1) != 0;
+}
 
 /* Has the campaign's room, if it requires one, admitted the user? */
 static inline bool

@@ -40,7 +40,7 @@ void
 coupon_campaign_lock_row(int64 campaign_id, bool allow_closed, CouponCampaignRow *row)
 {
 	static CouponStatement lock = {
-		"SELECT paused, closed_at IS NOT NULL, coded, topic, labels_public"
+		"SELECT paused, closed_at IS NOT NULL, coded, topic, labels_public, withdrawn, dumped IS NOT NULL"
 		"  FROM coupon.campaign WHERE campaign_id = $1 FOR NO KEY UPDATE",
 		1, {INT8OID}
 	};
@@ -50,6 +50,7 @@ coupon_campaign_lock_row(int64 campaign_id, bool allow_closed, CouponCampaignRow
 		1, {INT8OID}
 	};
 	Datum		values[1] = {Int64GetDatum(campaign_id)};
+	bool		copy;
 
 	if (coupon_spi_execute(&lock, SPI_OK_SELECT, values, NULL) == 0)
 		coupon_campaign_unknown(campaign_id);
@@ -58,6 +59,8 @@ coupon_campaign_lock_row(int64 campaign_id, bool allow_closed, CouponCampaignRow
 	row->coded = DatumGetBool(coupon_spi_value(0, 3, NULL));
 	row->topic = coupon_spi_text(0, 4);
 	row->labels_public = DatumGetBool(coupon_spi_value(0, 5, NULL));
+	row->withdrawn = DatumGetInt64(coupon_spi_value(0, 6, NULL));
+	copy = DatumGetBool(coupon_spi_value(0, 7, NULL));
 	row->stock = 0;
 	row->nshards = 0;
 	if (coupon_spi_execute(&last_shard, SPI_OK_SELECT, values, NULL) > 0)
@@ -73,6 +76,12 @@ coupon_campaign_lock_row(int64 campaign_id, bool allow_closed, CouponCampaignRow
 				 errdetail("Campaign %lld was closed with coupon_campaign_close().",
 						   (long long) campaign_id),
 				 errhint("Closing is final; create another campaign.")));
+	if (copy && !allow_closed)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("campaign was restored and is not checked yet"),
+				 errdetail("Campaign %lld may lack issuances.", (long long) campaign_id),
+				 errhint("Look with SELECT * FROM coupon_restored().")));
 }
 
 void
@@ -123,7 +132,7 @@ coupon_campaign_event(int64 campaign_id, const CouponCampaignRow *row,
 	coupon_payload_int64(&payload, "campaign_id", campaign_id);
 	if (units >= 0)
 		coupon_payload_int64(&payload, "units", units);
-	coupon_payload_int64(&payload, "stock", row->stock);
+	coupon_payload_int64(&payload, "stock", row->stock - row->withdrawn);
 	coupon_payload_time(&payload, "at", GetCurrentTimestamp());
 	coupon_payload_end(&payload);
 
@@ -215,7 +224,7 @@ coupon_campaign_add_stock(PG_FUNCTION_ARGS)
 	coupon_campaign_add_units(campaign_id, units, &row);
 	coupon_campaign_event(campaign_id, &row, COUPON_EVENT_STOCK_ADDED, units);
 	coupon_spi_finish();
-	PG_RETURN_INT64(row.stock);
+	PG_RETURN_INT64(row.stock - row.withdrawn);
 }
 
 /* Changes a campaign's state; false, and no event, if it is so already. */

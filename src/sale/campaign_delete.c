@@ -2,10 +2,8 @@
  * campaign_delete.c
  *	  The end of a campaign: nobody is issued a unit of a shard that is deleted.
  *
- * A row of coupon.issuance refers to its shard.  The foreign key's own check
- * does not see the rows of transactions that have not committed; it relies on
- * a lock on the shard's row that our writer does not take, because all who
- * issue would write it.  Instead, whoever issues looks at the campaign's
+ * A row of coupon.issuance refers to its shard.  Whoever issues takes no lock on
+ * the shard's row, because all who issue would write it.  Instead, whoever issues looks at the campaign's
  * deletions once their row is in the index, and if there are any at the shard;
  * and whoever deletes looks into the index once they have raised them.  So one
  * of the two meets the other.  The count stays raised when a deletion commits:
@@ -14,16 +12,21 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "catalog/pg_type_d.h"
 #include "fmgr.h"
 #include "utils/rel.h"
 
+#include "base/arguments.h"
 #include "base/catalog.h"
 #include "base/intent.h"
+#include "base/spi.h"
 #include "base/trigger.h"
+#include "outbox/payload.h"
 #include "sale/campaign.h"
 #include "sale/issuance_table.h"
 
 PG_FUNCTION_INFO_V1(coupon_shard_deleted);
+PG_FUNCTION_INFO_V1(coupon_campaign_end);
 
 /* The intent of a deletion: it stays raised unless the deletion is undone. */
 static void
@@ -83,4 +86,39 @@ coupon_shard_deleted(PG_FUNCTION_ARGS)
 	raise_deletions(campaign_id);
 	coupon_issuance_await_none(campaign_id, first, last);
 	return PointerGetDatum(NULL);
+}
+
+/*
+ * coupon_campaign_end(campaign_id, archived) - the last step of
+ * coupon_campaign_archive() and coupon_campaign_drop()
+ *
+ * Issuances and labels are gone by now; ERROR if one came after all.
+ */
+Datum
+coupon_campaign_end(PG_FUNCTION_ARGS)
+{
+	static CouponStatement statements[] = {
+		{"DELETE FROM coupon.lapsed_hold WHERE campaign_id = $1", 1, {INT8OID}},
+		{"DELETE FROM coupon.unit WHERE campaign_id = $1", 1, {INT8OID}},
+		{"DELETE FROM coupon.shard WHERE campaign_id = $1", 1, {INT8OID}},
+		{"DELETE FROM coupon.campaign WHERE campaign_id = $1", 1, {INT8OID}}
+	};
+	CouponCampaignRow row;
+	int64		campaign_id;
+	Datum		values[1];
+
+	coupon_require_argument(fcinfo, 0, "campaign_id");
+	coupon_require_argument(fcinfo, 1, "archived");
+	campaign_id = PG_GETARG_INT64(0);
+	values[0] = Int64GetDatum(campaign_id);
+	coupon_shmem_attach();
+
+	coupon_spi_connect();
+	coupon_campaign_lock_row(campaign_id, true, &row);
+	for (size_t i = 0; i < lengthof(statements); i++)
+		(void) coupon_spi_execute(&statements[i], SPI_OK_DELETE, values, NULL);
+	coupon_campaign_event(campaign_id, &row, PG_GETARG_BOOL(1) ? COUPON_EVENT_CAMPAIGN_ARCHIVED :
+						  COUPON_EVENT_CAMPAIGN_DROPPED, -1);
+	coupon_spi_finish();
+	PG_RETURN_VOID();
 }

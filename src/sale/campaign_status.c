@@ -49,12 +49,19 @@ coupon_status(PG_FUNCTION_ARGS)
 
 	coupon_sweep_count(def, &held, &lapsed);
 
+	/* what this transaction withdraws is in flight, too */
+	gone = sum.units - sum.free - sum.in_flight - def->withdrawn;
+	if (gone < 0)
+	{
+		sum.in_flight = Max(sum.in_flight + gone, 0);
+		gone = 0;
+	}
+
 	/* what is in flight may be counted as held, too */
-	gone = sum.units - sum.free - sum.in_flight;
 	lapsed = Min(lapsed, gone);
 	held = Min(held, gone - lapsed);
 
-	values[0] = Int64GetDatum(sum.units);
+	values[0] = Int64GetDatum(sum.units - def->withdrawn);
 	values[1] = Int64GetDatum(gone - held - lapsed);
 	values[2] = Int64GetDatum(held);
 	values[3] = Int64GetDatum(sum.in_flight);

@@ -56,6 +56,9 @@ extern int	coupon_stock_take(CouponCampaign *campaign, CouponStock *stock, Coupo
 extern bool coupon_stock_take_serial(CouponCampaign *campaign, CouponStock *stock, int64 serial,
 									 CouponUnit *unit);
 
+/* Is a unit that is not free, and has no row, off the sale? */
+extern bool coupon_stock_is_withdrawn(CouponCampaign *campaign, const CouponUnit *unit);
+
 /* A unit was not free, but has no row: compares it with the index. */
 extern void coupon_stock_heal(CouponCampaign *campaign, CouponStock *stock, const CouponUnit *unit);
 

@@ -3,7 +3,7 @@
  *	  Making stock maps: from coupon.shard the ranges, from the index the bits.
  *
  * A shard is read from the index with a dirty snapshot: rows of running
- * transactions count as taken.  Nobody takes from a shard that is being built,
+ * transactions count as taken, as do units that its row calls withdrawn.  Nobody takes from a shard that is being built,
  * so all that can change meanwhile is that a deleted row's unit returns; that
  * marks the shard stale, and the builder reads again.
  */
@@ -218,6 +218,64 @@ coupon_stock_open(CouponCampaign *campaign, const CouponDefinition *def)
 
 /* ---- reading the index ---- */
 
+static void
+add_withdrawn(CouponScan *scan, uint64 *bits, int nwords)
+{
+	while (coupon_scan_next(scan, ForwardScanDirection))
+	{
+		bool		isnull;
+		Datum		value = slot_getattr(scan->slot, Shard_withdrawn, &isnull);
+		bytea	   *withdrawn;
+		int			n;
+
+		if (isnull)
+			continue;
+		withdrawn = DatumGetByteaPP(value);
+		n = Min((int) VARSIZE_ANY_EXHDR(withdrawn), nwords * 8);
+		for (int i = 0; i < n; i++)
+			bits[i / 8] |= (uint64) (uint8) VARDATA_ANY(withdrawn)[i] << (i % 8 * 8);
+	}
+}
+
+/* Sets the bits of units that are withdrawn, or are being; no others are touched. */
+static void
+read_withdrawn(int64 campaign_id, CouponShard *shard, uint64 *bits)
+{
+	const CouponCatalog *catalog = coupon_catalog();
+	SnapshotData dirty;
+	ScanKeyData keys[2];
+	CouponScan	scan;
+
+	InitDirtySnapshot(dirty);
+	coupon_key_int64(&keys[0], 1, BTEqualStrategyNumber, campaign_id);
+	coupon_key_int32(&keys[1], 2, BTEqualStrategyNumber, shard->number);
+	coupon_scan_begin(&scan, catalog->shard, catalog->shard_pkey, &dirty, keys, 2, false);
+	add_withdrawn(&scan, bits, count_words(shard));
+	coupon_scan_end(&scan);
+	if (scan.missed)
+	{
+		/* it was updated in this moment, which is committed by now */
+		Snapshot	latest = RegisterSnapshot(GetLatestSnapshot());
+
+		coupon_scan_begin(&scan, catalog->shard, catalog->shard_pkey, latest, keys, 2, false);
+		add_withdrawn(&scan, bits, count_words(shard));
+		coupon_scan_end(&scan);
+		UnregisterSnapshot(latest);
+	}
+}
+
+bool
+coupon_stock_is_withdrawn(CouponCampaign *campaign, const CouponUnit *unit)
+{
+	uint64	   *bits = palloc0(count_words(unit->shard) * sizeof(uint64));
+	bool		withdrawn;
+
+	read_withdrawn(campaign->key.campaign_id, unit->shard, bits);
+	withdrawn = (bits[unit->bit / 64] & (UINT64CONST(1) << (unit->bit % 64))) != 0;
+	pfree(bits);
+	return withdrawn;
+}
+
 /*
  * Sets the bits first to last of a shard whose serials have a live or
  * undecided row, and clears all others; returns the number of serials with
@@ -281,6 +339,7 @@ read_index(int64 campaign_id, CouponShard *shard, int32 first, int32 last, uint6
 	if (BufferIsValid(vmbuffer))
 		ReleaseBuffer(vmbuffer);
 	coupon_scan_end(&scan);
+	read_withdrawn(campaign_id, shard, bits);
 	return undecided;
 }
 

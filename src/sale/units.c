@@ -25,16 +25,11 @@ PG_FUNCTION_INFO_V1(coupon_units);
 
 #define UNITS_NATTS		4
 
-typedef struct CampaignKind
-{
-	bool		labels_public;
-	int64		stock;
-} CampaignKind;
-
-static void
-read_kind(int64 campaign_id, Snapshot snapshot, CampaignKind *kind)
+static bool
+are_labels_public(int64 campaign_id, Snapshot snapshot)
 {
 	const CouponCatalog *catalog = coupon_catalog();
+	bool		labels_public;
 	ScanKeyData key;
 	CouponScan	scan;
 	bool		isnull;
@@ -43,14 +38,9 @@ read_kind(int64 campaign_id, Snapshot snapshot, CampaignKind *kind)
 	coupon_scan_begin(&scan, catalog->campaign, catalog->campaign_pkey, snapshot, &key, 1, false);
 	if (!coupon_scan_next(&scan, ForwardScanDirection))
 		coupon_campaign_unknown(campaign_id);
-	kind->labels_public = DatumGetBool(slot_getattr(scan.slot, Campaign_labels_public, &isnull));
+	labels_public = DatumGetBool(slot_getattr(scan.slot, Campaign_labels_public, &isnull));
 	coupon_scan_end(&scan);
-
-	kind->stock = 0;
-	coupon_scan_begin(&scan, catalog->shard, catalog->shard_pkey, snapshot, &key, 1, false);
-	if (coupon_scan_next(&scan, BackwardScanDirection))
-		kind->stock = DatumGetInt64(slot_getattr(scan.slot, Shard_last_serial, &isnull));
-	coupon_scan_end(&scan);
+	return labels_public;
 }
 
 /* Moves a scan in the order of serials on to the first from serial on; 0: none. */
@@ -65,67 +55,98 @@ move_to(CouponScan *scan, int column, int64 at, int64 serial)
 	return at;
 }
 
+/* A walk over the units, with the two scans beside it. */
+typedef struct Walk
+{
+	ReturnSetInfo *rsinfo;
+	TimestampTz now;
+	Datum		words[3];
+	bool		labels_public;
+	CouponScan	units;
+	CouponScan	issuances;
+	int64		labelled;		/* the serials at which they are */
+	int64		issued;
+} Walk;
+
+static void
+put_unit(Walk *walk, int64 serial)
+{
+	Datum		values[UNITS_NATTS] = {0};
+	bool		nulls[UNITS_NATTS] = {false, true, false, true};
+	HeapTuple	tuple;
+	bool		isnull;
+
+	values[0] = Int64GetDatum(serial);
+	if (walk->labels_public &&
+		(walk->labelled = move_to(&walk->units, Unit_serial, walk->labelled, serial)) == serial)
+	{
+		values[1] = slot_getattr(walk->units.slot, Unit_label, &isnull);
+		nulls[1] = false;
+	}
+	values[2] = walk->words[0];
+	if ((walk->issued = move_to(&walk->issuances, Issuance_serial, walk->issued, serial)) == serial)
+	{
+		values[2] = walk->words[2];
+		values[3] = slot_getattr(walk->issuances.slot, Issuance_held_until, &isnull);
+		if (!isnull)
+		{
+			nulls[3] = DatumGetTimestampTz(values[3]) <= walk->now;
+			values[2] = walk->words[nulls[3] ? 0 : 1];
+		}
+	}
+	tuple = heap_form_tuple(walk->rsinfo->setDesc, values, nulls);
+	tuplestore_puttuple(walk->rsinfo->setResult, tuple);
+	heap_freetuple(tuple);
+}
+
+/* The units of a shard that are on sale. */
+static void
+put_shard(Walk *walk, TupleTableSlot *shard)
+{
+	bool		isnull;
+	int64		first = DatumGetInt64(slot_getattr(shard, Shard_first_serial, &isnull));
+	int64		last = DatumGetInt64(slot_getattr(shard, Shard_last_serial, &isnull));
+	Datum		value = slot_getattr(shard, Shard_withdrawn, &isnull);
+	bytea	   *withdrawn = isnull ? NULL : DatumGetByteaPP(value);
+
+	for (int64 serial = first; serial <= last; serial++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!coupon_unit_is_withdrawn(withdrawn, serial - first))
+			put_unit(walk, serial);
+	}
+}
+
 /*
  * coupon_units(campaign_id)
  */
 Datum
 coupon_units(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	const CouponCatalog *catalog = coupon_catalog();
 	Snapshot	snapshot = GetActiveSnapshot();
-	TimestampTz now = GetCurrentTimestamp();
-	Datum		words[3];
-	int64		campaign_id;
-	CampaignKind kind;
+	Walk		walk = {.labelled = -1,.issued = -1};
 	ScanKeyData key;
-	CouponScan	units;
-	CouponScan	issuances;
-	int64		labelled = -1;
-	int64		issued = -1;
+	CouponScan	shards;
 
 	coupon_require_argument(fcinfo, 0, "campaign_id");
-	campaign_id = PG_GETARG_INT64(0);
 	InitMaterializedSRF(fcinfo, 0);
-	read_kind(campaign_id, snapshot, &kind);
-	words[0] = CStringGetTextDatum("FREE");
-	words[1] = CStringGetTextDatum("HELD");
-	words[2] = CStringGetTextDatum("ISSUED");
+	walk.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	walk.now = GetCurrentTimestamp();
+	walk.words[0] = CStringGetTextDatum("FREE");
+	walk.words[1] = CStringGetTextDatum("HELD");
+	walk.words[2] = CStringGetTextDatum("ISSUED");
+	walk.labels_public = are_labels_public(PG_GETARG_INT64(0), snapshot);
 
-	coupon_key_int64(&key, 1, BTEqualStrategyNumber, campaign_id);
-	coupon_scan_begin(&units, coupon_catalog()->unit, coupon_catalog()->unit_pkey, snapshot, &key, 1, false);
-	coupon_scan_begin(&issuances, coupon_catalog()->issuance, coupon_catalog()->issuance_serial_key,
+	coupon_key_int64(&key, 1, BTEqualStrategyNumber, PG_GETARG_INT64(0));
+	coupon_scan_begin(&walk.units, catalog->unit, catalog->unit_pkey, snapshot, &key, 1, false);
+	coupon_scan_begin(&walk.issuances, catalog->issuance, catalog->issuance_serial_key,
 					  snapshot, &key, 1, false);
-	for (int64 serial = 1; serial <= kind.stock; serial++)
-	{
-		Datum		values[UNITS_NATTS] = {0};
-		bool		nulls[UNITS_NATTS] = {false, true, false, true};
-		HeapTuple	tuple;
-		bool		isnull;
-
-		CHECK_FOR_INTERRUPTS();
-		values[0] = Int64GetDatum(serial);
-		if (kind.labels_public &&
-			(labelled = move_to(&units, Unit_serial, labelled, serial)) == serial)
-		{
-			values[1] = slot_getattr(units.slot, Unit_label, &isnull);
-			nulls[1] = false;
-		}
-		values[2] = words[0];
-		if ((issued = move_to(&issuances, Issuance_serial, issued, serial)) == serial)
-		{
-			values[2] = words[2];
-			values[3] = slot_getattr(issuances.slot, Issuance_held_until, &isnull);
-			if (!isnull)
-			{
-				nulls[3] = DatumGetTimestampTz(values[3]) <= now;
-				values[2] = words[nulls[3] ? 0 : 1];
-			}
-		}
-		tuple = heap_form_tuple(rsinfo->setDesc, values, nulls);
-		tuplestore_puttuple(rsinfo->setResult, tuple);
-		heap_freetuple(tuple);
-	}
-	coupon_scan_end(&issuances);
-	coupon_scan_end(&units);
+	coupon_scan_begin(&shards, catalog->shard, catalog->shard_pkey, snapshot, &key, 1, false);
+	while (coupon_scan_next(&shards, ForwardScanDirection))
+		put_shard(&walk, shards.slot);
+	coupon_scan_end(&shards);
+	coupon_scan_end(&walk.issuances);
+	coupon_scan_end(&walk.units);
 	return (Datum) 0;
 }

@@ -154,6 +154,8 @@ INSERT INTO trial (call, state) VALUES
 ('coupon_room_pause(''boundaries'')', '00000'),
 ('coupon_room_resume(repeat(''x'', 1048576))', 'UC202'),
 ('coupon_room_resume(''boundaries'')', '00000'),
+('coupon_room_drop(NULL)', 'UC202'),
+('coupon_room_drop(''boundaries'')', '00000'),
 ('coupon_room_draw(NULL)', '00000'),
 ('coupon_room_draw(''boundaries'')', '00000');
 
@@ -223,6 +225,26 @@ SELECT pg_temp.try('coupon_campaign_close({v})', 'campaign') \g /dev/null
 INSERT INTO trial (call, state) VALUES
 ('coupon_campaign_add_stock({x}, 1)', 'UC002'), ('coupon_campaign_add_stock({x}, 0)', '22023'), ('coupon_campaign_add_stock({k}, 1)', 'UC004'),
 ('coupon_campaign_pause({x})', 'UC002'), ('coupon_campaign_resume({x})', 'UC002'), ('coupon_campaign_close({x})', '00000');
+
+SELECT pg_temp.try('coupon_campaign_alter({v}, ''n'')', 'campaign') \g /dev/null
+SELECT pg_temp.try('coupon_campaign_alter({c}, {v})', 'text256') \g /dev/null
+SELECT pg_temp.try('coupon_campaign_alter({c}, topic => {v})', 'topic') \g /dev/null
+UPDATE trial SET state = '00000' WHERE call LIKE 'coupon\_campaign\_alter({c}%NULL%';
+SELECT pg_temp.try('coupon_campaign_reduce_stock({v}, 1)', 'campaign') \g /dev/null
+SELECT pg_temp.try('coupon_units_withdraw({v}, ''{1}'')', 'campaign') \g /dev/null
+INSERT INTO trial (call, state) VALUES
+('coupon_campaign_alter({x}, ''n'')', 'UC002'), ('coupon_campaign_alter({c})', '00000'),
+('coupon_campaign_alter({c}, per_user_limit => 0)', '22023'), ('coupon_campaign_alter({c}, per_user_limit => 10001)', '22023'),
+('coupon_campaign_alter({c}, per_user_limit => 1)', '00000'),
+('coupon_campaign_alter({c}, opens_at => ''infinity'')', '00000'), ('coupon_campaign_alter({c}, opens_at => ''-infinity'', closes_at => ''infinity'')', '00000'),
+('coupon_campaign_alter({c}, closes_at => ''-infinity'')', '00000'),
+('coupon_campaign_alter({c}, opens_at => now(), closes_at => now())', '22023'),
+('coupon_campaign_alter({c}, policy => ''{"kind": "FIXED"}'')', '22023'),
+('coupon_campaign_reduce_stock({c}, NULL)', '22004'), ('coupon_campaign_reduce_stock({c}, 0)', '22023'), ('coupon_campaign_reduce_stock({c}, 1000001)', '22023'),
+('coupon_campaign_reduce_stock({c}, 999)', '00000'), ('coupon_campaign_reduce_stock({c}, 1000)', 'UC009'), ('coupon_campaign_reduce_stock({x}, 1)', 'UC002'),
+('coupon_units_withdraw({c}, NULL)', '22004'), ('coupon_units_withdraw({c}, ''{}'')', '22023'), ('coupon_units_withdraw({c}, ''{NULL}'')', '22004'),
+('coupon_units_withdraw({c}, ''{0}'')', 'UC008'), ('coupon_units_withdraw({c}, ''{1001}'')', 'UC008'), ('coupon_units_withdraw({c}, ''{9,9}'')', 'UC009'),
+('coupon_units_withdraw({c}, array_fill(1::bigint, ''{10001}''))', '22023'), ('coupon_units_withdraw({x}, ''{1}'')', 'UC002');
 
 -- codes
 SELECT pg_temp.try('coupon_codes_import({v}, ARRAY[''n''])', 'campaign') \g /dev/null
@@ -372,6 +394,7 @@ INSERT INTO trial (call, state) VALUES
 ('coupon_dead_letter_discard()', '00000'), ('coupon_dead_letter_discard(gen_random_uuid(), ''t'')', '00000'), ('coupon_dead_letter_discard(topic => '''')', '00000');
 -- verify looks at the tables; a campaign that is not there violates no law
 INSERT INTO trial (call, state) VALUES
+('coupon_restored()', '00000'), ('coupon_restored(NULL)', '00000'),
 ('coupon_verify(NULL)', '00000'), ('coupon_verify(0)', '00000'), ('coupon_verify(-1)', '00000'),
 ('coupon_verify(-9223372036854775808)', '00000'), ('coupon_verify(9223372036854775807)', '00000');
 
@@ -399,13 +422,13 @@ SELECT is_empty($$ SELECT call, length(message), length(detail), length(hint) FR
                     WHERE length(message) > 200 OR length(detail) > 400 OR length(hint) > 400 $$,
 	'no message repeats a megabyte of what it was given');
 SELECT lives_ok($$ SELECT convert_to(message || detail || hint, 'UTF8') FROM result $$, 'no message cuts a character in two');
-SELECT is_empty($$ SELECT call, state FROM result WHERE state !~ '^(00000|22004|22023|2202E|UC00[1-68]|UC20[1-4]|23505)$' $$, 'clean SQLSTATEs only');
+SELECT is_empty($$ SELECT call, state FROM result WHERE state !~ '^(00000|22004|22023|2202E|UC00[1-689]|UC20[1-4]|23505)$' $$, 'clean SQLSTATEs only');
 SELECT is_empty($$ SELECT call, detail FROM result WHERE state <> '00000' AND detail = '' $$, 'every refusal has a DETAIL with the values');
 SELECT is_empty($$ SELECT call, hint FROM result WHERE state <> '00000' AND hint = '' $$, 'every refusal has a HINT with the action');
 SELECT set_eq($$ SELECT DISTINCT split_part(call, '(', 1) FROM trial $$,
 	$$ SELECT DISTINCT p.proname::text FROM pg_extension e
 	     JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.classid = 'pg_proc'::regclass
-	     JOIN pg_proc p ON p.oid = d.objid AND p.pronamespace = e.extnamespace WHERE e.extname = 'coupon' $$,
+	     JOIN pg_proc p ON p.oid = d.objid AND p.pronamespace = e.extnamespace WHERE e.extname = 'coupon' AND p.prokind = 'f' $$,
 	'every function of the extension is tried');
 
 SELECT * FROM finish();

@@ -30,7 +30,7 @@ SELECT m.classid, m.objid, c.relkind::text AS kind,
          WHERE m.classid = 'pg_class'::regclass AND d.classid = 'pg_class'::regclass) m
   JOIN pg_class c ON c.oid = m.objid JOIN pg_namespace n ON n.oid = c.relnamespace
 UNION ALL
-SELECT m.classid, m.objid, 'X', CASE p.prokind WHEN 'f' THEN 'function ' ELSE 'routine of kind ' || p.prokind::text || ' ' END ||
+SELECT m.classid, m.objid, 'X', CASE p.prokind WHEN 'f' THEN 'function ' WHEN 'p' THEN 'procedure ' ELSE 'routine of kind ' || p.prokind::text || ' ' END ||
        CASE WHEN p.pronamespace = m.extnamespace THEN '' ELSE n.nspname || '.' END || p.proname || '(' || oidvectortypes(p.proargtypes) || ')'
   FROM member m JOIN pg_proc p ON p.oid = m.objid JOIN pg_namespace n ON n.oid = p.pronamespace
  WHERE m.classid = 'pg_proc'::regclass

@@ -1,0 +1,415 @@
+/*
+ * campaign_change.c
+ *	  Changing a sale that is under way: its rules, and taking free units off it.
+ *
+ * A unit is withdrawn by taking it in the stock map, as whoever issues it
+ * would, and by noting that in its shard's row; so nobody else can have it
+ * from then on, and if the transaction aborts it is free again.  The stock map
+ * is made of the index and of these notes (stock_build.c).
+ *
+ * What is altered holds for calls that begin after the commit.  A call that
+ * runs goes by the definition that it has entered with.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type_d.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "base/arguments.h"
+#include "base/errors.h"
+#include "base/guc.h"
+#include "base/spi.h"
+#include "base/table_writer.h"
+#include "base/trace.h"
+#include "base/trigger.h"
+#include "outbox/outbox.h"
+#include "outbox/payload.h"
+#include "sale/campaign.h"
+#include "sale/hold.h"
+#include "sale/policy.h"
+#include "sale/stock.h"
+#include "sale/sweep.h"
+#include "sale/take.h"
+
+#define MAX_REDUCED		INT64CONST(1000000) /* at a time */
+#define MAX_WITHDRAWN	10000	/* that are named */
+
+PG_FUNCTION_INFO_V1(coupon_campaign_alter);
+PG_FUNCTION_INFO_V1(coupon_campaign_reduce_stock);
+PG_FUNCTION_INFO_V1(coupon_units_withdraw);
+PG_FUNCTION_INFO_V1(coupon_shard_withdrawn);
+
+/* Is this session's own code writing coupon.shard.withdrawn? */
+static bool withdrawing = false;
+
+/* ---- rules ---- */
+
+#define ALTER_NARGS	7
+
+/* The rules as they are now, from the row that the last statement returned. */
+static void
+append_altered(int64 campaign_id, const CouponCampaignRow *row)
+{
+	StringInfoData payload;
+	char		key[MAXINT8LEN + 1];
+	bool		isnull;
+	Datum		opens_at = coupon_spi_value(0, 3, &isnull);
+	Datum		closes_at;
+
+	initStringInfo(&payload);
+	coupon_payload_begin(&payload);
+	coupon_payload_int64(&payload, "campaign_id", campaign_id);
+	coupon_payload_text(&payload, "name", coupon_spi_text(0, 1));
+	coupon_payload_int64(&payload, "per_user_limit", DatumGetInt32(coupon_spi_value(0, 2, NULL)));
+	if (!isnull)
+		coupon_payload_time(&payload, "opens_at", DatumGetTimestampTz(opens_at));
+	closes_at = coupon_spi_value(0, 4, &isnull);
+	if (!isnull)
+		coupon_payload_time(&payload, "closes_at", DatumGetTimestampTz(closes_at));
+	coupon_payload_json(&payload, "policy", coupon_spi_text(0, 5));
+	coupon_payload_text(&payload, "topic", coupon_spi_text(0, 6));
+	coupon_payload_int64(&payload, "stock", row->stock - row->withdrawn);
+	coupon_payload_time(&payload, "at", GetCurrentTimestamp());
+	coupon_payload_end(&payload);
+
+	/* to the topic that it had, whose readers are to know of the new one */
+	pg_lltoa(campaign_id, key);
+	coupon_outbox_append(row->topic, key, COUPON_EVENT_CAMPAIGN_ALTERED, payload.data, coupon_trace());
+}
+
+static void
+check_window(int64 campaign_id, Datum *values, char *nulls)
+{
+	static CouponStatement select = {
+		"SELECT n.opens_at, n.closes_at FROM ("
+		" SELECT nullif(coalesce($2, opens_at), '-infinity') AS opens_at,"
+		"        nullif(coalesce($3, closes_at), 'infinity') AS closes_at"
+		"   FROM coupon.campaign WHERE campaign_id = $1) n"
+		" WHERE n.opens_at >= n.closes_at",
+		3, {INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID}
+	};
+	Datum		times[3] = {Int64GetDatum(campaign_id), values[2], values[3]};
+	char		time_nulls[3] = {' ', nulls[2], nulls[3]};
+
+	if (coupon_spi_execute(&select, SPI_OK_SELECT, times, time_nulls) == 0)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("campaign would close before it opens"),
+			 errdetail("opens_at would be %s, closes_at %s.",
+					   pstrdup(timestamptz_to_str(DatumGetTimestampTz(coupon_spi_value(0, 1, NULL)))),
+					   pstrdup(timestamptz_to_str(DatumGetTimestampTz(coupon_spi_value(0, 2, NULL))))),
+			 errhint("closes_at must be after opens_at; 'infinity' is never.")));
+}
+
+/*
+ * coupon_campaign_alter(campaign_id, name, opens_at, closes_at, per_user_limit,
+ *						 policy, topic)
+ */
+Datum
+coupon_campaign_alter(PG_FUNCTION_ARGS)
+{
+	static CouponStatement update = {
+		"UPDATE coupon.campaign c"
+		"   SET name = n.name, opens_at = n.opens_at, closes_at = n.closes_at,"
+		"       per_user_limit = n.per_user_limit, policy = n.policy, topic = n.topic"
+		"  FROM (SELECT campaign_id, coalesce($2, name) AS name,"
+		"               nullif(coalesce($3, opens_at), '-infinity') AS opens_at,"
+		"               nullif(coalesce($4, closes_at), 'infinity') AS closes_at,"
+		"               coalesce($5, per_user_limit) AS per_user_limit,"
+		"               coalesce($6, policy) AS policy, coalesce($7, topic) AS topic"
+		"          FROM coupon.campaign WHERE campaign_id = $1) n"
+		" WHERE c.campaign_id = n.campaign_id"
+		"   AND (c.name, c.opens_at, c.closes_at, c.per_user_limit, c.policy, c.topic)"
+		"       IS DISTINCT FROM"
+		"       (n.name, n.opens_at, n.closes_at, n.per_user_limit, n.policy, n.topic)"
+		" RETURNING c.name, c.per_user_limit, c.opens_at, c.closes_at, c.policy::text, c.topic",
+		ALTER_NARGS, {INT8OID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, JSONBOID, TEXTOID}
+	};
+	CouponCampaignRow row;
+	int64		campaign_id;
+	Datum		values[ALTER_NARGS];
+	char		nulls[ALTER_NARGS];
+	bool		changed;
+
+	coupon_require_argument(fcinfo, 0, "campaign_id");
+	campaign_id = PG_GETARG_INT64(0);
+	for (int i = 0; i < ALTER_NARGS; i++)
+	{
+		values[i] = PG_GETARG_DATUM(i);
+		nulls[i] = PG_ARGISNULL(i) ? 'n' : ' ';
+	}
+	if (!PG_ARGISNULL(1))
+		coupon_check_text(fcinfo, 1, "name", 1, COUPON_MAX_NAME);
+	if (!PG_ARGISNULL(4))
+		(void) coupon_get_int32(fcinfo, 4, "per_user_limit", 1, COUPON_MAX_PER_USER_LIMIT);
+	if (!PG_ARGISNULL(5))
+		coupon_policy_check(PG_GETARG_JSONB_P(5));
+	if (!PG_ARGISNULL(6))
+		coupon_outbox_check_topic(coupon_get_text(fcinfo, 6, "topic", 1, COUPON_MAX_TEXT));
+	coupon_shmem_attach();
+
+	coupon_spi_connect();
+	coupon_campaign_lock_row(campaign_id, false, &row);
+	check_window(campaign_id, values, nulls);
+	changed = coupon_spi_execute(&update, SPI_OK_UPDATE_RETURNING, values, nulls) > 0;
+	if (changed)
+		append_altered(campaign_id, &row);
+	coupon_spi_finish();
+	PG_RETURN_BOOL(changed);
+}
+
+/* ---- stock ---- */
+
+/*
+ * coupon_shard_withdrawn() - row trigger on coupon.shard
+ *
+ * Shared memory would not learn of what others note there.
+ */
+Datum
+coupon_shard_withdrawn(PG_FUNCTION_ARGS)
+{
+	(void) coupon_trigger_after_row(fcinfo, "shard_withdrawn", COUPON_ON_UPDATE, "shard", NULL);
+	if (!withdrawing)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("units cannot be withdrawn by hand"),
+				 errdetail("Sessions may be issuing them."),
+				 errhint("Use coupon_campaign_reduce_stock() or coupon_units_withdraw().")));
+	return PointerGetDatum(NULL);
+}
+
+static int
+compare_units(const void *a, const void *b)
+{
+	const CouponUnit *x = a;
+	const CouponUnit *y = b;
+
+	return x->serial < y->serial ? -1 : x->serial > y->serial;
+}
+
+/* Notes that units of one shard are withdrawn. */
+static void
+note_shard(int64 campaign_id, const CouponUnit *units, int n)
+{
+	static CouponStatement select = {
+		"SELECT withdrawn FROM coupon.shard WHERE campaign_id = $1 AND shard = $2",
+		2, {INT8OID, INT4OID}
+	};
+	static CouponStatement update = {
+		"UPDATE coupon.shard SET withdrawn = $3 WHERE campaign_id = $1 AND shard = $2",
+		3, {INT8OID, INT4OID, BYTEAOID}
+	};
+	int			nbytes = (units[0].shard->units + 7) / 8;
+	bytea	   *withdrawn = palloc0(VARHDRSZ + nbytes);
+	Datum		values[3] = {Int64GetDatum(campaign_id), Int32GetDatum(units[0].shard_number),
+	PointerGetDatum(withdrawn)};
+	Datum		before;
+	bool		isnull;
+
+	SET_VARSIZE(withdrawn, VARHDRSZ + nbytes);
+	if (coupon_spi_execute(&select, SPI_OK_SELECT, values, NULL) != 1)
+		elog(ERROR, "shard %d of campaign %lld is not there", units[0].shard_number, (long long) campaign_id);
+	before = coupon_spi_value(0, 1, &isnull);
+	if (!isnull)
+	{
+		bytea	   *old = DatumGetByteaPP(before);
+
+		memcpy(VARDATA(withdrawn), VARDATA_ANY(old), Min(nbytes, (int) VARSIZE_ANY_EXHDR(old)));
+	}
+	for (int i = 0; i < n; i++)
+		VARDATA(withdrawn)[units[i].bit / 8] |= 1 << (units[i].bit % 8);
+	if (coupon_spi_execute(&update, SPI_OK_UPDATE, values, NULL) != 1)
+		elog(ERROR, "shard %d of campaign %lld is not there", units[0].shard_number, (long long) campaign_id);
+	pfree(withdrawn);
+}
+
+/* Notes that units are withdrawn which this transaction has taken. */
+static void
+note_withdrawn(int64 campaign_id, CouponUnit *units, int n, CouponCampaignRow *row)
+{
+	static CouponStatement count = {
+		"UPDATE coupon.campaign SET withdrawn = withdrawn + $2 WHERE campaign_id = $1",
+		2, {INT8OID, INT8OID}
+	};
+	Datum		values[2] = {Int64GetDatum(campaign_id), Int64GetDatum(n)};
+
+	qsort(units, n, sizeof(CouponUnit), compare_units);
+	withdrawing = true;
+	PG_TRY();
+	{
+		int			next;
+
+		for (int i = 0; i < n; i = next)
+		{
+			for (next = i + 1; next < n && units[next].shard == units[i].shard; next++)
+				;
+			CHECK_FOR_INTERRUPTS();
+			note_shard(campaign_id, &units[i], next - i);
+		}
+	}
+	PG_FINALLY();
+	{
+		withdrawing = false;
+	}
+	PG_END_TRY();
+	(void) coupon_spi_execute(&count, SPI_OK_UPDATE, values, NULL);
+	row->withdrawn += n;
+}
+
+/*
+ * Takes any n units of a campaign; returns how many there were.  *units is
+ * allocated.
+ */
+static int
+take_any(CouponCampaign *campaign, const CouponDefinition *def, int n, CouponUnit **units)
+{
+	CouponTableWriter *table = coupon_writer_open(coupon_catalog()->issuance, COUPON_DELETE);
+	CouponShortage why;
+	int			taken;
+
+	*units = palloc_extended(mul_size(n, sizeof(CouponUnit)), MCXT_ALLOC_HUGE);
+	taken = coupon_take(campaign, def, table, COUPON_TO_HOLD, n, coupon_sold_out_wait, *units, &why);
+	coupon_writer_close(table);
+	return taken;
+}
+
+/*
+ * coupon_campaign_reduce_stock(campaign_id, units)
+ */
+Datum
+coupon_campaign_reduce_stock(PG_FUNCTION_ARGS)
+{
+	CouponCampaignRow row;
+	CouponCampaign *campaign;
+	const CouponDefinition *def;
+	CouponUnit *units;
+	int64		campaign_id;
+	int64		n;
+	int			taken;
+
+	coupon_require_argument(fcinfo, 0, "campaign_id");
+	campaign_id = PG_GETARG_INT64(0);
+	n = coupon_get_int64(fcinfo, 1, "units", 1, MAX_REDUCED);
+	coupon_shmem_attach();
+
+	coupon_spi_connect();
+	coupon_campaign_lock_row(campaign_id, false, &row);
+	if (row.labels_public)
+		ereport(ERROR,
+				(errcode(ERRCODE_COUPON_UNIT_KIND),
+				 errmsg("units of this campaign are not alike"),
+				 errdetail("Campaign %lld has labelled units.", (long long) campaign_id),
+				 errhint("Name those that are to go with coupon_units_withdraw().")));
+	campaign = coupon_campaign_enter(campaign_id, &def);
+	taken = take_any(campaign, def, n, &units);
+	if (taken < n)
+		ereport(ERROR,
+				(errcode(ERRCODE_COUPON_NOT_FREE),
+				 errmsg("too few units of the campaign are free"),
+				 errdetail("Campaign %lld: %lld were asked for, and %d are free.",
+						   (long long) campaign_id, (long long) n, taken),
+				 errhint("Ask for fewer; what is issued or held stays so. coupon_campaign_close() ends a sale.")));
+	note_withdrawn(campaign_id, units, n, &row);
+	coupon_campaign_event(campaign_id, &row, COUPON_EVENT_STOCK_REDUCED, n);
+	coupon_campaign_leave(campaign);
+	coupon_spi_finish();
+	PG_RETURN_INT64(row.stock - row.withdrawn);
+}
+
+/* ---- named units ---- */
+
+static int64 *
+get_serials(FunctionCallInfo fcinfo, int *n)
+{
+	ArrayType  *array;
+	int64	   *serials;
+	Datum	   *elements;
+	bool	   *nulls;
+
+	coupon_require_argument(fcinfo, 1, "serials");
+	array = PG_GETARG_ARRAYTYPE_P(1);
+	deconstruct_array(array, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
+					  &elements, &nulls, n);
+	if (*n < 1 || *n > MAX_WITHDRAWN)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("serials must have 1 to %d elements", MAX_WITHDRAWN),
+				 errdetail("It has %d.", *n),
+				 errhint("Split the array.")));
+	serials = palloc(*n * sizeof(int64));
+	for (int i = 0; i < *n; i++)
+	{
+		if (nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("serials must not contain nulls"),
+					 errdetail("Element %d is null.", i + 1),
+					 errhint("Remove it, for example with array_remove(serials, NULL).")));
+		serials[i] = DatumGetInt64(elements[i]);
+	}
+	return serials;
+}
+
+/* Takes the unit of a serial, or that of a hold on it which has run out. */
+static bool
+take_named(CouponCampaign *campaign, const CouponDefinition *def, CouponTableWriter *table,
+		   int64 serial, CouponUnit *unit)
+{
+	CouponStock *stock = coupon_stock_open(campaign, def);
+
+	if (coupon_stock_take_serial(campaign, stock, serial, unit) ||
+		coupon_sweep_serial(campaign, def, table, COUPON_TO_HOLD, serial, unit))
+		return true;
+	coupon_stock_heal(campaign, stock, unit);
+	return coupon_stock_take_serial(campaign, stock, serial, unit);
+}
+
+/*
+ * coupon_units_withdraw(campaign_id, serials)
+ */
+Datum
+coupon_units_withdraw(PG_FUNCTION_ARGS)
+{
+	CouponCampaignRow row;
+	CouponCampaign *campaign;
+	const CouponDefinition *def;
+	CouponTableWriter *table;
+	CouponUnit *units;
+	int64		campaign_id;
+	int64	   *serials;
+	int			n;
+
+	coupon_require_argument(fcinfo, 0, "campaign_id");
+	campaign_id = PG_GETARG_INT64(0);
+	serials = get_serials(fcinfo, &n);
+	coupon_shmem_attach();
+
+	coupon_spi_connect();
+	coupon_campaign_lock_row(campaign_id, false, &row);
+	campaign = coupon_campaign_enter(campaign_id, &def);
+	units = palloc(n * sizeof(CouponUnit));
+	table = coupon_writer_open(coupon_catalog()->issuance, COUPON_DELETE);
+	for (int i = 0; i < n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		coupon_hold_check_serial(def, serials[i]);
+		if (!take_named(campaign, def, table, serials[i], &units[i]))
+			ereport(ERROR,
+					(errcode(ERRCODE_COUPON_NOT_FREE),
+					 errmsg("unit is not free"),
+					 errdetail("Serial %lld of campaign %lld is issued, held or withdrawn, or another transaction is at it.",
+							   (long long) serials[i], (long long) campaign_id),
+					 errhint("None was withdrawn; coupon_units() lists those that are free.")));
+	}
+	coupon_writer_close(table);
+	note_withdrawn(campaign_id, units, n, &row);
+	coupon_campaign_event(campaign_id, &row, COUPON_EVENT_STOCK_REDUCED, n);
+	coupon_campaign_leave(campaign);
+	coupon_spi_finish();
+	PG_RETURN_INT64(row.stock - row.withdrawn);
+}
