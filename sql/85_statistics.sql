@@ -101,7 +101,7 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'coupon_stat_memory';
 COMMENT ON FUNCTION coupon.stat_slots() IS 'coupon.stat_memory';
 
 CREATE VIEW coupon.stat_campaign AS
-SELECT s.campaign_id, c.name, coupon.campaign_state(c.closed_at, c.closes_at, c.paused, c.opens_at) AS state, s.map_bytes,
+SELECT s.campaign_id, c.name, coupon.campaign_state(c.closed_at, c.closes_at, c.paused OR c.dumped IS NOT NULL, c.opens_at) AS state, s.map_bytes,
        s.answered_issued, s.answered_already_issued, s.answered_sold_out, s.answered_busy, s.answered_not_open, s.answered_closed,
        s.answered_paused, s.answered_not_admitted, s.answered_held, coupon.stat_since() AS stats_reset
   FROM coupon.stat_campaigns() s JOIN coupon.campaign c ON c.campaign_id OPERATOR(pg_catalog.=) s.campaign_id;

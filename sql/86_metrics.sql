@@ -108,7 +108,7 @@ DECLARE
 	selling boolean := NOT pg_is_in_recovery();
 BEGIN
 	RETURN QUERY WITH shown AS MATERIALIZED (
-		SELECT c.campaign_id, c.name, coupon.campaign_state(c.closed_at, c.closes_at, c.paused, c.opens_at) AS state,
+		SELECT c.campaign_id, c.name, coupon.campaign_state(c.closed_at, c.closes_at, c.paused OR c.dumped IS NOT NULL, c.opens_at) AS state,
 		       c.opens_at, c.closes_at, coupon.label('campaign', c.campaign_id::text) AS labels
 		  FROM coupon.campaign c
 		 WHERE selling AND c.closed_at IS NULL AND (c.closes_at IS NULL OR c.closes_at > clock_timestamp())
@@ -172,7 +172,7 @@ BEGIN
 	SELECT 'coupon_campaigns', '', coupon.label('state', m.state), m.value
 	  FROM (SELECT count(*) FILTER (WHERE c.state = 'open') AS open, count(*) FILTER (WHERE c.state = 'not_open') AS not_open,
 	               count(*) FILTER (WHERE c.state = 'paused') AS paused, count(*) FILTER (WHERE c.state = 'closed') AS closed
-	          FROM (SELECT coupon.campaign_state(a.closed_at, a.closes_at, a.paused, a.opens_at) AS state FROM coupon.campaign a WHERE selling) c) c,
+	          FROM (SELECT coupon.campaign_state(a.closed_at, a.closes_at, a.paused OR a.dumped IS NOT NULL, a.opens_at) AS state FROM coupon.campaign a WHERE selling) c) c,
 	       LATERAL (VALUES ('open', c.open), ('not_open', c.not_open), ('paused', c.paused), ('closed', c.closed)) m(state, value)
 	 WHERE selling
 	UNION ALL
