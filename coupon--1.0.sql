@@ -2060,12 +2060,12 @@ COMMENT ON COLUMN coupon.stat_batch.stats_reset IS 'From when on.';
 -- ---- campaigns, stock, memory ----
 
 CREATE FUNCTION coupon.stat_campaigns(
-	OUT campaign_id bigint, OUT map_bytes bigint,
+	apart bigint[], OUT campaign_id bigint, OUT map_bytes bigint,
 	OUT answered_issued bigint, OUT answered_already_issued bigint, OUT answered_sold_out bigint, OUT answered_busy bigint,
 	OUT answered_not_open bigint, OUT answered_closed bigint, OUT answered_paused bigint, OUT answered_not_admitted bigint,
 	OUT answered_held bigint) RETURNS SETOF record
 LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'coupon_stat_campaigns';
-COMMENT ON FUNCTION coupon.stat_campaigns() IS 'coupon.stat_campaign';
+COMMENT ON FUNCTION coupon.stat_campaigns(bigint[]) IS 'coupon.stat_campaign; given some campaigns those, and the sum of all others in a row without an id.';
 
 CREATE FUNCTION coupon.stat_slots(
 	OUT campaigns bigint, OUT max_campaigns bigint, OUT maps bigint, OUT map_bytes bigint, OUT map_memory_bytes bigint)
@@ -2076,7 +2076,7 @@ CREATE VIEW coupon.stat_campaign AS
 SELECT s.campaign_id, c.name, coupon.campaign_state(c.closed_at, c.closes_at, c.paused OR c.dumped IS NOT NULL, c.opens_at) AS state, s.map_bytes,
        s.answered_issued, s.answered_already_issued, s.answered_sold_out, s.answered_busy, s.answered_not_open, s.answered_closed,
        s.answered_paused, s.answered_not_admitted, s.answered_held, coupon.stat_since() AS stats_reset
-  FROM coupon.stat_campaigns() s JOIN coupon.campaign c ON c.campaign_id OPERATOR(pg_catalog.=) s.campaign_id;
+  FROM coupon.stat_campaigns(NULL::bigint[]) s JOIN coupon.campaign c ON c.campaign_id OPERATOR(pg_catalog.=) s.campaign_id;
 COMMENT ON VIEW coupon.stat_campaign IS 'The answers of each campaign that shared memory knows, by any way in. A campaign that was not used for long may be forgotten, and counts anew.';
 COMMENT ON COLUMN coupon.stat_campaign.campaign_id IS 'The campaign.';
 COMMENT ON COLUMN coupon.stat_campaign.name IS 'Its name.';
@@ -2247,7 +2247,7 @@ COMMENT ON COLUMN coupon.stat_front.stats_reset IS 'From when on.';
 
 -- /metrics: the statistics in Prometheus's text format.
 
--- RETURN, so that it is inlined.
+-- RETURN, so that it is inlined.  For names: all other values are numbers or words of ours.
 CREATE FUNCTION coupon.label(name text, value text) RETURNS text
 LANGUAGE sql STABLE
 RETURN pg_catalog.concat($1, '="', pg_catalog.replace(pg_catalog.replace(pg_catalog.replace($2, E'\\', E'\\\\'), '"', E'\\"'), E'\n', E'\\n'), '"');
@@ -2353,37 +2353,31 @@ DECLARE
 	max_labels CONSTANT integer := 100;
 	-- as a variable it is asked once, before what a standby cannot do
 	selling boolean := NOT pg_is_in_recovery();
+	moment timestamptz := clock_timestamp();
 BEGIN
 	RETURN QUERY WITH shown AS MATERIALIZED (
 		SELECT c.campaign_id, c.name, coupon.campaign_state(c.closed_at, c.closes_at, c.paused OR c.dumped IS NOT NULL, c.opens_at) AS state,
-		       c.opens_at, c.closes_at, coupon.label('campaign', c.campaign_id::text) AS labels
+		       c.opens_at, c.closes_at, format('campaign="%s"', c.campaign_id) AS labels
 		  FROM coupon.campaign c
-		 WHERE selling AND c.closed_at IS NULL AND (c.closes_at IS NULL OR c.closes_at > clock_timestamp())
-		 ORDER BY c.opens_at > clock_timestamp() IS TRUE,
-		          CASE WHEN c.opens_at > clock_timestamp() THEN c.opens_at END, c.campaign_id DESC
+		 WHERE selling AND c.closed_at IS NULL AND (c.closes_at IS NULL OR c.closes_at > moment)
+		 ORDER BY c.opens_at > moment IS TRUE, CASE WHEN c.opens_at > moment THEN c.opens_at END, c.campaign_id DESC
 		 LIMIT max_labels),
 	stock AS MATERIALIZED (SELECT w.labels, s.* FROM shown w, LATERAL coupon.stock_now(w.campaign_id) s),
 	answers AS MATERIALIZED (
-		SELECT coalesce(w.labels, coupon.label('campaign', 'other')) AS labels, w.labels IS NULL AS is_other,
-		       coalesce(sum(s.answered_issued), 0) AS issued, coalesce(sum(s.answered_already_issued), 0) AS already_issued,
-		       coalesce(sum(s.answered_sold_out), 0) AS sold_out, coalesce(sum(s.answered_busy), 0) AS busy,
-		       coalesce(sum(s.answered_not_open), 0) AS not_open, coalesce(sum(s.answered_closed), 0) AS closed,
-		       coalesce(sum(s.answered_paused), 0) AS paused, coalesce(sum(s.answered_not_admitted), 0) AS not_admitted,
-		       coalesce(sum(s.answered_held), 0) AS held
-		  FROM coupon.stat_campaigns() s FULL JOIN shown w ON w.campaign_id = s.campaign_id
-		 WHERE selling
-		 GROUP BY w.labels),
+		SELECT coalesce(w.labels, 'campaign="other"') AS labels, s.*
+		  FROM coupon.stat_campaigns(ARRAY(SELECT w.campaign_id FROM shown w)) s FULL JOIN shown w ON w.campaign_id = s.campaign_id
+		 WHERE selling),
 	queues AS MATERIALIZED (
-		SELECT coalesce(w.labels, coupon.label('campaign', 'other')) AS labels, w.labels IS NULL AS is_other,
+		SELECT coalesce(w.labels, 'campaign="other"') AS labels, w.labels IS NULL AS is_other,
 		       sum(q.waiting) AS waiting, max(q.oldest_seconds) AS oldest, sum(q.decided) AS decided, max(q.waiting_limit) AS waiting_limit
 		  FROM coupon.stat_queue q LEFT JOIN shown w ON w.campaign_id = q.campaign_id
 		 WHERE selling
 		 GROUP BY w.labels),
 	rooms AS MATERIALIZED (SELECT r.*, coupon.label('room', r.name) AS labels FROM coupon.stat_room r WHERE selling ORDER BY r.room_id LIMIT max_labels),
 	outbox AS MATERIALIZED (SELECT * FROM coupon.stat_outbox WHERE selling),
-	latencies AS MATERIALIZED (SELECT l.way, l.upper, l.calls, coupon.label('way', l.way) AS labels FROM coupon.stat_latencies() l),
+	latencies AS MATERIALIZED (SELECT l.upper, l.calls, concat('way="', l.way, '"') AS labels FROM coupon.stat_latencies() l),
 	workers AS MATERIALIZED (
-		SELECT coupon.label('kind', k.kind) AS labels, count(w.pid) AS running, count(*) FILTER (WHERE w.wanted) AS wanted,
+		SELECT concat('kind="', k.kind, '"') AS labels, count(w.pid) AS running, count(*) FILTER (WHERE w.wanted) AS wanted,
 		       sum(w.starts) AS starts, sum(w.errors) AS errors, sum(w.wakes) AS wakes, sum(w.cycles) AS cycles
 		  FROM (VALUES ('sweeper'), ('issuer'), ('room worker'), ('group'), ('publisher'), ('front')) k(kind)
 		  LEFT JOIN coupon.stat_worker w ON w.kind = k.kind
@@ -2392,31 +2386,31 @@ BEGIN
 	UNION ALL
 	SELECT 'coupon_stats_reset_timestamp_seconds', '', '', extract(epoch FROM coupon.stat_since())
 	UNION ALL
-	SELECT 'coupon_calls_total', '', concat_ws(',', coupon.label('way', s.way), coupon.label('outcome', s.outcome)), s.calls
+	SELECT 'coupon_calls_total', '', concat('way="', s.way, '",outcome="', s.outcome, '"'), s.calls
 	  FROM coupon.stat_calls() s WHERE s.way <> 'commit'
 	UNION ALL
-	SELECT 'coupon_call_errors_total', '', concat_ws(',', coupon.label('way', s.way), coupon.label('class', s.class)), s.errors
+	SELECT 'coupon_call_errors_total', '', concat('way="', s.way, '",class="', s.class, '"'), s.errors
 	  FROM coupon.stat_errors() s
 	UNION ALL
 	SELECT 'coupon_call_duration_seconds', '_bucket',
 	       concat(s.labels, ',le="', CASE s.upper WHEN 'infinity' THEN '+Inf' ELSE s.upper::text END, '"'), s.calls
 	  FROM latencies s
 	UNION ALL
-	SELECT 'coupon_call_duration_seconds', '_sum', coupon.label('way', s.way), s.seconds FROM coupon.stat_ways() s
+	SELECT 'coupon_call_duration_seconds', '_sum', concat('way="', s.way, '"'), s.seconds FROM coupon.stat_ways() s
 	UNION ALL
 	SELECT 'coupon_call_duration_seconds', '_count', s.labels, s.calls FROM latencies s WHERE s.upper = 'infinity'
 	UNION ALL
-	SELECT 'coupon_' || m.family, '', coupon.label('way', b.way), m.value
+	SELECT 'coupon_' || m.family, '', concat('way="', b.way, '"'), m.value
 	  FROM coupon.stat_batches() b,
 	       LATERAL (VALUES ('batches_total', b.batches), ('batch_items_total', b.items), ('batch_largest', b.largest)) m(family, value)
 	UNION ALL
 	SELECT CASE WHEN t.name LIKE '%evictions' THEN 'coupon_memory_' || t.name || '_total'
 	            WHEN t.name LIKE 'refused%' THEN 'coupon_http_refused_total'
 	            ELSE 'coupon_stock_' || t.name || '_total' END, '',
-	       CASE WHEN t.name LIKE 'refused%' THEN coupon.label('reason', substr(t.name, 9)) ELSE '' END, t.value
+	       CASE WHEN t.name LIKE 'refused%' THEN concat('reason="', substr(t.name, 9), '"') ELSE '' END, t.value
 	  FROM coupon.stat_tallies() t
 	UNION ALL
-	SELECT 'coupon_campaigns', '', coupon.label('state', m.state), m.value
+	SELECT 'coupon_campaigns', '', concat('state="', m.state, '"'), m.value
 	  FROM (SELECT count(*) FILTER (WHERE c.state = 'open') AS open, count(*) FILTER (WHERE c.state = 'not_open') AS not_open,
 	               count(*) FILTER (WHERE c.state = 'paused') AS paused, count(*) FILTER (WHERE c.state = 'closed') AS closed
 	          FROM (SELECT coupon.campaign_state(a.closed_at, a.closes_at, a.paused OR a.dumped IS NOT NULL, a.opens_at) AS state FROM coupon.campaign a WHERE selling) c) c,
@@ -2425,16 +2419,17 @@ BEGIN
 	UNION ALL
 	SELECT 'coupon_campaign_' || m.family, '', m.labels, m.value
 	  FROM shown w,
-	       LATERAL (VALUES ('info', concat_ws(',', w.labels, coupon.label('name', w.name), coupon.label('state', w.state)), 1),
+	       LATERAL (VALUES ('info', concat(w.labels, ',', coupon.label('name', w.name), ',state="', w.state, '"'), 1),
 	                       ('open', w.labels, (w.state = 'open')::int),
 	                       ('opens_timestamp_seconds', w.labels, extract(epoch FROM nullif(nullif(w.opens_at, 'infinity'), '-infinity'))),
 	                       ('closes_timestamp_seconds', w.labels, extract(epoch FROM nullif(nullif(w.closes_at, 'infinity'), '-infinity')))) m(family, labels, value)
 	 WHERE m.value IS NOT NULL
 	UNION ALL
-	SELECT 'coupon_campaign_answers_total', '', concat_ws(',', a.labels, coupon.label('outcome', m.outcome)), m.value
-	  FROM answers a, LATERAL (VALUES ('issued', a.issued), ('already_issued', a.already_issued), ('sold_out', a.sold_out),
-	       ('busy', a.busy), ('not_open', a.not_open), ('closed', a.closed), ('paused', a.paused),
-	       ('not_admitted', a.not_admitted), ('held', a.held)) m(outcome, value)
+	SELECT 'coupon_campaign_answers_total', '', concat(a.labels, ',outcome="', m.outcome, '"'), coalesce(m.value, 0)
+	  FROM answers a, LATERAL (VALUES ('issued', a.answered_issued), ('already_issued', a.answered_already_issued),
+	       ('sold_out', a.answered_sold_out), ('busy', a.answered_busy), ('not_open', a.answered_not_open),
+	       ('closed', a.answered_closed), ('paused', a.answered_paused), ('not_admitted', a.answered_not_admitted),
+	       ('held', a.answered_held)) m(outcome, value)
 	UNION ALL
 	SELECT 'coupon_campaign_' || m.family, '', s.labels, m.value
 	  FROM stock s, LATERAL (VALUES ('stock', s.stock), ('issued', s.issued), ('held', s.held), ('in_flight', s.in_flight),
@@ -3457,8 +3452,8 @@ REVOKE ALL ON FUNCTION coupon.stat_batches() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.stat_batches() TO coupon_admin, coupon_service, coupon_reader;
 REVOKE ALL ON FUNCTION coupon.stat_tallies() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.stat_tallies() TO coupon_admin, coupon_service, coupon_reader;
-REVOKE ALL ON FUNCTION coupon.stat_campaigns() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon.stat_campaigns() TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON FUNCTION coupon.stat_campaigns(bigint[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION coupon.stat_campaigns(bigint[]) TO coupon_admin, coupon_service, coupon_reader;
 REVOKE ALL ON FUNCTION coupon.stat_slots() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.stat_slots() TO coupon_admin, coupon_service, coupon_reader;
 REVOKE ALL ON FUNCTION coupon.stat_workers() FROM PUBLIC;

@@ -88,12 +88,12 @@ COMMENT ON COLUMN coupon.stat_batch.stats_reset IS 'From when on.';
 -- ---- campaigns, stock, memory ----
 
 CREATE FUNCTION coupon.stat_campaigns(
-	OUT campaign_id bigint, OUT map_bytes bigint,
+	apart bigint[], OUT campaign_id bigint, OUT map_bytes bigint,
 	OUT answered_issued bigint, OUT answered_already_issued bigint, OUT answered_sold_out bigint, OUT answered_busy bigint,
 	OUT answered_not_open bigint, OUT answered_closed bigint, OUT answered_paused bigint, OUT answered_not_admitted bigint,
 	OUT answered_held bigint) RETURNS SETOF record
 LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'coupon_stat_campaigns';
-COMMENT ON FUNCTION coupon.stat_campaigns() IS 'coupon.stat_campaign';
+COMMENT ON FUNCTION coupon.stat_campaigns(bigint[]) IS 'coupon.stat_campaign; given some campaigns those, and the sum of all others in a row without an id.';
 
 CREATE FUNCTION coupon.stat_slots(
 	OUT campaigns bigint, OUT max_campaigns bigint, OUT maps bigint, OUT map_bytes bigint, OUT map_memory_bytes bigint)
@@ -104,7 +104,7 @@ CREATE VIEW coupon.stat_campaign AS
 SELECT s.campaign_id, c.name, coupon.campaign_state(c.closed_at, c.closes_at, c.paused OR c.dumped IS NOT NULL, c.opens_at) AS state, s.map_bytes,
        s.answered_issued, s.answered_already_issued, s.answered_sold_out, s.answered_busy, s.answered_not_open, s.answered_closed,
        s.answered_paused, s.answered_not_admitted, s.answered_held, coupon.stat_since() AS stats_reset
-  FROM coupon.stat_campaigns() s JOIN coupon.campaign c ON c.campaign_id OPERATOR(pg_catalog.=) s.campaign_id;
+  FROM coupon.stat_campaigns(NULL::bigint[]) s JOIN coupon.campaign c ON c.campaign_id OPERATOR(pg_catalog.=) s.campaign_id;
 COMMENT ON VIEW coupon.stat_campaign IS 'The answers of each campaign that shared memory knows, by any way in. A campaign that was not used for long may be forgotten, and counts anew.';
 COMMENT ON COLUMN coupon.stat_campaign.campaign_id IS 'The campaign.';
 COMMENT ON COLUMN coupon.stat_campaign.name IS 'Its name.';

@@ -8,8 +8,10 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "catalog/pg_type_d.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "utils/array.h"
 #include "utils/tuplestore.h"
 
 #include "base/arguments.h"
@@ -61,10 +63,52 @@ lock_slot(CouponCampaign *campaign, CouponCampaignKey *key)
 	return false;
 }
 
+static int
+compare_ids(const void *a, const void *b)
+{
+	int64		x = *(const int64 *) a;
+	int64		y = *(const int64 *) b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* The ids of an array, sorted; NULL where the argument is null. */
+static int64 *
+get_ids(FunctionCallInfo fcinfo, int *n)
+{
+	Datum	   *values;
+	bool	   *nulls;
+	int64	   *ids;
+
+	if (PG_ARGISNULL(0))
+		return NULL;
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
+					  TYPALIGN_DOUBLE, &values, &nulls, n);
+	ids = palloc((*n + 1) * sizeof(int64));
+	for (int i = 0; i < *n; i++)
+		ids[i] = nulls[i] ? 0 : DatumGetInt64(values[i]);
+	qsort(ids, *n, sizeof(int64), compare_ids);
+	return ids;
+}
+
+static void
+put_campaign(ReturnSetInfo *rsinfo, int64 campaign_id, int64 map_bytes, const uint64 *answers)
+{
+	Datum		values[CAMPAIGN_NATTS];
+	bool		nulls[CAMPAIGN_NATTS] = {campaign_id == 0, map_bytes == 0};
+
+	values[0] = Int64GetDatum(campaign_id);
+	values[1] = Int64GetDatum(map_bytes);
+	for (int s = 0; s < COUPON_COUNTED_STATUSES; s++)
+		values[2 + s] = Int64GetDatum(answers[s]);
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
 /*
- * coupon.stat_campaigns(OUT campaign_id bigint, OUT map_bytes bigint, OUT answered_issued
- * bigint, ...): those of this database that shared memory knows; map_bytes is
- * null without a map
+ * coupon.stat_campaigns(apart bigint[], OUT campaign_id bigint, OUT map_bytes bigint,
+ * OUT answered_issued bigint, ...): those of this database that shared memory
+ * knows; map_bytes is null without a map.  With an array only those in it, and
+ * the sum of all others in a row without an id.
  */
 Datum
 coupon_stat_campaigns(PG_FUNCTION_ARGS)
@@ -72,30 +116,41 @@ coupon_stat_campaigns(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	CouponCampaignKey mine;
 	CouponCampaign *campaign;
+	uint64		others[COUPON_COUNTED_STATUSES] = {0};
+	int			nids = 0;
+	int64	   *ids;
 
 	coupon_shmem_attach();
 	InitMaterializedSRF(fcinfo, 0);
+	ids = get_ids(fcinfo, &nids);
 	mine = coupon_campaign_key(0);
 	for (int i = 0; (campaign = coupon_slot_nth(i)) != NULL; i++)
 	{
 		CouponCampaignKey key;
-		Datum		values[CAMPAIGN_NATTS];
-		bool		nulls[CAMPAIGN_NATTS] = {0};
+		uint64		answers[COUPON_COUNTED_STATUSES];
+		int64		map_bytes = 0;
 
 		CHECK_FOR_INTERRUPTS();
 		if (campaign->key.database != mine.database || campaign->key.installation != mine.installation ||
 			!lock_slot(campaign, &key))
 			continue;
-		values[0] = Int64GetDatum(key.campaign_id);
-		nulls[1] = !DsaPointerIsValid(campaign->stock);
-		values[1] = nulls[1] ? (Datum) 0 :
-			Int64GetDatum(size_of_map(dsa_get_address(coupon_area, campaign->stock)));
+		if (ids == NULL && DsaPointerIsValid(campaign->stock))
+			map_bytes = size_of_map(dsa_get_address(coupon_area, campaign->stock));
 		for (int s = 0; s < COUPON_COUNTED_STATUSES; s++)
-			values[2 + s] = Int64GetDatum(pg_atomic_read_u64(&campaign->answers[s]));
+			answers[s] = pg_atomic_read_u64(&campaign->answers[s]);
 		LWLockRelease(campaign->partition);
-		if (key.database == mine.database && key.installation == mine.installation)
-			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+		if (key.database != mine.database || key.installation != mine.installation)
+			continue;
+		if (ids == NULL || bsearch(&key.campaign_id, ids, nids, sizeof(int64), compare_ids) != NULL)
+			put_campaign(rsinfo, key.campaign_id, map_bytes, answers);
+		else
+		{
+			for (int s = 0; s < COUPON_COUNTED_STATUSES; s++)
+				others[s] += answers[s];
+		}
 	}
+	if (ids != NULL)
+		put_campaign(rsinfo, 0, 0, others);
 	return (Datum) 0;
 }
 

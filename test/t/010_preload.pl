@@ -59,8 +59,9 @@ my %call = (
 	coupon_room_counts => [q{coupon_room_counts(1)}],
 	coupon_status => [q{coupon_status(1)}],
 	coupon_stat_reset => [q{coupon_stat_reset()}],
+	stat_campaigns => [q{coupon.stat_campaigns('{1}')}],
 	(map { $_ => ["coupon.$_()"] } qw(stat_since stat_calls stat_errors stat_ways stat_latencies stat_batches stat_tallies
-			stat_campaigns stat_slots stat_workers stat_front_workers stat_clock_ahead)),
+			stat_slots stat_workers stat_front_workers stat_clock_ahead)),
 	coupon_http_status => [q{coupon_http_status()}],
 	publisher_state => [q{coupon.publisher_state()}],
 	coupon_dead_letter_replay => [q{coupon_dead_letter_replay()}],
