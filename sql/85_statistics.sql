@@ -161,18 +161,20 @@ COMMENT ON FUNCTION coupon.stat_clock_ahead() IS 'By how many seconds the ids of
 
 CREATE VIEW coupon.stat_queue AS
 SELECT q.campaign AS campaign_id, q.depth AS waiting, COALESCE(EXTRACT(epoch FROM q.oldest), 0)::double precision AS oldest_seconds,
-       q.decided, q.decided_per_second, q.depth_limit AS waiting_limit
+       q.decided, q.decided_per_second, q.depth_limit AS waiting_limit, coupon.stat_since() AS stats_reset
   FROM @extschema@.coupon_request_queue() q;
 COMMENT ON VIEW coupon.stat_queue IS 'The requests of each campaign that shared memory knows.';
 COMMENT ON COLUMN coupon.stat_queue.campaign_id IS 'The campaign.';
 COMMENT ON COLUMN coupon.stat_queue.waiting IS 'How many wait.';
 COMMENT ON COLUMN coupon.stat_queue.oldest_seconds IS 'How long the oldest has waited.';
-COMMENT ON COLUMN coupon.stat_queue.decided IS 'How many were decided since the server knows the campaign.';
+COMMENT ON COLUMN coupon.stat_queue.decided IS 'How many were decided; a campaign that nobody asks for may be forgotten, and counts anew.';
 COMMENT ON COLUMN coupon.stat_queue.decided_per_second IS 'How many were decided a second when it last decided.';
 COMMENT ON COLUMN coupon.stat_queue.waiting_limit IS 'How many may wait: coupon.request_depth.';
+COMMENT ON COLUMN coupon.stat_queue.stats_reset IS 'From when on decided counts.';
 
 CREATE VIEW coupon.stat_room AS
-SELECT r.room_id, r.name, r.state, r.capacity, r.waiting, r.admitted, r.joined, r.served, r.served_per_second
+SELECT r.room_id, r.name, r.state, r.capacity, r.waiting, r.admitted, r.joined, r.served, r.served_per_second,
+       coupon.stat_since() AS stats_reset
   FROM coupon.room_status r;
 COMMENT ON VIEW coupon.stat_room IS 'The flow of each waiting room.';
 COMMENT ON COLUMN coupon.stat_room.room_id IS 'The room.';
@@ -182,8 +184,9 @@ COMMENT ON COLUMN coupon.stat_room.capacity IS 'How many may be admitted at a ti
 COMMENT ON COLUMN coupon.stat_room.waiting IS 'How many wait.';
 COMMENT ON COLUMN coupon.stat_room.admitted IS 'How many are admitted.';
 COMMENT ON COLUMN coupon.stat_room.joined IS 'How many tickets were given, ever.';
-COMMENT ON COLUMN coupon.stat_room.served IS 'How many were admitted since the server knows the room.';
+COMMENT ON COLUMN coupon.stat_room.served IS 'How many were admitted.';
 COMMENT ON COLUMN coupon.stat_room.served_per_second IS 'How many were admitted a second when it last admitted.';
+COMMENT ON COLUMN coupon.stat_room.stats_reset IS 'From when on served counts.';
 
 -- The setting is a superuser's to see.
 CREATE FUNCTION coupon.has_broker() RETURNS boolean

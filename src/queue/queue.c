@@ -100,10 +100,27 @@ attach(void)
 	coupon_queue_area = coupon_area_attach(area, "coupon_queue_memory");
 }
 
+static void
+reset_statistics(void)
+{
+	for (int i = 0; i < shared->nlines; i++)
+	{
+		CouponLine *line = &shared->lines[i];
+
+		if (line->queue == NULL)	/* an unlocked look */
+			continue;
+		LWLockAcquire(line->lock, LW_EXCLUSIVE);
+		if (line->queue != NULL && line->queue->database == MyDatabaseId)
+			line->served = line->rate_base = 0;
+		LWLockRelease(line->lock);
+	}
+}
+
 const CouponModule coupon_queue_module = {
 	.request = request,
 	.startup = startup,
-	.attach = attach
+	.attach = attach,
+	.reset_statistics = reset_statistics
 };
 
 /* ---- the registry ---- */

@@ -232,6 +232,7 @@ sql(q{SELECT coupon_stat_reset()});
 is(sql(q{SELECT sum(calls) FROM coupon.stat_call WHERE way NOT LIKE 'http%'}), 0, 'after the reset there are no calls');
 is(sql(q{SELECT sum(calls) FROM coupon.stat_latency WHERE way NOT LIKE 'http%'}), 0, '  and no durations');
 is(sql(q{SELECT sum(answered_issued + answered_sold_out) FROM coupon.stat_campaign}), 0, '  nor answers of campaigns');
+is(sql(q{SELECT sum(decided) FROM coupon.stat_queue}), 0, '  nor decisions of campaigns');
 is(sql(qq{SELECT bool_and(stats_reset > '$since') FROM coupon.stat_call}), 't', '  and it says since when');
 sql(q{SELECT coupon_issue(1, 'after')});
 is(sql(q{SELECT calls FROM coupon.stat_call WHERE way = 'issue' AND outcome = 'issued'}), 1, 'what comes later is counted');
