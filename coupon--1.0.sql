@@ -634,7 +634,7 @@ RETURNS record
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_group_status() IS
-	'Grouped issuing in this database since the server started: the workers that run now, the transactions, the calls in them, how long their commits took, and the transactions that were repeated after an error.';
+	'Grouped issuing in this database since the server started or coupon_stat_reset(): the workers that run now, the transactions, the calls in them, how long their commits took, and the transactions that were repeated after an error.';
 
 -- Holds: a unit is the user's for a while, and for good once it is paid for.
 
@@ -1211,7 +1211,7 @@ AS $$
 		 ORDER BY 1 LIMIT 1) b ON true
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_outbox_status() IS
-	'The outbox and its publisher: what is yet to be published and since when, what became of the rest since the server started, the broker and the last error, and the oldest open transaction that uses the outbox.';
+	'The outbox and its publisher: what is yet to be published and since when, what became of the rest since the server started or coupon_stat_reset(), the broker and the last error, and the oldest open transaction that uses the outbox.';
 
 -- Asynchronous requests.  A row is inserted, changed once when the request is
 -- decided, and truncated with its table when all of a table are old: two tables take
@@ -1799,7 +1799,7 @@ RETURNS record
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_status(bigint) IS
-	'What is left of a campaign now: stock = issued + held + in_flight + remaining. answered_* count the answers of issue calls since the server started.';
+	'What is left of a campaign now: stock = issued + held + in_flight + remaining. answered_* count the answers of issue calls since the server started or coupon_stat_reset().';
 
 -- RETURN, so that it is inlined.
 CREATE FUNCTION coupon.campaign_state(closed_at timestamptz, closes_at timestamptz, paused boolean, opens_at timestamptz)
@@ -2735,7 +2735,7 @@ CREATE FUNCTION @extschema@.coupon_http_status(
 	OUT average_ms double precision, OUT slowest_ms double precision)
 RETURNS record
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'coupon_http_status';
-COMMENT ON FUNCTION @extschema@.coupon_http_status() IS 'answers of the HTTP front since the server started';
+COMMENT ON FUNCTION @extschema@.coupon_http_status() IS 'answers of the HTTP front since the server started or coupon_stat_reset()';
 
 -- ---- the neutral contract ----
 

@@ -19,4 +19,4 @@ RETURNS record
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_group_status() IS
-	'Grouped issuing in this database since the server started: the workers that run now, the transactions, the calls in them, how long their commits took, and the transactions that were repeated after an error.';
+	'Grouped issuing in this database since the server started or coupon_stat_reset(): the workers that run now, the transactions, the calls in them, how long their commits took, and the transactions that were repeated after an error.';

@@ -143,4 +143,4 @@ AS $$
 		 ORDER BY 1 LIMIT 1) b ON true
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_outbox_status() IS
-	'The outbox and its publisher: what is yet to be published and since when, what became of the rest since the server started, the broker and the last error, and the oldest open transaction that uses the outbox.';
+	'The outbox and its publisher: what is yet to be published and since when, what became of the rest since the server started or coupon_stat_reset(), the broker and the last error, and the oldest open transaction that uses the outbox.';

@@ -173,7 +173,7 @@ CREATE FUNCTION @extschema@.coupon_http_status(
 	OUT average_ms double precision, OUT slowest_ms double precision)
 RETURNS record
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'coupon_http_status';
-COMMENT ON FUNCTION @extschema@.coupon_http_status() IS 'answers of the HTTP front since the server started';
+COMMENT ON FUNCTION @extschema@.coupon_http_status() IS 'answers of the HTTP front since the server started or coupon_stat_reset()';
 
 -- ---- the neutral contract ----
 

@@ -108,8 +108,8 @@ const CouponModule coupon_stat_module = {
 	.name = "coupon statistics",
 	.size = (PLACES + 1) * sizeof(Place),
 	.memory = (void **) &places,
-	.set_up = set_up
 #endif
+	.set_up = set_up
 };
 
 void

@@ -100,7 +100,7 @@ coupon_service_serve(CouponHttpCall *call)
 
 /*
  * coupon_http_status(OUT answers_2xx, ... 5xx bigint, OUT average interval,
- * OUT slowest interval): since the server started.
+ * OUT slowest interval): since the server started or coupon_stat_reset().
  */
 Datum
 coupon_http_status(PG_FUNCTION_ARGS)

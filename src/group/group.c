@@ -646,7 +646,7 @@ COUPON_FOR_OTHER_USERS(coupon_issue_grouped, 1);
 #define GROUP_STATUS_NATTS	7
 
 /*
- * coupon_group_status() - of this database, since the server started
+ * coupon_group_status() - of this database, since the server started or coupon_stat_reset()
  */
 Datum
 coupon_group_status(PG_FUNCTION_ARGS)

@@ -89,7 +89,7 @@ typedef struct CouponGroup
 								 * none */
 	pg_atomic_uint32 asleep;	/* a bit for each worker that is to be woken */
 
-	/* statistics, since the server started */
+	/* statistics, since the server started, or a reset */
 	pg_atomic_uint64 batches;
 	pg_atomic_uint64 calls;
 	pg_atomic_uint64 largest;	/* most calls of a batch */

@@ -3,7 +3,7 @@
  *	  What the publisher of a database tells about itself.
  *
  * Written by the publisher alone, read by coupon_outbox_status; each field
- * under the spinlock.  Counters are since the server's start.
+ * under the spinlock.  Counters are since the server's start, or a reset.
  */
 #ifndef COUPON_PUBLISHER_STATUS_H
 #define COUPON_PUBLISHER_STATUS_H
