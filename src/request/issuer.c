@@ -65,7 +65,7 @@
 
 static const char *const decisions[] = {
 	"issued", "already_issued", "sold_out", "not_open", OUTCOME_CLOSED, "paused", "not_admitted", "held",
-	"invalid", OUTCOME_FAILED
+	"returned", "other_call", "invalid", OUTCOME_FAILED
 };
 
 CouponWay	coupon_way_decision = {
