@@ -261,6 +261,7 @@ insert_wish(CouponHold *hold, CouponWish *wish, int32 nth, TimestampTz now)
 		now + def->usage_period_days * USECS_PER_DAY;
 	issuance->code = NULL;
 
+	coupon_filter_begin(hold->campaign, def);
 	coupon_filter_add(hold->campaign, hold->user_id);
 	switch (coupon_issuance_insert(hold->table, hold->campaign, def, hold->user_id, issuance,
 								   hold->confirm_ref))

@@ -74,6 +74,7 @@ typedef struct Batch
 	CouponUnit *dealt;			/* as taken, before they are dealt out */
 	int			nspare;			/* the first ones of dealt: for the next round */
 	bool		was_short;		/* the last round had too few units */
+	bool		careful;		/* users are looked up, not presumed new */
 	CouponStatus refusal;		/* without a table: of all who have no unit */
 } Batch;
 
@@ -307,6 +308,21 @@ look_up_user(Batch *batch, Datum user_id, CouponWait wait, CouponIssuance *found
 }
 
 /*
+ * May an insertion be tried without a look-up?  Whoever is to be told anything
+ * else is looked up first.
+ */
+static bool
+presume_new(Batch *batch, CouponItem *item)
+{
+	if (batch->table == NULL || batch->careful || batch->was_short ||
+		!coupon_filter_presumes_new(batch->campaign, item->user_id))
+		return false;
+	if (!item->admitted)
+		item->admitted = coupon_campaign_admits(batch->def, item->user_id);
+	return item->admitted;
+}
+
+/*
  * Looks a user up whose items are by_user[begin] to by_user[end - 1]; those
  * that may have a unit become candidates, what nothing more can come of gets
  * its outcome, and what depends on the candidates waits for the next round.
@@ -319,23 +335,31 @@ find_user_candidates(Batch *batch, int begin, int end)
 	CouponIssuance found;
 	CouponUserState state;
 	int			room;
-	int			nwishes = 0;
+	int			wish = -1;		/* the first pending item */
 	int			ncandidates = 0;
 
 	if (batch->highest >= 0 && compare_users(batch->items, first, batch->highest) <= 0)
 		wait = COUPON_NO_WAIT;
 	if (batch->keyed)
 		answer_keys(batch, begin, end, wait);
-	for (int i = begin; i < end; i++)
+	for (int i = end - 1; i >= begin; i--)
 	{
 		batch->candidate[batch->by_user[i]] = false;
-		nwishes += batch->pending[batch->by_user[i]];
+		if (batch->pending[batch->by_user[i]])
+			wish = batch->by_user[i];
 	}
-	if (nwishes == 0)
+	if (wish < 0)
 		return 0;
 
 	CHECK_FOR_INTERRUPTS();
-	state = look_up_user(batch, batch->items[first].user_id, wait, &found, &room);
+	if (presume_new(batch, &batch->items[wish]))
+	{
+		state = COUPON_USER_MAY_HAVE;
+		found.nth = 1;
+		room = batch->def->per_user_limit;
+	}
+	else
+		state = look_up_user(batch, batch->items[first].user_id, wait, &found, &room);
 
 	for (int i = begin; i < end; i++)
 	{
@@ -487,6 +511,7 @@ insert_item(Batch *batch, CouponItem *item, CouponUnit *unit)
 	issuance->held_until = 0;
 	issuance->expires_at = def->usage_period_days == 0 ? DT_NOEND :
 		batch->now + def->usage_period_days * USECS_PER_DAY;
+	coupon_filter_begin(batch->campaign, def);
 	coupon_filter_add(batch->campaign, item->user_id);
 	for (;;)
 	{
@@ -545,7 +570,7 @@ insert_candidates(Batch *batch)
 			case COUPON_USER_TAKEN:
 				/* no other session can have the unit before this one ends */
 				batch->dealt[batch->nspare++] = *unit;
-				lost = true;
+				lost = batch->careful = true;
 				break;
 			case COUPON_SERIAL_TAKEN:
 				lost = true;

@@ -2,18 +2,28 @@
  * user_filter.c
  *	  Who can have no unit of a campaign: a Bloom filter of its users.
  *
+ * It saves look-ups in the index, twice.
+ *
+ * While units are issued, most users who come are new, and to look for their
+ * rows costs nearly as much as to insert one.  So a campaign that has none
+ * when its map is first used gets a filter, and whoever inserts a row adds its
+ * user.  Whom such a filter does not know is presumed to be new.  That may be
+ * wrong (a row may have been written past coupon): then the index refuses the
+ * insertion, and the user is looked up.  So nothing may follow from the
+ * presumption but an insertion.
+ *
  * After sell-out most callers have nothing, and to tell them so from the index
- * costs more than all else in the answer.  So the users who have a unit are
- * entered into a filter once the campaign is sold out; whom it excludes needs
- * no look-up, whom it does not is looked up as before.  A filter is a hint
- * that may only err on one side: it must know everybody who has a row.
+ * costs more than all else in the answer.  So the users whom the index knows
+ * are entered, too, once the campaign is sold out, and the filter is complete:
+ * whom it excludes is told so without a look-up.  A complete filter may only
+ * err on one side: it must know everybody who has a row.
  *
  * Concurrency.  A session adds its user after it has taken a unit and before
- * it inserts the row, if it finds a filter there, complete or not.  Who builds
- * one announces it first and then makes sure that the campaign is sold out
- * and nothing is in flight: so all earlier takers are done, and the index
- * shows their rows, and all later ones see the announcement.  Users are never
- * removed; an abort or a revocation costs a look-up.
+ * it inserts the row, if it finds a filter there, complete or not.  Who
+ * completes one announces that first and then makes sure that the campaign is
+ * sold out and nothing is in flight: so all earlier takers are done, and the
+ * index shows their rows, and all later ones see the announcement.  Users are
+ * never removed; an abort or a revocation costs a look-up.
  */
 #include "postgres.h"
 
@@ -31,11 +41,15 @@
 #define BITS_PER_UNIT	16		/* with two bits a user: 1.4 % found in vain */
 #define WORTH_A_BUILD	8		/* rows to be read for each refusal so far */
 #define MAX_SHARE		8		/* of coupon.stock_map_memory, as its inverse */
+#define MAX_SHARE_NEW	64		/* the same for a campaign that is not sold
+								 * out; a smaller filter finds more in vain */
 
 /* states */
-#define FILTER_NONE		0
-#define FILTER_BUILDING	1
-#define FILTER_COMPLETE	2
+#define FILTER_UNTRIED	0		/* nobody has asked whether there are rows */
+#define FILTER_NONE		1		/* there were */
+#define FILTER_BUILDING	2		/* who inserts is added, from here on */
+#define FILTER_GROWING	3		/* there were no rows before that */
+#define FILTER_COMPLETE	4
 
 /* The two bits of a user, as masks of words. */
 typedef struct FilterBits
@@ -79,8 +93,9 @@ add_user(CouponStock *stock, int64 campaign_id, Datum user_id)
 	}
 }
 
-bool
-coupon_filter_excludes(CouponCampaign *campaign, Datum user_id)
+/* Does a filter that is at least in that state not know the user? */
+static bool
+is_unknown(CouponCampaign *campaign, Datum user_id, uint32 state)
 {
 	CouponStock *stock;
 	FilterBits	bits;
@@ -89,7 +104,7 @@ coupon_filter_excludes(CouponCampaign *campaign, Datum user_id)
 	if (!DsaPointerIsValid(campaign->stock))
 		return false;
 	stock = stock_of(campaign);
-	if (pg_atomic_read_u32(&stock->filter_state) != FILTER_COMPLETE)
+	if (pg_atomic_read_u32(&stock->filter_state) < state)
 		return false;
 	pg_read_barrier();
 	bits = find_bits(stock, campaign->key.campaign_id, user_id);
@@ -98,13 +113,25 @@ coupon_filter_excludes(CouponCampaign *campaign, Datum user_id)
 		(pg_atomic_read_u64(&words[bits.word[1]]) & bits.mask[1]) == 0;
 }
 
+bool
+coupon_filter_excludes(CouponCampaign *campaign, Datum user_id)
+{
+	return is_unknown(campaign, user_id, FILTER_COMPLETE);
+}
+
+bool
+coupon_filter_presumes_new(CouponCampaign *campaign, Datum user_id)
+{
+	return is_unknown(campaign, user_id, FILTER_GROWING);
+}
+
 void
 coupon_filter_add(CouponCampaign *campaign, Datum user_id)
 {
 	CouponStock *stock = stock_of(campaign);
 
 	pg_memory_barrier();		/* the unit was taken before this look */
-	if (pg_atomic_read_u32(&stock->filter_state) == FILTER_NONE)
+	if (pg_atomic_read_u32(&stock->filter_state) <= FILTER_NONE)
 		return;
 	pg_read_barrier();			/* the filter was there before its state said
 								 * so */
@@ -115,7 +142,76 @@ coupon_filter_add(CouponCampaign *campaign, Datum user_id)
 static void
 resolve_filter(CouponIntent *intent, bool committed)
 {
-	pg_atomic_write_u32(&stock_of(intent->campaign)->filter_state, FILTER_NONE);
+	pg_atomic_write_u32(&stock_of(intent->campaign)->filter_state, intent->number);
+}
+
+/* Gives the map memory for a filter, if it has none yet. */
+static void
+install(CouponCampaign *campaign, CouponStock *stock, dsa_pointer memory, Size size)
+{
+	LWLockAcquire(campaign->partition, LW_EXCLUSIVE);
+	if (!DsaPointerIsValid(stock->filter))
+	{
+		stock->filter_words = size / sizeof(uint64);
+		stock->filter = memory;
+		memory = InvalidDsaPointer;
+	}
+	LWLockRelease(campaign->partition);
+	if (DsaPointerIsValid(memory))
+		dsa_free(coupon_area, memory);
+}
+
+/* In bytes, for so many units. */
+static Size
+filter_size(int64 units)
+{
+	return TYPEALIGN(64, units * BITS_PER_UNIT) / 8;
+}
+
+static Size
+share_of_memory(int share)
+{
+	return (Size) coupon_stock_map_memory * 1024 / share;
+}
+
+static bool
+has_rows(int64 campaign_id)
+{
+	const CouponCatalog *catalog = coupon_catalog();
+	SnapshotData dirty;
+	ScanKeyData key;
+	CouponScan	scan;
+	bool		found;
+
+	InitDirtySnapshot(dirty);
+	coupon_key_int64(&key, 1, BTEqualStrategyNumber, campaign_id);
+	coupon_scan_begin(&scan, catalog->issuance, catalog->issuance_user_key, &dirty, &key, 1, false);
+	found = coupon_scan_next(&scan, ForwardScanDirection);
+	coupon_scan_end(&scan);
+	return found;
+}
+
+/*
+ * Only with memory that nobody else needs now: no map is dropped for it.  Whoever
+ * comes while nobody has tried does so, too, hence is added, or told that there
+ * are rows.
+ */
+void
+coupon_filter_begin(CouponCampaign *campaign, const CouponDefinition *def)
+{
+	CouponStock *stock = stock_of(campaign);
+	Size		size = Min(filter_size(def->stock), TYPEALIGN_DOWN(8, share_of_memory(MAX_SHARE_NEW)));
+	uint32		state = FILTER_UNTRIED;
+	dsa_pointer memory = InvalidDsaPointer;
+
+	if (pg_atomic_read_u32(&stock->filter_state) != FILTER_UNTRIED)
+		return;
+	if (size > 0 && !has_rows(campaign->key.campaign_id))
+		memory = dsa_allocate_extended(coupon_area, size, DSA_ALLOC_NO_OOM | DSA_ALLOC_ZERO);
+	if (DsaPointerIsValid(memory))
+		install(campaign, stock, memory, size);
+	(void) pg_atomic_compare_exchange_u32(&stock->filter_state, &state,
+										  DsaPointerIsValid(memory) ? FILTER_GROWING : FILTER_NONE);
 }
 
 /* True: the index had entries without their rows. */
@@ -159,35 +255,22 @@ void
 coupon_filter_consider(CouponCampaign *campaign, const CouponDefinition *def)
 {
 	CouponStock *stock = stock_of(campaign);
-	Size		size = TYPEALIGN(64, def->stock * BITS_PER_UNIT) / 8;
-	uint32		state = FILTER_NONE;
+	Size		size = filter_size(def->stock);
+	uint32		state = pg_atomic_read_u32(&stock->filter_state);
 
-	if (pg_atomic_read_u32(&stock->filter_state) != FILTER_NONE || def->created ||
+	if (state == FILTER_BUILDING || state == FILTER_COMPLETE || def->created ||
 		pg_atomic_read_u64(&campaign->answers[COUPON_SOLD_OUT]) * WORTH_A_BUILD < (uint64) def->stock ||
-		size == 0 || size > (Size) coupon_stock_map_memory * 1024 / MAX_SHARE)
+		size == 0 || (state != FILTER_GROWING && size > share_of_memory(MAX_SHARE)))
 		return;
 
 	/* memory first: it stays with the map, whatever becomes of the attempt */
 	if (!DsaPointerIsValid(stock->filter))
-	{
-		dsa_pointer memory = coupon_area_allocate(size);
-
-		LWLockAcquire(campaign->partition, LW_EXCLUSIVE);
-		if (!DsaPointerIsValid(stock->filter))
-		{
-			stock->filter_words = size / sizeof(uint64);
-			stock->filter = memory;
-			memory = InvalidDsaPointer;
-		}
-		LWLockRelease(campaign->partition);
-		if (DsaPointerIsValid(memory))
-			dsa_free(coupon_area, memory);
-	}
+		install(campaign, stock, coupon_area_allocate(size), size);
 
 	coupon_intent_reserve(1);
 	if (!pg_atomic_compare_exchange_u32(&stock->filter_state, &state, FILTER_BUILDING))
 		return;
-	coupon_intent_push(resolve_filter, campaign, NULL, 0);
+	coupon_intent_push(resolve_filter, campaign, NULL, state);
 
 	/*
 	 * the exchange was a barrier: who takes a unit after this look sees the
@@ -196,10 +279,10 @@ coupon_filter_consider(CouponCampaign *campaign, const CouponDefinition *def)
 	if (coupon_stock_settled(stock))
 	{
 		add_all_users(stock, campaign->key.campaign_id);
-		coupon_intent_forget(coupon_intent_find(resolve_filter, campaign, NULL, 0));
+		coupon_intent_forget(coupon_intent_find(resolve_filter, campaign, NULL, state));
 		pg_write_barrier();
 		pg_atomic_write_u32(&stock->filter_state, FILTER_COMPLETE);
 	}
 	else
-		coupon_intent_finish(coupon_intent_find(resolve_filter, campaign, NULL, 0), false);
+		coupon_intent_finish(coupon_intent_find(resolve_filter, campaign, NULL, state), false);
 }
