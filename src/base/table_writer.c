@@ -94,6 +94,7 @@ struct CouponTableWriter
 	int		   *keys;			/* ... to which key, for each index, -1: to
 								 * none */
 	int			allowed;		/* operations that were looked at */
+	bool		waitless;		/* no index waits for another transaction */
 	bool		lasting;		/* good for more than one call: calls no
 								 * functions of others */
 	MemoryContextCallback callback;
@@ -290,6 +291,7 @@ prepare_indexes(CouponTableWriter *writer, Relation rel)
 
 	ExecOpenIndices(relinfo, false);
 	n = relinfo->ri_NumIndices;
+	writer->waitless = true;
 	writer->indexes = palloc(Max(n, 1) * sizeof(Oid));
 	writer->keys = palloc(Max(n, 1) * sizeof(int));
 	for (int i = 0; i < n; i++)
@@ -303,6 +305,8 @@ prepare_indexes(CouponTableWriter *writer, Relation rel)
 			guarded |= 1 << writer->keys[i];
 		if (writer->keys[i] >= 0)
 			writer->arbiters = lappend_oid(writer->arbiters, RelationGetRelid(index));
+		else if (info->ii_Unique || info->ii_ExclusionOps != NULL)
+			writer->waitless = false;
 		/* other access methods keep pointers to the open index */
 		if (index->rd_rel->relam != BTREE_AM_OID ||
 			has_foreign_function((Node *) info->ii_Expressions, NULL) ||
@@ -485,10 +489,10 @@ insert_index_entries(CouponTableWriter *writer, TupleTableSlot *row, bool update
  * come to stand?  *missed: see coupon_index_next.
  */
 static bool
-key_is_taken(CouponTableWriter *writer, Relation index, Snapshot snapshot, bool *missed)
+key_is_taken(CouponTableWriter *writer, TupleTableSlot *row, Relation index, Snapshot snapshot,
+			 bool *missed)
 {
 	Relation	rel = writer->relinfo->ri_RelationDesc;
-	TupleTableSlot *row = writer->row;
 	TupleTableSlot *other = table_slot_create(rel, NULL);
 	int			nkeys = IndexRelationGetNumberOfKeyAttributes(index);
 	ScanKeyData keys[INDEX_MAX_KEYS];
@@ -519,7 +523,7 @@ key_is_taken(CouponTableWriter *writer, Relation index, Snapshot snapshot, bool 
  * come to stand as long as their transactions run.
  */
 static List *
-real_conflicts(CouponTableWriter *writer, List *conflicts)
+real_conflicts(CouponTableWriter *writer, TupleTableSlot *row, List *conflicts)
 {
 	ListCell   *cell;
 
@@ -531,18 +535,61 @@ real_conflicts(CouponTableWriter *writer, List *conflicts)
 		bool		taken;
 
 		InitDirtySnapshot(dirty);
-		taken = key_is_taken(writer, index, &dirty, &missed);
+		taken = key_is_taken(writer, row, index, &dirty, &missed);
 		if (!taken && missed)
 		{
 			Snapshot	latest = RegisterSnapshot(GetLatestSnapshot());
 
-			taken = key_is_taken(writer, index, latest, &missed);
+			taken = key_is_taken(writer, row, index, latest, &missed);
 			UnregisterSnapshot(latest);
 		}
 		if (!taken)
 			conflicts = foreach_delete_current(conflicts, cell);
 	}
 	return conflicts;
+}
+
+/* The first key with an arbiter among those in conflict; -1: there is none. */
+static int
+first_key(CouponTableWriter *writer, List *conflicts)
+{
+	int			result = -1;
+
+	for (int i = 0; conflicts != NIL && i < writer->relinfo->ri_NumIndices; i++)
+	{
+		if (list_member_oid(conflicts, writer->indexes[i]) && (result < 0 || writer->keys[i] < result))
+			result = writer->keys[i];
+	}
+	list_free(conflicts);
+	return result;
+}
+
+/* The index entries of a row that was written; the key in which it is in conflict, or -1. */
+static int
+enter_row(CouponTableWriter *writer, TupleTableSlot *row)
+{
+	List	   *conflicts = insert_index_entries(writer, row, false, writer->arbiters, false);
+
+	return first_key(writer, real_conflicts(writer, row, conflicts));
+}
+
+/*
+ * Speculative insertion costs another WAL record a row.  Without it the row is
+ * deleted again after a conflict; but who applies the decoded log would meet
+ * the conflict, too.
+ */
+static int
+insert_speculatively(CouponTableWriter *writer, TupleTableSlot *row)
+{
+	Relation	rel = writer->relinfo->ri_RelationDesc;
+	uint32		token = SpeculativeInsertionLockAcquire(GetCurrentTransactionId());
+	List	   *conflicts;
+
+	table_tuple_insert_speculative(rel, row, command_id("INSERT"), 0, NULL, token);
+	conflicts = insert_index_entries(writer, row, false, writer->arbiters, false);
+	table_tuple_complete_speculative(rel, row, token, conflicts == NIL);
+	SpeculativeInsertionLockRelease(GetCurrentTransactionId());
+	return first_key(writer, conflicts);
 }
 
 void
@@ -557,48 +604,48 @@ coupon_writer_insert(CouponTableWriter *writer)
 int
 coupon_writer_insert_unless(CouponTableWriter *writer)
 {
+	int			key;
+
+	(void) coupon_writer_insert_many_unless(writer, &writer->row, 1, &key);
+	return key;
+}
+
+bool
+coupon_writer_takes_many(const CouponTableWriter *writer)
+{
+	return writer->waitless && !RelationIsLogicallyLogged(writer->relinfo->ri_RelationDesc);
+}
+
+int
+coupon_writer_insert_many_unless(CouponTableWriter *writer, TupleTableSlot **rows, int n, int *key)
+{
 	Relation	rel = writer->relinfo->ri_RelationDesc;
-	TupleTableSlot *row = writer->row;
-	bool		speculative = RelationIsLogicallyLogged(rel);
-	List	   *conflicts;
-	int			result = -1;
+	int			ninserted = 0;
 
-	finish_row(writer, row);
-
-	/*
-	 * Speculative insertion costs another WAL record a row.  Without it the
-	 * row is deleted again after a conflict; but who applies the decoded log
-	 * would meet the conflict, too.
-	 */
-	if (speculative)
+	*key = -1;
+	for (int i = 0; i < n; i++)
+		finish_row(writer, rows[i]);
+	if (RelationIsLogicallyLogged(rel))
 	{
-		uint32		token = SpeculativeInsertionLockAcquire(GetCurrentTransactionId());
-
-		table_tuple_insert_speculative(rel, row, command_id("INSERT"), 0, NULL, token);
-		conflicts = insert_index_entries(writer, row, false, writer->arbiters, false);
-		table_tuple_complete_speculative(rel, row, token, conflicts == NIL);
-		SpeculativeInsertionLockRelease(GetCurrentTransactionId());
+		while (ninserted < n && (*key = insert_speculatively(writer, rows[ninserted])) < 0)
+			ninserted++;
 	}
 	else
 	{
-		table_tuple_insert(rel, row, command_id("INSERT"), 0, NULL);
-		conflicts = insert_index_entries(writer, row, false, writer->arbiters, false);
-		conflicts = real_conflicts(writer, conflicts);
-		if (conflicts != NIL)
-		{
-			/* only a later command can delete the row */
+		if (n == 1)
+			table_tuple_insert(rel, rows[0], command_id("INSERT"), 0, NULL);
+		else
+			table_multi_insert(rel, rows, n, command_id("INSERT"), 0, NULL);
+		while (ninserted < n && (*key = enter_row(writer, rows[ninserted])) < 0)
+			ninserted++;
+		/* only a later command can delete rows */
+		if (ninserted < n)
 			CommandCounterIncrement();
-			simple_table_tuple_delete(rel, &row->tts_tid, InvalidSnapshot);
-		}
+		for (int i = ninserted; i < n; i++)
+			simple_table_tuple_delete(rel, &rows[i]->tts_tid, InvalidSnapshot);
 	}
-	for (int i = 0; conflicts != NIL && i < writer->relinfo->ri_NumIndices; i++)
-	{
-		if (list_member_oid(conflicts, writer->indexes[i]) && (result < 0 || writer->keys[i] < result))
-			result = writer->keys[i];
-	}
-	list_free(conflicts);
 	ResetPerTupleExprContext(writer->estate);
-	return result;
+	return ninserted;
 }
 
 void

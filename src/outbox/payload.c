@@ -60,17 +60,25 @@ coupon_payload_json(StringInfo payload, const char *key, const char *json)
 void
 coupon_payload_time(StringInfo payload, const char *key, TimestampTz value)
 {
-	char		buffer[MAXDATELEN + 1];
-	int			utc = 0;
+	/* the events of a batch have one time */
+	static char encoded[MAXDATELEN + 1];
+	static TimestampTz encoded_value = DT_NOBEGIN;
 
 	if (TIMESTAMP_NOT_FINITE(value))
 		return;
-	JsonEncodeDateTime(buffer, TimestampTzGetDatum(value), TIMESTAMPTZOID, &utc);
+	if (value != encoded_value)
+	{
+		int			utc = 0;
+
+		encoded_value = DT_NOBEGIN;
+		JsonEncodeDateTime(encoded, TimestampTzGetDatum(value), TIMESTAMPTZOID, &utc);
+		/* Z instead of +00:00, as most consumers write it */
+		strcpy(encoded + strlen(encoded) - strlen("+00:00"), "Z\"");
+		encoded_value = value;
+	}
 	append_key(payload, key);
 	appendStringInfoChar(payload, '"');
-	/* Z instead of +00:00, as most consumers write it */
-	appendBinaryStringInfo(payload, buffer, strlen(buffer) - strlen("+00:00"));
-	appendBinaryStringInfo(payload, "Z\"", 2);
+	appendStringInfoString(payload, encoded);
 }
 
 void

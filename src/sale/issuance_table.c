@@ -5,9 +5,12 @@
  * A conflict in a unique index is an answer, not an ERROR.  INSERT ... ON
  * CONFLICT gets that by speculative insertion, which costs another WAL record
  * a row.  Here it is cheaper: the stock map gives a serial to one session
- * only, and a user is locked while their row is inserted, so of two sessions
- * that want the same user one is first.  The other one's insertion into the
- * index tells it so.
+ * only, and of two sessions that want the same user one is first in the user
+ * index, whose page is locked from the check to the insertion; the other one's
+ * insertion tells it so, and its row is deleted again.  A user is locked while
+ * a single row of theirs is inserted, for the sake of holds, which first count
+ * and then insert several.  Rows of a batch need no such lock: a hold that they
+ * come before is told that it is.
  *
  * Reads use dirty snapshots: they see what is committed now and what others
  * are about to commit, at every isolation level, as a unique index does.
@@ -499,6 +502,13 @@ require_shard(int64 campaign_id, int32 shard)
 				 errhint("Try again when that transaction has ended.")));
 }
 
+static CouponInsertion
+insertion(int conflict)
+{
+	return conflict < 0 ? COUPON_INSERTED :
+		conflict == Issuance_serial_key ? COUPON_SERIAL_TAKEN : COUPON_USER_TAKEN;
+}
+
 CouponInsertion
 coupon_issuance_insert(CouponTableWriter *writer, CouponCampaign *campaign,
 					   const CouponDefinition *def, Datum user_id,
@@ -514,8 +524,75 @@ coupon_issuance_insert(CouponTableWriter *writer, CouponCampaign *campaign,
 	/* in place of a lock on the shard, see campaign_delete.c */
 	if (pg_atomic_read_u32(&campaign->deletions) > 0)
 		require_shard(def->campaign_id, issuance->shard);
-	return conflict < 0 ? COUPON_INSERTED :
-		conflict == Issuance_serial_key ? COUPON_SERIAL_TAKEN : COUPON_USER_TAKEN;
+	return insertion(conflict);
+}
+
+/* ---- inserting many ---- */
+
+struct CouponIssuanceRows
+{
+	CouponTableWriter *writer;
+	CouponCampaign *campaign;
+	const CouponDefinition *def;
+	MemoryContext context;		/* of the copies that an insertion makes */
+	TupleTableSlot *rows[COUPON_ROWS_AT_ONCE];
+	int			nslots;			/* made */
+	int			nrows;			/* filled */
+};
+
+CouponIssuanceRows *
+coupon_issuance_rows_begin(CouponTableWriter *writer, CouponCampaign *campaign,
+						   const CouponDefinition *def)
+{
+	CouponIssuanceRows *rows;
+
+	if (!coupon_writer_takes_many(writer))
+		return NULL;
+	rows = palloc0(sizeof(CouponIssuanceRows));
+	rows->writer = writer;
+	rows->campaign = campaign;
+	rows->def = def;
+	rows->context = AllocSetContextCreate(CurrentMemoryContext, "coupon issuances",
+										  ALLOCSET_DEFAULT_SIZES);
+	return rows;
+}
+
+void
+coupon_issuance_rows_end(CouponIssuanceRows *rows)
+{
+	for (int i = 0; i < rows->nslots; i++)
+		ExecDropSingleTupleTableSlot(rows->rows[i]);
+	MemoryContextDelete(rows->context);
+	pfree(rows);
+}
+
+void
+coupon_issuance_rows_add(CouponIssuanceRows *rows, Datum user_id, const CouponIssuance *issuance)
+{
+	Assert(rows->nrows < COUPON_ROWS_AT_ONCE);
+	if (rows->nrows == rows->nslots)
+		rows->rows[rows->nslots++] = coupon_writer_new_row(rows->writer);
+	fill_row(rows->rows[rows->nrows++], rows->def, user_id, issuance, NULL);
+}
+
+int
+coupon_issuance_rows_insert(CouponIssuanceRows *rows, CouponInsertion *next)
+{
+	MemoryContext oldcontext = MemoryContextSwitchTo(rows->context);
+	int			conflict;
+	int			ninserted = coupon_writer_insert_many_unless(rows->writer, rows->rows, rows->nrows,
+															 &conflict);
+
+	for (int i = 0; i < ninserted && pg_atomic_read_u32(&rows->campaign->deletions) > 0; i++)
+		require_shard(rows->def->campaign_id,
+					  DatumGetInt32(rows->rows[i]->tts_values[Issuance_shard - 1]));
+	for (int i = 0; i < rows->nrows; i++)
+		ExecClearTuple(rows->rows[i]);
+	rows->nrows = 0;
+	MemoryContextSwitchTo(oldcontext);
+	MemoryContextReset(rows->context);
+	*next = insertion(conflict);
+	return ninserted;
 }
 
 /* ---- deleting what issuances refer to ---- */

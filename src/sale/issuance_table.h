@@ -65,6 +65,28 @@ extern CouponInsertion coupon_issuance_insert(CouponTableWriter *writer, CouponC
 											  const CouponIssuance *issuance, text *confirm_ref);
 
 /*
+ * Issuances for many users, written together: fill up to COUPON_ROWS_AT_ONCE,
+ * insert, and again.  NULL: the table has something for which they must be
+ * inserted one by one.
+ */
+#define COUPON_ROWS_AT_ONCE	64
+
+typedef struct CouponIssuanceRows CouponIssuanceRows;
+
+extern CouponIssuanceRows *coupon_issuance_rows_begin(CouponTableWriter *writer,
+													  CouponCampaign *campaign,
+													  const CouponDefinition *def);
+extern void coupon_issuance_rows_end(CouponIssuanceRows *rows);
+extern void coupon_issuance_rows_add(CouponIssuanceRows *rows, Datum user_id,
+									 const CouponIssuance *issuance);
+
+/*
+ * Returns how many are inserted, in the order of adding; *next is what became
+ * of the one after these: it and all behind it are as if never inserted.
+ */
+extern int	coupon_issuance_rows_insert(CouponIssuanceRows *rows, CouponInsertion *next);
+
+/*
  * Waits for the transactions that insert or delete issuances of these serials;
  * ERROR if there is one.
  */

@@ -58,6 +58,7 @@ typedef struct Batch
 	const CouponDefinition *def;
 	CouponLookup lookup;
 	CouponTableWriter *table;	/* NULL: there is nothing to issue */
+	CouponIssuanceRows *rows;	/* NULL: one by one */
 	CouponOutbox *outbox;		/* begun with the first event */
 	TimestampTz now;
 	CouponWait	wait;
@@ -74,7 +75,8 @@ typedef struct Batch
 	CouponUnit *dealt;			/* as taken, before they are dealt out */
 	int			nspare;			/* the first ones of dealt: for the next round */
 	bool		was_short;		/* the last round had too few units */
-	bool		careful;		/* users are looked up, not presumed new */
+	bool		careful;		/* a row was refused: users are looked up, and
+								 * rows inserted one by one */
 	CouponStatus refusal;		/* without a table: of all who have no unit */
 } Batch;
 
@@ -497,6 +499,24 @@ append_event(Batch *batch, const CouponItem *item)
 		pfree(unconstify(char *, event.code));
 }
 
+/* The issuance of an item that has a unit.  Its user is in the filter from here on. */
+static void
+fill_issuance(Batch *batch, CouponItem *item, const CouponUnit *unit)
+{
+	const CouponDefinition *def = batch->def;
+	CouponIssuance *issuance = &item->issuance;
+
+	issuance->serial = unit->serial;
+	issuance->shard = unit->shard_number;
+	issuance->code = def->coded ? coupon_issuance_label(def->campaign_id, unit->serial) : NULL;
+	issuance->issued_at = batch->now;
+	issuance->held_until = 0;
+	issuance->expires_at = def->usage_period_days == 0 ? DT_NOEND :
+		batch->now + def->usage_period_days * USECS_PER_DAY;
+	coupon_filter_begin(batch->campaign, def);
+	coupon_filter_add(batch->campaign, item->user_id);
+}
+
 /*
  * Inserts the row of an item, in exchange for units that turn out to be
  * somebody else's if need be.  Fills the issuance.
@@ -504,25 +524,15 @@ append_event(Batch *batch, const CouponItem *item)
 static CouponInsertion
 insert_item(Batch *batch, CouponItem *item, CouponUnit *unit)
 {
-	const CouponDefinition *def = batch->def;
-	CouponIssuance *issuance = &item->issuance;
-
-	issuance->issued_at = batch->now;
-	issuance->held_until = 0;
-	issuance->expires_at = def->usage_period_days == 0 ? DT_NOEND :
-		batch->now + def->usage_period_days * USECS_PER_DAY;
-	coupon_filter_begin(batch->campaign, def);
-	coupon_filter_add(batch->campaign, item->user_id);
 	for (;;)
 	{
 		CouponInsertion result;
 		CouponShortage why;
 
-		issuance->serial = unit->serial;
-		issuance->shard = unit->shard_number;
-		issuance->code = def->coded ? coupon_issuance_label(def->campaign_id, unit->serial) : NULL;
+		fill_issuance(batch, item, unit);
 		result = item->request_key != NULL ? insert_keyed(batch, item) :
-			coupon_issuance_insert(batch->table, batch->campaign, def, item->user_id, issuance, NULL);
+			coupon_issuance_insert(batch->table, batch->campaign, batch->def, item->user_id,
+								   &item->issuance, NULL);
 		if (result != COUPON_SERIAL_TAKEN)
 			return result;
 
@@ -530,9 +540,62 @@ insert_item(Batch *batch, CouponItem *item, CouponUnit *unit)
 		coupon_stock_give_back(batch->campaign, unit, COUPON_NOT_OURS);
 		if (batch->nspare > 0)
 			*unit = batch->dealt[--batch->nspare];
-		else if (coupon_take(batch->campaign, def, batch->table, COUPON_TO_ISSUE, 1, 0, unit, &why) == 0)
+		else if (coupon_take(batch->campaign, batch->def, batch->table, COUPON_TO_ISSUE, 1, 0, unit,
+							 &why) == 0)
 			return result;
 	}
+}
+
+static void
+note_inserted(Batch *batch, int number)
+{
+	append_event(batch, &batch->items[number]);
+	decide(batch, number, COUPON_ISSUED);
+	if (batch->highest < 0 || compare_users(batch->items, number, batch->highest) > 0)
+		batch->highest = number;
+}
+
+/*
+ * Writes the candidates' rows and events, many together.  Returns how far it
+ * came in by_user: to the first that was refused, of which *why tells.
+ */
+static int
+insert_together(Batch *batch, CouponInsertion *why)
+{
+	int			places[COUPON_ROWS_AT_ONCE];
+	int			at = 0;
+
+	if (batch->rows == NULL)
+		batch->rows = coupon_issuance_rows_begin(batch->table, batch->campaign, batch->def);
+	while (batch->rows != NULL && at < batch->nvalid)
+	{
+		int			n = 0;
+		int			ninserted;
+
+		for (; at < batch->nvalid && n < COUPON_ROWS_AT_ONCE; at++)
+		{
+			int			number = batch->by_user[at];
+
+			if (!batch->pending[number] || !batch->candidate[number])
+				continue;
+			CHECK_FOR_INTERRUPTS();
+			fill_issuance(batch, &batch->items[number], &batch->units[number]);
+			coupon_issuance_rows_add(batch->rows, batch->items[number].user_id,
+									 &batch->items[number].issuance);
+			places[n++] = at;
+		}
+		if (n == 0)
+			break;
+		ninserted = coupon_issuance_rows_insert(batch->rows, why);
+		for (int i = 0; i < ninserted; i++)
+			note_inserted(batch, batch->by_user[places[i]]);
+		if (ninserted < n)
+		{
+			batch->careful = true;
+			return places[ninserted];
+		}
+	}
+	return at;
 }
 
 /*
@@ -543,9 +606,15 @@ insert_item(Batch *batch, CouponItem *item, CouponUnit *unit)
 static void
 insert_candidates(Batch *batch)
 {
-	bool		lost = false;
+	CouponInsertion why = COUPON_INSERTED;
+	bool		lost;
+	int			begin = 0;
 
-	for (int i = 0; i < batch->nvalid; i++)
+	/* one by one from where another unit is needed */
+	if (batch->nitems > 1 && !batch->careful && !batch->keyed)
+		begin = insert_together(batch, &why);
+	lost = why == COUPON_USER_TAKEN;
+	for (int i = begin; i < batch->nvalid; i++)
 	{
 		int			number = batch->by_user[i];
 		CouponUnit *unit = &batch->units[number];
@@ -561,11 +630,7 @@ insert_candidates(Batch *batch)
 		switch (insert_item(batch, &batch->items[number], unit))
 		{
 			case COUPON_INSERTED:
-				append_event(batch, &batch->items[number]);
-				decide(batch, number, COUPON_ISSUED);
-				if (batch->highest < 0 ||
-					compare_users(batch->items, number, batch->highest) > 0)
-					batch->highest = number;
+				note_inserted(batch, number);
 				break;
 			case COUPON_USER_TAKEN:
 				/* no other session can have the unit before this one ends */
@@ -599,6 +664,8 @@ work_off(Batch *batch)
 	}
 	while (batch->nspare > 0)
 		coupon_stock_give_back(batch->campaign, &batch->dealt[--batch->nspare], COUPON_WITHDRAWN);
+	if (batch->rows != NULL)
+		coupon_issuance_rows_end(batch->rows);
 	if (batch->outbox != NULL)
 		coupon_outbox_finish(batch->outbox);
 }
