@@ -144,9 +144,9 @@ measure_cpu()
 	say "$side" "CALL bench.prepare($batches, ${next[$side]}, $2);"
 	next[$side]=$((next[$side] + batches * 200))
 	if [ -n "${3:-}" ]; then
-		perf record -q -o "$scratch/perf" -p "${pid[$side]}" >/dev/null 2>&1 &
+		perf record -q -F 4000 -o "$scratch/perf" -p "${pid[$side]}" >/dev/null 2>&1 &
 		profiler=$!
-		sleep 1
+		sleep 2
 	fi
 	start=$(cut -d' ' -f1 "/proc/${pid[$side]}/schedstat")
 	say "$side" "CALL bench.run(${number[$side]});"

@@ -56,7 +56,8 @@ typedef struct Batch
 {
 	CouponCampaign *campaign;
 	const CouponDefinition *def;
-	CouponLookup lookup;
+	CouponLookup lookup;		/* def is NULL: not begun, nobody was looked
+								 * up */
 	CouponTableWriter *table;	/* NULL: there is nothing to issue */
 	CouponIssuanceRows *rows;	/* NULL: one by one */
 	CouponOutbox *outbox;		/* begun with the first event */
@@ -289,6 +290,8 @@ insert_keyed(Batch *batch, CouponItem *item)
 static CouponUserState
 look_up_user(Batch *batch, Datum user_id, CouponWait wait, CouponIssuance *found, int *room)
 {
+	if (batch->lookup.def == NULL)
+		coupon_lookup_begin(&batch->lookup, batch->def, batch->table);
 	for (;;)
 	{
 		CouponUserState state = coupon_lookup_user(&batch->lookup, user_id, wait, found, room);
@@ -415,7 +418,8 @@ find_candidates(Batch *batch)
 		end = end_of_user(batch, begin);
 		ncandidates += find_user_candidates(batch, begin, end);
 	}
-	coupon_lookup_pause(&batch->lookup);
+	if (batch->lookup.def != NULL)
+		coupon_lookup_pause(&batch->lookup);
 	return ncandidates;
 }
 
@@ -744,10 +748,10 @@ issue_batch(int64 campaign_id, CouponItem *items, int nitems, CouponWait wait,
 			find_twins(&batch);
 		if (window == COUPON_ISSUED)
 			batch.table = coupon_writer_open(coupon_catalog()->issuance, COUPON_INSERT);
-		coupon_lookup_begin(&batch.lookup, batch.def, batch.table);
 		batch.refusal = window;
 		work_off(&batch);
-		coupon_lookup_end(&batch.lookup);
+		if (batch.lookup.def != NULL)
+			coupon_lookup_end(&batch.lookup);
 		if (batch.table != NULL)
 			coupon_writer_close(batch.table);
 	}

@@ -1,0 +1,127 @@
+# What saves a look-up or a record of WAL must not change an answer: users who
+# are presumed new and are not, rows that are written together and of which one
+# is refused, and what a duplicate leaves behind.
+use strict;
+use warnings;
+
+use CouponTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_server('price', <<'END');
+autovacuum = off
+coupon.databases = ''
+coupon.sold_out_wait = 0
+END
+
+sub sql { return $node->safe_psql('postgres', $_[0]) }
+
+# new_campaign(name, stock, arguments): one with an issuance, so that it has a filter
+sub new_campaign
+{
+	my ($name, $stock, $more) = @_;
+	my $campaign = sql("SELECT coupon_campaign_create('$name', $stock" . ($more // '') . ')');
+
+	is(sql("SELECT status FROM coupon_issue($campaign, 'first')"), 'issued', "$name: the first is issued");
+	return $campaign;
+}
+
+# unknown(campaign, serial, user): an issuance that shared memory knows nothing of
+sub unknown
+{
+	my ($campaign, $serial, $user) = @_;
+
+	sql(qq{ALTER TABLE coupon.issuance DISABLE TRIGGER issuance_arrived;
+		INSERT INTO coupon.issuance (campaign_id, serial, shard, nth, issued_at, user_id, state, policy)
+		SELECT $campaign, $serial, s.shard, 1, now(), '$user', 'issued', '{}' FROM coupon.shard s
+		 WHERE s.campaign_id = $campaign AND $serial BETWEEN s.first_serial AND s.last_serial;
+		ALTER TABLE coupon.issuance ENABLE ALWAYS TRIGGER issuance_arrived});
+	return;
+}
+
+# answers(campaign, users): the statuses of a batch, each with how many had it
+sub answers
+{
+	my ($campaign, $users) = @_;
+
+	return sql(qq{SELECT string_agg(status || ' ' || n, ', ' ORDER BY status) FROM (
+		SELECT status, count(*) AS n FROM coupon_issue_many($campaign, $users) GROUP BY status) s});
+}
+
+# ---- presumed new, and is not ----
+
+my $c = new_campaign('presumed', 1000);
+unknown($c, 900, 'owner');
+is(sql("SELECT status, serial FROM coupon_issue($c, 'owner')"), 'already_issued|900', 'one who is not as new as it seemed');
+unknown($c, 901, 'other');
+is(answers($c, "ARRAY(SELECT 'm' || g FROM generate_series(1, 100) g) || '{other,owner,first,m7}'::text[] || ARRAY(SELECT 'p' || g FROM generate_series(1, 100) g)"),
+	'already_issued 4, issued 200', 'a batch of new ones and of others');
+is(sql("SELECT issued, in_flight, remaining FROM coupon_status($c)"), '203|0|797', 'no unit is lost to them');
+is(sql("SELECT count(*) FROM coupon.outbox WHERE type = 'coupon.issued'"), '201', 'nor told of');
+
+# a second unit
+my $twice = new_campaign('twice', 1000, ', 2');
+unknown($twice, 900, 'owner');
+is(answers($twice, "'{owner,owner,owner,new,new,new}'"), 'already_issued 3, issued 3',
+	'limits of two: one has one already');
+is(sql("SELECT string_agg(nth::text, ' ' ORDER BY user_id, nth) FROM coupon.issuance WHERE campaign_id = $twice AND user_id <> 'first'"),
+	'1 2 1 2', 'numbered in order');
+
+# whoever has one is told so, and nothing else
+my $few = new_campaign('few', 3);
+unknown($few, 3, 'owner');
+is(answers($few, "'{a,b,c,owner}'"), 'already_issued 1, issued 1, sold_out 2', 'of the last units: owners are told so');
+sql("SELECT coupon_room_create('room', 1)");
+my $roomed = sql("SELECT coupon_campaign_create('roomed', 100)");
+is(sql("SELECT status FROM coupon_issue($roomed, 'early')"), 'issued', 'one who came before there was a room');
+sql("SELECT coupon_campaign_require_room($roomed, 'room')");
+is(sql("SELECT status FROM coupon_issue($roomed, 'stranger')"), 'not_admitted', 'not admitted');
+unknown($roomed, 50, 'owner');
+is(answers($roomed, "'{owner,stranger}'"), 'already_issued 1, not_admitted 1', 'owners need no ticket');
+
+# two transactions: the second waits, whatever was presumed
+my $first = $node->background_psql('postgres');
+my $second = $node->background_psql('postgres', on_error_stop => 0);
+$first->query_safe("BEGIN; SELECT coupon_issue_many($c, '{x,y,z}')");
+$second->query_until(qr/begun/, "\\echo begun\nSELECT string_agg(status, ' ') FROM coupon_issue_many($c, '{w,y,zz}');\n");
+poll_until('the second waits', sub { sql(q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'transactionid'}) eq '1' });
+$first->query_safe('ROLLBACK');
+is($second->query(q{SELECT 'and on'}), "issued issued issued\nand on", 'and has the unit that came back');
+$_->quit for $first, $second;
+
+# ---- rows written together, of which one is refused ----
+
+my $map = new_campaign('map', 2000);
+sql("SELECT * FROM coupon_status($map)");
+unknown($map, $_, "past $_") for 100, 101, 500;
+is(answers($map, "ARRAY(SELECT 'u' || g FROM generate_series(1, 1000) g)"), 'issued 1000', 'past serials that the map does not know');
+is(answers($map, "ARRAY(SELECT 'v' || g FROM generate_series(1, 1000) g)"), 'issued 996, sold_out 4', 'to the last unit');
+is(sql("SELECT count(*), count(DISTINCT serial), count(DISTINCT user_id) FROM coupon.issuance WHERE campaign_id = $map"),
+	'2000|2000|2000', 'each of them once');
+is(sql("SELECT count(*) FROM coupon.outbox WHERE payload::jsonb ->> 'campaign_id' = '$map' AND type = 'coupon.issued'"),
+	'1997', 'an event for each');
+
+# somebody's own unique index, which may wait: one by one
+sql('CREATE UNIQUE INDEX own ON coupon.issuance (campaign_id, (right(user_id, 1))) WHERE campaign_id = 99');
+is(answers($c, "ARRAY(SELECT 'own' || g FROM generate_series(1, 100) g)"), 'issued 100', 'with an index that was added');
+sql('DROP INDEX coupon.own');
+
+# ---- what a duplicate costs ----
+
+# (what is dead is pruned now, so that no look-up marks anything)
+sql('VACUUM coupon.issuance');
+sql("SELECT count(*) FROM coupon_issue_many($c, ARRAY(SELECT 'm' || g FROM generate_series(1, 100) g))");
+my $dead = q{SELECT pg_current_wal_insert_lsn(), pg_snapshot_xmax(pg_current_snapshot())};
+my $before = sql($dead);
+is(answers($c, "ARRAY(SELECT 'm' || g FROM generate_series(1, 100) g)"), 'already_issued 100', 'duplicates');
+is(sql($dead), $before, 'write nothing');
+is(answers($c, "ARRAY(SELECT 'm' || g FROM generate_series(1, 100) g) || ARRAY(SELECT 'q' || g FROM generate_series(1, 100) g)"),
+	'already_issued 100, issued 100', 'duplicates among new ones');
+is(sql(qq{SELECT count(*) FROM coupon.issuance WHERE campaign_id = $c AND xmin IN (
+	SELECT xmin FROM coupon.issuance WHERE campaign_id = $c AND user_id = 'q1')}), '100', 'a row for each new one');
+
+conserved($node, 'postgres', 'the price');
+$node->stop;
+server_log_is_clean($node, 'price');
+done_testing();
