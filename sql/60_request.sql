@@ -73,13 +73,6 @@ AS 'MODULE_PATHNAME', 'coupon_request_USER_TYPE';
 COMMENT ON FUNCTION @extschema@.coupon_request(bigint, USER_TYPE, text) IS
 	'Asks for a unit, which a worker decides after the commit. The same key again, or without a key a request of the user that still waits, is the same request. REFUSED: nothing was stored, and the outcome says why.';
 
-CREATE FUNCTION coupon.request_traced(campaign_id bigint, user_id text, request_key text, traceparent text)
-RETURNS coupon.request_result
-LANGUAGE c VOLATILE PARALLEL UNSAFE
-AS 'MODULE_PATHNAME', 'coupon_request';
-COMMENT ON FUNCTION coupon.request_traced(bigint, text, text, text) IS
-	'coupon_request(bigint, text, text) for a call that belongs to a trace; what is no traceparent is ignored.';
-
 CREATE FUNCTION @extschema@.coupon_request_status(request_id uuid)
 RETURNS coupon.request_result
 LANGUAGE c VOLATILE PARALLEL UNSAFE

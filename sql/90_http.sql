@@ -61,7 +61,7 @@ SELECT b.method, b.path, b.function, b.batched, b.admin,
 	('DELETE', '/campaigns/{campaign_id}/holds/{serial}', 'coupon.http_release(bigint,bigint,text)', false, false),
 	('POST', '/rooms/{room}/tickets', 'coupon.http_join(text[],text[])', true, false),
 	('GET', '/rooms/{room}/tickets/{token}', 'coupon.http_position(text[],text[])', true, false),
-	('DELETE', '/rooms/{room}/tickets/{token}', 'coupon.http_leave(text,text)', false, false),
+	('DELETE', '/rooms/{room}/tickets/{token}', 'coupon.http_leave(text[],text[])', true, false),
 	('GET', '/campaigns/{campaign_id}', 'coupon.http_status(bigint[])', true, false),
 	('GET', '/openapi.json', 'coupon.http_openapi()', false, false),
 	('GET', '/metrics', 'coupon.http_metrics()', false, true),
@@ -177,10 +177,6 @@ COMMENT ON FUNCTION @extschema@.coupon_http_status() IS 'answers of the HTTP fro
 
 -- ---- the neutral contract ----
 
-CREATE FUNCTION coupon.http_segment(segment text) RETURNS text
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'coupon_http_segment';
-COMMENT ON FUNCTION coupon.http_segment(text) IS 'the text as a segment of a path, percent-encoded';
-
 CREATE FUNCTION coupon.http_issue(campaign_id bigint[], user_id text[], request_key text[] DEFAULT NULL, traceparent text[] DEFAULT NULL)
 RETURNS SETOF coupon.http_answer
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'coupon_http_issue';
@@ -191,125 +187,32 @@ CREATE FUNCTION coupon.http_outcome(outcome text) RETURNS coupon.http_answer
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'coupon_http_outcome';
 COMMENT ON FUNCTION coupon.http_outcome(text) IS 'The problem (RFC 9457) that an outcome is, where it is no success.';
 
-CREATE FUNCTION coupon.http_request_body(campaign_id bigint, request coupon.request_result) RETURNS json
-LANGUAGE sql STABLE
-RETURN pg_catalog.json_strip_nulls(pg_catalog.json_build_object(
-	'campaign_id', $1, 'request_id', ($2).request_id, 'status', pg_catalog.lower(($2).status), 'outcome', ($2).outcome,
-	'queue_position', ($2).queue_position, 'requested_at', ($2).requested_at, 'decided_at', ($2).decided_at,
-	'serial', (($2).issuance).serial, 'code', (($2).issuance).code));
-COMMENT ON FUNCTION coupon.http_request_body(bigint, coupon.request_result) IS 'a request as JSON';
-
-CREATE FUNCTION coupon.http_is_name(name text) RETURNS boolean
-LANGUAGE sql STABLE
-RETURN pg_catalog.octet_length($1) OPERATOR(pg_catalog.>) 0 AND pg_catalog.octet_length($1) OPERATOR(pg_catalog.<=) 256;
-COMMENT ON FUNCTION coupon.http_is_name(text) IS 'whether a user or a key is of 1 to 256 bytes; null for null';
-
--- Each call is looked at before it is made: an ERROR would have the batch done
--- again call by call. OFFSET 0 keeps the look a condition of the call.
 CREATE FUNCTION coupon.http_request(campaign_id bigint[], user_id text[], request_key text[] DEFAULT NULL, traceparent text[] DEFAULT NULL)
 RETURNS SETOF coupon.http_answer
-LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
-	SELECT CASE
-		WHEN u.problem IS NOT NULL THEN coupon.http_outcome(u.problem)
-		WHEN r.status OPERATOR(pg_catalog.=) 'REFUSED' AND r.outcome OPERATOR(pg_catalog.<>) 'already_issued' THEN coupon.http_outcome(r.outcome)
-		ELSE ROW(CASE r.status WHEN 'REFUSED' THEN 200 ELSE 202 END,
-			ARRAY['Location', pg_catalog.format('/campaigns/%s/requests/%s', u.campaign_id, r.request_id)],
-			coupon.http_request_body(u.campaign_id, ROW(r.request_id, r.status, r.outcome, r.queue_position, r.issuance, r.requested_at, r.decided_at, r.repeated)::coupon.request_result),
-			false)::coupon.http_answer
-		END
-	  FROM (SELECT t.campaign_id, t.user_id, t.request_key, t.traceparent, t.n,
-	               CASE WHEN NOT EXISTS (SELECT FROM coupon.campaign c WHERE c.campaign_id OPERATOR(pg_catalog.=) t.campaign_id) THEN 'unknown_campaign'
-	                    WHEN coupon.http_is_name(t.user_id) IS NOT TRUE THEN 'invalid'
-	                    WHEN coupon.http_is_name(t.request_key) IS FALSE THEN 'invalid_key' END AS problem
-	          FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4)) WITH ORDINALITY AS t(campaign_id, user_id, request_key, traceparent, n)
-	         WHERE t.n OPERATOR(pg_catalog.<=) pg_catalog.cardinality($1)) u
-	       LEFT JOIN LATERAL (SELECT f.* FROM coupon.request_traced(u.campaign_id, u.user_id, u.request_key, u.traceparent) AS f WHERE u.problem IS NULL OFFSET 0) r ON true
-	 ORDER BY u.n;
-END;
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'coupon_http_request';
 COMMENT ON FUNCTION coupon.http_request(bigint[], text[], text[], text[]) IS
 	'POST /campaigns/{campaign_id}/requests - 202 with Location, 200 for who has a unit already, 409 sold out or held, 403 not admitted, 425 not open, 410 closed, 503 paused or busy or full, 404 unknown campaign; request_key is the header Idempotency-Key';
 
--- The first 30 bits of an id are its campaign.
 CREATE FUNCTION coupon.http_request_status(campaign_id bigint[], request_id uuid[]) RETURNS SETOF coupon.http_answer
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
-	SELECT CASE
-		WHEN r.status OPERATOR(pg_catalog.=) 'NOT_REQUESTED'
-			OR ('x' OPERATOR(pg_catalog.||) pg_catalog.left(u.request_id::text, 8))::bit(32)::bigint OPERATOR(pg_catalog.>>) 2 OPERATOR(pg_catalog.<>) u.campaign_id
-			THEN coupon.http_outcome('NOT_REQUESTED')
-		ELSE ROW(200, NULL::text[],
-			coupon.http_request_body(u.campaign_id, ROW(r.request_id, r.status, r.outcome, r.queue_position, r.issuance, r.requested_at, r.decided_at, r.repeated)::coupon.request_result),
-			r.status OPERATOR(pg_catalog.=) 'WAITING')::coupon.http_answer END
-	  FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) WITH ORDINALITY AS u(campaign_id, request_id, n),
-	       LATERAL @extschema@.coupon_request_status(u.request_id) AS r
-	 ORDER BY u.n;
-END;
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'coupon_http_request_status';
 COMMENT ON FUNCTION coupon.http_request_status(bigint[], uuid[]) IS
 	'GET /campaigns/{campaign_id}/requests/{request_id} - 200 waiting or completed, 404 not requested; waits with Prefer: wait=N; events with Accept: text/event-stream';
 
--- Two digits are enough of how many are behind: each change is told to all who wait.
-CREATE FUNCTION coupon.http_behind(behind bigint) RETURNS bigint
-LANGUAGE sql STABLE
-RETURN CASE WHEN $1 OPERATOR(pg_catalog.<) 0 THEN NULL
-	WHEN $1 OPERATOR(pg_catalog.<) 100 THEN $1
-	WHEN $1 OPERATOR(pg_catalog.<) 1000 THEN $1 OPERATOR(pg_catalog.-) ($1 OPERATOR(pg_catalog.%) 10)
-	WHEN $1 OPERATOR(pg_catalog.<) 10000 THEN $1 OPERATOR(pg_catalog.-) ($1 OPERATOR(pg_catalog.%) 100)
-	WHEN $1 OPERATOR(pg_catalog.<) 100000 THEN $1 OPERATOR(pg_catalog.-) ($1 OPERATOR(pg_catalog.%) 1000)
-	ELSE $1 OPERATOR(pg_catalog.-) ($1 OPERATOR(pg_catalog.%) 10000) END;
-COMMENT ON FUNCTION coupon.http_behind(bigint) IS 'How many are behind, to two digits.';
-
-CREATE FUNCTION coupon.http_ticket_body(ticket coupon.queue_result, waiting bigint DEFAULT NULL) RETURNS json
-LANGUAGE sql STABLE
-RETURN pg_catalog.json_strip_nulls(pg_catalog.json_build_object(
-	'status', pg_catalog.lower(($1).status), 'token', ($1).token, 'position', ($1).queue_position,
-	'behind', coupon.http_behind($2 OPERATOR(pg_catalog.-) ($1).queue_position),
-	'eta_seconds', pg_catalog.ceil(EXTRACT(epoch FROM ($1).eta)), 'poll_after_seconds', pg_catalog.ceil(EXTRACT(epoch FROM ($1).poll_after))));
-COMMENT ON FUNCTION coupon.http_ticket_body(coupon.queue_result, bigint) IS 'a ticket as JSON; of those who wait, how many are behind';
-
 CREATE FUNCTION coupon.http_join(room text[], user_id text[]) RETURNS SETOF coupon.http_answer
-LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
-	SELECT CASE
-		WHEN u.problem IS NOT NULL THEN coupon.http_outcome(u.problem)
-		WHEN r.token IS NULL THEN coupon.http_outcome('REJECTED')
-		ELSE ROW(201, ARRAY['Location', pg_catalog.format('/rooms/%s/tickets/%s', coupon.http_segment(u.room), r.token)],
-			coupon.http_ticket_body(ROW(r.status, r.token, r.queue_position, r.eta, r.poll_after)::coupon.queue_result), false)::coupon.http_answer
-		END
-	  FROM (SELECT t.room, t.user_id, t.n,
-	               CASE WHEN NOT EXISTS (SELECT FROM coupon.room c WHERE c.name OPERATOR(pg_catalog.=) t.room) THEN 'unknown_room'
-	                    WHEN coupon.http_is_name(t.user_id) IS NOT TRUE THEN 'invalid' END AS problem
-	          FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) WITH ORDINALITY AS t(room, user_id, n)) u
-	       LEFT JOIN LATERAL (SELECT f.* FROM @extschema@.coupon_queue_join(u.room, u.user_id) AS f WHERE u.problem IS NULL OFFSET 0) r ON true
-	 ORDER BY u.n;
-END;
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'coupon_http_join';
 COMMENT ON FUNCTION coupon.http_join(text[], text[]) IS
-	'POST /rooms/{room}/tickets - 201 with Location and the ticket, the same again for who has one, 404 unknown room, 503 the room lets nobody in';
+	'POST /rooms/{room}/tickets - 201 with Location and the ticket, the same again for who has one, 404 unknown room, 503 the room lets nobody in or busy';
 
 -- The token is a secret, so it says by itself which room it is of.
 CREATE FUNCTION coupon.http_position(room text[], token text[]) RETURNS SETOF coupon.http_answer
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
-	SELECT CASE
-		WHEN r.status IS NULL OR r.status OPERATOR(pg_catalog.=) 'GONE' THEN coupon.http_outcome('GONE')
-		ELSE ROW(200, ARRAY['Retry-After', pg_catalog.ceil(EXTRACT(epoch FROM r.poll_after))::text],
-			coupon.http_ticket_body(ROW(r.status, r.token, r.queue_position, r.eta, r.poll_after)::coupon.queue_result,
-				CASE r.status WHEN 'WAITING' THEN (@extschema@.coupon_room_counts(pg_catalog.split_part(u.token, '.', 1)::bigint)).waiting END), true)::coupon.http_answer
-		END
-	  FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) WITH ORDINALITY AS u(room, token, n)
-	       LEFT JOIN LATERAL (SELECT f.* FROM @extschema@.coupon_queue_position(u.token) AS f
-	                           WHERE u.token OPERATOR(pg_catalog.~) '^[1-9][0-9]{0,17}[.][1-9][0-9]{0,17}[.][0-9a-f]{32}$' OFFSET 0) r ON true
-	 ORDER BY u.n;
-END;
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'coupon_http_position';
 COMMENT ON FUNCTION coupon.http_position(text[], text[]) IS
 	'GET /rooms/{room}/tickets/{token} - 200 waiting or admitted, 410 when it has ended; events with Accept: text/event-stream';
 
-CREATE FUNCTION coupon.http_leave(room text, token text) RETURNS void
-LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
-	SELECT @extschema@.coupon_queue_leave($2, 'left');
-END;
-COMMENT ON FUNCTION coupon.http_leave(text, text) IS 'DELETE /rooms/{room}/tickets/{token} - 204, also when it has ended already';
+CREATE FUNCTION coupon.http_leave(room text[], token text[]) RETURNS SETOF coupon.http_answer
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'coupon_http_leave';
+COMMENT ON FUNCTION coupon.http_leave(text[], text[]) IS
+	'DELETE /rooms/{room}/tickets/{token} - 204, also when it has ended already, 400 no token, 503 busy';
 
 CREATE FUNCTION coupon.http_status(campaign_id bigint[]) RETURNS SETOF coupon.http_answer
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

@@ -121,6 +121,35 @@ coupon_get_text_array(FunctionCallInfo fcinfo, int argument, const char *name, i
 	return result;
 }
 
+void
+coupon_check_lengths(const char *name, int count, const char *other, int other_count)
+{
+	if (count != other_count)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("%s and %s differ in length", name, other),
+				 errdetail("They have %d and %d elements.", count, other_count)));
+}
+
+int64 *
+coupon_get_int64_array(FunctionCallInfo fcinfo, int argument, const char *name,
+					   int count, const char *other)
+{
+	Datum	   *values;
+	bool	   *nulls;
+	int64	   *result;
+	int			n;
+
+	coupon_require_argument(fcinfo, argument, name);
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(argument), INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
+					  &values, &nulls, &n);
+	coupon_check_lengths(name, n, other, count);
+	result = palloc(mul_size(Max(n, 1), sizeof(int64)));
+	for (int i = 0; i < n; i++)
+		result[i] = nulls[i] ? 0 : DatumGetInt64(values[i]);
+	return result;
+}
+
 Datum
 coupon_interval(double us)
 {

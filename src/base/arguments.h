@@ -42,6 +42,13 @@ coupon_compare_texts(const text *a, const text *b)
 	return order != 0 ? order : a_length - b_length;
 }
 
+/* Is it a user, a name or a key: of 1 to COUPON_MAX_NAME bytes, and there at all? */
+static inline bool
+coupon_is_name(const text *value)
+{
+	return value != NULL && VARSIZE_ANY_EXHDR(value) >= 1 && VARSIZE_ANY_EXHDR(value) <= COUPON_MAX_NAME;
+}
+
 /* 0 to 15, -1 for what is no hexadecimal digit. */
 static inline int
 coupon_hex_digit(char c)
@@ -73,6 +80,16 @@ extern void coupon_user_id_as_text(FunctionCallInfo fcinfo, int argument, PGFunc
 /* The elements of a one-dimensional text array, NULL for a null; or ERROR. */
 extern text **coupon_get_text_array(FunctionCallInfo fcinfo, int argument, const char *name,
 									int *count);
+
+/*
+ * The elements of a one-dimensional array of bigints (0 for a null), or ERROR;
+ * so many as of another argument, whose name that is.
+ */
+extern int64 *coupon_get_int64_array(FunctionCallInfo fcinfo, int argument, const char *name,
+									 int count, const char *other);
+
+/* ERROR unless two arrays are of one length. */
+extern void coupon_check_lengths(const char *name, int count, const char *other, int other_count);
 
 /* An interval, as a result: so many microseconds. */
 extern Datum coupon_interval(double us);

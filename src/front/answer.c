@@ -245,3 +245,25 @@ coupon_answer_error(CouponHttpCall *call, const ErrorData *error)
 	else
 		coupon_answer_problem(call, status, sqlstate, describe_status(status), NULL, NULL);
 }
+
+/* What a URL may have anywhere, whatever stands around it. */
+static bool
+is_unreserved(unsigned char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+		c == '-' || c == '.' || c == '_' || c == '~';
+}
+
+void
+coupon_answer_append_segment(StringInfo path, const text *segment)
+{
+	for (int i = 0; i < VARSIZE_ANY_EXHDR(segment); i++)
+	{
+		unsigned char c = VARDATA_ANY(segment)[i];
+
+		if (is_unreserved(c))
+			appendStringInfoChar(path, c);
+		else
+			appendStringInfo(path, "%%%02X", c);
+	}
+}

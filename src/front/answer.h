@@ -33,6 +33,9 @@ extern void coupon_answer_reset(CouponHttpCall *call);
 /* Is it what RFC 9110 calls a token, as methods and names of headers are? */
 extern bool coupon_answer_is_token(const char *name);
 
+/* Appends a text to a path, as one segment: percent-encoded. */
+extern void coupon_answer_append_segment(StringInfo path, const text *segment);
+
 /* The standard phrase of a status. */
 extern const char *coupon_answer_phrase(int status);
 

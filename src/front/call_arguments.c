@@ -20,8 +20,6 @@
 
 #define FEW_ARGUMENTS	8		/* most calls have no more */
 
-PG_FUNCTION_INFO_V1(coupon_http_segment);
-
 char *
 coupon_decode(const char *text, size_t length, bool form)
 {
@@ -180,37 +178,4 @@ coupon_arguments_read(CouponHttpCall *call)
 		is_type(type, "application/x-www-form-urlencoded"))
 		return read_json(call);
 	return "The body's type must be application/json or application/x-www-form-urlencoded.";
-}
-
-/* What a URL may have anywhere, whatever stands around it. */
-static bool
-is_unreserved(unsigned char c)
-{
-	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-		c == '-' || c == '.' || c == '_' || c == '~';
-}
-
-/*
- * coupon.http_segment(segment text) RETURNS text: the text as a segment of a
- * path, percent-encoded.
- */
-Datum
-coupon_http_segment(PG_FUNCTION_ARGS)
-{
-	StringInfoData encoded;
-	text	   *segment;
-
-	coupon_require_argument(fcinfo, 0, "segment");
-	segment = PG_GETARG_TEXT_PP(0);
-	initStringInfo(&encoded);
-	for (int i = 0; i < VARSIZE_ANY_EXHDR(segment); i++)
-	{
-		unsigned char c = VARDATA_ANY(segment)[i];
-
-		if (is_unreserved(c))
-			appendStringInfoChar(&encoded, c);
-		else
-			appendStringInfo(&encoded, "%%%02X", c);
-	}
-	PG_RETURN_TEXT_P(cstring_to_text_with_len(encoded.data, encoded.len));
 }

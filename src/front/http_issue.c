@@ -9,18 +9,14 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/tuplestore.h"
 
 #include "base/arguments.h"
 #include "base/attempt.h"
 #include "base/compat.h"
 #include "base/errors.h"
-#include "base/trace.h"
 #include "front/http_issue.h"
 #include "front/json_fields.h"
 #include "front/outcome.h"
@@ -85,18 +81,6 @@ issue_campaign(void *arg)
 	coupon_issue_batch(batch->calls[0]->campaign_id, items, batch->ncalls, COUPON_NO_WAIT);
 }
 
-/* Does shared memory know the campaign?  Otherwise it may not exist. */
-static bool
-is_known(int64 campaign_id)
-{
-	CouponCampaign *campaign = coupon_campaign_enter_known(campaign_id);
-
-	if (campaign == NULL)
-		return false;
-	coupon_campaign_leave(campaign);
-	return true;
-}
-
 /*
  * The ERROR of one user must not be their neighbours' answer.  What is all
  * there is may fail as a whole: whoever has called does it again, then.
@@ -107,7 +91,7 @@ issue_apart(Call **calls, int ncalls, bool is_all)
 	Batch		batch = {calls, ncalls};
 	ErrorData  *error;
 
-	if (is_all && is_known(calls[0]->campaign_id))
+	if (is_all && coupon_campaign_exists(calls[0]->campaign_id))
 	{
 		issue_campaign(&batch);
 		return;
@@ -147,82 +131,46 @@ describe_issuance(StringInfo body, const Call *call)
 	coupon_payload_end(body);
 }
 
-/* A coupon.http_answer: status, headers, body, pending. */
 static void
 put_answer(ReturnSetInfo *rsinfo, const Call *call, StringInfo body)
 {
-	Datum		values[4] = {0};
-	bool		nulls[4] = {false, true, false, false};
 	CouponStatus status = call->item == NULL ? COUPON_INVALID : call->item->status;
-	int			code;
 
 	resetStringInfo(body);
 	if (call->error == NULL && (status == COUPON_ISSUED || status == COUPON_ALREADY_ISSUED))
 	{
-		code = status == COUPON_ISSUED ? 201 : 200;
 		describe_issuance(body, call);
+		coupon_outcome_put(rsinfo, status == COUPON_ISSUED ? 201 : 200, (Datum) 0, body, false);
 	}
-	else if (call->error != NULL && call->error->sqlerrcode != ERRCODE_COUPON_UNKNOWN_CAMPAIGN)
-	{
-		code = 503;
-		coupon_json_problem(body, code, unpack_sql_state(call->error->sqlerrcode),
-							"The campaign cannot be served at the moment.", NULL, NULL);
-	}
+	else if (call->error == NULL)
+		coupon_outcome_put_problem(rsinfo, call->invalid_key ? "invalid_key" : coupon_status_name(status), NULL);
+	else if (call->error->sqlerrcode == ERRCODE_COUPON_UNKNOWN_CAMPAIGN)
+		coupon_outcome_put_problem(rsinfo, "unknown_campaign", call->error->detail);
 	else
 	{
-		CouponHttpOutcome outcome = coupon_outcome_find(call->error != NULL ? "unknown_campaign" :
-														call->invalid_key ? "invalid_key" : coupon_status_name(status));
-
-		code = outcome.status;
-		coupon_json_problem(body, code, outcome.name, outcome.title, call->error == NULL ? NULL : call->error->detail, NULL);
+		coupon_json_problem(body, 503, unpack_sql_state(call->error->sqlerrcode),
+							"The campaign cannot be served at the moment.", NULL, NULL);
+		coupon_outcome_put(rsinfo, 503, coupon_outcome_retry(), body, false);
 	}
-	values[0] = Int32GetDatum(code);
-	if (code == 503)
-	{
-		values[1] = coupon_outcome_retry();
-		nulls[1] = false;
-	}
-	values[2] = PointerGetDatum(cstring_to_text_with_len(body->data, body->len));
-	values[3] = BoolGetDatum(call->error == NULL && status == COUPON_BUSY);
-	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
-}
-
-/* What is no traceparent is ignored. */
-static const char *
-read_trace(text *given)
-{
-	char		trace[COUPON_TRACE_SIZE];
-
-	return coupon_trace_parse(text_to_cstring(given), trace) ? pstrdup(trace) : NULL;
 }
 
 /* The calls as they came, in *calls; their number. */
 static int
 read_calls(FunctionCallInfo fcinfo, Call **calls)
 {
-	ArrayType  *campaigns;
-	Datum	   *ids;
-	bool	   *nulls;
-	text	  **users;
 	text	  **keys = NULL;
 	text	  **traces = NULL;
-	int			nids;
 	int			ncalls;
 	int			nkeys;
 	int			ntraces = 0;
+	text	  **users = coupon_get_text_array(fcinfo, 1, "user_id", &ncalls);
+	int64	   *campaigns = coupon_get_int64_array(fcinfo, 0, "campaign_id", ncalls, "user_id");
 
-	coupon_require_argument(fcinfo, 0, "campaign_id");
-	campaigns = PG_GETARG_ARRAYTYPE_P(0);
-	deconstruct_array(campaigns, INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &ids, &nulls, &nids);
-	users = coupon_get_text_array(fcinfo, 1, "user_id", &ncalls);
-	nkeys = ncalls;
 	if (!PG_ARGISNULL(2))
+	{
 		keys = coupon_get_text_array(fcinfo, 2, "request_key", &nkeys);
-	if (nids != ncalls || nkeys != ncalls)
-		ereport(ERROR,
-				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
-				 errmsg("campaign_id, user_id and request_key differ in length"),
-				 errdetail("They have %d, %d and %d elements.", nids, ncalls, nkeys)));
+		coupon_check_lengths("request_key", nkeys, "user_id", ncalls);
+	}
 	if (!PG_ARGISNULL(3))
 		traces = coupon_get_text_array(fcinfo, 3, "traceparent", &ntraces);
 	*calls = palloc0(Max(ncalls, 1) * sizeof(Call));
@@ -231,14 +179,13 @@ read_calls(FunctionCallInfo fcinfo, Call **calls)
 		Call	   *call = &(*calls)[i];
 
 		call->position = i;
-		call->campaign_id = nulls[i] ? 0 : DatumGetInt64(ids[i]);
-		if (users[i] != NULL && VARSIZE_ANY_EXHDR(users[i]) >= 1 && VARSIZE_ANY_EXHDR(users[i]) <= COUPON_MAX_NAME)
+		call->campaign_id = campaigns[i];
+		if (coupon_is_name(users[i]))
 			call->user_id = users[i];
-		if (i < ntraces && traces[i] != NULL)
-			call->trace = read_trace(traces[i]);
+		if (i < ntraces)
+			call->trace = coupon_outcome_trace(traces[i]);
 		call->request_key = keys == NULL ? NULL : keys[i];
-		call->invalid_key = call->request_key != NULL &&
-			(VARSIZE_ANY_EXHDR(call->request_key) < 1 || VARSIZE_ANY_EXHDR(call->request_key) > COUPON_MAX_NAME);
+		call->invalid_key = call->request_key != NULL && !coupon_is_name(call->request_key);
 	}
 	return ncalls;
 }

@@ -41,8 +41,11 @@ patience(CouponHttpCall *call)
 
 		return Min(Max(seconds, 0), MAX_WAIT_S) * 1000;
 	}
-	/* who asks for a unit waits for the last ones as a direct call does */
-	return strcmp(call->method, "POST") == 0 ? coupon_sold_out_wait : 0;
+	/*
+	 * who asks for a unit waits for the last ones as a direct call does, and
+	 * who changes anything for whoever is at it
+	 */
+	return strcmp(call->method, "GET") == 0 || strcmp(call->method, "HEAD") == 0 ? 0 : coupon_sold_out_wait;
 }
 
 void

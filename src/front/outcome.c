@@ -9,8 +9,10 @@
 #include "funcapi.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/tuplestore.h"
 
 #include "base/arguments.h"
+#include "base/trace.h"
 #include "front/json_fields.h"
 #include "front/outcome.h"
 
@@ -26,6 +28,7 @@ static const CouponHttpOutcome outcomes[] = {
 	{"not_admitted", 403, "The waiting room has not admitted the user."},
 	{"held", 409, "The user holds a unit and has not confirmed it."},
 	{"invalid", 400, "The user must be a text of 1 to 256 bytes."},
+	{"invalid_token", 400, "The token has not the form of one."},
 	{"invalid_key", 400, "The request_key, or the header Idempotency-Key, must be a text of 1 to 256 bytes."},
 	{"returned", 410, "What the first call with this key got was given back since: use another key."},
 	{"other_call", 422, "The key was used for another call: use another key."},
@@ -56,11 +59,51 @@ coupon_outcome_find(const char *name)
 }
 
 Datum
-coupon_outcome_retry(void)
+coupon_outcome_header(const char *name, const char *value)
 {
-	Datum		elements[2] = {CStringGetTextDatum("Retry-After"), CStringGetTextDatum("1")};
+	Datum		elements[2] = {CStringGetTextDatum(name), CStringGetTextDatum(value)};
 
 	return PointerGetDatum(construct_array(elements, 2, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+Datum
+coupon_outcome_retry(void)
+{
+	return coupon_outcome_header("Retry-After", "1");
+}
+
+/* Who can wait may: the other transaction ends. */
+static bool
+is_pending(const CouponHttpOutcome *outcome)
+{
+	return strcmp(outcome->name, "busy") == 0;
+}
+
+void
+coupon_outcome_put(ReturnSetInfo *rsinfo, int status, Datum headers, StringInfo body, bool pending)
+{
+	Datum		values[4] = {0};
+	bool		nulls[4] = {false, headers == (Datum) 0, body == NULL, false};
+
+	values[0] = Int32GetDatum(status);
+	values[1] = headers;
+	if (body != NULL)
+		values[2] = PointerGetDatum(cstring_to_text_with_len(body->data, body->len));
+	values[3] = BoolGetDatum(pending);
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+void
+coupon_outcome_put_problem(ReturnSetInfo *rsinfo, const char *name, const char *detail)
+{
+	CouponHttpOutcome outcome = coupon_outcome_find(name);
+	StringInfoData body;
+
+	initStringInfo(&body);
+	coupon_json_problem(&body, outcome.status, outcome.name, outcome.title, detail, NULL);
+	coupon_outcome_put(rsinfo, outcome.status, outcome.status == 503 ? coupon_outcome_retry() : (Datum) 0,
+					   &body, is_pending(&outcome));
+	pfree(body.data);
 }
 
 /*
@@ -83,7 +126,14 @@ coupon_http_outcome(PG_FUNCTION_ARGS)
 	if (!nulls[1])
 		values[1] = coupon_outcome_retry();
 	values[2] = PointerGetDatum(cstring_to_text_with_len(body.data, body.len));
-	/* who can wait may: the other transaction ends */
-	values[3] = BoolGetDatum(strcmp(outcome.name, "busy") == 0);
+	values[3] = BoolGetDatum(is_pending(&outcome));
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
+
+const char *
+coupon_outcome_trace(text *given)
+{
+	char		trace[COUPON_TRACE_SIZE];
+
+	return given != NULL && coupon_trace_parse(text_to_cstring(given), trace) ? pstrdup(trace) : NULL;
 }

@@ -93,23 +93,28 @@ find(OwnRow *own)
 	own->nothers = Max(own->nothers, nothers);
 }
 
-bool
+CouponOwnRow
 coupon_own_row_lock(const CouponQueueKind *kind, int64 id, text *user_id,
-					CouponAnswers answers, bool final_too, void *arg, int *nothers,
-					uint64 *lock)
+					CouponAnswers answers, bool final_too, void *arg, bool wait,
+					int *nothers, uint64 *lock)
 {
 	OwnRow		own = {kind, id, user_id, answers, final_too, arg};
 
 	*lock = coupon_user_hash(PointerGetDatum(user_id), id);
 	for (;;)
 	{
-		coupon_lock(kind->user_lock, *lock);
+		if (wait)
+			coupon_lock(kind->user_lock, *lock);
+		else if (coupon_lock_try(kind->user_lock, *lock) == LOCKACQUIRE_NOT_AVAIL)
+			return COUPON_OWN_LOCKED;
 		find(&own);
 		*nothers = own.nothers;
 		if (own.found || !TransactionIdIsValid(own.undecided))
-			return own.found;
+			return own.found ? COUPON_OWN_FOUND : COUPON_OWN_NONE;
 		/* not with the lock: its owner may want it */
 		coupon_unlock(kind->user_lock, *lock);
+		if (!wait)
+			return COUPON_OWN_LOCKED;
 		XactLockTableWait(own.undecided, NULL, NULL, XLTW_None);
 	}
 }

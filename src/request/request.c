@@ -17,7 +17,6 @@
 
 #include "access/xlog.h"
 #include "miscadmin.h"
-#include "utils/builtins.h"
 #include "utils/timestamp.h"
 
 #include "base/arguments.h"
@@ -28,7 +27,7 @@
 #include "queue/own_row.h"
 #include "queue/pending.h"
 #include "queue/queue_table.h"
-#include "request/request_status.h"
+#include "request/request.h"
 #include "request/request_table.h"
 #include "sale/request_key.h"
 #include "sale/sweep.h"
@@ -227,32 +226,46 @@ store_request(CouponCampaign *campaign, const CouponDefinition *def, CouponReque
 	return refusal;
 }
 
+/* What refuses a call has its name as outcome. */
 static void
-accept_request(int64 campaign_id, text *user_id, text *key, const char *trace,
-			   CouponRequestResult *result)
+refuse(CouponRequestResult *result, const char *outcome)
+{
+	result->status = COUPON_REQUEST_REFUSED;
+	result->outcome = outcome;
+}
+
+bool
+coupon_request_accept(int64 campaign_id, text *user_id, text *key, const char *trace, bool wait,
+					  CouponRequestResult *result)
 {
 	const CouponDefinition *def;
 	CouponCampaign *campaign;
 	Wish		wish = {.key = key};
+	CouponOwnRow own;
 	int			nwaiting;
 	uint64		lock;
 
-	if (coupon_own_row_lock(&coupon_requests, campaign_id, user_id, answers, key != NULL,
-							&wish, &nwaiting, &lock))
+	memset(result, 0, sizeof(*result));
+	own = coupon_own_row_lock(&coupon_requests, campaign_id, user_id, answers, key != NULL,
+							  &wish, wait, &nwaiting, &lock);
+	if (own == COUPON_OWN_LOCKED)
+		return false;
+	if (own == COUPON_OWN_FOUND)
 	{
 		coupon_own_row_unlock(&coupon_requests, lock);
 		coupon_request_describe(&wish.found, result);
 		result->is_asked = true;
 		result->repeated = true;
-		return;
+		return true;
 	}
 	campaign = coupon_campaign_enter(campaign_id, &def);
 	result->user_id = user_id;
 	result->item.status = refusal_of(campaign, def, user_id, key, nwaiting, &result->item);
 	if (result->item.status != COUPON_ISSUED)
-		result->outcome = coupon_status_name(result->item.status);
+		refuse(result, coupon_status_name(result->item.status));
 	else
 	{
+		const char *refusal;
 		CouponRequest request = {
 			.campaign_id = campaign_id,
 			.user_id = user_id,
@@ -261,44 +274,51 @@ accept_request(int64 campaign_id, text *user_id, text *key, const char *trace,
 			.requested_at = GetCurrentTimestamp()
 		};
 
-		result->outcome = store_request(campaign, def, &request, &result->position);
-		result->id = request.id;
-		result->requested_at = result->outcome == NULL ? request.requested_at : 0;
-		result->is_asked = result->outcome == NULL;
+		result->item.status = COUPON_INVALID;
+		refusal = store_request(campaign, def, &request, &result->position);
+		if (refusal != NULL)
+			refuse(result, refusal);
+		else
+		{
+			result->status = COUPON_REQUEST_WAITING;
+			result->id = request.id;
+			result->requested_at = request.requested_at;
+			result->is_asked = true;
+		}
 	}
-	result->status = result->outcome == NULL ? COUPON_REQUEST_WAITING : COUPON_REQUEST_REFUSED;
 	coupon_campaign_leave(campaign);
 	coupon_own_row_unlock(&coupon_requests, lock);
+	return true;
+}
+
+int
+coupon_request_outcome(const CouponRequestResult *result)
+{
+	return coupon_stat_find(&coupon_way_request, result->repeated ? "repeated" :
+							result->status == COUPON_REQUEST_REFUSED ? result->outcome : "accepted");
 }
 
 static Datum
 request(PG_FUNCTION_ARGS)
 {
-	CouponRequestResult result = {0};
+	CouponRequestResult result;
 	text	   *key;
-	const char *trace = coupon_trace();
-	char		given[COUPON_TRACE_SIZE];
 	int64		campaign_id;
 
 	PreventCommandDuringRecovery("coupon_request()");
 	campaign_id = coupon_get_int64(fcinfo, 0, "campaign_id", PG_INT64_MIN, PG_INT64_MAX);
 	coupon_check_text(fcinfo, 1, "user_id", 1, COUPON_MAX_NAME);
 	key = coupon_request_key_argument(fcinfo, 2);
-	if (PG_NARGS() > 3 && !PG_ARGISNULL(3) &&
-		coupon_trace_parse(text_to_cstring(PG_GETARG_TEXT_PP(3)), given))
-		trace = given;
 	if (campaign_id < 0 || campaign_id > COUPON_MAX_REQUEST_CAMPAIGN)
 		coupon_campaign_unknown(campaign_id);
 
-	accept_request(campaign_id, PG_GETARG_TEXT_PP(1), key, trace, &result);
-	coupon_stat_outcome(coupon_stat_find(&coupon_way_request, result.repeated ? "repeated" :
-										 result.status == COUPON_REQUEST_REFUSED ? result.outcome : "accepted"), 1);
+	(void) coupon_request_accept(campaign_id, PG_GETARG_TEXT_PP(1), key, coupon_trace(), true, &result);
+	coupon_stat_outcome(coupon_request_outcome(&result), 1);
 	return coupon_request_form_result(fcinfo, &result);
 }
 
 /*
- * coupon_request(campaign_id, user_id, request_key), and for calls by HTTP
- * coupon.request_traced(campaign_id, user_id, request_key, traceparent)
+ * coupon_request(campaign_id, user_id, request_key)
  */
 Datum
 coupon_request(PG_FUNCTION_ARGS)

@@ -34,12 +34,18 @@ PG_FUNCTION_INFO_V1(coupon_request_queue);
 
 #define RESULT_NATTS	8
 
-static const char *const status_names[] = {
+static const char *const names[] = {
 	[COUPON_REQUEST_WAITING] = "WAITING",
 	[COUPON_REQUEST_COMPLETED] = "COMPLETED",
 	[COUPON_REQUEST_REFUSED] = "REFUSED",
 	[COUPON_REQUEST_NONE] = "NOT_REQUESTED"
 };
+
+const char *
+coupon_request_status_name(CouponRequestStatus status)
+{
+	return names[status];
+}
 
 /* ---- describing ---- */
 
@@ -140,7 +146,7 @@ form_result(TupleDesc desc, const CouponRequestResult *result)
 		values[5] = TimestampTzGetDatum(result->requested_at);
 		nulls[0] = nulls[5] = false;
 	}
-	values[1] = CStringGetTextDatum(status_names[result->status]);
+	values[1] = CStringGetTextDatum(names[result->status]);
 	nulls[1] = false;
 	if (result->outcome != NULL)
 	{
@@ -188,22 +194,35 @@ coupon_request_form_result(FunctionCallInfo fcinfo, const CouponRequestResult *r
 
 /* ---- status ---- */
 
+bool
+coupon_request_look(const pg_uuid_t *id, CouponRequestResult *result, int64 *campaign_id)
+{
+	CouponRequest request;
+
+	memset(result, 0, sizeof(*result));
+	(void) coupon_queue(&coupon_requests);
+	if (!coupon_request_find(id, &request))
+	{
+		result->status = COUPON_REQUEST_NONE;
+		return false;
+	}
+	*campaign_id = request.campaign_id;
+	coupon_request_describe(&request, result);
+	return result->status != COUPON_REQUEST_NONE;
+}
+
 /*
  * coupon_request_status(request_id)
  */
 Datum
 coupon_request_status(PG_FUNCTION_ARGS)
 {
-	CouponRequestResult result = {0};
-	CouponRequest request;
+	CouponRequestResult result;
+	int64		campaign_id;
 
 	coupon_require_argument(fcinfo, 0, "request_id");
 	PreventCommandDuringRecovery("coupon_request_status()");
-	(void) coupon_queue(&coupon_requests);
-	if (coupon_request_find(PG_GETARG_UUID_P(0), &request))
-		coupon_request_describe(&request, &result);
-	else
-		result.status = COUPON_REQUEST_NONE;
+	(void) coupon_request_look(PG_GETARG_UUID_P(0), &result, &campaign_id);
 	return coupon_request_form_result(fcinfo, &result);
 }
 

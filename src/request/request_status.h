@@ -38,6 +38,12 @@ extern void coupon_request_describe(const CouponRequest *request, CouponRequestR
 /* The way in of coupon_request(). */
 extern struct CouponWay coupon_way_request;
 
+/* The request of an id, as of now, and its campaign; false if there is none. */
+extern bool coupon_request_look(const pg_uuid_t *id, CouponRequestResult *result, int64 *campaign_id);
+
+/* Upper case, as it is told. */
+extern const char *coupon_request_status_name(CouponRequestStatus status);
+
 extern Datum coupon_request_form_result(FunctionCallInfo fcinfo, const CouponRequestResult *result);
 
 #endif							/* COUPON_REQUEST_STATUS_H */

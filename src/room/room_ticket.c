@@ -30,8 +30,8 @@
 #include "base/stat.h"
 #include "queue/own_row.h"
 #include "queue/queue_table.h"
-#include "room/room.h"
 #include "room/room_change.h"
+#include "room/room_ticket.h"
 #include "room/ticket_table.h"
 
 PG_FUNCTION_INFO_V1(coupon_queue_join);
@@ -56,16 +56,7 @@ CouponWay	coupon_way_join = {
 #define MIN_POLL_US		(1 * USECS_PER_SEC)
 #define MAX_POLL_US		(30 * USECS_PER_SEC)
 
-typedef struct Answer
-{
-	const char *status;
-	char	   *token;			/* NULL: none to tell */
-	int64		position;		/* -1: none */
-	int64		eta;			/* microseconds, -1: unknown */
-	int64		poll_after;		/* microseconds, -1: never */
-} Answer;
-
-static const Answer gone = {"GONE", NULL, -1, -1, -1};
+static const CouponTicketAnswer gone = {"GONE", NULL, -1, -1, -1};
 
 /* When to ask again: soon near the front, at leisure far behind. */
 static int64
@@ -83,19 +74,19 @@ poll_after(CouponLine *line, int64 position, int64 eta)
 }
 
 /* What is told of a session. */
-static Answer
+static CouponTicketAnswer
 admitted(CouponLine *line)
 {
-	Answer		answer = {"ADMITTED", NULL, 0, 0, coupon_room(line)->def.idle_ttl / 3};
+	CouponTicketAnswer		answer = {"ADMITTED", NULL, 0, 0, coupon_room(line)->def.idle_ttl / 3};
 
 	return answer;
 }
 
 /* What a ticket's holder is told.  Under the line's lock. */
-static Answer
+static CouponTicketAnswer
 answer_for(CouponLine *line, const CouponTicket *ticket, int64 number, TimestampTz now)
 {
-	Answer		answer = {"WAITING", NULL, -1, -1, -1};
+	CouponTicketAnswer		answer = {"WAITING", NULL, -1, -1, -1};
 	const CouponRoom *room = coupon_room(line);
 	double		rate = line->rate;
 
@@ -122,7 +113,7 @@ answer_for(CouponLine *line, const CouponTicket *ticket, int64 number, Timestamp
 }
 
 static Datum
-form_answer(FunctionCallInfo fcinfo, const Answer *answer)
+form_answer(FunctionCallInfo fcinfo, const CouponTicketAnswer *answer)
 {
 	TypeCacheEntry *entry = lookup_type_cache(get_func_rettype(fcinfo->flinfo->fn_oid),
 											  TYPECACHE_TUPDESC);
@@ -149,13 +140,6 @@ form_answer(FunctionCallInfo fcinfo, const Answer *answer)
 
 /* ---- tokens ---- */
 
-typedef struct Token
-{
-	int64		room_id;
-	int64		number;
-	uint8		secret[16];
-} Token;
-
 static char *
 make_token(int64 room_id, int64 number, const uint8 *secret)
 {
@@ -178,20 +162,12 @@ parse_number(const char **at, const char *end, int64 *number)
 	return *at > start && *at < end && *(*at)++ == '.' && *number > 0;
 }
 
-/* ERROR unless it has the form of a token. */
-static void
-get_token(FunctionCallInfo fcinfo, Token *token)
+bool
+coupon_token_parse(const text *value, CouponToken *token)
 {
-	text	   *value;
-	const char *at;
-	const char *end;
-	bool		good;
-
-	coupon_require_argument(fcinfo, 0, "token");
-	value = PG_GETARG_TEXT_PP(0);
-	at = VARDATA_ANY(value);
-	end = at + VARSIZE_ANY_EXHDR(value);
-	good = parse_number(&at, end, &token->room_id) && parse_number(&at, end, &token->number) &&
+	const char *at = VARDATA_ANY(value);
+	const char *end = at + VARSIZE_ANY_EXHDR(value);
+	bool		good = parse_number(&at, end, &token->room_id) && parse_number(&at, end, &token->number) &&
 		end - at == 32;
 	for (int i = 0; i < 32 && good; i++)
 	{
@@ -201,7 +177,18 @@ get_token(FunctionCallInfo fcinfo, Token *token)
 		if (good)
 			token->secret[i / 2] = i % 2 == 0 ? digit << 4 : token->secret[i / 2] | digit;
 	}
-	if (!good)
+	return good;
+}
+
+/* ERROR unless it has the form of a token. */
+static void
+get_token(FunctionCallInfo fcinfo, CouponToken *token)
+{
+	text	   *value;
+
+	coupon_require_argument(fcinfo, 0, "token");
+	value = PG_GETARG_TEXT_PP(0);
+	if (!coupon_token_parse(value, token))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid token"),
@@ -222,7 +209,7 @@ same_secret(const uint8 *a, const uint8 *b)
 
 /* The live ticket of a token, its line locked; NULL: none, nothing is locked. */
 static CouponTicket *
-find_ticket(const Token *token, TimestampTz now, CouponLine **line)
+find_ticket(const CouponToken *token, TimestampTz now, CouponLine **line)
 {
 	CouponTicket *ticket;
 
@@ -239,35 +226,42 @@ find_ticket(const Token *token, TimestampTz now, CouponLine **line)
 
 /* ---- asking ---- */
 
+void
+coupon_ticket_position(const CouponToken *token, CouponTicketAnswer *answer)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	CouponTicket *ticket;
+	CouponLine *line;
+
+	PreventCommandDuringRecovery("coupon_queue_position()");
+	*answer = gone;
+	ticket = find_ticket(token, now, &line);
+	if (ticket == NULL)
+		return;
+	ticket->seen = coupon_room_clock(now);
+	*answer = answer_for(line, ticket, token->number, now);
+	answer->waiting = line->live;
+	LWLockRelease(line->lock);
+}
+
 /*
  * coupon_queue_position(token)
  */
 Datum
 coupon_queue_position(PG_FUNCTION_ARGS)
 {
-	TimestampTz now = GetCurrentTimestamp();
-	Answer		answer = gone;
-	CouponTicket *ticket;
-	CouponLine *line;
-	Token		token;
+	CouponTicketAnswer answer;
+	CouponToken token;
 
 	get_token(fcinfo, &token);
-	PreventCommandDuringRecovery("coupon_queue_position()");
-	ticket = find_ticket(&token, now, &line);
-	if (ticket != NULL)
-	{
-		ticket->seen = coupon_room_clock(now);
-		answer = answer_for(line, ticket, token.number, now);
-		LWLockRelease(line->lock);
-	}
+	coupon_ticket_position(&token, &answer);
 	return form_answer(fcinfo, &answer);
 }
 
 /* ---- rooms ---- */
 
-/* The id of a room; ERROR if there is none of that name. */
-static int64
-find_room(text *name)
+int64
+coupon_room_find(text *name)
 {
 	const CouponCatalog *catalog = coupon_catalog();
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
@@ -285,6 +279,15 @@ find_room(text *name)
 	}
 	coupon_scan_end_unlock(&scan);
 	UnregisterSnapshot(snapshot);
+	return room_id;
+}
+
+/* The id of a room; ERROR if there is none of that name. */
+static int64
+find_room(text *name)
+{
+	int64		room_id = coupon_room_find(name);
+
 	if (room_id == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_COUPON_UNKNOWN_ROOM),
@@ -308,7 +311,7 @@ coupon_queue_require(PG_FUNCTION_ARGS)
 	bool		elsewhere = false;
 	CouponTicket *ticket;
 	CouponLine *line;
-	Token		token;
+	CouponToken token;
 
 	get_token(fcinfo, &token);
 	if (!PG_ARGISNULL(2))
@@ -357,43 +360,53 @@ answers(TupleTableSlot *slot, uint32 child, void *arg)
 	return true;
 }
 
-/*
- * Ends a ticket in this transaction; false if it has ended.  Waits for a
- * transaction that is at it.
- */
-static bool
-end_ticket(CouponTicketRow *row, const char *reason)
+static void
+note_end(const CouponTicketRow *row)
+{
+	CouponLine *line;
+
+	coupon_pending_reserve(1);
+	line = coupon_queue_lock(&coupon_tickets, row->room_id, LW_EXCLUSIVE, true);
+	coupon_pending_push(coupon_apply_end, line, row->number, row->child,
+						coupon_room_hash_user(row->user_id));
+	LWLockRelease(line->lock);
+}
+
+/* Ends a ticket in this transaction. */
+static CouponTicketEnd
+end_ticket(CouponTicketRow *row, const char *reason, bool wait)
 {
 	CouponTableWriter *rows = coupon_writer_open(coupon_catalog()->tickets[row->child], COUPON_UPDATE);
+	CouponTicketEnd end = COUPON_TICKET_GONE;
 	bool		found = true;
-	CouponLine *line;
 
 	/* rows of this transaction are changed by a later command only */
 	CommandCounterIncrement();
-	while (found && row->ended_at == 0)
+	while (found && row->ended_at == 0 && end == COUPON_TICKET_GONE)
 	{
+		CouponRowChange change;
+
+		CHECK_FOR_INTERRUPTS();
 		row->ended_at = GetCurrentTimestamp();
 		row->reason = cstring_to_text(reason);
-		if (coupon_ticket_update(rows, row, true) == COUPON_ROW_CHANGED)
+		change = coupon_ticket_update(rows, row, wait);
+		if (change == COUPON_ROW_CHANGED)
 		{
-			coupon_pending_reserve(1);
-			line = coupon_queue_lock(&coupon_tickets, row->room_id, LW_EXCLUSIVE, true);
-			coupon_pending_push(coupon_apply_end, line, row->number, row->child,
-								coupon_room_hash_user(row->user_id));
-			LWLockRelease(line->lock);
-			coupon_writer_close(rows);
-			return true;
+			note_end(row);
+			end = COUPON_TICKET_LEFT;
 		}
-		CHECK_FOR_INTERRUPTS();
-		found = coupon_ticket_find(row->room_id, row->number, row->child, row);
+		else if (change == COUPON_ROW_LOCKED)
+			end = COUPON_TICKET_LOCKED;
+		else
+			found = coupon_ticket_find(row->room_id, row->number, row->child, row);
 	}
 	coupon_writer_close(rows);
-	return false;
+	return end;
 }
 
 /* Is the ticket, whose row says that it lives, alive by the clock?  Renews it. */
 static bool
-renew(const CouponTicketRow *row, Answer *answer)
+renew(const CouponTicketRow *row, CouponTicketAnswer *answer)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	CouponLine *line = coupon_room_lock(row->room_id, LW_SHARED, true);
@@ -426,7 +439,7 @@ make_secret(pg_uuid_t *secret)
 
 /* What is remembered of a ticket that enters the line, and what its holder is told. */
 static void
-note_ticket(CouponLine *line, const CouponTicketRow *row, bool admit, Answer *answer)
+note_ticket(CouponLine *line, const CouponTicketRow *row, bool admit, CouponTicketAnswer *answer)
 {
 	CouponTicket *ticket = coupon_room_ticket(line, row->number);
 
@@ -447,7 +460,7 @@ note_ticket(CouponLine *line, const CouponTicketRow *row, bool admit, Answer *an
 
 /* A place in the line, and the row that says so. */
 static void
-enter_room(int64 room_id, text *user_id, Answer *answer)
+enter_room(int64 room_id, text *user_id, CouponTicketAnswer *answer)
 {
 	CouponQueue *queue = coupon_queue(&coupon_tickets);
 	CouponTicketRow row = {.room_id = room_id,.user_id = user_id,.joined_at = GetCurrentTimestamp()};
@@ -491,41 +504,52 @@ enter_room(int64 room_id, text *user_id, Answer *answer)
 	answer->token = make_token(room_id, row.number, row.secret.data);
 }
 
-static Datum
-join(PG_FUNCTION_ARGS)
+bool
+coupon_ticket_join(int64 room_id, text *user_id, bool wait, CouponTicketAnswer *answer)
 {
-	Answer		answer = gone;
-	text	   *user_id;
-	int64		room_id;
-	uint64		lock;
-
-	coupon_check_text(fcinfo, 0, "room", 1, COUPON_MAX_NAME);
-	coupon_check_text(fcinfo, 1, "user_id", 1, COUPON_MAX_NAME);
-	user_id = PG_GETARG_TEXT_PP(1);
-	PreventCommandDuringRecovery("coupon_queue_join()");
-	PreventCommandIfReadOnly("coupon_queue_join()");
+	*answer = gone;
 	(void) coupon_queue(&coupon_tickets);
-	room_id = find_room(PG_GETARG_TEXT_PP(0));
-
 	for (;;)
 	{
 		CouponTicketRow row;
 		int			nothers;
+		uint64		lock;
+		CouponOwnRow own = coupon_own_row_lock(&coupon_tickets, room_id, user_id, answers, false,
+											   &row, wait, &nothers, &lock);
+		bool		done = true;
 
-		if (!coupon_own_row_lock(&coupon_tickets, room_id, user_id, answers, false, &row,
-								 &nothers, &lock))
-		{
-			enter_room(room_id, user_id, &answer);
-			break;
-		}
-		if (renew(&row, &answer))
-			break;
-		/* over by the clock, but nobody has noted it yet */
+		if (own == COUPON_OWN_LOCKED)
+			return false;
+		if (own == COUPON_OWN_NONE)
+			enter_room(room_id, user_id, answer);
+		else
+			done = renew(&row, answer);
 		coupon_own_row_unlock(&coupon_tickets, lock);
-		(void) end_ticket(&row, "expired");
+		if (done)
+			return true;
+		/* over by the clock, but nobody has noted it yet */
+		if (end_ticket(&row, "expired", wait) == COUPON_TICKET_LOCKED)
+			return false;
 	}
-	coupon_own_row_unlock(&coupon_tickets, lock);
-	coupon_stat_outcome(coupon_stat_find(&coupon_way_join, answer.status), 1);
+}
+
+int
+coupon_ticket_outcome(const CouponTicketAnswer *answer)
+{
+	return coupon_stat_find(&coupon_way_join, answer->status);
+}
+
+static Datum
+join(PG_FUNCTION_ARGS)
+{
+	CouponTicketAnswer answer;
+
+	coupon_check_text(fcinfo, 0, "room", 1, COUPON_MAX_NAME);
+	coupon_check_text(fcinfo, 1, "user_id", 1, COUPON_MAX_NAME);
+	PreventCommandDuringRecovery("coupon_queue_join()");
+	PreventCommandIfReadOnly("coupon_queue_join()");
+	(void) coupon_ticket_join(find_room(PG_GETARG_TEXT_PP(0)), PG_GETARG_TEXT_PP(1), true, &answer);
+	coupon_stat_outcome(coupon_ticket_outcome(&answer), 1);
 	return form_answer(fcinfo, &answer);
 }
 
@@ -542,6 +566,22 @@ COUPON_FOR_OTHER_USERS(coupon_queue_join, 1);
 
 /* ---- leaving ---- */
 
+CouponTicketEnd
+coupon_ticket_leave(const CouponToken *token, const char *reason, bool wait)
+{
+	CouponTicketRow row;
+	bool		found = false;
+
+	(void) coupon_queue(&coupon_tickets);
+	/* rows of this transaction are seen by a later command only */
+	CommandCounterIncrement();
+	for (uint32 child = 0; child < COUPON_QUEUE_CHILDREN && !found; child++)
+		found = coupon_ticket_find(token->room_id, token->number, child, &row);
+	if (!found || !same_secret(row.secret.data, token->secret))
+		return COUPON_TICKET_GONE;
+	return end_ticket(&row, reason, wait);
+}
+
 /*
  * coupon_queue_leave(token, reason): true if this call ended the ticket
  */
@@ -549,22 +589,13 @@ Datum
 coupon_queue_leave(PG_FUNCTION_ARGS)
 {
 	const char *reason;
-	CouponTicketRow row;
-	Token		token;
-	bool		found = false;
+	CouponToken token;
 
 	get_token(fcinfo, &token);
 	reason = coupon_get_text(fcinfo, 1, "reason", 1, COUPON_MAX_NAME);
 	PreventCommandDuringRecovery("coupon_queue_leave()");
 	PreventCommandIfReadOnly("coupon_queue_leave()");
-	(void) coupon_queue(&coupon_tickets);
-
-	/* rows of this transaction are seen by a later command only */
-	CommandCounterIncrement();
-	for (uint32 child = 0; child < COUPON_QUEUE_CHILDREN && !found; child++)
-		found = coupon_ticket_find(token.room_id, token.number, child, &row);
-	PG_RETURN_BOOL(found && same_secret(row.secret.data, token.secret) &&
-				   end_ticket(&row, reason));
+	PG_RETURN_BOOL(coupon_ticket_leave(&token, reason, true) == COUPON_TICKET_LEFT);
 }
 
 /* ---- status ---- */

@@ -447,3 +447,27 @@ coupon_campaign_leave(CouponCampaign *campaign)
 {
 	coupon_intent_finish(coupon_intent_find(resolve_pin, campaign, NULL, 0), true);
 }
+
+bool
+coupon_campaign_exists(int64 campaign_id)
+{
+	CouponCampaign *campaign = coupon_campaign_enter_known(campaign_id);
+	ScanKeyData key;
+	CouponScan	scan;
+	Snapshot	snapshot;
+	bool		found;
+
+	if (campaign != NULL)
+	{
+		coupon_campaign_leave(campaign);
+		return true;
+	}
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	coupon_key_int64(&key, 1, BTEqualStrategyNumber, campaign_id);
+	coupon_scan_begin(&scan, coupon_catalog()->campaign, coupon_catalog()->campaign_pkey,
+					  snapshot, &key, 1, false);
+	found = coupon_scan_next(&scan, ForwardScanDirection);
+	coupon_scan_end_unlock(&scan);
+	UnregisterSnapshot(snapshot);
+	return found;
+}

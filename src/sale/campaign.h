@@ -66,6 +66,9 @@ extern void coupon_campaign_leave(CouponCampaign *campaign);
  */
 extern CouponCampaign *coupon_campaign_enter_known(int64 campaign_id);
 
+/* Is there such a campaign?  A row is looked for only where shared memory knows of none. */
+extern bool coupon_campaign_exists(int64 campaign_id);
+
 pg_noreturn extern void coupon_campaign_unknown(int64 campaign_id);
 
 /* ---- campaign_admin.c; all in a connected SPI session ---- */

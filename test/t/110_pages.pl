@@ -146,8 +146,13 @@ close $stream;
 poll_until('no stream', sub { sql($open) eq '0 0' });
 pass('  and not any more when it is closed');
 
-is(sql(q{SELECT string_agg(coalesce(coupon.http_behind(n)::text, '-'), ' ') FROM unnest('{-1,0,99,100,987,1234,45678,987654,1234567}'::bigint[]) n}),
-	'- 0 99 100 980 1200 45000 980000 1230000', 'how many are behind is told to two digits');
+sql(q{SELECT coupon_room_create('crowd', 1); SELECT coupon_room_pause('crowd'); CREATE TABLE crowd (n bigint, token text);
+	INSERT INTO crowd SELECT n, (coupon_queue_join('crowd', 'c' || n)).token FROM generate_series(1, 12346) n});
+is(sql(q{SELECT string_agg(coalesce(p.body ->> 'behind', '-'), ' ' ORDER BY o)
+	FROM (SELECT array_agg('crowd'::text ORDER BY n) AS rooms, array_agg(token ORDER BY n) AS tokens FROM crowd
+	       WHERE 12346 - n IN (0, 99, 100, 987, 1234, 12345)) c, coupon.http_position(rooms, tokens) WITH ORDINALITY p(status, headers, body, pending, o)}),
+	'12000 1200 980 100 99 0', 'how many are behind is told to two digits');
+sql(q{DROP TABLE crowd; DELETE FROM coupon.room WHERE name = 'crowd'});
 
 # ---- /metrics, board.json ----
 
