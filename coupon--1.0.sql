@@ -1792,7 +1792,7 @@ RETURNS record
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_status(bigint) IS
-	'What is left of a campaign now: stock = issued + held + in_flight + remaining. answered_* count the answers of issue calls since the server started or coupon_stat_reset().';
+	'What is left of a campaign now: stock = issued + held + in_flight + remaining. answered_* count the answers of issue calls since the server started or coupon_stat_reset(). On a standby all rows of the campaign are counted: in_flight is 0, answered_* are null.';
 
 -- RETURN, so that it is inlined.
 CREATE FUNCTION coupon.campaign_state(closed_at timestamptz, closes_at timestamptz, paused boolean, opens_at timestamptz)
@@ -2778,8 +2778,11 @@ BEGIN ATOMIC
 			'campaign_id', s.campaign_id, 'name', s.name, 'state', s.state, 'stock', s.stock, 'issued', s.issued, 'held', s.held,
 			'remaining', s.remaining)), false)::coupon.http_answer
 		END
+	  -- each campaign once: a standby counts its rows
 	  FROM pg_catalog.unnest($1) WITH ORDINALITY AS u(campaign_id, n)
-	       LEFT JOIN coupon.campaign_status s ON s.campaign_id OPERATOR(pg_catalog.=) u.campaign_id
+	       LEFT JOIN (SELECT c.* FROM (SELECT DISTINCT a.campaign_id FROM pg_catalog.unnest($1) AS a(campaign_id)) d
+	                    JOIN coupon.campaign_status c ON c.campaign_id OPERATOR(pg_catalog.=) d.campaign_id OFFSET 0) s
+	              ON s.campaign_id OPERATOR(pg_catalog.=) u.campaign_id
 	 ORDER BY u.n;
 END;
 COMMENT ON FUNCTION coupon.http_status(bigint[]) IS 'GET /campaigns/{campaign_id} - 200 what is left of it, 404 unknown campaign';
@@ -2988,6 +2991,9 @@ BEGIN
 		answers := answers || CASE WHEN proc.prorettype = 'void'::regtype THEN '{"204": {"description": "done"}}'
 			ELSE jsonb_build_object('200', jsonb_build_object('description', 'what the function returns',
 				'content', jsonb_build_object(type, jsonb_build_object('schema', result)))) END;
+	END IF;
+	IF route.batched AND route.method = 'GET' THEN
+		answers := answers || '{"204": {"description": "a stream of events that has ended, asked for again with Last-Event-ID: there is nothing more to come"}}';
 	END IF;
 	RETURN answers;
 END

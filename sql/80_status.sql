@@ -20,7 +20,7 @@ RETURNS record
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_status(bigint) IS
-	'What is left of a campaign now: stock = issued + held + in_flight + remaining. answered_* count the answers of issue calls since the server started or coupon_stat_reset().';
+	'What is left of a campaign now: stock = issued + held + in_flight + remaining. answered_* count the answers of issue calls since the server started or coupon_stat_reset(). On a standby all rows of the campaign are counted: in_flight is 0, answered_* are null.';
 
 -- RETURN, so that it is inlined.
 CREATE FUNCTION coupon.campaign_state(closed_at timestamptz, closes_at timestamptz, paused boolean, opens_at timestamptz)

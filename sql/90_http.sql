@@ -223,8 +223,11 @@ BEGIN ATOMIC
 			'campaign_id', s.campaign_id, 'name', s.name, 'state', s.state, 'stock', s.stock, 'issued', s.issued, 'held', s.held,
 			'remaining', s.remaining)), false)::coupon.http_answer
 		END
+	  -- each campaign once: a standby counts its rows
 	  FROM pg_catalog.unnest($1) WITH ORDINALITY AS u(campaign_id, n)
-	       LEFT JOIN coupon.campaign_status s ON s.campaign_id OPERATOR(pg_catalog.=) u.campaign_id
+	       LEFT JOIN (SELECT c.* FROM (SELECT DISTINCT a.campaign_id FROM pg_catalog.unnest($1) AS a(campaign_id)) d
+	                    JOIN coupon.campaign_status c ON c.campaign_id OPERATOR(pg_catalog.=) d.campaign_id OFFSET 0) s
+	              ON s.campaign_id OPERATOR(pg_catalog.=) u.campaign_id
 	 ORDER BY u.n;
 END;
 COMMENT ON FUNCTION coupon.http_status(bigint[]) IS 'GET /campaigns/{campaign_id} - 200 what is left of it, 404 unknown campaign';

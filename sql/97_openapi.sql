@@ -104,6 +104,9 @@ BEGIN
 			ELSE jsonb_build_object('200', jsonb_build_object('description', 'what the function returns',
 				'content', jsonb_build_object(type, jsonb_build_object('schema', result)))) END;
 	END IF;
+	IF route.batched AND route.method = 'GET' THEN
+		answers := answers || '{"204": {"description": "a stream of events that has ended, asked for again with Last-Event-ID: there is nothing more to come"}}';
+	END IF;
 	RETURN answers;
 END
 $$;

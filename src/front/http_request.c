@@ -41,7 +41,7 @@ describe(StringInfo body, int64 campaign_id, const CouponRequestResult *result)
 {
 	const char *status = coupon_request_status_name(result->status);
 	bool		has_unit = result->status != COUPON_REQUEST_WAITING &&
-		(result->item.status == COUPON_ISSUED || result->item.status == COUPON_ALREADY_ISSUED);
+	(result->item.status == COUPON_ISSUED || result->item.status == COUPON_ALREADY_ISSUED);
 
 	coupon_payload_begin(body);
 	coupon_payload_int64(body, "campaign_id", campaign_id);

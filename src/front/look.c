@@ -41,6 +41,7 @@ patience(CouponHttpCall *call)
 
 		return Min(Max(seconds, 0), MAX_WAIT_S) * 1000;
 	}
+
 	/*
 	 * who asks for a unit waits for the last ones as a direct call does, and
 	 * who changes anything for whoever is at it

@@ -77,7 +77,7 @@ poll_after(CouponLine *line, int64 position, int64 eta)
 static CouponTicketAnswer
 admitted(CouponLine *line)
 {
-	CouponTicketAnswer		answer = {"ADMITTED", NULL, 0, 0, coupon_room(line)->def.idle_ttl / 3};
+	CouponTicketAnswer answer = {"ADMITTED", NULL, 0, 0, coupon_room(line)->def.idle_ttl / 3};
 
 	return answer;
 }
@@ -86,7 +86,7 @@ admitted(CouponLine *line)
 static CouponTicketAnswer
 answer_for(CouponLine *line, const CouponTicket *ticket, int64 number, TimestampTz now)
 {
-	CouponTicketAnswer		answer = {"WAITING", NULL, -1, -1, -1};
+	CouponTicketAnswer answer = {"WAITING", NULL, -1, -1, -1};
 	const CouponRoom *room = coupon_room(line);
 	double		rate = line->rate;
 
@@ -168,7 +168,8 @@ coupon_token_parse(const text *value, CouponToken *token)
 	const char *at = VARDATA_ANY(value);
 	const char *end = at + VARSIZE_ANY_EXHDR(value);
 	bool		good = parse_number(&at, end, &token->room_id) && parse_number(&at, end, &token->number) &&
-		end - at == 32;
+	end - at == 32;
+
 	for (int i = 0; i < 32 && good; i++)
 	{
 		int			digit = coupon_hex_digit(at[i]);

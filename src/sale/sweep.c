@@ -207,7 +207,7 @@ coupon_sweep_campaign(const CouponDue *due, int n, TimestampTz now)
 /* ---- counting ---- */
 
 void
-coupon_sweep_count(const CouponDefinition *def, int64 *live, int64 *lapsed)
+coupon_sweep_count(int64 campaign_id, int64 *live, int64 *lapsed)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
@@ -215,7 +215,7 @@ coupon_sweep_count(const CouponDefinition *def, int64 *live, int64 *lapsed)
 	CouponScan	scan;
 
 	*live = *lapsed = 0;
-	coupon_key_int64(&key, 1, BTEqualStrategyNumber, def->campaign_id);
+	coupon_key_int64(&key, 1, BTEqualStrategyNumber, campaign_id);
 	coupon_scan_begin(&scan, coupon_catalog()->issuance, coupon_catalog()->issuance_held_idx,
 					  snapshot, &key, 1, false);
 	while (coupon_scan_next(&scan, ForwardScanDirection))

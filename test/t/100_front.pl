@@ -440,8 +440,18 @@ $port = $standby_port;
 poll_until('the standby', sub { request('GET', '/healthz')->{status} == 200 });
 is(told('GET', '/readyz'), '503 standby', 'a standby is not ready');
 is(request('GET', '/count')->{content}, 1, '  it reads tables');
-is(told('GET', '/campaigns/1'), '503 25006', '  and has no stock map to read from');
-is(told('POST', '/campaigns/1/issues', { user_id => 'b' }) =~ /^503/ ? 503 : 0, 503, '  and issues nothing');
+sql(q{SELECT coupon_issue(1, 'before'); SELECT coupon_campaign_add_stock(1, 4); SELECT coupon_hold(1, 4, 'holder'); SELECT coupon_issue(1, 'short')});
+$node->wait_for_catchup($standby);
+my @left = qw(stock issued held remaining);
+is_deeply({ map { $_ => request('GET', '/campaigns/1')->{json}{$_} } @left }, { stock => 6, issued => 3, held => 1, remaining => 2 },
+	'  and counts them for the status of a campaign');
+is($standby->safe_psql('postgres', q{SELECT in_flight, answered_issued IS NULL FROM coupon_status(1)}), '0|t', '  which knows of nothing else');
+is(told('GET', '/campaigns/99'), '404 unknown_campaign', '  and of no other');
+my $asked = sql(q{SELECT (coupon_request(1, 'asker')).request_id});
+is(told(@$_), '503 25006', "  and answers not: $_->[0] $_->[1]")
+	for [ 'POST', '/campaigns/1/issues', { user_id => 'b' } ], [ 'POST', '/campaigns/1/requests', { user_id => 'b' } ],
+	[ 'GET', "/campaigns/1/requests/$asked" ], [ 'POST', '/rooms/hall/tickets', { user_id => 'b' } ],
+	[ 'DELETE', '/rooms/hall/tickets/1.1.' . '0' x 32 ], [ 'GET', '/rooms/hall/tickets/1.1.' . '0' x 32 ];
 $standby->promote;
 poll_until('the promotion', sub { request('GET', '/readyz')->{status} == 200 });
 is(told('POST', '/campaigns/1/issues', { user_id => 'b' }), '201 issued', 'promoted, it serves by itself');

@@ -69,6 +69,8 @@ is_deeply([ map { "$_->{name} $_->{in}" } @{ $document->{paths}{$_}{post}{parame
 is_deeply($issue->{requestBody}{content}{'application/json'}{schema}{properties}, { user_id => { type => 'string' } }, '  the body');
 is(join(' ', grep { /^(20.|409|410|422|425)$/ } sort keys %{ $issue->{responses} }), '200 201 409 410 422 425', '  the answers');
 is($issue->{responses}{425}{description}, 'not open', '  what they mean');
+ok($document->{paths}{$_}{get}{responses}{204}, "  and of a stream that has ended: $_")
+	for '/campaigns/{campaign_id}/requests/{request_id}', '/rooms/{room}/tickets/{token}';
 is_deeply($issue->{responses}{409}{content}, { 'application/problem+json' => { schema => { '$ref' => '#/components/schemas/Problem' } } }, '  and are');
 my $request = $document->{paths}{'/campaigns/{campaign_id}/requests'}{post};
 is_deeply([ map { "$_->{name} $_->{in}" } @{ $request->{parameters} } ], [ 'campaign_id path', 'Idempotency-Key header' ], 'a request: its key is a header');
