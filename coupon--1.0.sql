@@ -2769,22 +2769,25 @@ LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'coupon_http_leave';
 COMMENT ON FUNCTION coupon.http_leave(text[], text[]) IS
 	'DELETE /rooms/{room}/tickets/{token} - 204, also when it has ended already, 400 no token, 503 busy';
 
+-- Each campaign is looked at once, and described once, however many ask for it. In
+-- plpgsql, which keeps its plan: a function in SQL is planned for every batch.
 CREATE FUNCTION coupon.http_status(campaign_id bigint[]) RETURNS SETOF coupon.http_answer
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
-	SELECT CASE
-		WHEN s.campaign_id IS NULL THEN coupon.http_outcome('unknown_campaign')
-		ELSE ROW(200, NULL::text[], pg_catalog.json_strip_nulls(pg_catalog.json_build_object(
-			'campaign_id', s.campaign_id, 'name', s.name, 'state', s.state, 'stock', s.stock, 'issued', s.issued, 'held', s.held,
-			'remaining', s.remaining)), false)::coupon.http_answer
-		END
-	  -- each campaign once: a standby counts its rows
-	  FROM pg_catalog.unnest($1) WITH ORDINALITY AS u(campaign_id, n)
-	       LEFT JOIN (SELECT c.* FROM (SELECT DISTINCT a.campaign_id FROM pg_catalog.unnest($1) AS a(campaign_id)) d
-	                    JOIN coupon.campaign_status c ON c.campaign_id OPERATOR(pg_catalog.=) d.campaign_id OFFSET 0) s
-	              ON s.campaign_id OPERATOR(pg_catalog.=) u.campaign_id
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RETURN QUERY
+	SELECT (CASE WHEN s.campaign_id IS NULL THEN coupon.http_outcome('unknown_campaign')
+		ELSE ROW(200, NULL::text[], s.body, false)::coupon.http_answer END).*
+	  FROM unnest($1) WITH ORDINALITY AS u(campaign_id, n)
+	       LEFT JOIN (SELECT c.campaign_id, json_strip_nulls(json_build_object(
+			'campaign_id', c.campaign_id, 'name', c.name, 'state', c.state, 'stock', c.stock, 'issued', c.issued, 'held', c.held,
+			'remaining', c.remaining)) AS body
+	                    FROM (SELECT DISTINCT a.campaign_id FROM unnest($1) AS a(campaign_id)) d
+	                    JOIN coupon.campaign_status c ON c.campaign_id = d.campaign_id OFFSET 0) s
+	              ON s.campaign_id = u.campaign_id
 	 ORDER BY u.n;
-END;
+END
+$$;
 COMMENT ON FUNCTION coupon.http_status(bigint[]) IS 'GET /campaigns/{campaign_id} - 200 what is left of it, 404 unknown campaign';
 
 -- What became of a hold, or of its end.

@@ -3,8 +3,8 @@
 # The HTTP front: what it issues beside other ways, what a call costs, and how it
 # holds out at many connections.
 #
-#	BENCH_HTTP_FIGURES   some of: insert connections redis grouped cost streams
-#	                     spike ramp users memory pile (flush: when named)
+#	BENCH_HTTP_FIGURES   some of: insert connections redis grouped cost polls
+#	                     streams spike ramp users memory pile (flush: when named)
 #	BENCH_HTTP_SCALE     factor on the durations of spike, ramp and users
 #	BENCH_WAITING        tickets of the line that the streams are in
 #	BENCH_STREAMS        of them that have a stream open
@@ -71,6 +71,13 @@ figure_insert()
 		figure "HTTP issue / bare INSERT at $clients" "$(printf %.2f "$ratio")" at_least \
 			"$(case $clients in 64) echo 1.3 ;; 200) echo 1.5 ;; *) echo 2.5 ;; esac)" "$detail"
 	done
+	# the turn of one worker goes on while the other waits for its flush
+	with_setting coupon.http_workers 2
+	for clients in 64 200; do
+		compare "$clients" http insert
+		figure "the same by two workers at $clients" "$(printf %.2f "$ratio")" info - "$detail"
+	done
+	with_setting coupon.http_workers 1
 }
 
 figure_connections()
@@ -139,6 +146,34 @@ figure_cost()
 	figure 'sold-out answers / empty answers of the front at 64' \
 		"$(awk -v a="${sum[sold_out]}" -v b="${sum[empty]}" 'BEGIN { printf "%.2f", a / b }')" at_least 0.8 "$detail"
 	figure 'CPU time of the front for a sold-out answer, us' "$cost_of_all" at_most 10 "$detail"
+}
+
+# What the other hot calls cost, beside an answer for which nothing is asked.
+figure_polls()
+{
+	local ticket request_id campaign before what method path body empty=1
+
+	campaign=$(sql "SELECT coupon_campaign_create('asked', 50000000)")
+	sql "SELECT coupon_room_create('polled', 1, idle_ttl => '1 day', session_ttl => '1 day')" >/dev/null
+	sql "SELECT count(*) FROM generate_series(1, 10000) g, coupon_queue_join('polled', 'p' || g)" >/dev/null
+	ticket=$(sql "SELECT room_id || '.' || number || '.' || replace(secret::text, '-', '') FROM coupon.ticket WHERE user_id = 'p5000'")
+	request_id=$(sql "SELECT (coupon_request($campaign, 'asker')).request_id")
+	while read -r what method path body; do
+		settle
+		before=$(front_cpu)
+		load -c 64 -T "$BENCH_SECONDS" "$BENCH_HTTP" "$method" "$path" "$body"
+		[ $(($(said 200) + $(said 201) + $(said 202))) = "$answers" ] || die "void: $line"
+		[ "$what" = empty ] && empty=$rate
+		figure "${what//_/ } / empty answers of the front at 64" "$(awk -v a="$rate" -v b="$empty" 'BEGIN { printf "%.2f", a / b }')" \
+			info - "$rate/s at $(per_call $(($(front_cpu) - before)) "$answers") us of the front"
+	done <<-END
+		empty GET /healthz
+		positions GET /rooms/polled/tickets/$ticket
+		states_of_a_request GET /campaigns/$campaign/requests/$request_id
+		statuses_of_a_campaign GET /campaigns/$campaign
+		requests POST /campaigns/$campaign/requests {"user_id":"%u"}
+		joins POST /rooms/polled/tickets {"user_id":"%u"}
+	END
 }
 
 # Many wait, some of them by an event stream; now and then the first one leaves.
@@ -334,9 +369,9 @@ figure_pile()
 }
 
 prepare_variant http
-for name in ${BENCH_HTTP_FIGURES:-insert connections redis grouped cost streams spike ramp users memory pile}; do
+for name in ${BENCH_HTTP_FIGURES:-insert connections redis grouped cost polls streams spike ramp users memory pile}; do
 	case $name in
-		streams | spike | ramp | users | memory) prepare_variant http ;;
+		polls | streams | spike | ramp | users | memory) prepare_variant http ;;
 	esac
 	"figure_$name"
 done
