@@ -51,6 +51,12 @@
 #define MAX_ARRAY	(16 * COUPON_HTTP_MAX_BODY) /* bytes, of its elements as
 												 * text */
 
+/*
+ * How long a batch waits for a lock, which all calls of its turn do with it: for
+ * what PostgreSQL itself locks for moments.
+ */
+#define BATCH_LOCK_MS	100
+
 /* The parameter whose value is being converted, for the answer if it fails. */
 static const char *converting = NULL;
 
@@ -727,6 +733,8 @@ coupon_call_batch(CouponHttpCall **calls, int ncalls, bool *pending)
 	PG_TRY();
 	{
 		enter(&scope, calls[0]);
+		if (coupon_http_lock_timeout > BATCH_LOCK_MS)
+			set_local("lock_timeout", CppAsString2(BATCH_LOCK_MS) "ms");
 		run_batch(calls, ncalls, pending);
 		leave(&scope);
 	}
@@ -742,7 +750,11 @@ coupon_call_batch(CouponHttpCall **calls, int ncalls, bool *pending)
 			error->sqlerrcode != ERRCODE_QUERY_CANCELED;
 		unconverted = failed && converting != NULL;
 		for (int i = 0; !failed && i < ncalls; i++)
+		{
 			answer_failed(calls[i], error);
+			/* a table is locked: their answers may change, others go on */
+			pending[i] = error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
+		}
 		converting = NULL;
 	}
 	PG_END_TRY();

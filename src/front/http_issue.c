@@ -150,7 +150,8 @@ put_answer(ReturnSetInfo *rsinfo, const Call *call, StringInfo body)
 	{
 		coupon_json_problem(body, 503, unpack_sql_state(call->error->sqlerrcode),
 							"The campaign cannot be served at the moment.", NULL, NULL);
-		coupon_outcome_put(rsinfo, 503, coupon_outcome_retry(), body, false);
+		coupon_outcome_put(rsinfo, 503, coupon_outcome_retry(), body,
+						   call->error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE);
 	}
 }
 

@@ -176,6 +176,18 @@ $own = beside('issues', issuing('i', @patient), [ map { issuing("i-$_") } 1 .. 1
 $holder->query_safe('ROLLBACK');
 is(answer($own)->[0], 201, 'the one that waited has a unit when the other has not');
 
+# ---- a table that is locked ----
+
+hold(q{LOCK TABLE coupon.ticket_0, coupon.ticket_1, coupon.request_0, coupon.request_1});
+$own = beside('a table', joining('hall', 't', @patient), [ map { issuing("t-$_") } 1 .. 10 ], 201);
+my ($asker) = together(asking('t', @patient));
+is(tally(together((map { joining('hall', "t-$_", 'Prefer: wait=0') } 1 .. 5), map { asking("n-$_", 'Prefer: wait=0') } 1 .. 5)),
+	'10 x 503', 'who needs the table, and does not wait, is told so');
+is(tally(together(map { issuing("t-$_") } 11 .. 20)), '10 x 201', '  and the others go on');
+$holder->query_safe('COMMIT');
+is(tally($own), '1 x 201', 'who waited has a ticket');
+is(tally($asker), '1 x 202', '  and a request');
+
 $token = join_room('hall', 'p');
 $id = sql(q{SELECT (coupon_request(1, 'q')).request_id});
 hold("SELECT coupon_queue_leave('$token', 'left')");
