@@ -52,10 +52,12 @@
 												 * text */
 
 /*
- * How long a batch waits for a lock, which all calls of its turn do with it: for
- * what PostgreSQL itself locks for moments.
+ * How long a batch waits for a lock, which all calls of its turn do with it, and
+ * so do all calls of the front with a plain function of ours.  Enough for what
+ * PostgreSQL itself locks for moments; of what is locked for longer the answer
+ * is pending.
  */
-#define BATCH_LOCK_MS	100
+#define SHORT_LOCK_MS	100
 
 /* The parameter whose value is being converted, for the answer if it fails. */
 static const char *converting = NULL;
@@ -410,6 +412,13 @@ set_local(const char *name, const char *value)
 }
 
 static void
+shorten_lock_timeout(void)
+{
+	if (coupon_http_lock_timeout > SHORT_LOCK_MS)
+		set_local("lock_timeout", CppAsString2(SHORT_LOCK_MS) "ms");
+}
+
+static void
 append_header(void *state, const char *name, const char *value)
 {
 	StringInfo	headers = state;
@@ -542,10 +551,12 @@ take_answer(CouponHttpCall *call, const char *result)
 }
 
 void
-coupon_call_plain(CouponHttpCall *call)
+coupon_call_plain(CouponHttpCall *call, bool *pending)
 {
 	Scope		scope = {0};
+	bool		is_ours = strcmp(call->route->schema, "coupon") == 0;
 
+	*pending = false;
 	coupon_answer_reset(call);
 	PG_TRY();
 	{
@@ -559,6 +570,8 @@ coupon_call_plain(CouponHttpCall *call)
 					(errcode(ERRCODE_ADMIN_SHUTDOWN),
 					 errmsg("the front is being stopped")));
 		set_envelope(call);
+		if (is_ours)
+			shorten_lock_timeout();
 		if (call->route->read_only)
 			XactReadOnly = true;
 		result = run_plain(call);
@@ -567,7 +580,10 @@ coupon_call_plain(CouponHttpCall *call)
 	}
 	PG_CATCH();
 	{
-		answer_failed(call, fail(&scope));
+		ErrorData  *error = fail(&scope);
+
+		answer_failed(call, error);
+		*pending = is_ours && error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
 	}
 	PG_END_TRY();
 }
@@ -733,8 +749,7 @@ coupon_call_batch(CouponHttpCall **calls, int ncalls, bool *pending)
 	PG_TRY();
 	{
 		enter(&scope, calls[0]);
-		if (coupon_http_lock_timeout > BATCH_LOCK_MS)
-			set_local("lock_timeout", CppAsString2(BATCH_LOCK_MS) "ms");
+		shorten_lock_timeout();
 		run_batch(calls, ncalls, pending);
 		leave(&scope);
 	}

@@ -25,6 +25,6 @@ extern void coupon_call_batch(CouponHttpCall **calls, int ncalls, bool *pending)
 extern volatile sig_atomic_t coupon_call_is_plain;
 
 /* Carries out a plain call in PostgREST's envelope, likewise. */
-extern void coupon_call_plain(CouponHttpCall *call);
+extern void coupon_call_plain(CouponHttpCall *call, bool *pending);
 
 #endif							/* COUPON_CALL_H */

@@ -253,7 +253,7 @@ carry_out_alone(CouponHttpCall *call, bool *pending)
 		if (call->route->batched)
 			coupon_call_batch(&call, 1, pending);
 		else
-			coupon_call_plain(call);
+			coupon_call_plain(call, pending);
 		durable = commit();
 	}
 	PG_CATCH();
@@ -637,7 +637,7 @@ carry_out_plain(TimestampTz now)
 			coupon_look_again(call);
 			carried[ncalls - 1] = !call->done;
 			if (!call->done)
-				coupon_call_plain(call);
+				coupon_call_plain(call, &pending[ncalls - 1]);
 			if (TimestampDifferenceExceeds(start, GetCurrentTimestamp(), PLAIN_MS))
 				break;
 		}
@@ -652,6 +652,8 @@ carry_out_plain(TimestampTz now)
 	{
 		bool		is_same = calls[i]->generation == coupon_route_generation();
 
+		if (error != NULL || !durable)
+			pending[i] = false;
 		if (error != NULL && carried[i] && is_same)
 			carry_out_alone(calls[i], &pending[i]);
 		else if (error != NULL && (carried[i] || !calls[i]->done))

@@ -549,6 +549,7 @@ join(PG_FUNCTION_ARGS)
 	coupon_check_text(fcinfo, 1, "user_id", 1, COUPON_MAX_NAME);
 	PreventCommandDuringRecovery("coupon_queue_join()");
 	PreventCommandIfReadOnly("coupon_queue_join()");
+	(void) coupon_queue(&coupon_tickets);
 	(void) coupon_ticket_join(find_room(PG_GETARG_TEXT_PP(0)), PG_GETARG_TEXT_PP(1), true, &answer);
 	coupon_stat_outcome(coupon_ticket_outcome(&answer), 1);
 	return form_answer(fcinfo, &answer);

@@ -132,9 +132,10 @@ sub hold { $holder->query_safe("BEGIN; $_[0]"); return }
 
 # ---- requests ----
 
-hold(q{SELECT (coupon_request(1, 'r')).request_id});
-my $own = beside('requests', asking('r', @patient), [ map { asking("r-$_") } 1 .. 10 ], 202);
-my ($impatient) = together(asking('r', 'Prefer: wait=0'));
+hold(q{SELECT (coupon_request(1, 'r', 'click')).request_id});
+my @again = 'Idempotency-Key: click';
+my $own = beside('requests', asking('r', @patient, @again), [ map { asking("r-$_") } 1 .. 10 ], 202);
+my ($impatient) = together(asking('r', 'Prefer: wait=0', @again));
 my $told = answer($impatient);
 is("$told->[0] $told->[1]{code}", '503 busy', 'who does not wait is told so');
 like($told->[2], qr/^Retry-After: 1\r$/im, '  and when to come again');
@@ -175,6 +176,17 @@ hold(q{SELECT coupon_issue(1, 'i')});
 $own = beside('issues', issuing('i', @patient), [ map { issuing("i-$_") } 1 .. 10 ], 201);
 $holder->query_safe('ROLLBACK');
 is(answer($own)->[0], 201, 'the one that waited has a unit when the other has not');
+
+# ---- holds: plain functions, each of which all others wait for ----
+
+sql(q{SELECT coupon_hold(1, 900, 'h')});
+hold(q{SELECT coupon_confirm(1, 900, 'h', 'order')});
+$own = beside('a payment', calling('POST', '/campaigns/1/holds/900/confirmation', { user_id => 'h', ref => 'order' }, @patient),
+	[ map { issuing("h-$_") } 1 .. 10 ], 201);
+is(tally(together(map { issuing("h-$_") } 11 .. 20)), '10 x 201', '  and so are those who come later');
+$holder->query_safe('COMMIT');
+$told = answer($own);
+is("$told->[0] $told->[1]{status}", '200 already_confirmed', 'the one that waited is told what came of it');
 
 # ---- a table that is locked ----
 
