@@ -43,7 +43,6 @@ my %call = (
 	coupon_expire => [q{coupon_expire()}],
 	coupon_emit => [q{coupon_emit('t', 'k', 'my.type', '{}')}],
 	coupon_request => [q{coupon_request(1, 'a'::text)}, q{coupon_request(1, 1)}],
-	request_traced => [q{coupon.request_traced(1, 'a', NULL, NULL)}],
 	coupon_request_status => [q{coupon_request_status(gen_random_uuid())}],
 	coupon_request_status_of => [q{coupon_request_status_of(1, 'a')}],
 	coupon_request_wait => [q{coupon_request_wait(gen_random_uuid())}],
