@@ -75,6 +75,7 @@ sub upgrade
 		SELECT coupon_campaign_create('asked for', 10);
 		SELECT coupon_room_create('door', 1, session_ttl => '1 day', idle_ttl => '1 day');
 		SELECT coupon_issue_many(c, ARRAY(SELECT 'u' || g FROM generate_series(1, 40) g)) FROM generate_series(1, 2) c;
+		SELECT coupon_campaign_create('by key', 5, per_user_limit => 2), coupon_issue(5, 'keyed', 'key 1');
 		SELECT coupon_redeem(1, 'u1', 'order'), coupon_revoke(1, 'u2', 'test');
 		SELECT coupon_hold(3, 1, 'holds', '1 day'), coupon_hold(3, 2, 'paid', '1 day'), coupon_confirm(3, 2, 'paid', 'ref');
 		BEGIN;
@@ -125,13 +126,14 @@ sub upgrade
 			SELECT 1 AS n, status FROM coupon_hold(3, 1, 'another') UNION ALL SELECT 2, status FROM coupon_confirm(3, 1, 'holds', 'ref 2')
 			UNION ALL SELECT 3, status FROM coupon_confirm(3, 2, 'paid', 'ref') UNION ALL SELECT 4, status FROM coupon_redeem(1, 'u1', 'else')) x}),
 		'taken confirmed already_confirmed already_redeemed', "$what: holds and redemptions");
+	is($sql->(q{SELECT count(DISTINCT serial) FROM unnest('{key 1,key 1,key 2}'::text[]) k, coupon_issue(5, 'keyed', k)}), '2', "$what: the key of a call is known");
 	is($sql->(q{SELECT status, repeated FROM coupon_request(4, 'r3', 'key 3')}), 'WAITING|t', "$what: the key of a request is known");
 	$sql->('SELECT coupon_campaign_resume(4)');
 	await_true($new, 'postgres', q{SELECT count(*) = 5 FROM coupon.issuance WHERE campaign_id = 4});
 	is($sql->(q{SELECT string_agg(user_id, ' ' ORDER BY decided_at, request_id) FROM coupon.request WHERE outcome = 'issued'}), 'r1 r2 r3 r4 r5', "$what: decided in order");
 	is($sql->(q{SELECT count(*) FILTER (WHERE status = 'issued'), count(*) FILTER (WHERE status = 'sold_out')
 			FROM coupon_issue_many(1, ARRAY(SELECT 'n' || g FROM generate_series(1, 70) g))}), '61|9', "$what: exactly the rest is sold");
-	is($sql->(q{SELECT coupon_campaign_create('next', 1)}), '5', "$what: the next campaign's id");
+	is($sql->(q{SELECT coupon_campaign_create('next', 1)}), '6', "$what: the next campaign's id");
 	is($sql->(qq{SELECT count(*) > 60 AND min(id::text) > '$last_event' FROM coupon.outbox WHERE payload ->> 'user_id' LIKE 'n%'}), 't', "$what: ids of events rise");
 	conserved($new, 'postgres', $what);
 
