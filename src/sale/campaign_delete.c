@@ -98,6 +98,7 @@ Datum
 coupon_campaign_end(PG_FUNCTION_ARGS)
 {
 	static CouponStatement statements[] = {
+		{"DELETE FROM coupon.request_key WHERE campaign_id = $1", 1, {INT8OID}},
 		{"DELETE FROM coupon.lapsed_hold WHERE campaign_id = $1", 1, {INT8OID}},
 		{"DELETE FROM coupon.unit WHERE campaign_id = $1", 1, {INT8OID}},
 		{"DELETE FROM coupon.shard WHERE campaign_id = $1", 1, {INT8OID}},
