@@ -1843,13 +1843,13 @@ RETURNS SETOF record
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_custom_plan SET jit = off
-SET enable_seqscan = on SET enable_indexscan = on SET enable_indexonlyscan = on SET enable_bitmapscan = on
+SET enable_seqscan = on SET enable_nestloop = on SET enable_indexscan = on SET enable_indexonlyscan = on SET enable_bitmapscan = on
 AS $$
 #variable_conflict use_column
 BEGIN
 	PERFORM set_config(s, 'off', true)
 	   FROM unnest(CASE WHEN $1 IS NULL THEN ARRAY['enable_indexscan', 'enable_indexonlyscan', 'enable_bitmapscan']
-	                    ELSE ARRAY['enable_seqscan'] END) s;
+	                    ELSE ARRAY['enable_seqscan', 'enable_nestloop'] END) s;
 	RETURN QUERY
 	SELECT i.campaign_id, 'oversold: serial issued twice', i.serial, min(i.user_id), format('%s issuances', count(*))
 	  FROM coupon.issuance i
@@ -1923,8 +1923,7 @@ BEGIN
 	        OR o.type = 'coupon.held' AND i.state <> 'held' OR o.type <> 'coupon.held' AND i.state = 'held')
 	UNION ALL
 	SELECT r.campaign_id, 'request with two rows', NULL, min(r.user_id), r.request_id::text
-	  FROM coupon.request r
-	 WHERE $1 IS NULL OR r.campaign_id = $1
+	  FROM (SELECT q.* FROM coupon.request q WHERE $1 IS NULL OR q.campaign_id = $1 OFFSET 0) r
 	 GROUP BY r.campaign_id, r.request_id HAVING count(*) > 1
 	UNION ALL
 	SELECT r.campaign_id, 'request decided without an outcome, or the reverse', r.serial, r.user_id, r.request_id::text
