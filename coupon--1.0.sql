@@ -1978,7 +1978,7 @@ COMMENT ON FUNCTION @extschema@.coupon_stat_reset() IS
 -- ---- calls ----
 
 CREATE FUNCTION coupon.stat_calls(OUT way text, OUT outcome text, OUT calls bigint) RETURNS SETOF record
-LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 200 AS 'MODULE_PATHNAME', 'coupon_stat_calls';
+LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 400 AS 'MODULE_PATHNAME', 'coupon_stat_calls';
 COMMENT ON FUNCTION coupon.stat_calls() IS 'coupon.stat_call';
 
 CREATE FUNCTION coupon.stat_errors(OUT way text, OUT class text, OUT errors bigint) RETURNS SETOF record
@@ -2844,7 +2844,7 @@ DECLARE
 	selling boolean := NOT pg_is_in_recovery();
 BEGIN
 	PERFORM set_config('response.headers', '[{"Cache-Control": "no-store"}]', true);
-	RETURN (WITH answers AS (SELECT c.way, c.outcome, c.calls FROM coupon.stat_call c WHERE c.way LIKE 'http%' AND c.way <> 'http_issue')
+	RETURN (WITH answers AS (SELECT c.way, c.outcome, c.calls FROM coupon.stat_call c WHERE c.way LIKE 'http%' AND c.way <> 'http_issue' AND c.calls > 0)
 	SELECT json_build_object(
 		'at', round(extract(epoch FROM clock_timestamp()) * 1000),
 		'standby', NOT selling,

@@ -14,7 +14,7 @@ COMMENT ON FUNCTION @extschema@.coupon_stat_reset() IS
 -- ---- calls ----
 
 CREATE FUNCTION coupon.stat_calls(OUT way text, OUT outcome text, OUT calls bigint) RETURNS SETOF record
-LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 200 AS 'MODULE_PATHNAME', 'coupon_stat_calls';
+LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 400 AS 'MODULE_PATHNAME', 'coupon_stat_calls';
 COMMENT ON FUNCTION coupon.stat_calls() IS 'coupon.stat_call';
 
 CREATE FUNCTION coupon.stat_errors(OUT way text, OUT class text, OUT errors bigint) RETURNS SETOF record

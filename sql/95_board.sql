@@ -23,7 +23,7 @@ DECLARE
 	selling boolean := NOT pg_is_in_recovery();
 BEGIN
 	PERFORM set_config('response.headers', '[{"Cache-Control": "no-store"}]', true);
-	RETURN (WITH answers AS (SELECT c.way, c.outcome, c.calls FROM coupon.stat_call c WHERE c.way LIKE 'http%' AND c.way <> 'http_issue')
+	RETURN (WITH answers AS (SELECT c.way, c.outcome, c.calls FROM coupon.stat_call c WHERE c.way LIKE 'http%' AND c.way <> 'http_issue' AND c.calls > 0)
 	SELECT json_build_object(
 		'at', round(extract(epoch FROM clock_timestamp()) * 1000),
 		'standby', NOT selling,

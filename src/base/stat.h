@@ -24,8 +24,7 @@ typedef enum CouponWayKind
 								 * back, or an ERROR */
 	COUPON_WAY_COMMITTED,		/* with its transaction, if that commits */
 	COUPON_WAY_CALL,			/* when it returns: or an ERROR */
-	COUPON_WAY_NOW				/* at once; outcomes that did not come are not
-								 * shown */
+	COUPON_WAY_NOW				/* at once */
 } CouponWayKind;
 
 typedef struct CouponWay

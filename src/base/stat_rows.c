@@ -91,7 +91,7 @@ coupon_stat_calls(PG_FUNCTION_ARGS)
 		coupon_stat_read(*way, &sum);
 		for (int i = 0; i < (*way)->noutcomes; i++)
 		{
-			if ((*way)->outcomes[i] != NULL && ((*way)->kind != COUPON_WAY_NOW || sum.outcomes[i] > 0))
+			if ((*way)->outcomes[i] != NULL)
 				put_call(rsinfo, *way, (*way)->outcomes[i], sum.outcomes[i]);
 		}
 		if ((*way)->kind == COUPON_WAY_TRANSACTION)

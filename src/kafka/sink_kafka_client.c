@@ -12,6 +12,7 @@
 
 #include "port/atomics.h"
 
+#include "base/compat.h"
 #include "base/guc.h"
 #include "kafka/publisher_status.h"
 #include "kafka/sink_config.h"
@@ -24,6 +25,8 @@ typedef struct Remains
 	void		(*first) (void *arg);
 	void	   *arg;
 } Remains;
+
+COUPON_WAIT_EVENT(shut_event, "CouponPublisherShut");
 
 static pg_atomic_uint32 discarded;	/* clients that are yet to be destroyed */
 
@@ -212,7 +215,9 @@ coupon_kafka_await_discarded(long ms)
 {
 	while (pg_atomic_read_u32(&discarded) > 0 && ms > 0)
 	{
+		pgstat_report_wait_start(shut_event());
 		pg_usleep(5000);
+		pgstat_report_wait_end();
 		ms -= 5;
 	}
 	return pg_atomic_read_u32(&discarded) == 0;
