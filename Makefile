@@ -60,7 +60,7 @@ ISOLATION_OPTS = --inputdir=test --outputdir=.
 # Debian: librdkafka-dev
 SHLIB_LINK = -lrdkafka $(if $(HAVE_HTTP),-lmicrohttpd) -lpthread
 
-EXTRA_CLEAN = $(script).new tmp_install tmp_kafka tmp_bench tmp_log tmp_lint tmp_pages tmp_pgspot tmp_openapi tmp_grafana tmp_deb tmp_dist .built_for
+EXTRA_CLEAN = $(script).new tmp_install tmp_kafka tmp_bench tmp_log tmp_lint tmp_pages tmp_pgspot tmp_openapi tmp_clients tmp_grafana tmp_deb tmp_dist .built_for
 
 # A locale that this machine does not have makes each shell complain.
 ifneq ($(shell locale 2>&1 >/dev/null),)
