@@ -593,16 +593,43 @@ is_top_level(FunctionCallInfo fcinfo)
 		fcinfo->flinfo->fn_mcxt == query->estate->es_query_cxt;
 }
 
+/* libpq/libpq.h would ask for the headers of everything that PostgreSQL was built with */
+extern void pq_startmsgread(void);
+extern int	pq_peekbyte(void);
+extern void pq_endmsgread(void);
+
+/*
+ * A client that sends the next statement before the end of this one's
+ * transaction (a pipeline, a batch) has both in one.  Of all but the first
+ * IsInTransactionBlock() knows; of the first, that no Sync follows its
+ * Execute, which a client without such plans sends with it.  A Close in between
+ * says nothing.
+ */
+static bool
+is_first_of_batch(void)
+{
+	QueryDesc  *query = ActivePortal->queryDesc;
+	int			next;
+
+	if (query->dest == NULL || query->dest->mydest != DestRemoteExecute || MyProcPort == NULL)
+		return false;
+	pq_startmsgread();
+	next = pq_peekbyte();
+	pq_endmsgread();
+	return next != 'S' && next != 'C';
+}
+
 static void
 refuse_foreign_transaction(FunctionCallInfo fcinfo)
 {
-	if (coupon_allow_autonomous || (!IsInTransactionBlock(true) && is_top_level(fcinfo)))
+	if (coupon_allow_autonomous ||
+		(!IsInTransactionBlock(true) && is_top_level(fcinfo) && !is_first_of_batch()))
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 			 errmsg("coupon_issue_grouped() cannot be part of another transaction"),
 			 errdetail("It commits on its own: if this transaction or statement rolled back, the unit would stay issued."),
-			 errhint("Use coupon_issue() here; or SET coupon.allow_autonomous = on, if that is what you want.")));
+			 errhint("Call it alone and in autocommit mode, in no block, pipeline, batch or function. Use coupon_issue() here; or SET coupon.allow_autonomous = on, if that is what you want.")));
 }
 
 static Datum

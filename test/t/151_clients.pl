@@ -11,8 +11,8 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $port = free_port();
-my $node = new_server('main', "listen_addresses = '127.0.0.1'\nmax_wal_senders = 0\nwal_level = minimal\n", port => $port);
+my $node = new_server('main', "listen_addresses = '127.0.0.1'\n");
+my $port = $node->port;
 $node->append_conf('pg_hba.conf', "host all all 127.0.0.1/32 trust\n");
 $node->reload;
 
@@ -43,11 +43,13 @@ sub run_program
 {
 	my ($program, $where) = @_;
 	my $campaign = sql(q{SELECT coupon_campaign_create('clients', 1000, 5)});
-	local @ENV{qw(PGHOST PGPORT PGUSER PGDATABASE)} = ('127.0.0.1', $where, 'shop', 'postgres');
 	my ($output, $errors) = ('', '');
 
-	IPC::Run::run([ 'test/bin/client_tools', 'run', $program, $campaign ], '<', \undef, '>', \$output, '2>', \$errors)
-		or $output .= $errors;
+	{
+		local @ENV{qw(PGHOST PGPORT PGUSER PGDATABASE)} = ('127.0.0.1', $where, 'shop', 'postgres');
+		IPC::Run::run([ 'test/bin/client_tools', 'run', $program, $campaign ], '<', \undef, '>', \$output, '2>', \$errors)
+			or $output .= $errors;
+	}
 	is(sql(qq{SELECT count(*) FROM coupon.issuance WHERE campaign_id = $campaign AND user_id LIKE 'batched%'}), '0', "$program: what was refused issued nothing");
 	return $output;
 }
@@ -62,17 +64,18 @@ sub expected
 }
 
 # PgBouncer keeps no prepared statements of clients before 1.21
-my $pooler;
+my ($pooler, $pooler_keeps);
 my $pooler_port = free_port();
-my ($version) = eval { scalar `pgbouncer --version 2>/dev/null` } // '';
-if ($version && $version =~ /PgBouncer (\d+)\.(\d+)/)
+$ENV{PATH} .= ':/usr/sbin';
+my ($version) = (`pgbouncer --version 2>/dev/null` // '') =~ /(PgBouncer \S+)/;
+if (($version // '') =~ / (\d+)\.(\d+)/)
 {
 	my $dir = PostgreSQL::Test::Utils::tempdir();
 	my $keeps = $1 > 1 || $2 >= 21;
 
 	append_to_file("$dir/pgbouncer.ini", <<"END");
 [databases]
-postgres = host=127.0.0.1 port=$port dbname=postgres
+postgres = host=127.0.0.1 port=$port dbname=postgres user=shop
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = $pooler_port
@@ -82,18 +85,13 @@ pool_mode = transaction
 ignore_startup_parameters = extra_float_digits
 END
 	append_to_file("$dir/pgbouncer.ini", "max_prepared_statements = 100\n") if $keeps;
-	# any user of a client is shop
-	my $ini = slurp_file("$dir/pgbouncer.ini");
-	$ini =~ s/dbname=postgres/dbname=postgres user=shop/;
-	unlink "$dir/pgbouncer.ini";
-	append_to_file("$dir/pgbouncer.ini", $ini);
 	$pooler = IPC::Run::start([ 'pgbouncer', "$dir/pgbouncer.ini" ], '<', \undef, '>', \my $out, '2>', \my $err);
 	poll_until('PgBouncer', sub {
 		$pooler->pump_nb;
 		die "pgbouncer: $err" unless $pooler->pumpable;
 		return IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $pooler_port);
 	});
-	$ENV{COUPON_POOLER_KEEPS} = $keeps ? 1 : 0;
+	$pooler_keeps = $keeps;
 }
 
 for (@programs)
@@ -105,7 +103,7 @@ for (@programs)
 		skip $missing =~ s/^skipped: //r =~ s/\n//r, 4 if $missing;
 		is(run_program($program, $port), expected($program), $program);
 		skip 'no PgBouncer', 2 unless $pooler;
-		local $ENV{POOLER} = 1 unless $ENV{COUPON_POOLER_KEEPS};
+		local $ENV{POOLER} = 1 unless $pooler_keeps;
 		my $lines = expected($program);
 		is(run_program($program, $pooler_port), $lines, "$program through $version");
 	}
