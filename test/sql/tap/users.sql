@@ -28,9 +28,9 @@ EXCEPTION WHEN others THEN
 	RETURN SQLSTATE || ' ' || SQLERRM;
 END $$;
 SELECT is(pg_temp.called(f.name, v.account), 'called', format('%s: %s', f.name, v.account))
-  FROM (SELECT DISTINCT name FROM taking) f,
+  FROM (SELECT DISTINCT name FROM taking ORDER BY name) f,
        (VALUES ('''u'''), ('42'), ('42::smallint'), ('42::bigint'), ('''u''::varchar'), ('''u''::text'), ('gen_random_uuid()'), ('NULL')) v(account)
- WHERE f.name NOT IN ('coupon_queue_require') ORDER BY 1;
+ WHERE f.name <> 'coupon_queue_require';
 SELECT lives_ok('EXPLAIN SELECT coupon_queue_require(''t'')', 'a token alone');
 SELECT lives_ok('EXPLAIN SELECT coupon_queue_require(''t'', ''r'', ' || v.account || ')', 'with a user ' || v.account)
   FROM (VALUES ('''u'''), ('42'), ('gen_random_uuid()'), ('NULL')) v(account);
