@@ -72,6 +72,12 @@ is(sql("SELECT string_agg(nth::text, ' ' ORDER BY user_id, nth) FROM coupon.issu
 my $few = new_campaign('few', 3);
 unknown($few, 3, 'owner');
 is(answers($few, "'{a,b,c,owner}'"), 'already_issued 1, issued 1, sold_out 2', 'of the last units: owners are told so');
+# this owner's unit is in a shard that nobody has looked at: the stock alone refuses
+my $short = new_campaign('short', 200);
+unknown($short, sql("SELECT CASE WHEN serial > 64 THEN 1 ELSE 200 END FROM coupon.issuance WHERE campaign_id = $short"), 'owner');
+is(answers($short, "ARRAY(SELECT 'u' || g FROM generate_series(1, 204) g) || '{owner}'::text[]"),
+	'already_issued 1, issued 198, sold_out 6', 'an owner for whom no other unit was left');
+is(sql("SELECT status FROM coupon_issue($short, 'owner')"), 'already_issued', 'the same after sell-out');
 sql("SELECT coupon_room_create('room', 1)");
 my $roomed = sql("SELECT coupon_campaign_create('roomed', 100)");
 is(sql("SELECT status FROM coupon_issue($roomed, 'early')"), 'issued', 'one who came before there was a room');
