@@ -57,7 +57,8 @@ is(sql("SELECT status, serial FROM coupon_issue($c, 'owner')"), 'already_issued|
 unknown($c, 901, 'other');
 is(answers($c, "ARRAY(SELECT 'm' || g FROM generate_series(1, 100) g) || '{other,owner,first,m7}'::text[] || ARRAY(SELECT 'p' || g FROM generate_series(1, 100) g)"),
 	'already_issued 4, issued 200', 'a batch of new ones and of others');
-is(sql("SELECT issued, in_flight, remaining FROM coupon_status($c)"), '203|0|797', 'no unit is lost to them');
+is(sql("SELECT count(*), (SELECT in_flight FROM coupon_status($c)) FROM coupon.issuance WHERE campaign_id = $c"),
+	'203|0', 'no unit is lost to them');
 is(sql("SELECT count(*) FROM coupon.outbox WHERE type = 'coupon.issued'"), '201', 'nor told of');
 
 # a second unit
@@ -127,7 +128,8 @@ is(answers($c, "ARRAY(SELECT 'm' || g FROM generate_series(1, 100) g) || ARRAY(S
 is(sql(qq{SELECT count(*) FROM coupon.issuance WHERE campaign_id = $c AND xmin IN (
 	SELECT xmin FROM coupon.issuance WHERE campaign_id = $c AND user_id = 'q1')}), '100', 'a row for each new one');
 
-conserved($node, 'postgres', 'the price');
+# (maps do not know the rows that went past them until all is sold)
+is(sql('SELECT * FROM coupon_verify()'), '', 'the tables agree');
 $node->stop;
 server_log_is_clean($node, 'price');
 done_testing();
