@@ -4,7 +4,7 @@ BEGIN;
 SET LOCAL client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS coupon;
-SELECT plan(58);
+SELECT plan(59);
 
 SELECT coupon_campaign_create('requests', 4) AS c \gset
 CREATE TEMP TABLE answer (step text, request_id uuid, status text, outcome text, queue_position bigint,
@@ -47,6 +47,7 @@ SELECT cmp_ok((SELECT depth_limit FROM coupon_request_queue(:c)), '>', 0::bigint
 -- no more requests than units; a rollback makes room
 SELECT results_eq(format('SELECT status, outcome, request_id::text FROM coupon_request(%s, ''late'')', :c),
 	$$ VALUES ('REFUSED', 'busy', NULL::text) $$, 'F12: all units are spoken for: refused at entry, not queued');
+SELECT ok(r.issuance IS NULL, '  and no unit is told of') FROM coupon_request(:c, 'late') r;
 SELECT coupon_campaign_create('rollback', 2) AS r \gset
 SAVEPOINT s;
 SELECT is(queue_position, 1::bigint, 'before the rollback') FROM coupon_request(:r, 'x');
