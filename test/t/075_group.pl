@@ -61,7 +61,7 @@ sub stop_worker
 		kill 'STOP', $pid or die "kill: $!";
 		poll_until('stopped', sub { slurp_file("/proc/$pid/stat") =~ /\) T/ });
 		return 1 if sql("SELECT count(*) = 0 FROM pg_locks WHERE pid = $pid AND locktype <> 'userlock'") eq 't'
-		  && sql("SELECT wait_event = 'Extension' FROM pg_stat_activity WHERE pid = $pid") eq 't';
+		  && sql("SELECT wait_event_type = 'Extension' FROM pg_stat_activity WHERE pid = $pid") eq 't';
 		kill 'CONT', $pid;
 		return 0;
 	});
