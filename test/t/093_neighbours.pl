@@ -169,7 +169,7 @@ events_arrived(emitted('many'), consume($brokers, 'many'), 'a rejected request')
 # ---- a dead letter that cannot be written ----
 
 append_to_file($config, "message.max.bytes = 20000\n");
-$broker->ask('topic poisoned 4');
+$broker->command("topic $_ 4") for qw(poisoned poisoned.DLT);
 set('coupon.kafka_partitions' => 0);
 sql(q{ALTER TABLE coupon.dead_letter ADD CONSTRAINT mine CHECK (topic <> 'poisoned') NOT VALID});
 sql(q{SELECT coupon_emit('poisoned', 'k', 'numbered', jsonb_build_object('n', n, 'text', repeat('x', CASE n WHEN 2 THEN 30000 ELSE 1 END)))
