@@ -141,7 +141,18 @@ BEGIN
 		ELSE
 			-- what somebody had locked is waited for, one by one
 			last := coupon.campaign_end_row_left($1);
-			EXIT WHEN last IS NULL;
+			IF last IS NULL THEN
+				BEGIN
+					PERFORM coupon.campaign_end($1, target IS NOT NULL);
+					RETURN;
+				EXCEPTION WHEN foreign_key_violation THEN
+					-- a transaction that had begun before the close has issued one
+					last := coupon.campaign_end_row_left($1);
+					IF last IS NULL THEN
+						RAISE;
+					END IF;
+				END;
+			END IF;
 			first := last;
 			final := 0;
 		END IF;
@@ -158,7 +169,6 @@ BEGIN
 		PERFORM pg_catalog.pg_sleep(pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) began) OPERATOR(pg_catalog./) 2::double precision);
 		first := last OPERATOR(pg_catalog.+) 1::bigint;
 	END LOOP;
-	PERFORM coupon.campaign_end($1, target IS NOT NULL);
 END
 $$;
 COMMENT ON PROCEDURE coupon.campaign_end_steps(bigint, regclass) IS 'What coupon_campaign_archive() and coupon_campaign_drop() share.';

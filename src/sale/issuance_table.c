@@ -607,7 +607,7 @@ refuse_deletion(int64 campaign_id, TupleTableSlot *slot)
 			(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
 			 errmsg("shard %d of campaign %lld is in use", issuance.shard, (long long) campaign_id),
 			 errdetail("Serial %lld is issued.", (long long) issuance.serial),
-			 errhint("Delete the campaign's rows of coupon.issuance first, and again if others were issuing.")));
+			 errhint("Use coupon_campaign_archive() or coupon_campaign_drop().")));
 }
 
 void
