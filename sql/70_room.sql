@@ -173,6 +173,7 @@ BEGIN
 	INSERT INTO coupon.room (name, capacity, admit_per_second, session_ttl, idle_ttl, method, opens_at)
 	VALUES ($1, $2, $3, $4, $5, $6, $7)
 	RETURNING room_id INTO id;
+	PERFORM coupon.warn_without_workers(true);
 	RETURN id;
 EXCEPTION
 	WHEN unique_violation THEN

@@ -22,14 +22,16 @@
 #include "postmaster/bgworker.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
-#include "utils/varlena.h"
 
 #include "base/compat.h"
 #include "base/guc.h"
 #include "base/launcher.h"
+#include "base/missing_workers.h"
 
 #define LAUNCHER_INTERVAL_MS	1000
 #define RESTART_DELAY_MS		2000	/* of a worker that stopped */
+#define MISSING_MS				10000	/* until a database that is not there
+										 * is complained of */
 
 extern PGDLLEXPORT void coupon_launcher_main(Datum arg);
 
@@ -137,6 +139,51 @@ find_database(const char *name)
 	return oid;
 }
 
+/* A database of the setting that is not there, and since when. */
+typedef struct Missing
+{
+	char		name[NAMEDATALEN];
+	TimestampTz since;
+	bool		told;
+} Missing;
+
+static Missing missing[COUPON_MAX_DATABASES];
+static int	nmissing = 0;
+
+/*
+ * This one is not there.  It may be about to be created, so it is complained
+ * of after a while, once.  The first kept of the list were seen in this look.
+ */
+static void
+note_missing(const char *name, int *kept)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	Missing		one = {.since = now};
+	int			i = *kept;
+
+	if (*kept == COUPON_MAX_DATABASES)
+		return;
+	strlcpy(one.name, name, sizeof(one.name));
+	while (i < nmissing && strcmp(missing[i].name, one.name) != 0)
+		i++;
+	if (i < nmissing)
+		one = missing[i];
+	else if (nmissing < COUPON_MAX_DATABASES)
+		nmissing++;
+	else
+		i--;
+	missing[i] = missing[*kept];
+	if (!one.told && TimestampDifferenceExceeds(one.since, now, MISSING_MS))
+	{
+		one.told = true;
+		ereport(WARNING,
+				(errcode(ERRCODE_UNDEFINED_DATABASE),
+				 errmsg("database \"%s\" of coupon.databases does not exist, or takes no connections", name),
+				 errhint("Create it, or correct coupon.databases: a database that it does not name has no workers.")));
+	}
+	missing[(*kept)++] = one;
+}
+
 /*
  * The databases of the setting that exist: their OIDs and names; how many.
  * In the transaction's memory.
@@ -148,8 +195,9 @@ list_databases(Oid **oids, const char ***names)
 	List	   *list = NIL;
 	ListCell   *cell;
 	int			n = 0;
+	int			kept = 0;
 
-	if (SplitGUCList(pstrdup(coupon_databases), ',', &list))
+	if (coupon_listed_databases(&list))
 		complained = false;
 	else if (!complained)
 	{
@@ -167,7 +215,10 @@ list_databases(Oid **oids, const char ***names)
 		(*oids)[n] = find_database((*names)[n]);
 		if (OidIsValid((*oids)[n]))
 			n++;
+		else
+			note_missing((*names)[n], &kept);
 	}
+	nmissing = kept;
 	return n;
 }
 

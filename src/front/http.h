@@ -139,6 +139,9 @@ typedef struct CouponListener CouponListener;
 extern CouponListener *coupon_listener_open(const char *address, const CouponListenerLimits *limits,
 											char **error);
 
+/* False where libmicrohttpd was not there to build with: then nothing listens. */
+extern bool coupon_listener_is_built(void);
+
 /* Changes two of the limits. */
 extern void coupon_listener_set_patience(CouponListener *listener, int idle_s, int request_s);
 

@@ -86,9 +86,9 @@ static struct
 				__typeof__(jwt_get_grants_json) * get_grants_json;
 }			jwt_library;
 
-/* False, after a line in the log, if it cannot be used. */
+/* False, after a message of that level, if it cannot be used. */
 static bool
-open_library(void)
+open_library(int elevel)
 {
 	const char *problem = "this build has no way to load libjwt";
 
@@ -109,12 +109,18 @@ open_library(void)
 	if (jwt_library.decode && jwt_library.free && jwt_library.get_alg && jwt_library.str_alg &&
 		jwt_library.get_grants_json)
 		return true;
-	ereport(LOG,
+	ereport(elevel,
 			(errcode(ERRCODE_UNDEFINED_FILE),
 			 errmsg("tokens cannot be checked: %s", problem),
 			 errhint("Install libjwt (Debian: libjwt0 or libjwt2), the version that coupon was built with.")));
 	jwt_library.handle = NULL;
 	return false;
+}
+
+bool
+coupon_token_has_library(void)
+{
+	return open_library(DEBUG1);
 }
 
 /* ---- keys ---- */
@@ -172,7 +178,7 @@ coupon_token_reload(void)
 		pfree(keys[i].data);
 	nkeys = 0;
 	cache_is_stale = true;
-	if (coupon_http_jwt_algorithm[0] == '\0' || !open_library())
+	if (coupon_http_jwt_algorithm[0] == '\0' || !open_library(LOG))
 		return;
 	if (!SplitGUCList(names, ',', &paths))
 	{

@@ -28,6 +28,9 @@ extern const CouponIdentity *coupon_token_check(const char *authorization, Times
 /* The claims of a role that came without a token. */
 extern char *coupon_token_claims(const char *role);
 
+/* Can tokens be checked at all?  Without libjwt they cannot. */
+extern bool coupon_token_has_library(void);
+
 /* Reads the keys anew, after the settings or the files changed. */
 extern void coupon_token_reload(void);
 

@@ -154,8 +154,8 @@ coupon_publisher_problem(const char *fmt,...)
 	}
 }
 
-static const char *
-state_name(CouponBrokerState state)
+const char *
+coupon_publisher_state_name(CouponBrokerState state)
 {
 	switch (state)
 	{
@@ -194,14 +194,32 @@ set_text(const char *value, Datum *values, bool *nulls, int column)
  * Errors name brokers and files.  coupon_outbox_status runs as its owner, so
  * it is the role outside of it that counts.
  */
-static bool
-may_see_errors(void)
+bool
+coupon_publisher_may_see_errors(void)
 {
 	Oid			role = GetOuterUserId();
 	Oid			admin = get_role_oid("coupon_admin", true);
 
 	return has_privs_of_role(role, ROLE_PG_READ_ALL_STATS) ||
 		(OidIsValid(admin) && has_privs_of_role(role, admin));
+}
+
+void
+coupon_publisher_read(CouponPublisherStatus *copy)
+{
+	int			place = coupon_database_place();
+
+	memset(copy, 0, sizeof(*copy));
+	if (place < 0)
+		return;
+	SpinLockAcquire(&all[place].mutex);
+	*copy = all[place];
+	SpinLockRelease(&all[place].mutex);
+	if (coupon_count_workers(COUPON_PUBLISHER) == 0)
+	{
+		copy->state = COUPON_BROKER_NONE;
+		copy->in_flight = 0;
+	}
 }
 
 /*
@@ -211,8 +229,7 @@ may_see_errors(void)
 Datum
 coupon_publisher_state(PG_FUNCTION_ARGS)
 {
-	CouponPublisherStatus copy = {0};
-	int			place;
+	CouponPublisherStatus copy;
 	TupleDesc	desc;
 	Datum		values[STATE_NATTS] = {0};
 	bool		nulls[STATE_NATTS] = {0};
@@ -225,19 +242,7 @@ coupon_publisher_state(PG_FUNCTION_ARGS)
 		desc->natts != STATE_NATTS)
 		elog(ERROR, "coupon.publisher_state has an unexpected shape");
 
-	place = coupon_database_place();
-	if (place >= 0)
-	{
-		SpinLockAcquire(&all[place].mutex);
-		copy = all[place];
-		SpinLockRelease(&all[place].mutex);
-		if (coupon_count_workers(COUPON_PUBLISHER) == 0)
-		{
-			copy.state = COUPON_BROKER_NONE;
-			copy.in_flight = 0;
-		}
-	}
-
+	coupon_publisher_read(&copy);
 	values[n++] = Int64GetDatum(coupon_outbox_count(&oldest));
 	set_timestamp(oldest == 0 ? 0 :
 				  (TimestampTz) (oldest / COUPON_TICKS_PER_MS) * 1000 -
@@ -248,9 +253,9 @@ coupon_publisher_state(PG_FUNCTION_ARGS)
 	values[n++] = Int64GetDatum(copy.retried);
 	values[n++] = Int64GetDatum(copy.dead);
 	set_timestamp(copy.acknowledged_at, values, nulls, n++);
-	values[n++] = CStringGetTextDatum(state_name(copy.state));
+	values[n++] = CStringGetTextDatum(coupon_publisher_state_name(copy.state));
 	set_text(copy.refused_topics, values, nulls, n++);
-	set_text(copy.error[0] == '\0' || may_see_errors() ? copy.error : HIDDEN, values, nulls, n++);
+	set_text(copy.error[0] == '\0' || coupon_publisher_may_see_errors() ? copy.error : HIDDEN, values, nulls, n++);
 	set_timestamp(copy.failed_at, values, nulls, n++);
 	values[n++] = Int64GetDatum((int64) coupon_outbox_size());
 	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));

@@ -40,6 +40,13 @@ typedef struct CouponPublisherStatus
 	char		refused_topics[COUPON_STATUS_TEXT];
 } CouponPublisherStatus;
 
+/* A copy of this database's, with state COUPON_BROKER_NONE where no publisher runs. */
+extern void coupon_publisher_read(CouponPublisherStatus *copy);
+extern const char *coupon_publisher_state_name(CouponBrokerState state);
+
+/* May the caller read errors, which name brokers and files? */
+extern bool coupon_publisher_may_see_errors(void);
+
 extern void coupon_publisher_set_state(CouponBrokerState state);
 extern void coupon_publisher_count(int64 in_flight, int64 published, int64 retried, int64 dead);
 extern void coupon_publisher_set_refused(const char *topics);

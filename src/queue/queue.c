@@ -26,6 +26,7 @@
 typedef struct Shared
 {
 	LWLockPadded *locks;		/* the registry's, then the lines' */
+	pg_atomic_uint64 refused;	/* entries, for want of room */
 	CouponQueue queues[QUEUES];
 	int			nlines;
 	CouponLine	lines[FLEXIBLE_ARRAY_MEMBER];
@@ -73,6 +74,7 @@ startup(void)
 		return;
 
 	shared->locks = GetNamedLWLockTranche("coupon_queue");
+	pg_atomic_init_u64(&shared->refused, 0);
 	for (int i = 0; i < QUEUES; i++)
 	{
 		CouponQueue *queue = &shared->queues[i];
@@ -349,6 +351,7 @@ make_line(const CouponQueueKind *kind, CouponQueue *queue, int64 id)
 static void
 complain_of_slots(void)
 {
+	pg_atomic_fetch_add_u64(&shared->refused, 1);
 	ereport(ERROR,
 			(errcode(ERRCODE_COUPON_OUT_OF_QUEUE_MEMORY),
 			 errmsg("too many rooms and campaigns with waiting users"),
@@ -485,6 +488,7 @@ coupon_queue_enter(CouponLine *line, int64 *number)
 void
 coupon_queue_refuse(CouponEntering why)
 {
+	pg_atomic_fetch_add_u64(&shared->refused, 1);
 	if (why == COUPON_NO_LINE)
 		ereport(ERROR,
 				(errcode(ERRCODE_COUPON_OUT_OF_QUEUE_MEMORY),
@@ -649,4 +653,35 @@ coupon_queue(const CouponQueueKind *kind)
 		}
 		coupon_unlock(kind->lock, table);
 	}
+}
+
+/* ---- looking ---- */
+
+CouponQueue *
+coupon_queue_known(const CouponQueueKind *kind)
+{
+	CouponQueue *queue;
+
+	coupon_shmem_attach();
+	LWLockAcquire(REGISTRY_LOCK, LW_SHARED);
+	queue = find_queue(*coupon_queue_oids(kind->table));
+	LWLockRelease(REGISTRY_LOCK);
+	return queue != NULL && pg_atomic_read_u32(&queue->built) ? queue : NULL;
+}
+
+/* The looks are unlocked: the number need not be exact. */
+int
+coupon_queue_lines_in_use(void)
+{
+	int			n = 0;
+
+	for (int i = 0; i < shared->nlines; i++)
+		n += shared->lines[i].queue != NULL && !coupon_line_is_idle(&shared->lines[i]);
+	return n;
+}
+
+uint64
+coupon_queue_refused(void)
+{
+	return pg_atomic_read_u64(&shared->refused);
 }

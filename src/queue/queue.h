@@ -110,6 +110,13 @@ extern CouponLine *coupon_queue_lock_building(const CouponQueueKind *kind, Coupo
 extern CouponLine *coupon_queue_lock_nth(CouponQueue *queue, int n, LWLockMode mode);
 extern int	coupon_queue_slots(void);
 
+/* For whoever only looks: this database's queue, NULL if nobody has built it yet. */
+extern CouponQueue *coupon_queue_known(const CouponQueueKind *kind);
+
+/* Of all databases: lines that somebody is in, of so many; entries refused for want of room. */
+extern int	coupon_queue_lines_in_use(void);
+extern uint64 coupon_queue_refused(void);
+
 typedef enum CouponEntering
 {
 	COUPON_ENTERED,

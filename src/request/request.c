@@ -22,6 +22,7 @@
 #include "base/arguments.h"
 #include "base/database.h"
 #include "base/guc.h"
+#include "base/missing_workers.h"
 #include "base/stat.h"
 #include "base/trace.h"
 #include "queue/own_row.h"
@@ -275,6 +276,7 @@ coupon_request_accept(int64 campaign_id, text *user_id, text *key, const char *t
 		};
 
 		result->item.status = COUPON_INVALID;
+		coupon_warn_of_missing(COUPON_ISSUER);
 		refusal = store_request(campaign, def, &request, &result->position);
 		if (refusal != NULL)
 			refuse(result, refusal);

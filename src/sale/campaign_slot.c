@@ -17,6 +17,7 @@
 
 #include "miscadmin.h"
 #include "utils/hsearch.h"
+#include "utils/timestamp.h"
 
 #include "base/compat.h"
 #include "base/errors.h"
@@ -38,6 +39,9 @@ typedef struct Shared
 	LWLockPadded *locks;		/* of the partitions, then slot_lock */
 	pg_atomic_uint64 versions;	/* last version given to a definition */
 	pg_atomic_uint32 clock_hand;	/* eviction's next slot */
+	pg_atomic_uint64 evicted[2];	/* maps; slots with them */
+	pg_atomic_uint64 evicted_at;	/* a time */
+	pg_atomic_uint64 failures;	/* calls that got no room */
 	int			nslots;
 	CouponCampaign slots[FLEXIBLE_ARRAY_MEMBER];
 } Shared;
@@ -81,6 +85,10 @@ startup(void)
 	shared->locks = GetNamedLWLockTranche("coupon");
 	pg_atomic_init_u64(&shared->versions, 0);
 	pg_atomic_init_u32(&shared->clock_hand, 0);
+	for (int i = 0; i < 2; i++)
+		pg_atomic_init_u64(&shared->evicted[i], 0);
+	pg_atomic_init_u64(&shared->evicted_at, 0);
+	pg_atomic_init_u64(&shared->failures, 0);
 	shared->nslots = coupon_max_campaigns;
 	for (int i = 0; i < shared->nslots; i++)
 	{
@@ -183,9 +191,23 @@ evict_one(bool take_slot)
 		LWLockRelease(lock);
 
 		if (done)
+		{
+			pg_atomic_fetch_add_u64(&shared->evicted[take_slot], 1);
+			pg_atomic_write_u64(&shared->evicted_at, GetCurrentTimestamp());
 			return true;
+		}
 	}
+	pg_atomic_fetch_add_u64(&shared->failures, 1);
 	return false;
+}
+
+void
+coupon_slot_evictions(CouponEvictions *evictions)
+{
+	evictions->maps = pg_atomic_read_u64(&shared->evicted[false]);
+	evictions->slots = pg_atomic_read_u64(&shared->evicted[true]);
+	evictions->last = (TimestampTz) pg_atomic_read_u64(&shared->evicted_at);
+	evictions->failures = pg_atomic_read_u64(&shared->failures);
 }
 
 /* A free slot marked in use, or NULL.  Called with a partition lock held. */

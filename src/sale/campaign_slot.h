@@ -9,6 +9,7 @@
 #ifndef COUPON_CAMPAIGN_SLOT_H
 #define COUPON_CAMPAIGN_SLOT_H
 
+#include "datatype/timestamp.h"
 #include "port/atomics.h"
 
 #include "base/shmem.h"
@@ -77,6 +78,17 @@ extern uint64 coupon_slot_new_version(void);
  * request fits; ERROR if it cannot.  Not with a partition lock held.
  */
 extern dsa_pointer coupon_area_allocate(Size size);
+
+/* Since the server started. */
+typedef struct CouponEvictions
+{
+	uint64		maps;			/* dropped for want of memory */
+	uint64		slots;			/* given to another campaign */
+	TimestampTz last;			/* when it last was so; 0: never */
+	uint64		failures;		/* calls that got no room */
+} CouponEvictions;
+
+extern void coupon_slot_evictions(CouponEvictions *evictions);
 
 extern const CouponModule coupon_campaign_slot_module;
 

@@ -1,5 +1,5 @@
 -- A first session: a sale of three units from creation to sell-out.
-SET client_min_messages = warning;
+SET client_min_messages = error;
 CREATE EXTENSION IF NOT EXISTS coupon;
 RESET client_min_messages;
 -- a campaign with three units, one for each user

@@ -1,8 +1,8 @@
 -- The extension itself: installed again, and in a schema of its own.
-SET client_min_messages = warning;
+SET client_min_messages = error;
 DROP EXTENSION IF EXISTS coupon;
-RESET client_min_messages;
 CREATE EXTENSION coupon;
+RESET client_min_messages;
 SELECT coupon_campaign_create('first', 1) AS c \gset
 SELECT status FROM coupon_issue(:c, 'alice');
 SELECT status FROM coupon_issue(:c, 'bob');

@@ -1,5 +1,5 @@
 -- What a DBA does to the tables while a session is at work.
-SET client_min_messages = warning;
+SET client_min_messages = error;
 CREATE EXTENSION IF NOT EXISTS coupon;
 RESET client_min_messages;
 SELECT coupon_campaign_create('maintenance', 12) AS c \gset

@@ -1,9 +1,9 @@
 -- Requests and rooms across commits.  No worker serves this database:
 -- coupon_request_decide() and coupon_queue_serve() do a worker's work.
-SET client_min_messages = warning;
+SET client_min_messages = error;
 DROP EXTENSION IF EXISTS coupon;
-RESET client_min_messages;
 CREATE EXTENSION coupon;
+RESET client_min_messages;
 -- in order, as far as the units go; then sold out
 SELECT coupon_campaign_create('three', 3) AS c \gset
 SELECT u, status, outcome, queue_position FROM unnest('{a,b,c,d}'::text[]) u, coupon_request(:c, u);

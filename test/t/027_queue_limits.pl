@@ -14,6 +14,7 @@ coupon.databases = ''
 coupon.queue_memory = '1MB'
 coupon.max_lines = 16
 coupon.request_depth = 10000000
+client_min_messages = error
 END
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }

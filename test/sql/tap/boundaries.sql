@@ -386,7 +386,7 @@ INSERT INTO trial (call, state) VALUES
 ('coupon_emit(''t'', ''k'', ''t'', ''[]'')', '00000'),
 ('coupon_emit(''t'', ''k'', ''t'', to_jsonb(repeat(''x'', 1048576)))', '00000');
 SELECT pg_temp.try('coupon_status({v})', 'campaign') \g /dev/null
-INSERT INTO trial (call, state) VALUES ('coupon_group_status()', '00000');
+INSERT INTO trial (call, state) VALUES ('coupon_group_status()', '00000'), ('coupon_health()', '00000'), ('coupon_doctor()', '00000');
 INSERT INTO trial (call, state) VALUES
 ('coupon_outbox_status()', '00000'),
 ('coupon_dead_letter_replay()', '00000'), ('coupon_dead_letter_replay(NULL, NULL)', '00000'), ('coupon_dead_letter_replay(gen_random_uuid())', '00000'),

@@ -7,6 +7,8 @@ CREATE EXTENSION IF NOT EXISTS coupon;
 CREATE TEMP TABLE expected (signature text, result text);
 INSERT INTO expected VALUES
 ('coupon_campaign_create(name text, stock bigint, per_user_limit integer DEFAULT 1, opens_at timestamp with time zone DEFAULT NULL::timestamp with time zone, closes_at timestamp with time zone DEFAULT NULL::timestamp with time zone, policy jsonb DEFAULT ''{}''::jsonb, topic text DEFAULT ''coupon-issued''::text)', 'bigint'),
+('coupon_health()', 'SETOF coupon.finding'),
+('coupon_doctor()', 'SETOF text'),
 ('coupon_campaign_add_stock(campaign_id bigint, units bigint)', 'bigint'),
 ('coupon_campaign_pause(campaign_id bigint)', 'boolean'),
 ('coupon_campaign_resume(campaign_id bigint)', 'boolean'),

@@ -1,0 +1,211 @@
+# A DBA who has never seen coupon sets it up wrongly, in more than ten ways, on a
+# real server, and is told each time what is wrong and what to do, with the page
+# of doc/operations.md that tells more.
+use strict;
+use warnings;
+
+use CouponTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $operations = slurp_file('doc/operations.md');
+my %heading = map { (my $anchor = lc $_) =~ s/[^a-z0-9 _-]//g; $anchor =~ tr/ /-/; $anchor => 1 } $operations =~ /^#{2,4} (.*)$/mg;
+
+# findings(node, database): "what" => { severity, detail, hint, page }
+sub findings
+{
+	my ($node, $database, $role) = @_;
+	my $rows = $node->safe_psql($database, ($role ? "SET ROLE $role;" : '') . q{
+		SELECT concat_ws(E'\x01', severity, what, detail, hint, page) FROM coupon_health()});
+
+	return { map { my ($severity, $what, $detail, $hint, $page) = split /\x01/; ($what => { severity => $severity, detail => $detail, hint => $hint, page => $page }) } split /\n/, $rows };
+}
+
+# told(node, database, what, severity, detail, hint): waits until it is told, and
+# holds it against what it should say
+sub told
+{
+	my ($node, $database, $what, $severity, $detail, $hint) = @_;
+	my $found;
+
+	poll_until("health tells: $what", sub { $found = findings($node, $database)->{$what} });
+	is($found->{severity}, $severity, "$what: $severity");
+	like($found->{detail}, $detail, 'with the values');
+	like($found->{hint}, $hint, 'and what to do');
+	my ($anchor) = $found->{page} =~ m{^doc/operations\.md#(.*)$};
+	ok($heading{ $anchor // '' }, "and the page is there: $found->{page}");
+	return;
+}
+
+sub not_told
+{
+	my ($node, $database, $what) = @_;
+
+	poll_until("health no longer tells: $what", sub { !findings($node, $database)->{$what} });
+	return pass("it is well again: $what");
+}
+
+# ---- every heading that the script names is there ----
+
+my $script = slurp_file('sql/88_health.sql');
+my @headings = $script =~ /, '([A-Z][^']{6,})'\)/g;
+cmp_ok(scalar @headings, '>', 40, 'the findings name their headings');
+my %missing = map { $_ => 1 } grep { !$heading{ lc(s/ /-/gr) } } @headings;
+is_deeply([ sort keys %missing ], [], 'and doc/operations.md has them all');
+
+# ---- 1: not preloaded ----
+
+my $node = PostgreSQL::Test::Cluster->new('misconfigured');
+$node->init;
+# shared_preload_libraries is first without coupon; the rest is what goes wrong by and by
+$node->append_conf('postgresql.conf', "max_connections = 40\nlog_statement = none\nshared_buffers = 32MB\nfsync = on\nautovacuum_naptime = 1d\n");
+$node->start;
+my (undef, undef, $said) = $node->psql('postgres', 'CREATE EXTENSION coupon');
+like($said, qr/WARNING:  coupon is not preloaded.*HINT:.*shared_preload_libraries/s, 'CREATE EXTENSION warns that it is not preloaded');
+told($node, 'postgres', 'coupon is not preloaded', 'error', qr/shared_preload_libraries is ''/, qr/restart the server/);
+
+# ---- 2, 3: a misspelt name, a misspelt setting; WARNINGs and the log ----
+
+my $log_start = -s $node->logfile;
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'coupon'\ncoupon.databases = 'postgers'\nmax_worker_processes = 8\nautovacuum = off\n");
+$node->restart;
+told($node, 'postgres', 'Database "postgres" has no workers', 'error', qr/coupon\.databases is 'postgers'/, qr/SET coupon\.databases = 'postgres'/);
+told($node, 'postgres', 'coupon.databases names "postgers", which does not exist', 'warning', qr/misspelt/, qr/CREATE DATABASE postgers/);
+told($node, 'postgres', 'Autovacuum is off', 'warning', qr/grow/, qr/autovacuum = on/);
+$node->safe_psql('postgres', q{SELECT coupon_campaign_create('a', 10)});
+my $calls = q{SELECT status FROM coupon_request(1, 'a'::text); SELECT status FROM coupon_request(1, 'b'::text); SELECT coupon_room_create('r', 1);};
+my ($status, $answers, $warnings) = $node->psql('postgres', $calls);
+is($answers, "WAITING\nWAITING\n1", 'requests are accepted, the room is made');
+is(scalar(() = $warnings =~ /WARNING:  database "postgres" has no workers/g), 1, 'with one WARNING a session');
+like($warnings, qr/HINT:  Add "postgres" to coupon\.databases/, 'that says what to do');
+like(($node->psql('postgres', q{SELECT coupon_room_create('second', 1)}))[2], qr/has no workers/, 'who makes a room is told, too');
+$node->safe_psql('postgres', 'CREATE DATABASE other');
+like(($node->psql('other', 'CREATE EXTENSION coupon'))[2], qr/WARNING:  database "other" has no workers/, 'and CREATE EXTENSION');
+told($node, 'postgres', 'Requests wait and nobody decides them', 'error', qr/2 requests of 1 campaign/, qr/workers/);
+poll_until('the line in the log', sub { slurp_file($node->logfile, $log_start) =~ /database "postgers" of coupon\.databases does not exist/ });
+pass('after ten seconds the log has a line for the name');
+is(scalar(() = slurp_file($node->logfile, $log_start) =~ /"postgers" of coupon/g), 1, 'one');
+my @lines = split /\n/, $node->safe_psql('postgres', 'SELECT coupon_doctor()');
+like($lines[0], qr/^1\. ERROR: /, 'the doctor begins with the worst');
+is_deeply([ grep { length > 90 && !m{doc/} } @lines ], [], 'in lines for people');
+
+# for a reader, and without what is not theirs
+$node->safe_psql('postgres', 'CREATE ROLE watcher IN ROLE coupon_reader');
+ok(findings($node, 'postgres', 'watcher')->{'Database "postgres" has no workers'}, 'coupon_reader is told as well');
+
+# ---- 4: too few worker slots for a second database ----
+
+reload($node, "coupon.databases = 'postgres, other'\nautovacuum = on\n");
+not_told($node, 'postgres', 'Database "postgres" has no workers');
+told($node, 'other', 'There are too few worker slots', 'error', qr/need 12 \(5 in each.*max_worker_processes is 8/, qr/max_worker_processes = 20; and restart/);
+not_told($node, 'postgres', 'Requests wait and nobody decides them');
+
+# ---- 5 to 10: what the server itself has wrong ----
+
+my $secret = $node->data_dir . '/secret.key';
+PostgreSQL::Test::Utils::append_to_file($secret, "0123456789abcdef0123456789abcdef\n");
+chmod 0644, $secret;
+my $properties = $node->data_dir . '/kafka.properties';
+PostgreSQL::Test::Utils::append_to_file($properties, "sasl.password=hush\n");
+chmod 0644, $properties;
+$node->append_conf('postgresql.conf', <<"END");
+max_worker_processes = 24
+fsync = off
+full_page_writes = off
+synchronous_commit = off
+coupon.max_campaigns = 16
+coupon.stock_map_memory = 8MB
+coupon.sold_out_wait = 2s
+statement_timeout = 1s
+coupon.http_listen = '127.0.0.1:@{[PostgreSQL::Test::Cluster::get_free_port()]}'
+coupon.http_database = 'nowhere'
+coupon.http_jwt_algorithm = HS256
+coupon.http_jwt_key_files = 'secret.key'
+coupon.http_role = 'nobody_at_all'
+coupon.http_lock_timeout = 9s
+coupon.kafka_brokers = 'broker.secret.example:9092'
+coupon.kafka_config_file = 'kafka.properties'
+coupon.group_workers = 0
+log_min_duration_statement = 0
+END
+$node->restart;
+not_told($node, 'other', 'There are too few worker slots');
+$node->safe_psql('postgres', q{
+	SELECT count(coupon_campaign_create('campaign ' || g, 10)) FROM generate_series(1, 20) g;
+	SELECT coupon_campaign_create('large', 100000000);
+	INSERT INTO coupon.dead_letter VALUES (gen_random_uuid(), 't', 'k', 'my.type', '{}', 'too large', 1, now());
+	UPDATE coupon.campaign SET room_id = 4711 WHERE campaign_id = 2});
+told($node, 'postgres', "Answers are not durable: $_ is off", 'error', qr/crash/, qr/SET $_ = on/) for qw(fsync full_page_writes);
+told($node, 'postgres', 'Answers are not durable: synchronous_commit is off', 'warning', qr/forgets/, qr/synchronous_commit = on/);
+told($node, 'postgres', 'coupon.max_campaigns is below the campaigns that are open', 'warning', qr/22 are open, 16/, qr/coupon\.max_campaigns = 44/);
+told($node, 'postgres', 'Stock maps do not fit into coupon.stock_map_memory', 'warning', qr/about \d+ kB at once, there are 8192 kB/, qr/coupon\.stock_map_memory = '\d+ MB'/);
+told($node, 'postgres', 'Callers are cancelled before they are answered busy', 'warning', qr/2000 ms, statement_timeout 1000 ms/, qr/below/);
+told($node, 'postgres', 'A lock timeout is longer than the statement may take', 'warning', qr/9000 ms.*5000 ms/, qr/below/);
+told($node, 'postgres', 'Key file 1 of coupon.http_jwt_key_files is refused', 'error', qr/mode must be 0600/, qr/0600/);
+told($node, 'postgres', 'coupon.http_role is no role', 'error', qr/nobody_at_all/, qr/coupon_service/);
+told($node, 'postgres', 'coupon.http_database does not exist', 'error', qr/"nowhere"/, qr/restart/);
+told($node, 'postgres', 'The file of coupon.kafka_config_file is refused', 'error', qr/0600/, qr/pg_reload_conf/);
+told($node, 'postgres', 'There are dead letters', 'warning', qr/^1 events/, qr/coupon_dead_letter_replay/);
+told($node, 'postgres', 'A campaign requires a room that is not there', 'error', qr/Campaign 2, room 4711/, qr/coupon_campaign_require_room\(2, NULL\)/);
+told($node, 'postgres', 'Grouped calls are refused', 'notice', qr/UC020/, qr/RESET coupon\.group_workers/);
+told($node, 'postgres', 'Every statement is logged', 'warning', qr/log_min_duration_statement = 0/, qr/-1/);
+my $all = $node->safe_psql('postgres', 'SELECT coupon_doctor()');
+unlike($all, qr/secret\.example|hush|0123456789abcdef|kafka\.properties|secret\.key/, 'no broker, no file, no key is named');
+
+# ---- 11: maps that are dropped again and again ----
+
+$node->safe_psql('postgres', q{SET statement_timeout = 0; SELECT count(coupon_status(c)) FROM generate_series(1, 10) g, generate_series(2, 21) c});
+told($node, 'postgres', 'Stock maps are dropped again and again', 'warning', qr/\d+ maps and \d{3} places/, qr/coupon\.max_campaigns/);
+
+# ---- 12: misspelt and wrong settings ----
+
+$node->append_conf('postgresql.conf', "coupon.issuer = 3\ncoupon.queue_keep = many\ncoupon.max_lines = 99\nstatement_timeout = 0\nlog_min_duration_statement = -1\n");
+$node->reload;
+told($node, 'postgres', 'Setting coupon.issuer is not applied', 'error', qr/Line \d+ of postgresql\.conf: there is no setting of that name/, qr/Correct the line/);
+told($node, 'postgres', 'Setting coupon.queue_keep is not applied', 'error', qr/cannot be applied/, qr/Correct the line/);
+told($node, 'postgres', 'Setting coupon.max_lines waits for a restart', 'warning', qr/another value/, qr/Restart/);
+
+# ---- 13: guards ----
+
+$node->safe_psql('postgres', 'ALTER TABLE coupon.issuance DISABLE TRIGGER issuance_guard');
+told($node, 'postgres', 'A trigger of coupon is disabled', 'error', qr/issuance_guard on coupon\.issuance/, qr/ENABLE TRIGGER issuance_guard; then SELECT \* FROM coupon_verify/);
+$node->safe_psql('postgres', 'ALTER TABLE coupon.issuance ENABLE TRIGGER issuance_guard');
+not_told($node, 'postgres', 'A trigger of coupon is disabled');
+
+# ---- a check that fails is a row, and the others are made ----
+
+$node->safe_psql('postgres', 'ALTER TABLE coupon.dead_letter RENAME TO lost_letter');
+told($node, 'postgres', 'The check "events" failed', 'warning', qr/dead_letter/, qr/other checks/);
+ok(findings($node, 'postgres')->{'coupon.http_role is no role'}, 'the other checks were made');
+$node->safe_psql('postgres', 'ALTER TABLE coupon.lost_letter RENAME TO dead_letter');
+
+# ---- no broker, and the standby ----
+
+chmod 0600, $properties;
+alter_system($node, 'coupon.kafka_brokers' => '127.0.0.1:1', 'coupon.kafka_config_file' => '');
+$node->append_conf('postgresql.conf', '');
+poll_until('the publisher fails', sub { my $f = findings($node, 'postgres')->{'No broker can be reached'}; $f && $f->{detail} =~ /127\.0\.0\.1/ });
+told($node, 'postgres', 'No broker can be reached', 'error', qr/127\.0\.0\.1/, qr/nothing is lost/);
+unlike(findings($node, 'postgres', 'watcher')->{'No broker can be reached'}->{detail} // '', qr/127\.0\.0\.1/, 'coupon_reader does not learn where it is');
+server_log_is_clean($node, 'after all of it');
+$node->stop;
+
+# ---- and one who does it right ----
+
+my $well = new_server('well', "coupon.databases = 'postgres'\nhot_standby_feedback = off\n", allows_streaming => 1);
+$well->safe_psql('postgres', q{SELECT coupon_campaign_create('a', 10)});
+await_true($well, 'postgres', q{SELECT count(*) >= 5 FROM pg_stat_activity WHERE backend_type LIKE 'coupon %' AND datname = 'postgres'});
+my $report = $well->safe_psql('postgres', 'SELECT coupon_doctor()');
+$report = join "\n", grep { !/fsync/ } split /\n/, $report;
+is($well->safe_psql('postgres', q{SELECT what FROM coupon_health() WHERE what NOT LIKE '%fsync%'}), '', 'nothing is told of a server that is set up well')
+  or diag($report);
+$well->backup('copy');
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($well, 'copy', has_streaming => 1);
+$standby->start;
+await_true($standby, 'postgres', q{SELECT count(*) > 0 FROM coupon_health()});
+is($standby->safe_psql('postgres', q{SELECT severity, what FROM coupon_health() WHERE what NOT LIKE '%fsync%'}), 'notice|This server is a standby', 'a standby says that it is one, and no more');
+$standby->stop;
+$well->stop;
+done_testing();
