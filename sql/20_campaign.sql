@@ -18,6 +18,7 @@ CREATE TABLE coupon.campaign (
 	withdrawn      bigint NOT NULL DEFAULT 0 CHECK (withdrawn >= 0),
 	archived_at    timestamptz,
 	dumped         bigint[],
+	note_refusals  boolean NOT NULL DEFAULT false,
 	CHECK (closes_at > opens_at),
 	CHECK (coded OR NOT labels_public),
 	CHECK (max_per_user_limit >= per_user_limit)
@@ -34,6 +35,7 @@ COMMENT ON COLUMN coupon.campaign.max_per_user_limit IS 'The highest per_user_li
 COMMENT ON COLUMN coupon.campaign.withdrawn IS 'How many units were taken off the sale by coupon_campaign_reduce_stock() and coupon_units_withdraw().';
 COMMENT ON COLUMN coupon.campaign.archived_at IS 'When coupon_campaign_archive() or coupon_campaign_drop() began to take the rows away; null: neither did.';
 COMMENT ON COLUMN coupon.campaign.dumped IS 'How many shards, labels and issuances the campaign had when it was dumped. In a restored copy it is paused until coupon_restored() has found them all; null: it is no copy, or that has been done.';
+COMMENT ON COLUMN coupon.campaign.note_refusals IS 'Whether coupon.refusal is to tell who was refused a unit, and why. Set by coupon_campaign_note_refusals().';
 COMMENT ON COLUMN coupon.campaign.opens_at IS 'When the sale begins; null: at once.';
 COMMENT ON COLUMN coupon.campaign.closes_at IS 'When the sale is over; null: never.';
 COMMENT ON COLUMN coupon.campaign.paused IS 'While this is true, issuing answers "paused". Set by coupon_campaign_pause() and coupon_campaign_resume().';

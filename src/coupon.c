@@ -34,6 +34,7 @@
 #include "sale/hold.h"
 #include "sale/issue.h"
 #include "sale/redeem.h"
+#include "sale/refusal.h"
 #include "sale/stock_map.h"
 #include "sale/sweep.h"
 
@@ -52,6 +53,7 @@ static const CouponModule *const modules[] = {
 	&coupon_room_module,
 	&coupon_stock_map_module,
 	&coupon_campaign_slot_module,
+	&coupon_refusal_module,
 	&coupon_group_module,
 	&coupon_limit_module,
 	&coupon_statistics_module,

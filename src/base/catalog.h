@@ -64,7 +64,8 @@ enum
 	Campaign_closes_at, Campaign_paused, Campaign_closed_at, Campaign_coded,
 	Campaign_policy, Campaign_topic, Campaign_created_at, Campaign_room_id,
 	Campaign_labels_public, Campaign_max_per_user_limit, Campaign_withdrawn,
-	Campaign_archived_at, Campaign_dumped, Campaign_natts = Campaign_dumped
+	Campaign_archived_at, Campaign_dumped, Campaign_note_refusals,
+	Campaign_natts = Campaign_note_refusals
 };
 enum
 {

@@ -22,6 +22,7 @@ int			coupon_sold_out_wait = 0;
 int			coupon_sweep_interval = 0;
 int			coupon_hold_keep = 0;
 int			coupon_key_keep = 0;
+int			coupon_refusal_keep = 0;
 int			coupon_issuers = 0;
 int			coupon_queue_memory = 0;
 int			coupon_max_lines = 0;
@@ -68,6 +69,8 @@ static const struct
 	{"coupon.key_keep", &coupon_key_keep, 24 * 3600, 1, 366 * 24 * 3600, PGC_SIGHUP, GUC_UNIT_S,
 		"How long it is remembered what a call with a request_key got.",
 	"A call with the same key that comes later than that is a new one."},
+	{"coupon.refusal_keep", &coupon_refusal_keep, 30 * 24 * 3600, 1, 366 * 24 * 3600, PGC_SIGHUP, GUC_UNIT_S,
+	"How long it is kept who was refused a unit, for campaigns that note it."},
 	{"coupon.issuers", &coupon_issuers, 1, 1, COUPON_MAX_INSTANCES, PGC_SIGHUP, 0,
 		"Workers that decide requests, for each database.",
 	"A campaign's requests are decided by one at a time, in order; more serve more campaigns at once."},

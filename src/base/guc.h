@@ -12,6 +12,7 @@ extern int	coupon_sold_out_wait;
 extern int	coupon_sweep_interval;
 extern int	coupon_hold_keep;
 extern int	coupon_key_keep;
+extern int	coupon_refusal_keep;
 extern int	coupon_issuers;
 extern int	coupon_queue_memory;
 extern int	coupon_max_lines;

@@ -54,7 +54,7 @@ typedef struct Search
 } Search;
 
 static Search searches[COUPON_QUEUE_IDS];
-static bool truncating = false;
+static bool allowed = false;	/* what is being executed is ours */
 
 PG_FUNCTION_INFO_V1(coupon_queue_guard);
 
@@ -72,7 +72,7 @@ coupon_queue_guard(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("coupon.queue_guard() must be called as a trigger")));
-	if (!truncating)
+	if (!allowed)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("cannot change table coupon.%s directly",
@@ -186,7 +186,7 @@ truncate_child(void *arg)
 					 quote_qualified_identifier(get_namespace_name(get_rel_namespace(table)),
 												get_rel_name(table)));
 	coupon_spi_connect();
-	truncating = true;
+	allowed = true;
 	PG_TRY();
 	{
 		if (SPI_execute(sql.data, false, 0) != SPI_OK_UTILITY)
@@ -194,10 +194,30 @@ truncate_child(void *arg)
 	}
 	PG_FINALLY();
 	{
-		truncating = false;
+		allowed = false;
 	}
 	PG_END_TRY();
 	coupon_spi_finish();
+}
+
+uint64
+coupon_queue_table_execute(CouponStatement *statement, int expected, Datum *values)
+{
+	uint64		n = 0;
+
+	coupon_spi_connect();
+	allowed = true;
+	PG_TRY();
+	{
+		n = coupon_spi_execute(statement, expected, values, NULL);
+	}
+	PG_FINALLY();
+	{
+		allowed = false;
+	}
+	PG_END_TRY();
+	coupon_spi_finish();
+	return n;
 }
 
 /* Why a child is not emptied; it is tried again when as much time has passed as rows are kept. */

@@ -8,6 +8,7 @@
 #define COUPON_QUEUE_TABLE_H
 
 #include "base/table_writer.h"
+#include "base/spi.h"
 #include "queue/queue.h"
 
 /* Opens the child where rows of the queue go now, for insertions; sets its number. */
@@ -23,5 +24,11 @@ extern bool coupon_queue_table_rotate(const CouponQueueKind *kind);
 
 /* How long a queue's worker may wait that has nothing else to do before due, in ms. */
 extern int	coupon_queue_table_wait_ms(const CouponQueueKind *kind, TimestampTz due);
+
+/*
+ * Executes a statement that changes rows of queues, of which shared memory need
+ * not learn; returns how many.
+ */
+extern uint64 coupon_queue_table_execute(CouponStatement *statement, int expected, Datum *values);
 
 #endif							/* COUPON_QUEUE_TABLE_H */

@@ -30,6 +30,7 @@
 #include "queue/queue_table.h"
 #include "request/request.h"
 #include "request/request_table.h"
+#include "sale/refusal.h"
 #include "sale/request_key.h"
 #include "sale/sweep.h"
 
@@ -288,6 +289,8 @@ coupon_request_accept(int64 campaign_id, text *user_id, text *key, const char *t
 			result->is_asked = true;
 		}
 	}
+	if (result->status == COUPON_REQUEST_REFUSED && def->note_refusals && coupon_is_refusal(result->item.status))
+		coupon_refusal_note(def, PointerGetDatum(user_id), result->outcome);
 	coupon_campaign_leave(campaign);
 	coupon_own_row_unlock(&coupon_requests, lock);
 	return true;

@@ -264,6 +264,7 @@ load_definition(int64 campaign_id, int32 visible_shards)
 		def->coded = DatumGetBool(values[Campaign_coded - 1]);
 		def->usage_period_days = coupon_policy_usage_period(policy);
 		def->labels_public = DatumGetBool(values[Campaign_labels_public - 1]);
+		def->note_refusals = DatumGetBool(values[Campaign_note_refusals - 1]);
 		def->room_id = nulls[Campaign_room_id - 1] ? 0 : DatumGetInt64(values[Campaign_room_id - 1]);
 
 		def->policy = MAXALIGN(sizeof(CouponDefinition));

@@ -37,6 +37,7 @@ typedef struct CouponDefinition
 	bool		coded;
 	bool		labels_public;	/* seats, not codes: whoever may hold may see
 								 * them */
+	bool		note_refusals;	/* who is refused is noted, see refusal.c */
 	bool		created;		/* by this transaction: nobody else knows it */
 	Size		topic;			/* offset of a C string */
 	Size		policy_json;	/* offset of a C string */

@@ -34,6 +34,7 @@
 #include "base/trace.h"
 #include "outbox/outbox.h"
 #include "sale/issue.h"
+#include "sale/refusal.h"
 #include "sale/request_key.h"
 #include "sale/sweep.h"
 #include "sale/take.h"
@@ -128,7 +129,11 @@ decide(Batch *batch, int item, CouponStatus status)
 	batch->items[item].status = status;
 	batch->pending[item] = false;
 	if (status != COUPON_ISSUED && status < COUPON_COUNTED_STATUSES)
+	{
 		pg_atomic_fetch_add_u64(&batch->campaign->answers[status], 1);
+		if (unlikely(batch->def->note_refusals) && coupon_is_refusal(status))
+			coupon_refusal_note(batch->def, batch->items[item].user_id, coupon_status_name(status));
+	}
 }
 
 static int

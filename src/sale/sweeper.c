@@ -36,6 +36,7 @@
 #include "base/worker.h"
 #include "sale/late_payment.h"
 #include "sale/redeem.h"
+#include "sale/refusal.h"
 #include "sale/request_key.h"
 #include "sale/sweep.h"
 
@@ -44,6 +45,7 @@ PG_FUNCTION_INFO_V1(coupon_expire);
 
 #define SWEEP_ROWS			1000	/* at a time */
 #define SWEEP_CAMPAIGNS		64
+#define REFUSALS_MS			1000	/* until refusals are written */
 #define CLEAN_MS			60000	/* between two looks for what may be
 									 * forgotten */
 #define MIN_SLEEP_MS		10
@@ -466,6 +468,7 @@ work(void)
 {
 	static int	turn = 0;
 
+	coupon_refusal_write();
 	for (int i = 0; i < (int) lengthof(sweeps); i++)
 	{
 		Sweep	   *sweep = &sweeps[turn];
@@ -487,11 +490,12 @@ interval(void)
 
 	for (size_t i = 0; i < lengthof(sweeps); i++)
 		ms = Min(ms, time_left(&sweeps[i]));
-	return ms;
+	return coupon_refusal_is_due() ? Min(ms, REFUSALS_MS) : ms;
 }
 
 static const char *const tables[] = {
-	"campaign", "shard", "unit", "issuance", "request_key", "lapsed_hold", "outbox_0", "outbox_1", "outbox_2", NULL
+	"campaign", "shard", "unit", "issuance", "request_key", "lapsed_hold", "outbox_0", "outbox_1", "outbox_2",
+	"refusal", NULL
 };
 
 const CouponWorkerKind coupon_sweeper = {

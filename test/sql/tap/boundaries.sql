@@ -386,7 +386,14 @@ INSERT INTO trial (call, state) VALUES
 ('coupon_emit(''t'', ''k'', ''t'', ''[]'')', '00000'),
 ('coupon_emit(''t'', ''k'', ''t'', to_jsonb(repeat(''x'', 1048576)))', '00000');
 SELECT pg_temp.try('coupon_status({v})', 'campaign') \g /dev/null
-INSERT INTO trial (call, state) VALUES ('coupon_group_status()', '00000'), ('coupon_health()', '00000'), ('coupon_doctor()', '00000');
+INSERT INTO trial (call, state) VALUES ('coupon_group_status()', '00000'), ('coupon_health()', '00000'), ('coupon_doctor()', '00000'),
+('coupon_campaign_note_refusals({c}, true)', '00000'), ('coupon_campaign_note_refusals(NULL, true)', 'UC001'), ('coupon_campaign_note_refusals(-1, true)', 'UC001'),
+('coupon_campaign_note_refusals({c}, NULL)', '22004'),
+('coupon_user_issuances(NULL::text)', '22004'), ('coupon_user_issuances(repeat(''x'', 1048576))', '22023'), ('coupon_user_issuances('''')', '22023'),
+('coupon_user_issuances(repeat(''x'', 256))', '00000'), ('coupon_user_issuances(9223372036854775807)', '00000'), ('coupon_user_issuances(NULL::bigint)', '22004'),
+('coupon_user_refusals(NULL)', '22004'), ('coupon_user_refusals('''')', '22023'), ('coupon_user_refusals(repeat(''x'', 256))', '00000'),
+('coupon_user_erase(NULL::text)', '22004'), ('coupon_user_erase('''')', '22023'), ('coupon_user_erase(repeat(''x'', 257))', '22023'),
+('coupon_user_erase(repeat(''x'', 256))', '00000'), ('coupon_user_erase(-9223372036854775808)', '00000'), ('coupon_user_erase(NULL::bigint)', '22004');
 INSERT INTO trial (call, state) VALUES
 ('coupon_outbox_status()', '00000'),
 ('coupon_dead_letter_replay()', '00000'), ('coupon_dead_letter_replay(NULL, NULL)', '00000'), ('coupon_dead_letter_replay(gen_random_uuid())', '00000'),

@@ -7,6 +7,12 @@ CREATE EXTENSION IF NOT EXISTS coupon;
 CREATE TEMP TABLE expected (signature text, result text);
 INSERT INTO expected VALUES
 ('coupon_campaign_create(name text, stock bigint, per_user_limit integer DEFAULT 1, opens_at timestamp with time zone DEFAULT NULL::timestamp with time zone, closes_at timestamp with time zone DEFAULT NULL::timestamp with time zone, policy jsonb DEFAULT ''{}''::jsonb, topic text DEFAULT ''coupon-issued''::text)', 'bigint'),
+('coupon_user_issuances(user_id text, OUT campaign_id bigint, OUT name text, OUT serial bigint, OUT state text, OUT issued_at timestamp with time zone, OUT expires_at timestamp with time zone, OUT held_until timestamp with time zone, OUT redeemed_at timestamp with time zone, OUT order_ref text, OUT confirm_ref text)', 'SETOF record'),
+('coupon_user_issuances(user_id bigint, OUT campaign_id bigint, OUT name text, OUT serial bigint, OUT state text, OUT issued_at timestamp with time zone, OUT expires_at timestamp with time zone, OUT held_until timestamp with time zone, OUT redeemed_at timestamp with time zone, OUT order_ref text, OUT confirm_ref text)', 'SETOF record'),
+('coupon_campaign_note_refusals(campaign_id bigint, note boolean DEFAULT true)', 'boolean'),
+('coupon_user_refusals(user_id text, OUT campaign_id bigint, OUT status text, OUT first_at timestamp with time zone, OUT last_at timestamp with time zone, OUT times bigint)', 'SETOF record'),
+('coupon_user_erase(user_id text, OUT issuances bigint, OUT requests bigint, OUT tickets bigint, OUT events bigint, OUT others bigint, OUT waiting bigint)', 'record'),
+('coupon_user_erase(user_id bigint, OUT issuances bigint, OUT requests bigint, OUT tickets bigint, OUT events bigint, OUT others bigint, OUT waiting bigint)', 'record'),
 ('coupon_health()', 'SETOF coupon.finding'),
 ('coupon_doctor()', 'SETOF text'),
 ('coupon_campaign_add_stock(campaign_id bigint, units bigint)', 'bigint'),

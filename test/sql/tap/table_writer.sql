@@ -132,7 +132,7 @@ INSERT INTO matrix (what, change, call, expected) VALUES
 	('another type', 'ALTER TABLE coupon.issuance ALTER COLUMN issued_at TYPE timestamptz(0)', 'issue', '0A000'),
 	('another type, where nothing is written', 'ALTER TABLE coupon.issuance ALTER COLUMN policy TYPE json', 'look', '0A000'),
 	('another type of the outbox', 'ALTER TABLE coupon.outbox ALTER COLUMN payload TYPE jsonb', 'emit', '0A000'),
-	('another type of requests', 'ALTER TABLE coupon.request ALTER COLUMN outcome TYPE varchar(20)', 'request', '0A000'),
+	('another type of requests', 'ALTER TABLE coupon.request ALTER COLUMN request_key TYPE varchar(20)', 'request', '0A000'),
 	('another type of campaigns', 'ALTER TABLE coupon.campaign ALTER COLUMN topic TYPE varchar(249)', 'fresh', '0A000'),
 	('another collation', 'ALTER TABLE coupon.request ALTER COLUMN request_key TYPE text COLLATE "POSIX"', 'request', '0A000'),
 	('another name', 'ALTER TABLE coupon.lapsed_hold RENAME COLUMN refused_ref TO own', 'sweep', 'works');
