@@ -126,6 +126,7 @@ is(scalar(grep { /^[uv]\d+$/ } keys %users), 600, 'all arrive');
 sql(q{SELECT coupon_emit('narrow', 'k', 'x', '{"n": 1}')});
 poll_until('refused', sub { status('refused_topics') ne '' });
 like(status('refused_topics'), qr/narrow: it has 1 partitions, coupon\.kafka_partitions is 12/, 'F10: a topic of one partition is refused');
+is($node->safe_psql('postgres', q{SELECT count(*) FROM coupon_health() WHERE what = 'A topic is refused' AND severity = 'error' AND detail LIKE '%narrow%'}), '1', 'and coupon_health() tells');
 sql(q{SELECT coupon_emit('narrow', 'k', 'x', '{"n": 2}'), coupon_emit('other', 'k', 'x', '{}')});
 poll_until('another topic', sub { scalar(on('other')) == 1 });
 is(scalar(on('narrow')), 0, 'its events stay');

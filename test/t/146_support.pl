@@ -93,11 +93,11 @@ await(q{SELECT count(*) = 1 FROM coupon.refusal WHERE user_id = 'anna'});
 sql(q{SELECT coupon_campaign_create('slow', 5)});
 my $ids = sql(q{SELECT string_agg(id::text, ' ' ORDER BY id) FROM coupon.outbox});
 my $numbers = sql(q{SELECT count(*) FROM coupon.issuance WHERE user_id = 'anna'});
-like(sql(q{SELECT issuances, requests, tickets, events > 10, others, waiting FROM coupon_user_erase('anna')}), qr/^$numbers\|2\|1\|t\|3\|0$/, 'it says what was erased');
+like(sql(q{SELECT issuances, requests, tickets, events > 10, others, waiting FROM coupon_user_erase('anna')}), qr/^$numbers\|2\|1\|t\|4\|0$/, 'it says what was erased');
 is(sql(q{SELECT count(*) FROM coupon.issuance WHERE user_id = 'anna'}), '0', 'no issuance has the name');
 my $names = sql(q{
 	SELECT string_agg(DISTINCT user_id, ' ') FROM (
-		SELECT user_id FROM coupon.issuance UNION ALL SELECT user_id FROM coupon.request UNION ALL SELECT user_id FROM coupon.ticket
+		SELECT user_id FROM coupon.issuance UNION ALL SELECT user_id FROM coupon.request UNION ALL SELECT user_id FROM coupon.request_key UNION ALL SELECT user_id FROM coupon.ticket
 		UNION ALL SELECT user_id FROM coupon.lapsed_hold UNION ALL SELECT user_id FROM coupon.refusal UNION ALL SELECT key FROM coupon.dead_letter
 		UNION ALL SELECT payload->>'user_id' FROM coupon.dead_letter UNION ALL SELECT key FROM coupon.outbox WHERE type <> 'coupon.user_erased'
 		UNION ALL SELECT payload->>'user_id' FROM coupon.outbox WHERE type <> 'coupon.user_erased') x
