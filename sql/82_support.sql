@@ -185,6 +185,18 @@ END
 $$;
 COMMENT ON FUNCTION coupon.renamed(json, text, text) IS 'The payload of an event with another user_id; also of the event that a dead letter has inside.';
 
+-- STABLE, so that it sees what the statement sees that takes the events.
+CREATE FUNCTION coupon.has_unit(event text, payload json, wanted text) RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RETURN event LIKE 'coupon.%' AND EXISTS (
+		SELECT FROM coupon.issuance i
+		 WHERE i.campaign_id = (payload->>'campaign_id')::bigint AND i.serial = (payload->>'serial')::bigint AND i.user_id = wanted);
+END
+$$;
+COMMENT ON FUNCTION coupon.has_unit(text, json, text) IS 'Whether the user still has the unit that an event tells of.';
+
 CREATE FUNCTION coupon.erase_user(
 	erased text, OUT issuances bigint, OUT requests bigint, OUT tickets bigint, OUT events bigint, OUT others bigint, OUT waiting bigint)
 RETURNS record
@@ -229,7 +241,7 @@ BEGIN
 	GET DIAGNOSTICS n = ROW_COUNT;
 	others := others + n;
 
-	-- last: what was waited for above has its events committed by now
+	-- last: whatever was waited for above has its events committed by now
 	events := coupon.erase_events(erased, pseudonym, coalesce(topics, '{}'));
 	SELECT count(*) INTO waiting FROM coupon.request r WHERE r.user_id = erased AND r.decided_at IS NULL;
 END

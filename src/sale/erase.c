@@ -7,6 +7,9 @@
  * shared memory, so their users can be renamed.  Those that wait are left: what
  * waits would be issued to somebody who is nobody.
  *
+ * Somebody may issue to the user between one statement and the next: that unit
+ * and its event keep the name, both, for another erasure.
+ *
  * An event is taken out of the outbox and appended again under its id, as a
  * dead letter is that is put back: all of one user's in one transaction, so
  * they reach one batch and keep their order.  What is on its way to the broker
@@ -91,11 +94,15 @@ add_erasure(CouponOutbox *outbox, const char *topic, const char *user_id)
 Datum
 coupon_erase_events(PG_FUNCTION_ARGS)
 {
-	/* the key of a campaign's own events is no user */
+	/*
+	 * The key of a campaign's own events is no user.  Events of a unit that
+	 * still has the old name were committed after its row was looked for.
+	 */
 	static CouponStatement take = {
 		"DELETE FROM coupon.outbox o"
 		" WHERE o.key = $1 AND o.type <> '" EVENT_USER_ERASED "' AND o.type NOT LIKE 'coupon.campaign\\_%'"
 		"   AND NOT (o.type = 'coupon.dead_letter' AND o.payload->>'type' LIKE 'coupon.campaign\\_%')"
+		"   AND NOT coupon.has_unit(o.type, o.payload, $1)"
 		" RETURNING o.id, o.topic, o.type, coupon.renamed(o.payload, $1, $2)::text",
 		2, {TEXTOID, TEXTOID}
 	};
