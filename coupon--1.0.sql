@@ -2090,6 +2090,17 @@ $$;
 COMMENT ON FUNCTION @extschema@.coupon_user_issuances(bigint) IS
 	'coupon_user_issuances(text) for numeric users.';
 
+CREATE FUNCTION @extschema@.coupon_user_issuances(
+	user_id uuid, OUT campaign_id bigint, OUT name text, OUT serial bigint, OUT state text, OUT issued_at timestamptz, OUT expires_at timestamptz,
+	OUT held_until timestamptz, OUT redeemed_at timestamptz, OUT order_ref text, OUT confirm_ref text)
+RETURNS SETOF record
+LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT u.* FROM coupon.user_issuances($1::text) u
+$$;
+COMMENT ON FUNCTION @extschema@.coupon_user_issuances(uuid) IS
+	'coupon_user_issuances(text) for users that are UUIDs.';
+
 CREATE FUNCTION @extschema@.coupon_campaign_note_refusals(campaign_id bigint, note boolean DEFAULT true) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -2115,18 +2126,43 @@ $$;
 COMMENT ON FUNCTION @extschema@.coupon_campaign_note_refusals(bigint, boolean) IS
 	'From the commit on coupon.refusal tells who is refused a unit of the campaign, and why; or no longer. Returns whether this call changed it.';
 
-CREATE FUNCTION @extschema@.coupon_user_refusals(
-	user_id text, OUT campaign_id bigint, OUT status text, OUT first_at timestamptz, OUT last_at timestamptz, OUT times bigint)
+CREATE FUNCTION coupon.user_refusals(wanted text, OUT campaign_id bigint, OUT status text, OUT first_at timestamptz, OUT last_at timestamptz, OUT times bigint)
 RETURNS SETOF record
-LANGUAGE plpgsql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	PERFORM coupon.check_user($1);
-	RETURN QUERY SELECT r.campaign_id, r.status, r.first_at, r.last_at, r.times FROM coupon.refusal r WHERE r.user_id = $1 ORDER BY r.first_at, r.campaign_id, r.status;
+	PERFORM coupon.check_user(wanted);
+	RETURN QUERY SELECT r.campaign_id, r.status, r.first_at, r.last_at, r.times FROM coupon.refusal r WHERE r.user_id = wanted ORDER BY r.first_at, r.campaign_id, r.status;
 END
+$$;
+COMMENT ON FUNCTION coupon.user_refusals(text) IS 'Why a user got nothing; see coupon_user_refusals().';
+
+CREATE FUNCTION @extschema@.coupon_user_refusals(user_id text, OUT campaign_id bigint, OUT status text, OUT first_at timestamptz, OUT last_at timestamptz, OUT times bigint)
+RETURNS SETOF record
+LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT u.* FROM coupon.user_refusals($1) u
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_user_refusals(text) IS
 	'Why a user got nothing: how they were refused, by campaigns that note it. What was refused in the last second may be missing.';
+
+CREATE FUNCTION @extschema@.coupon_user_refusals(user_id bigint, OUT campaign_id bigint, OUT status text, OUT first_at timestamptz, OUT last_at timestamptz, OUT times bigint)
+RETURNS SETOF record
+LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT u.* FROM coupon.user_refusals($1::text) u
+$$;
+COMMENT ON FUNCTION @extschema@.coupon_user_refusals(bigint) IS
+	'coupon_user_refusals(text) for users that are numbers.';
+
+CREATE FUNCTION @extschema@.coupon_user_refusals(user_id uuid, OUT campaign_id bigint, OUT status text, OUT first_at timestamptz, OUT last_at timestamptz, OUT times bigint)
+RETURNS SETOF record
+LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT u.* FROM coupon.user_refusals($1::text) u
+$$;
+COMMENT ON FUNCTION @extschema@.coupon_user_refusals(uuid) IS
+	'coupon_user_refusals(text) for users that are UUIDs.';
 
 -- ---- erasing ----
 
@@ -2244,6 +2280,16 @@ AS $$
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_user_erase(bigint) IS
 	'coupon_user_erase(text) for numeric users.';
+
+CREATE FUNCTION @extschema@.coupon_user_erase(
+	user_id uuid, OUT issuances bigint, OUT requests bigint, OUT tickets bigint, OUT events bigint, OUT others bigint, OUT waiting bigint)
+RETURNS record
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT e.* FROM coupon.erase_user($1::text) e
+$$;
+COMMENT ON FUNCTION @extschema@.coupon_user_erase(uuid) IS
+	'coupon_user_erase(text) for users that are UUIDs.';
 
 -- Statistics: counters, histograms and what is open now, in shared memory, of
 -- this database.  They count from stats_reset on: coupon_stat_reset(), or the
@@ -4176,10 +4222,17 @@ REVOKE ALL ON FUNCTION @extschema@.coupon_user_issuances(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_user_issuances(text) TO coupon_admin, coupon_service, coupon_reader;
 REVOKE ALL ON FUNCTION @extschema@.coupon_user_issuances(bigint) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_user_issuances(bigint) TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON FUNCTION @extschema@.coupon_user_issuances(uuid) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_user_issuances(uuid) TO coupon_admin, coupon_service, coupon_reader;
 REVOKE ALL ON FUNCTION @extschema@.coupon_campaign_note_refusals(bigint, boolean) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_campaign_note_refusals(bigint, boolean) TO coupon_admin;
+REVOKE ALL ON FUNCTION coupon.user_refusals(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.coupon_user_refusals(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_user_refusals(text) TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON FUNCTION @extschema@.coupon_user_refusals(bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_user_refusals(bigint) TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON FUNCTION @extschema@.coupon_user_refusals(uuid) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_user_refusals(uuid) TO coupon_admin, coupon_service, coupon_reader;
 REVOKE ALL ON FUNCTION coupon.refusal_forget(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.erase_ticket(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.erase_queues(text, text, boolean) FROM PUBLIC;
@@ -4191,6 +4244,8 @@ REVOKE ALL ON FUNCTION @extschema@.coupon_user_erase(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_user_erase(text) TO coupon_admin;
 REVOKE ALL ON FUNCTION @extschema@.coupon_user_erase(bigint) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_user_erase(bigint) TO coupon_admin;
+REVOKE ALL ON FUNCTION @extschema@.coupon_user_erase(uuid) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_user_erase(uuid) TO coupon_admin;
 REVOKE ALL ON FUNCTION coupon.warn_without_workers(boolean) FROM PUBLIC;
 REVOKE ALL ON TYPE coupon.finding FROM PUBLIC;
 GRANT USAGE ON TYPE coupon.finding TO coupon_admin, coupon_service, coupon_reader;

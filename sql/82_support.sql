@@ -113,6 +113,17 @@ $$;
 COMMENT ON FUNCTION @extschema@.coupon_user_issuances(bigint) IS
 	'coupon_user_issuances(text) for numeric users.';
 
+CREATE FUNCTION @extschema@.coupon_user_issuances(
+	user_id uuid, OUT campaign_id bigint, OUT name text, OUT serial bigint, OUT state text, OUT issued_at timestamptz, OUT expires_at timestamptz,
+	OUT held_until timestamptz, OUT redeemed_at timestamptz, OUT order_ref text, OUT confirm_ref text)
+RETURNS SETOF record
+LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT u.* FROM coupon.user_issuances($1::text) u
+$$;
+COMMENT ON FUNCTION @extschema@.coupon_user_issuances(uuid) IS
+	'coupon_user_issuances(text) for users that are UUIDs.';
+
 CREATE FUNCTION @extschema@.coupon_campaign_note_refusals(campaign_id bigint, note boolean DEFAULT true) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -138,18 +149,43 @@ $$;
 COMMENT ON FUNCTION @extschema@.coupon_campaign_note_refusals(bigint, boolean) IS
 	'From the commit on coupon.refusal tells who is refused a unit of the campaign, and why; or no longer. Returns whether this call changed it.';
 
-CREATE FUNCTION @extschema@.coupon_user_refusals(
-	user_id text, OUT campaign_id bigint, OUT status text, OUT first_at timestamptz, OUT last_at timestamptz, OUT times bigint)
+CREATE FUNCTION coupon.user_refusals(wanted text, OUT campaign_id bigint, OUT status text, OUT first_at timestamptz, OUT last_at timestamptz, OUT times bigint)
 RETURNS SETOF record
-LANGUAGE plpgsql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	PERFORM coupon.check_user($1);
-	RETURN QUERY SELECT r.campaign_id, r.status, r.first_at, r.last_at, r.times FROM coupon.refusal r WHERE r.user_id = $1 ORDER BY r.first_at, r.campaign_id, r.status;
+	PERFORM coupon.check_user(wanted);
+	RETURN QUERY SELECT r.campaign_id, r.status, r.first_at, r.last_at, r.times FROM coupon.refusal r WHERE r.user_id = wanted ORDER BY r.first_at, r.campaign_id, r.status;
 END
+$$;
+COMMENT ON FUNCTION coupon.user_refusals(text) IS 'Why a user got nothing; see coupon_user_refusals().';
+
+CREATE FUNCTION @extschema@.coupon_user_refusals(user_id text, OUT campaign_id bigint, OUT status text, OUT first_at timestamptz, OUT last_at timestamptz, OUT times bigint)
+RETURNS SETOF record
+LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT u.* FROM coupon.user_refusals($1) u
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_user_refusals(text) IS
 	'Why a user got nothing: how they were refused, by campaigns that note it. What was refused in the last second may be missing.';
+
+CREATE FUNCTION @extschema@.coupon_user_refusals(user_id bigint, OUT campaign_id bigint, OUT status text, OUT first_at timestamptz, OUT last_at timestamptz, OUT times bigint)
+RETURNS SETOF record
+LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT u.* FROM coupon.user_refusals($1::text) u
+$$;
+COMMENT ON FUNCTION @extschema@.coupon_user_refusals(bigint) IS
+	'coupon_user_refusals(text) for users that are numbers.';
+
+CREATE FUNCTION @extschema@.coupon_user_refusals(user_id uuid, OUT campaign_id bigint, OUT status text, OUT first_at timestamptz, OUT last_at timestamptz, OUT times bigint)
+RETURNS SETOF record
+LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT u.* FROM coupon.user_refusals($1::text) u
+$$;
+COMMENT ON FUNCTION @extschema@.coupon_user_refusals(uuid) IS
+	'coupon_user_refusals(text) for users that are UUIDs.';
 
 -- ---- erasing ----
 
@@ -267,3 +303,13 @@ AS $$
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_user_erase(bigint) IS
 	'coupon_user_erase(text) for numeric users.';
+
+CREATE FUNCTION @extschema@.coupon_user_erase(
+	user_id uuid, OUT issuances bigint, OUT requests bigint, OUT tickets bigint, OUT events bigint, OUT others bigint, OUT waiting bigint)
+RETURNS record
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT e.* FROM coupon.erase_user($1::text) e
+$$;
+COMMENT ON FUNCTION @extschema@.coupon_user_erase(uuid) IS
+	'coupon_user_erase(text) for users that are UUIDs.';
