@@ -283,27 +283,8 @@ COMMENT ON FUNCTION @extschema@.coupon_room_draw(text) IS
 	'The draw of a room once it is open: the place of each ticket that drew lots. Anybody can compute it from the seed.';
 
 CREATE FUNCTION @extschema@.coupon_campaign_require_room(campaign_id bigint, room text) RETURNS void
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-	id bigint;
-BEGIN
-	WHILE $2 IS NOT NULL
-	LOOP
-		id := coupon.room_id($2);
-		-- coupon_room_drop() waits for this lock, or this for it
-		PERFORM FROM coupon.room r WHERE r.room_id = id FOR KEY SHARE;
-		EXIT WHEN FOUND;
-	END LOOP;
-	UPDATE coupon.campaign c SET room_id = id WHERE c.campaign_id = $1;
-	IF NOT FOUND THEN
-		RAISE SQLSTATE 'UC001' USING
-			MESSAGE = 'unknown campaign',
-			DETAIL = format('There is no campaign %s.', coalesce($1::text, 'null')),
-			HINT = 'Use an id that coupon_campaign_create() returned; coupon.campaign lists them.';
-	END IF;
-END
-$$;
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.coupon_campaign_require_room(bigint, text) IS
 	'From the commit on the campaign issues only to users whom the room has admitted, or with null to everybody.';
 

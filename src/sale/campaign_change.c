@@ -39,6 +39,7 @@
 #define MAX_WITHDRAWN	10000	/* that are named */
 
 PG_FUNCTION_INFO_V1(coupon_campaign_alter);
+PG_FUNCTION_INFO_V1(coupon_campaign_require_room);
 PG_FUNCTION_INFO_V1(coupon_campaign_reduce_stock);
 PG_FUNCTION_INFO_V1(coupon_units_withdraw);
 PG_FUNCTION_INFO_V1(coupon_shard_withdrawn);
@@ -49,6 +50,11 @@ static bool withdrawing = false;
 /* ---- rules ---- */
 
 #define ALTER_NARGS	7
+
+/* What append_altered() tells of. */
+#define RULES \
+	" RETURNING c.name, c.per_user_limit, c.opens_at, c.closes_at, c.policy::text, c.topic," \
+	"           (SELECT r.name FROM coupon.room r WHERE r.room_id = c.room_id)"
 
 /* The rules as they are now, from the row that the last statement returned. */
 static void
@@ -72,6 +78,7 @@ append_altered(int64 campaign_id, const CouponCampaignRow *row)
 		coupon_payload_time(&payload, "closes_at", DatumGetTimestampTz(closes_at));
 	coupon_payload_json(&payload, "policy", coupon_spi_text(0, 5));
 	coupon_payload_text(&payload, "topic", coupon_spi_text(0, 6));
+	coupon_payload_text(&payload, "room", coupon_spi_text(0, 7));
 	coupon_payload_int64(&payload, "stock", row->stock - row->withdrawn);
 	coupon_payload_time(&payload, "at", GetCurrentTimestamp());
 	coupon_payload_end(&payload);
@@ -127,7 +134,7 @@ coupon_campaign_alter(PG_FUNCTION_ARGS)
 		"   AND (c.name, c.opens_at, c.closes_at, c.per_user_limit, c.policy, c.topic)"
 		"       IS DISTINCT FROM"
 		"       (n.name, n.opens_at, n.closes_at, n.per_user_limit, n.policy, n.topic)"
-		" RETURNING c.name, c.per_user_limit, c.opens_at, c.closes_at, c.policy::text, c.topic",
+		RULES,
 		ALTER_NARGS, {INT8OID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, JSONBOID, TEXTOID}
 	};
 	CouponCampaignRow row;
@@ -161,6 +168,52 @@ coupon_campaign_alter(PG_FUNCTION_ARGS)
 		append_altered(campaign_id, &row);
 	coupon_spi_finish();
 	PG_RETURN_BOOL(changed);
+}
+
+/* The id of a room, which coupon_room_drop() waits to take away, or this for it. */
+static Datum
+lock_room(Datum name)
+{
+	static CouponStatement find = {"SELECT coupon.room_id($1)", 1, {TEXTOID}};
+	static CouponStatement lock = {"SELECT FROM coupon.room WHERE room_id = $1 FOR KEY SHARE", 1, {INT8OID}};
+	Datum		room_id;
+
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+		(void) coupon_spi_execute(&find, SPI_OK_SELECT, &name, NULL);
+		room_id = coupon_spi_value(0, 1, NULL);
+	} while (coupon_spi_execute(&lock, SPI_OK_SELECT, &room_id, NULL) == 0);
+	return room_id;
+}
+
+/*
+ * coupon_campaign_require_room(campaign_id, room)
+ */
+Datum
+coupon_campaign_require_room(PG_FUNCTION_ARGS)
+{
+	static CouponStatement update = {
+		"UPDATE coupon.campaign c SET room_id = $2"
+		" WHERE campaign_id = $1 AND room_id IS DISTINCT FROM $2"
+		RULES,
+		2, {INT8OID, INT8OID}
+	};
+	CouponCampaignRow row;
+	Datum		values[2];
+	char		nulls[2] = {' ', PG_ARGISNULL(1) ? 'n' : ' '};
+
+	coupon_require_argument(fcinfo, 0, "campaign_id");
+	coupon_shmem_attach();
+
+	coupon_spi_connect();
+	values[0] = Int64GetDatum(PG_GETARG_INT64(0));
+	values[1] = PG_ARGISNULL(1) ? (Datum) 0 : lock_room(PG_GETARG_DATUM(1));
+	coupon_campaign_lock_row(PG_GETARG_INT64(0), true, &row);
+	if (coupon_spi_execute(&update, SPI_OK_UPDATE_RETURNING, values, nulls) > 0)
+		append_altered(PG_GETARG_INT64(0), &row);
+	coupon_spi_finish();
+	PG_RETURN_VOID();
 }
 
 /* ---- stock ---- */

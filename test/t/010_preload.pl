@@ -21,6 +21,7 @@ my %call = (
 	coupon_campaign_resume => [q{coupon_campaign_resume(1)}],
 	coupon_campaign_close => [q{coupon_campaign_close(1)}],
 	coupon_campaign_alter => [q{coupon_campaign_alter(1, 'b')}],
+	coupon_campaign_require_room => [q{coupon_campaign_require_room(1, NULL)}],
 	coupon_campaign_reduce_stock => [q{coupon_campaign_reduce_stock(1, 1)}],
 	coupon_units_withdraw => [q{coupon_units_withdraw(1, '{1}')}],
 	campaign_end => [q{coupon.campaign_end(1, true)}],

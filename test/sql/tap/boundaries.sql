@@ -86,7 +86,6 @@ UPDATE trial SET state = '00000' WHERE call LIKE 'coupon\_request(%''a''::text, 
 SELECT pg_temp.try('coupon_request_status_of({v}, ''a'')', 'campaign') \g /dev/null
 SELECT pg_temp.try(format('coupon_request_status_of(%s, {v})', :c), 'text256') \g /dev/null
 SELECT pg_temp.try('coupon_campaign_require_room({v}, NULL)', 'campaign') \g /dev/null
-UPDATE trial SET state = 'UC001' WHERE call = 'coupon_campaign_require_room(NULL, NULL)';
 INSERT INTO trial (call, state) VALUES
 ('coupon_request_status(NULL)', '22004'),
 ('coupon_request_status(gen_random_uuid())', '00000'),

@@ -94,6 +94,9 @@ SELECT is((SELECT count(*) FROM coupon_verify(:h)), 0::bigint, 'no law is broken
 SELECT coupon_campaign_create('behind a room', 5) AS c \gset
 SELECT ok(coupon_room_create('change room', 5) > 0, 'a room');
 SELECT coupon_campaign_require_room(:c, 'change room') \g /dev/null
+SELECT is(pg_temp.event(:c)->>'room', 'change room', 'that a campaign requires it is an event');
+SELECT coupon_campaign_require_room(:c, 'change room') \g /dev/null
+SELECT is(pg_temp.events(:c), 2::bigint, 'and only when it changes');
 SELECT throws_ok('SELECT coupon_room_drop(''change room'')', '2BP01', 'campaigns require the room');
 SELECT coupon_campaign_require_room(:c, NULL) \g /dev/null
 SELECT token AS ticket FROM coupon_queue_join('change room', 'v') \gset
