@@ -14,16 +14,21 @@
  * remembered one by one as long as they are few; many of one transaction are
  * summed by way, outcome and savepoint, as long as the first of them.
  *
- * Concurrency: counters are atomics that nobody reads but to tell; sessions
- * are spread over stripes, so that they seldom share a cache line.  A place is
+ * Concurrency: counters are atomics that nobody reads but to tell; each
+ * processor has its stripe of them, so that no cache line goes to and fro.  A place is
  * taken by a compare-and-exchange of its database.  The callbacks of the
  * transaction never allocate and never throw.
  */
 #include "postgres.h"
 
+#ifdef __linux__
+#include <sched.h>
+#endif
+
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "port/atomics.h"
+#include "port/pg_bitutils.h"
 #include "portability/instr_time.h"
 #include "storage/shmem.h"
 #include "utils/memutils.h"
@@ -31,8 +36,9 @@
 #include "base/compat.h"
 #include "base/stat.h"
 
-#define PLACES			16		/* and one for all others */
-#define STRIPES			4
+#define PLACES			8		/* and one for all others */
+#define STRIPES			8
+#define COMMIT_SAMPLE	8		/* of so many commits one is timed */
 #define FEW				1024	/* calls of a transaction that are remembered
 								 * one by one */
 #define KEPT			4096	/* a larger array is freed at the end */
@@ -145,7 +151,13 @@ my_place(void)
 static Stripe *
 my_stripe(void)
 {
-	return &my_place()->stripes[coupon_my_proc_number() % STRIPES];
+#ifdef __linux__
+	int			cpu = sched_getcpu();
+#else
+	int			cpu = -1;
+#endif
+
+	return &my_place()->stripes[(cpu < 0 ? coupon_my_proc_number() : (uint32) cpu) % STRIPES];
 }
 
 /* ---- clocks ---- */
@@ -171,23 +183,21 @@ coupon_stat_clock_at(TimestampTz time)
 
 /* ---- counting at once ---- */
 
-/* The interval that a time is in. */
+/*
+ * The interval that a time is in.  Six make a factor of ten, so nine bits are
+ * 16 of them at least: from there it is not far.
+ */
 static int
 interval_of(uint64 us)
 {
-	int			low = 0;
-	int			high = COUPON_STAT_INTERVALS - 1;
+	int			interval = us < 2 ? 0 : Max(pg_leftmost_one_pos64(us) * 16 / 9 - 6, 0);
 
-	while (low < high)
-	{
-		int			middle = (low + high) / 2;
-
-		if (us <= (uint64) coupon_stat_uppers[middle])
-			high = middle;
-		else
-			low = middle + 1;
-	}
-	return low;
+	interval = Min(interval, COUPON_STAT_INTERVALS - 1);
+	while (interval > 0 && us <= (uint64) coupon_stat_uppers[interval - 1])
+		interval--;
+	while (interval < COUPON_STAT_INTERVALS - 1 && us > (uint64) coupon_stat_uppers[interval])
+		interval++;
+	return interval;
 }
 
 /* counter: an outcome, ABORTED, or FIRST_ERROR and the number of a class. */
@@ -235,7 +245,7 @@ typedef struct Pending
 static Pending *pending = NULL;
 static int	npending = 0;
 static int	max_pending = 0;
-static bool is_watched = false; /* how long the commit takes is counted */
+static bool is_watched = false; /* its commit may be timed */
 static uint64 commit_began = 0; /* 0: nothing is being committed */
 
 static const char *const commit_outcomes[] = {"committed"};
@@ -263,10 +273,8 @@ find_same(int end, const Pending *wanted)
 
 /* Those from the end down to a subtransaction's first have come to their end. */
 static void
-resolve(int level, bool committed)
+resolve(int level, bool committed, uint64 now)
 {
-	uint64		now = npending == 0 ? 0 : coupon_stat_clock();
-
 	while (npending > 0 && pending[npending - 1].level >= level)
 	{
 		Pending    *p = &pending[--npending];
@@ -279,13 +287,13 @@ resolve(int level, bool committed)
 static void
 end_transaction(bool committed)
 {
-	uint64		now = commit_began == 0 ? 0 : coupon_stat_clock();
+	uint64		now = commit_began == 0 && npending == 0 ? 0 : coupon_stat_clock();
 
 	if (committed && commit_began != 0)
-		record(coupon_way_commit.number, 0, 1, now < commit_began ? 0 : now - commit_began);
+		record(coupon_way_commit.number, 0, COMMIT_SAMPLE, now < commit_began ? 0 : now - commit_began);
 	commit_began = 0;
 	is_watched = false;
-	resolve(0, committed);
+	resolve(0, committed, now);
 	if (max_pending > KEPT)
 	{
 		pfree(pending);
@@ -297,10 +305,15 @@ end_transaction(bool committed)
 static void
 xact_callback(XactEvent event, void *arg)
 {
+	static uint32 ncommits = 0;
+
+	if (ncommits == 0)
+		ncommits = MyProcPid;	/* sessions of one commit are sampled, too */
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
-			if (is_watched && TransactionIdIsValid(GetTopTransactionIdIfAny()))
+			if (is_watched && TransactionIdIsValid(GetTopTransactionIdIfAny()) &&
+				++ncommits % COMMIT_SAMPLE == 0)
 				commit_began = coupon_stat_clock();
 			break;
 		case XACT_EVENT_COMMIT:
@@ -348,7 +361,7 @@ subxact_callback(SubXactEvent event, SubTransactionId subid,
 	if (event == SUBXACT_EVENT_COMMIT_SUB)
 		hand_to_parent(GetCurrentTransactionNestLevel());
 	else if (event == SUBXACT_EVENT_ABORT_SUB)
-		resolve(GetCurrentTransactionNestLevel(), false);
+		resolve(GetCurrentTransactionNestLevel(), false, coupon_stat_clock());
 }
 
 static void

@@ -97,7 +97,10 @@ extern void coupon_stat_add_duration(const CouponWay *way, int outcome, int n, u
 extern uint64 coupon_stat_clock(void);
 extern uint64 coupon_stat_clock_at(TimestampTz time);
 
-/* How long commits take, by themselves: of transactions with counted calls or batches. */
+/*
+ * How long commits take, by themselves: of transactions with counted calls or
+ * batches, one in eight, which counts for eight.
+ */
 extern CouponWay coupon_way_commit;
 
 /* So many were worked off together. */
