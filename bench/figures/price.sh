@@ -58,7 +58,7 @@ at()
 # The number of a user is spread over the index, and so is what is taken from it.
 set_up()
 {
-	psql -qX -v ON_ERROR_STOP=1 <<-'END'
+	psql -qX -v ON_ERROR_STOP=1 <<-'SQL'
 		SET client_min_messages = warning;
 		CREATE EXTENSION coupon;
 		CREATE EXTENSION pg_walinspect;
@@ -92,7 +92,7 @@ set_up()
 				COMMIT;
 			END LOOP;
 		END $$;
-	END
+	SQL
 }
 
 # fill SIDE ROWS: a new campaign with so many issuances

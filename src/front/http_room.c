@@ -175,14 +175,14 @@ coupon_http_position(PG_FUNCTION_ARGS)
 	initStringInfo(&body);
 	for (int i = 0; i < ncalls; i++)
 	{
-		CouponTicketAnswer ticket;
+		CouponTicketAnswer ticket = {.poll_after = -1};
 		char		seconds[MAXINT8LEN + 1];
 
 		CHECK_FOR_INTERRUPTS();
 		if (ok[i])
 			coupon_ticket_position(&tokens[i], &ticket);
 		/* who is not told when to ask again has no ticket any more */
-		if (!ok[i] || ticket.poll_after < 0)
+		if (ticket.poll_after < 0)
 		{
 			coupon_outcome_put_problem(rsinfo, "gone", NULL);
 			continue;
