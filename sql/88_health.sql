@@ -26,7 +26,8 @@ CREATE FUNCTION coupon.health_facts(
 	OUT http_built boolean, OUT jwt_there boolean,
 	OUT broker text, OUT refused_topics text, OUT last_error text, OUT failed_at timestamptz, OUT acknowledged_at timestamptz,
 	OUT maps_dropped bigint, OUT slots_taken bigint, OUT dropped_at timestamptz, OUT map_failures bigint,
-	OUT lines_in_use integer, OUT queue_refused bigint, OUT descriptors bigint)
+	OUT lines_in_use integer, OUT queue_refused bigint, OUT descriptors bigint,
+	OUT refusals_lost bigint)
 RETURNS record
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_health_facts';
@@ -344,6 +345,10 @@ AS $$
 	SELECT coupon.finding('error', 'Requests or visitors got no room', format('%s were refused with UC201 since the server started.', f->>'queue_refused'),
 	       'Raise coupon.queue_memory (40 bytes a ticket) or coupon.max_lines, and restart.', 'Lines are full')
 	 WHERE (f->>'queue_refused')::bigint > 0
+	UNION ALL
+	SELECT coupon.finding('notice', 'Refusals were not noted', format('%s since the server started: they came faster than the sweeper writes, or no sweeper runs.', f->>'refusals_lost'),
+	       'coupon.refusal lacks some. Nothing need be done.', 'Support and erasure')
+	 WHERE (f->>'refusals_lost')::bigint > 0
 $$;
 COMMENT ON FUNCTION coupon.health_memory(jsonb, jsonb) IS 'A check of coupon_health(): shared memory.';
 

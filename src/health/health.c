@@ -35,6 +35,7 @@
 #include "request/request_table.h"
 #include "room/room.h"
 #include "sale/campaign_slot.h"
+#include "sale/refusal.h"
 
 PG_FUNCTION_INFO_V1(coupon_health_facts);
 PG_FUNCTION_INFO_V1(coupon_health_lines);
@@ -192,6 +193,7 @@ coupon_health_facts(PG_FUNCTION_ARGS)
 		put_publisher(&row);
 		put_memory(&row);
 		put_descriptors(&row);
+		put(&row, Int64GetDatum((int64) coupon_refusal_lost()));
 	}
 	else
 		memset(row.nulls + 1, true, sizeof(row.nulls) - sizeof(row.nulls[0]));

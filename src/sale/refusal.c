@@ -83,12 +83,12 @@ void
 coupon_refusal_note(const CouponDefinition *def, Datum user_id, const char *status)
 {
 	const text *user = (const text *) DatumGetPointer(user_id);
-	TimestampTz now;
+	Oid			installation = coupon_catalog()->campaign;
+	TimestampTz now = GetCurrentTimestamp();
 	bool		half_full;
 
 	if (VARSIZE_ANY_EXHDR(user) > COUPON_MAX_NAME)
 		return;
-	now = GetCurrentTimestamp();
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	if (shared->n == MAX_NOTES && TimestampDifferenceExceeds(shared->notes[0].at, now, STALE_MS))
 	{
@@ -102,7 +102,7 @@ coupon_refusal_note(const CouponDefinition *def, Datum user_id, const char *stat
 		Note	   *note = &shared->notes[shared->n++];
 
 		note->database = MyDatabaseId;
-		note->installation = coupon_catalog()->campaign;
+		note->installation = installation;
 		note->campaign_id = def->campaign_id;
 		note->at = now;
 		strlcpy(note->status, status, sizeof(note->status));
@@ -167,14 +167,17 @@ typedef struct Notes
 	int			n;
 } Notes;
 
+/* Whoever deletes a campaign is not waited for: it needs no rows any more. */
 static void
 insert_notes(void *arg)
 {
 	static CouponStatement insert = {
-		"INSERT INTO coupon.refusal AS r (user_id, campaign_id, status, first_at, last_at, times)"
+		"WITH there AS MATERIALIZED ("
+		"  SELECT c.campaign_id FROM coupon.campaign c WHERE c.campaign_id = ANY ($2) FOR KEY SHARE SKIP LOCKED)"
+		" INSERT INTO coupon.refusal AS r (user_id, campaign_id, status, first_at, last_at, times)"
 		" SELECT n.user_id, n.campaign_id, n.status, min(n.at), max(n.at), count(*)"
 		"   FROM unnest($1, $2, $3, $4) n(user_id, campaign_id, status, at)"
-		"  WHERE EXISTS (SELECT FROM coupon.campaign c WHERE c.campaign_id = n.campaign_id)"
+		"  WHERE n.campaign_id IN (SELECT t.campaign_id FROM there t)"
 		"  GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
 		" ON CONFLICT (user_id, campaign_id, status) DO UPDATE"
 		" SET last_at = greatest(r.last_at, excluded.last_at), times = r.times + excluded.times",

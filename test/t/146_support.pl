@@ -66,6 +66,15 @@ await(q{SELECT count(*) = 0 FROM coupon.refusal WHERE user_id LIKE 'crowd %'});
 pass('rows go after coupon.refusal_keep');
 reload($node, "coupon.refusal_keep = 30d\n");
 
+# whoever has a campaign's row locked, to delete it, keeps the sweeper from nothing
+my $deleter = $node->background_psql('postgres');
+$deleter->query_safe("BEGIN; SELECT FROM coupon.campaign WHERE campaign_id = $noted FOR UPDATE");
+sql("SELECT coupon_campaign_note_refusals($silent); SELECT coupon_issue(c, 'behind') FROM unnest('{$noted, $silent}'::bigint[]) c");
+await(q{SELECT count(*) = 1 FROM coupon_user_refusals('behind')});
+$deleter->query_safe('ROLLBACK');
+$deleter->quit;
+is(sql(q{SELECT campaign_id FROM coupon_user_refusals('behind')}), $silent, 'who deletes a campaign is not waited for');
+
 # ---- requests and tickets, without secrets ----
 
 sql(q{SELECT coupon_room_create('hall', 1); SELECT coupon_queue_join('hall', u) FROM unnest('{anna,bert}'::text[]) u; SELECT coupon_request(9, 'anna', 'my secret key')});
