@@ -6,6 +6,7 @@
 
 #include "utils/memutils.h"
 
+#include "base/compat.h"
 #include "base/errors.h"
 #include "front/answer.h"
 #include "front/json_fields.h"
