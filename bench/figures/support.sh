@@ -28,7 +28,7 @@ milliseconds()
 {
 	{
 		printf '%s;\n' "$1" "$1" "$1" "$1" "$1" "$1"
-		echo '\timing on'
+		printf '%s\n' '\timing on'
 		for _ in {1..21}; do printf '%s;\n' "$1"; done
 	} | psql -qXAt -v ON_ERROR_STOP=1 | awk '/^Time: / { print $2 }' | median
 }
@@ -58,6 +58,7 @@ issue()
 	sql "CHECKPOINT"
 	start=$(sql "SELECT pg_current_wal_insert_lsn()")
 	n=$((n + 1))
+	# shellcheck disable=SC2016 # quotes of SQL
 	printf '\\timing on\nSELECT count(*) FROM coupon_issue_many(%s, (SELECT array_agg(md5(%s || $$-$$ || i)) FROM generate_series(1, 10000) i)) WHERE status = $$issued$$;\n' \
 		"$(cat "$scratch/campaign")" "$n" | psql -qXAt -v ON_ERROR_STOP=1 >"$scratch/issue"
 	grep -qx 10000 "$scratch/issue" || die "void: 10,000 users were not issued"
