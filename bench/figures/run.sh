@@ -15,7 +15,7 @@ results=${BENCH_RESULTS:-$bench_dir/results/latest}
 mkdir -p "$results"
 describe | sed 's/^/# /' | tee "$results/figures.txt"
 status=0
-for name in ${BENCH_FIGURES:-insert peer sold_out snapshot many price campaigns wal memory latency statistics publish queues operations support scenarios http}; do
+for name in ${BENCH_FIGURES:-insert peer sold_out snapshot many price campaigns wal memory latency statistics calls publish queues operations support scenarios http}; do
 	server=$BENCH_IN_SERVER
 	case $name in
 		queues | scenarios | http) server= ;;	# on one of its own, with other settings
