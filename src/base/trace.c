@@ -98,7 +98,7 @@ coupon_trace(void)
 static void
 add_to_line(ErrorData *line)
 {
-	const char *before = line->context;
+	char	   *before = line->context;
 
 	if (session_trace[0] != '\0' && !line->hide_ctx)
 	{
@@ -110,6 +110,9 @@ add_to_line(ErrorData *line)
 			snprintf(context, size, "%s%straceparent %s", before == NULL ? "" : before,
 					 before == NULL ? "" : "\n", session_trace);
 			line->context = context;
+			/* as errcontext does; no error may come that frees it with others */
+			if (before != NULL)
+				pfree(before);
 		}
 	}
 	if (previous_hook != NULL)

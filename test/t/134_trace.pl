@@ -179,6 +179,10 @@ like(slurp_file($node->logfile, $from), qr/POST \/break failed: broken\n.*tracep
 
 # ---- the broker ----
 
+# the memory of a line's context is no longer there when the line is written
+is(traced(40, q{DO $$ BEGIN FOR i IN 1 .. 1000 LOOP RAISE LOG 'line %', i; END LOOP; END $$;
+	SELECT used_bytes < 20000 FROM pg_backend_memory_contexts WHERE name = 'ErrorContext'}), 't', 'lines of the log leave nothing in memory');
+
 SKIP:
 {
 	my $missing = kafka_tools_missing();
