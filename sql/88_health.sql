@@ -399,6 +399,12 @@ AS $$
 	  FROM coupon.campaign c
 	 WHERE c.room_id IS NOT NULL AND c.closed_at IS NULL AND NOT EXISTS (SELECT FROM coupon.room o WHERE o.room_id = c.room_id)
 	UNION ALL
+	SELECT coupon.finding('error', 'A restored copy has not been checked', format('%s campaigns issue nothing.', count(*)),
+	       'SELECT * FROM coupon_restored(); says what is missing, and lets those be sold of which everything is there.', 'A copy has not been checked')
+	  FROM coupon.campaign c
+	 WHERE c.dumped IS NOT NULL
+	HAVING count(*) > 0
+	UNION ALL
 	SELECT coupon.finding('warning', 'A transaction keeps units', format('Process %s (%s) has been open for %s and has written issuances: its units are neither free nor sold.', a.pid, a.state, date_trunc('seconds', clock_timestamp() - a.xact_start)),
 	       format('SELECT pg_terminate_backend(%s); and set idle_in_transaction_session_timeout.', a.pid), 'Answers are busy')
 	  FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid

@@ -58,8 +58,11 @@ for my $n (1 .. 3)
 	restore("jobs$n", undef, '-j', '4');
 	is(answers("jobs$n"), 'paused paused paused', "jobs$n: nothing is issued yet");
 	is($node->safe_psql("jobs$n", q{SELECT string_agg(state, ' ') FROM coupon.campaign_status}), 'restored restored restored', "jobs$n: which the status says");
+	my $finding = q{SELECT severity, detail, page FROM coupon_health() WHERE what = 'A restored copy has not been checked'};
+	is($node->safe_psql("jobs$n", $finding), 'error|3 campaigns issue nothing.|doc/operations.md#a-copy-has-not-been-checked', "jobs$n: and health, too");
 	is($node->safe_psql("jobs$n", q{SELECT status FROM coupon_issue(1, 'u5')}), 'already_issued', "jobs$n: who has a unit is told so");
 	is($node->safe_psql("jobs$n", q{SELECT * FROM coupon_restored()}), '', "jobs$n: every row is there");
+	is($node->safe_psql("jobs$n", $finding), '', "jobs$n: then there is no finding any more");
 	is(answers("jobs$n"), 'issued held issued', "jobs$n: the sale goes on");
 	is($node->safe_psql("jobs$n", q{SELECT stock, issued, held, remaining FROM coupon_status(1)}), '280|81|1|198', "jobs$n: with what was left");
 	$node->safe_psql("jobs$n", 'SELECT coupon_hold_expire()');
