@@ -9,8 +9,8 @@
  *
  * A call of a way that is counted with its transaction is remembered until
  * that ends: committed it counts by its outcome, rolled back, whether by a
- * savepoint or as a whole, as aborted.  How long it took is from its start to
- * that end, the commit's flush and a synchronous standby included.  Calls are
+ * savepoint or as a whole, as aborted.  How long it took is from its start, or
+ * its statement's, to that end, the commit's flush and a synchronous standby included.  Calls are
  * remembered one by one as long as they are few; many of one transaction are
  * summed by way, outcome and savepoint, as long as the first of them.
  *
@@ -29,7 +29,6 @@
 #include "miscadmin.h"
 #include "port/atomics.h"
 #include "port/pg_bitutils.h"
-#include "portability/instr_time.h"
 #include "storage/shmem.h"
 #include "utils/memutils.h"
 
@@ -162,23 +161,27 @@ my_stripe(void)
 
 /* ---- clocks ---- */
 
-uint64
-coupon_stat_clock(void)
+/* What has gone by since; a clock that was set back must not make it a century. */
+static uint64
+since(TimestampTz start, TimestampTz now)
 {
-	instr_time	now;
-
-	INSTR_TIME_SET_CURRENT(now);
-	return INSTR_TIME_GET_MICROSEC(now);
+	return now < start ? 0 : now - start;
 }
 
-uint64
-coupon_stat_clock_at(TimestampTz time)
+/*
+ * When a call begins: the first of a statement with its statement, which saves
+ * it a look at the clock.
+ */
+static TimestampTz
+start_of_call(void)
 {
-	int64		ago = GetCurrentTimestamp() - time;
-	uint64		now = coupon_stat_clock();
+	static TimestampTz seen = 0;
+	TimestampTz statement = GetCurrentStatementStartTimestamp();
 
-	/* who set the clock forward has not waited since the machine's start */
-	return ago <= 0 ? now : (uint64) ago > now ? 0 : now - ago;
+	if (statement == seen)
+		return GetCurrentTimestamp();
+	seen = statement;
+	return statement;
 }
 
 /* ---- counting at once ---- */
@@ -234,7 +237,7 @@ coupon_stat_tally(CouponTally tally)
 
 typedef struct Pending
 {
-	uint64		start;
+	TimestampTz start;
 	uint32		n;
 	uint8		way;
 	uint8		outcome;
@@ -246,7 +249,7 @@ static Pending *pending = NULL;
 static int	npending = 0;
 static int	max_pending = 0;
 static bool is_watched = false; /* its commit may be timed */
-static uint64 commit_began = 0; /* 0: nothing is being committed */
+static TimestampTz commit_began = 0;	/* 0: nothing is being committed */
 
 static const char *const commit_outcomes[] = {"committed"};
 
@@ -273,24 +276,24 @@ find_same(int end, const Pending *wanted)
 
 /* Those from the end down to a subtransaction's first have come to their end. */
 static void
-resolve(int level, bool committed, uint64 now)
+resolve(int level, bool committed, TimestampTz now)
 {
 	while (npending > 0 && pending[npending - 1].level >= level)
 	{
 		Pending    *p = &pending[--npending];
 
 		if (committed || coupon_ways[p->way]->kind == COUPON_WAY_TRANSACTION)
-			record(p->way, committed ? p->outcome : ABORTED, p->n, now < p->start ? 0 : now - p->start);
+			record(p->way, committed ? p->outcome : ABORTED, p->n, since(p->start, now));
 	}
 }
 
 static void
 end_transaction(bool committed)
 {
-	uint64		now = commit_began == 0 && npending == 0 ? 0 : coupon_stat_clock();
+	TimestampTz now = commit_began == 0 && npending == 0 ? 0 : GetCurrentTimestamp();
 
 	if (committed && commit_began != 0)
-		record(coupon_way_commit.number, 0, COMMIT_SAMPLE, now < commit_began ? 0 : now - commit_began);
+		record(coupon_way_commit.number, 0, COMMIT_SAMPLE, since(commit_began, now));
 	commit_began = 0;
 	is_watched = false;
 	resolve(0, committed, now);
@@ -314,7 +317,7 @@ xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_PRE_COMMIT:
 			if (is_watched && TransactionIdIsValid(GetTopTransactionIdIfAny()) &&
 				++ncommits % COMMIT_SAMPLE == 0)
-				commit_began = coupon_stat_clock();
+				commit_began = GetCurrentTimestamp();
 			break;
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_PREPARE:
@@ -361,7 +364,7 @@ subxact_callback(SubXactEvent event, SubTransactionId subid,
 	if (event == SUBXACT_EVENT_COMMIT_SUB)
 		hand_to_parent(GetCurrentTransactionNestLevel());
 	else if (event == SUBXACT_EVENT_ABORT_SUB)
-		resolve(GetCurrentTransactionNestLevel(), false, coupon_stat_clock());
+		resolve(GetCurrentTransactionNestLevel(), false, GetCurrentTimestamp());
 }
 
 static void
@@ -379,7 +382,7 @@ watch_transaction(void)
 }
 
 static void
-remember(const CouponWay *way, int outcome, int n, uint64 start)
+remember(const CouponWay *way, int outcome, int n, TimestampTz start)
 {
 	Pending		new = {start, n, way->number, outcome, GetCurrentTransactionNestLevel()};
 	Pending    *same = npending < FEW ? NULL : find_same(npending, &new);
@@ -407,7 +410,7 @@ remember(const CouponWay *way, int outcome, int n, uint64 start)
 typedef struct Call
 {
 	const CouponWay *way;
-	uint64		start;
+	TimestampTz start;
 } Call;
 
 static const Call *running = NULL;
@@ -422,7 +425,7 @@ coupon_stat_call(FunctionCallInfo fcinfo, const CouponWay *way, PGFunction funct
 	if (places == NULL)
 		return function(fcinfo);
 	call.way = way;
-	call.start = coupon_stat_clock();
+	call.start = start_of_call();
 	PG_TRY();
 	{
 		running = &call;
@@ -431,7 +434,7 @@ coupon_stat_call(FunctionCallInfo fcinfo, const CouponWay *way, PGFunction funct
 	PG_CATCH();
 	{
 		running = outer;
-		record(way->number, FIRST_ERROR + class_of(geterrcode()), 1, coupon_stat_clock() - call.start);
+		record(way->number, FIRST_ERROR + class_of(geterrcode()), 1, since(call.start, GetCurrentTimestamp()));
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
@@ -450,7 +453,8 @@ void
 coupon_stat_error(int sqlstate)
 {
 	if (running != NULL)
-		record(running->way->number, FIRST_ERROR + class_of(sqlstate), 1, coupon_stat_clock() - running->start);
+		record(running->way->number, FIRST_ERROR + class_of(sqlstate), 1,
+			   since(running->start, GetCurrentTimestamp()));
 }
 
 int
@@ -466,19 +470,16 @@ coupon_stat_find(const CouponWay *way, const char *outcome)
 }
 
 void
-coupon_stat_add(const CouponWay *way, int outcome, int n, uint64 start_us)
+coupon_stat_add(const CouponWay *way, int outcome, int n, TimestampTz start)
 {
-	uint64		now;
-
 	if (places == NULL || outcome < 0)
 		return;
 	if (way->kind == COUPON_WAY_TRANSACTION || way->kind == COUPON_WAY_COMMITTED)
 	{
-		remember(way, outcome, n, start_us);
+		remember(way, outcome, n, start);
 		return;
 	}
-	now = coupon_stat_clock();
-	record(way->number, outcome, n, now < start_us ? 0 : now - start_us);
+	record(way->number, outcome, n, since(start, GetCurrentTimestamp()));
 }
 
 void

@@ -90,12 +90,8 @@ extern int	coupon_stat_find(const CouponWay *way, const char *outcome);
  * The same without a call that runs, which began at such a time.  May throw
  * where the way is counted with the transaction.
  */
-extern void coupon_stat_add(const CouponWay *way, int outcome, int n, uint64 start_us);
+extern void coupon_stat_add(const CouponWay *way, int outcome, int n, TimestampTz start);
 extern void coupon_stat_add_duration(const CouponWay *way, int outcome, int n, uint64 us);
-
-/* Microseconds of a clock that is not set; and when on it that was. */
-extern uint64 coupon_stat_clock(void);
-extern uint64 coupon_stat_clock_at(TimestampTz time);
 
 /*
  * How long commits take, by themselves: of transactions with counted calls or

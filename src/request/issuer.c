@@ -328,7 +328,7 @@ store_outcome(Batch *batch, CouponTableWriter *rows, int i, TimestampTz now, boo
 	coupon_pending_push(apply_decided, line, request->number, request->child, 0);
 	LWLockRelease(line->lock);
 	coupon_stat_add(&coupon_way_decision, coupon_stat_find(&coupon_way_decision, outcome), 1,
-					coupon_stat_clock_at(request->requested_at));
+					request->requested_at);
 }
 
 /* Writes what became of a part's requests, but for those who come again. */
