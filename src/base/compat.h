@@ -99,6 +99,17 @@ coupon_table_tuple_update(Relation rel, ItemPointer tid, TupleTableSlot *slot, C
 #define coupon_wait_event(name) WaitEventExtensionNew(name)
 #endif
 
+/* 17: how much of what the client has sent waits in the buffer, not only whether */
+#if PG_VERSION_NUM < 170000
+extern bool pq_buffer_has_data(void);
+
+#define coupon_client_has_sent() pq_buffer_has_data()
+#else
+extern ssize_t pq_buffer_remaining_data(void);
+
+#define coupon_client_has_sent() (pq_buffer_remaining_data() > 0)
+#endif
+
 /* A function that gives a wait event of ours, which each process asks for once. */
 #define COUPON_WAIT_EVENT(function, name) \
 static uint32 \

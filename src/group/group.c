@@ -32,10 +32,12 @@
 #include "miscadmin.h"
 #include "port/pg_bitutils.h"
 #include "storage/ipc.h"
+#include "storage/latch.h"
 #include "storage/shmem.h"
 #include "storage/spin.h"
 #include "tcop/pquery.h"
 #include "utils/builtins.h"
+#include "utils/timestamp.h"
 
 #include "base/compat.h"
 #include "base/database.h"
@@ -62,6 +64,9 @@ PG_FUNCTION_INFO_V1(coupon_group_status);
 
 /* How often a session that waits looks whether there still is a worker. */
 #define LOOK_AROUND_MS		500
+
+/* How long a client's next message is waited for: it follows the call's at once. */
+#define NEXT_MESSAGE_MS		5000
 
 typedef struct CallPool
 {
@@ -594,9 +599,44 @@ is_top_level(FunctionCallInfo fcinfo)
 }
 
 /* libpq/libpq.h would ask for the headers of everything that PostgreSQL was built with */
+extern WaitEventSet *FeBeWaitSet;
 extern void pq_startmsgread(void);
 extern int	pq_peekbyte(void);
 extern void pq_endmsgread(void);
+
+#define CLIENT_SOCKET	0		/* FeBeWaitSetSocketPos */
+
+/*
+ * Waits until the client has sent more; false if it does not for a while, which
+ * is long for a network and short for a snapshot.  Reading would wait as well,
+ * but for ever: within a statement only the session's end interrupts it.  (As it
+ * does if all that has come is a part of an encrypted packet.)
+ */
+static bool
+await_client(void)
+{
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), NEXT_MESSAGE_MS);
+
+	while (!coupon_client_has_sent())
+	{
+		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+		WaitEvent	event;
+
+		if (left <= 0)
+			return false;
+		/* an interrupt may have changed what is waited for */
+		ModifyWaitEvent(FeBeWaitSet, CLIENT_SOCKET, WL_SOCKET_READABLE, NULL);
+		if (WaitEventSetWait(FeBeWaitSet, left, &event, 1, WAIT_EVENT_CLIENT_READ) == 0)
+			continue;
+		if (event.events & WL_POSTMASTER_DEATH)
+			proc_exit(1);
+		if (event.events & WL_SOCKET_READABLE)
+			break;
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	return true;
+}
 
 /*
  * A client that sends the next statement before the end of this one's
@@ -613,6 +653,8 @@ is_first_of_batch(void)
 
 	if (query->dest == NULL || query->dest->mydest != DestRemoteExecute || MyProcPort == NULL)
 		return false;
+	if (!await_client())
+		return true;
 	pq_startmsgread();
 	next = pq_peekbyte();
 	pq_endmsgread();

@@ -42,9 +42,11 @@ sub receive
 	return $data;
 }
 
-# the answers up to the next ReadyForQuery: SQLSTATEs of errors, fields of rows
+# the answers up to the next ReadyForQuery, or another type of message: SQLSTATEs of
+# errors, fields of rows
 sub answers
 {
+	my $last = shift // 'Z';
 	my @answers;
 
 	while (1)
@@ -54,19 +56,40 @@ sub answers
 
 		push @answers, $body =~ /\0C([0-9A-Z]{5})\0/ ? $1 : $body if $type eq 'E';
 		push @answers, unpack 'x2 N/a', $body if $type eq 'D';
-		return join ' ', @answers if $type eq 'Z';
+		return join ' ', @answers if $type eq $last;
 	}
 }
 
 sub send_all { for my $part (@_) { syswrite $socket, $part or die "send: $!" } return }
 
-$socket = IO::Socket::UNIX->new(Peer => $node->host . '/.s.PGSQL.' . $node->port) or die "connect: $!";
 my $user = sql('SELECT current_user');
-my $startup = pack('N', 196608) . "user\0$user\0database\0postgres\0\0";
-send_all(pack('N', 4 + length $startup) . $startup);
-answers();
+
+sub connect_as
+{
+	my ($name) = @_;
+	my $startup = pack('N', 196608) . "user\0$user\0database\0postgres\0application_name\0$name\0\0";
+
+	$socket = IO::Socket::UNIX->new(Peer => $node->host . '/.s.PGSQL.' . $node->port) or die "connect: $!";
+	send_all(pack('N', 4 + length $startup) . $startup);
+	answers();
+	return $socket;
+}
 
 sub grouped { return "SELECT status FROM coupon_issue_grouped(1, '$_[0]')" }
+
+# clients that stall before their Sync: one is cancelled, the other is given up meanwhile
+my $stalled = connect_as('stalled');
+send_all(statement(grouped('x')));
+connect_as('timeout');
+send_all(message('Q', "SET statement_timeout = '200ms'\0"));
+answers();
+send_all(statement(grouped('x')));
+is(answers('E'), '57014', 'statement_timeout ends the call of a client that stalls before its Sync');
+send_all($sync);
+answers();
+close $socket;
+
+connect_as('main');
 
 my $one = statement('SELECT 1');
 my @cases = (
@@ -104,6 +127,15 @@ send_all(message('Q', "SET coupon.allow_autonomous = on\0"));
 answers();
 send_all(statement(grouped('i')) . $one . $sync);
 is(answers(), 'issued 1', 'under coupon.allow_autonomous it is carried out');
+
+# in the end without a timeout, too: it holds a snapshot
+my $main = $socket;
+$socket = $stalled;
+is(answers('E'), '25001', 'a client that stalls for seconds is refused');
+send_all($sync);
+is(answers(), '', 'and goes on');
+close $socket;
+$socket = $main;
 
 # a client that is gone in between has issued nothing
 send_all(message('Q', "SET coupon.allow_autonomous = off\0"));
