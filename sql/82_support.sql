@@ -241,6 +241,8 @@ AS $$
 DECLARE
 	-- random: nobody can compute it from the user, nor the user from it
 	pseudonym CONSTANT text := 'erased-' || gen_random_uuid();
+	-- of whom held a unit since then a payment may come yet, which has to find them
+	remembered_since CONSTANT timestamptz := clock_timestamp() - current_setting('coupon.hold_keep')::interval;
 	topics text[];
 	n bigint;
 BEGIN
@@ -257,12 +259,12 @@ BEGIN
 
 	UPDATE coupon.issuance i SET user_id = pseudonym
 	  FROM (SELECT u.campaign_id, u.serial FROM coupon.units_of(erased) u) o
-	 WHERE i.campaign_id = o.campaign_id AND i.serial = o.serial AND i.user_id = erased;
+	 WHERE i.campaign_id = o.campaign_id AND i.serial = o.serial AND i.user_id = erased AND i.state <> 'held';
 	GET DIAGNOSTICS issuances = ROW_COUNT;
 	requests := coupon.erase_queues(erased, pseudonym, false);
 	tickets := coupon.erase_queues(erased, pseudonym, true);
 
-	UPDATE coupon.lapsed_hold l SET user_id = pseudonym WHERE l.user_id = erased;
+	UPDATE coupon.lapsed_hold l SET user_id = pseudonym WHERE l.user_id = erased AND l.held_until < remembered_since;
 	GET DIAGNOSTICS others = ROW_COUNT;
 	DELETE FROM coupon.request_key k WHERE k.user_id = erased;
 	GET DIAGNOSTICS n = ROW_COUNT;
@@ -279,7 +281,9 @@ BEGIN
 
 	-- last: whatever was waited for above has its events committed by now
 	events := coupon.erase_events(erased, pseudonym, coalesce(topics, '{}'));
-	SELECT count(*) INTO waiting FROM coupon.request r WHERE r.user_id = erased AND r.decided_at IS NULL;
+	waiting := (SELECT count(*) FROM coupon.request r WHERE r.user_id = erased AND r.decided_at IS NULL)
+		+ (SELECT count(*) FROM coupon.units_of(erased) u WHERE u.state = 'held')
+		+ (SELECT count(*) FROM coupon.lapsed_hold l WHERE l.user_id = erased AND l.held_until >= remembered_since);
 END
 $$;
 COMMENT ON FUNCTION coupon.erase_user(text) IS 'See coupon_user_erase().';
@@ -292,7 +296,7 @@ AS $$
 	SELECT e.* FROM coupon.erase_user($1) e
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_user_erase(text) IS
-	'Forgets a user: one random pseudonym takes their place in issuances, decided requests, tickets, lapsed holds, dead letters, refusals and events that are not published; an event coupon.user_erased tells consumers. Returns how many rows of each, and how many requests wait and have to be erased again.';
+	'Forgets a user: one random pseudonym takes their place in issuances, decided requests, tickets, dead letters, refusals and events that are not published; an event coupon.user_erased tells consumers. Returns how many rows of each, and how many requests and holds wait, for a decision or a payment, and have to be erased again.';
 
 CREATE FUNCTION @extschema@.coupon_user_erase(
 	user_id bigint, OUT issuances bigint, OUT requests bigint, OUT tickets bigint, OUT events bigint, OUT others bigint, OUT waiting bigint)
