@@ -218,13 +218,13 @@ fresh-machines:
 
 deb:
 	@test/bin/install_dependencies '$(PG_CONFIG)' $@ >/dev/null
-	@packaging/deb
+	@test/bin/deb
 
 deb-test:
-	@packaging/deb_test
+	@test/bin/deb_test
 
 dist:
-	@packaging/dist
+	@test/bin/dist
 
 check-layers:
 	@test/bin/check_layers

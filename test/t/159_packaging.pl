@@ -10,7 +10,7 @@ use Test::More;
 
 my $dir = PostgreSQL::Test::Utils::tempdir();
 
-is(`packaging/check_meta 2>&1`, '', 'META.json is as the spec says, the version is the same everywhere');
+is(`test/bin/check_meta 2>&1`, '', 'META.json is as the spec says, the version is the same everywhere');
 
 # the check sees what is wrong
 my $n = 0;
@@ -31,7 +31,7 @@ for my $case (
 	$change->($meta);
 	append_to_file($file, encode_json($meta));
 	local $ENV{COUPON_META} = $file;
-	like(`packaging/check_meta 2>&1`, $complaint, "seen: $what");
+	like(`test/bin/check_meta 2>&1`, $complaint, "seen: $what");
 }
 
 my $control = slurp_file('debian/control');
@@ -43,7 +43,7 @@ is(join(' ', grep { my $needed = $_; !grep { $_ eq $needed } split ' ', $install
 	'', 'make deb installs what debian/control says');
 like($control, qr/Recommends:\n \$\{jwt:Recommends\}/, 'libjwt, which is opened and not linked, is recommended');
 
-my @source = split /\n/, `bash -c '. packaging/source.sh && source_files'`;
+my @source = split /\n/, `bash -c '. test/bin/source.sh && source_files'`;
 my %source = map { $_ => 1 } @source;
 is(join(' ', grep { !$source{$_} } qw(META.json LICENSE README.md SECURITY.md coupon.control Makefile sql/build debian/rules src/coupon.c src/front/pages/coupon-board.html doc/operations.md)),
 	'', 'the source is whole');

@@ -2,7 +2,7 @@
 #
 # Read by the scripts here, not run: what is in the project, and its version.
 
-top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 
 # version_of_meta: of the distribution, as in 1.0.0
 version_of_meta()
