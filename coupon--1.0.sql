@@ -2581,7 +2581,7 @@ CREATE FUNCTION coupon.metric_families(OUT n bigint, OUT family text, OUT kind t
 LANGUAGE sql STABLE ROWS 90 SET search_path = pg_catalog, pg_temp
 AS $$
 SELECT row_number() OVER (), 'coupon_' || m.name, m.kind, m.help FROM (VALUES
-	('up', 'gauge', 'Whether this server sells: 0 on a standby.'),
+	('up', 'gauge', 'Whether this server sells: 0 on a standby, and where coupon is not preloaded.'),
 	('stats_reset_timestamp_seconds', 'gauge', 'From when on the counters count.'),
 	('calls_total', 'counter', 'Calls by way in and outcome, one for each user or unit that was asked for.'),
 	('call_errors_total', 'counter', 'Calls that ended with an ERROR, by the class of its SQLSTATE.'),
@@ -2664,13 +2664,20 @@ DECLARE
 	selling boolean := NOT pg_is_in_recovery();
 	moment timestamptz := clock_timestamp();
 BEGIN
-	RETURN QUERY WITH shown AS MATERIALIZED (
+	-- those that are open come first, and by the index: mostly there is no need to look at all of them
+	RETURN QUERY WITH chosen AS (
+		(SELECT c.* FROM coupon.campaign c
+		  WHERE selling AND c.closed_at IS NULL AND (c.closes_at IS NULL OR c.closes_at > moment) AND c.opens_at > moment IS NOT TRUE
+		  ORDER BY c.campaign_id DESC LIMIT max_labels)
+		UNION ALL
+		(SELECT c.* FROM coupon.campaign c
+		  WHERE selling AND c.closed_at IS NULL AND (c.closes_at IS NULL OR c.closes_at > moment) AND c.opens_at > moment
+		  ORDER BY c.opens_at, c.campaign_id DESC LIMIT max_labels)
+		LIMIT max_labels),
+	shown AS MATERIALIZED (
 		SELECT c.campaign_id, c.name, coupon.campaign_state(c.closed_at, c.closes_at, c.paused OR c.dumped IS NOT NULL, c.opens_at) AS state,
-		       c.opens_at, c.closes_at, format('campaign="%s"', c.campaign_id) AS labels
-		  FROM coupon.campaign c
-		 WHERE selling AND c.closed_at IS NULL AND (c.closes_at IS NULL OR c.closes_at > moment)
-		 ORDER BY c.opens_at > moment IS TRUE, CASE WHEN c.opens_at > moment THEN c.opens_at END, c.campaign_id DESC
-		 LIMIT max_labels),
+		       c.opens_at, c.closes_at, concat('campaign="', c.campaign_id, '"') AS labels
+		  FROM chosen c),
 	stock AS MATERIALIZED (SELECT w.labels, s.* FROM shown w, LATERAL coupon.stock_now(w.campaign_id) s),
 	answers AS MATERIALIZED (
 		SELECT coalesce(w.labels, 'campaign="other"') AS labels, s.*
@@ -2789,11 +2796,16 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_
 AS $$
 BEGIN
 	PERFORM set_config('response.headers', '[{"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}, {"Cache-Control": "no-store"}]', true);
-	RETURN (SELECT string_agg(concat('# HELP ', f.family, ' ', f.help, E'\n# TYPE ', f.family, ' ', f.kind, E'\n', m.lines), '' ORDER BY f.n)
-	  FROM coupon.metric_families() f
-	  JOIN (SELECT s.family, string_agg(concat(s.family, s.suffix, '{' || nullif(s.labels, '') || '}', ' ', s.value, E'\n'), '' ORDER BY s.n) AS lines
-	          FROM coupon.metric_samples() WITH ORDINALITY AS s(family, suffix, labels, value, n)
-	         GROUP BY s.family) m ON m.family = f.family);
+	RETURN (SELECT string_agg(concat(
+	               CASE WHEN m.nth = 1 THEN concat('# HELP ', m.family, ' ', m.help, E'\n# TYPE ', m.family, ' ', m.kind, E'\n') END,
+	               m.family, m.suffix, '{' || nullif(m.labels, '') || '}', ' ', m.value, E'\n'), '' ORDER BY m.family_n, m.nth)
+	  FROM (SELECT f.n AS family_n, f.family, f.kind, f.help, s.suffix, s.labels, s.value, row_number() OVER (PARTITION BY f.n ORDER BY s.n) AS nth
+	          FROM coupon.metric_families() f
+	          JOIN coupon.metric_samples() WITH ORDINALITY AS s(family, suffix, labels, value, n) ON s.family = f.family) m);
+EXCEPTION WHEN SQLSTATE 'UC003' THEN
+	-- coupon is not preloaded: there is nothing to read
+	RETURN (SELECT concat('# HELP ', f.family, ' ', f.help, E'\n# TYPE ', f.family, ' ', f.kind, E'\n', f.family, E' 0\n')
+	  FROM coupon.metric_families() f WHERE f.family = 'coupon_up');
 END
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_metrics() IS
@@ -4021,7 +4033,7 @@ REVOKE ALL ON FUNCTION @extschema@.coupon_group_status() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_group_status() TO coupon_admin, coupon_service, coupon_reader;
 REVOKE ALL ON TYPE coupon.hold_result FROM PUBLIC;
 GRANT USAGE ON TYPE coupon.hold_result TO coupon_admin, coupon_service, coupon_reader;
-GRANT SELECT ON TABLE coupon.request_key TO coupon_admin, coupon_reader;
+GRANT SELECT ON TABLE coupon.request_key TO coupon_admin;
 GRANT SELECT ON TABLE coupon.lapsed_hold TO coupon_admin, coupon_reader;
 REVOKE ALL ON FUNCTION @extschema@.coupon_hold(bigint, bigint, text, interval, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_hold(bigint, bigint, text, interval, text) TO coupon_admin, coupon_service;

@@ -107,17 +107,14 @@ bool
 coupon_call_bind(CouponHttpCall *call)
 {
 	CouponRoute *route = call->route;
+	const char *problem;
 
 	if (!bind_user(call))
 		return false;
-	if (find_parameter(route, "request_key") >= 0 && coupon_arguments_find(call, "request_key") == NULL)
+	if (find_parameter(route, "request_key") >= 0 && (problem = coupon_arguments_add_key(call)) != NULL)
 	{
-		const char *key = coupon_http_header(call, "Idempotency-Key");
-
-		if (key != NULL && !pg_verify_mbstr(GetDatabaseEncoding(), key, strlen(key), true))
-			return refuse_argument(call, "Idempotency-Key", "The header \"%s\" is not UTF-8.");
-		if (key != NULL)
-			(void) coupon_arguments_add(call, "request_key", pstrdup(key), COUPON_GIVEN_TEXT);
+		coupon_answer_problem(call, 400, "invalid_argument", problem, NULL, NULL);
+		return false;
 	}
 	if (call->trace != NULL && find_parameter(route, "traceparent") >= 0 &&
 		coupon_arguments_find(call, "traceparent") == NULL)

@@ -18,6 +18,7 @@
 #include "front/route.h"
 #include "front/settings.h"
 
+#define KEY_HEADER		"Idempotency-Key"
 #define FEW_ARGUMENTS	8		/* most calls have no more */
 
 char *
@@ -178,4 +179,55 @@ coupon_arguments_read(CouponHttpCall *call)
 		is_type(type, "application/x-www-form-urlencoded"))
 		return read_json(call);
 	return "The body's type must be application/json or application/x-www-form-urlencoded.";
+}
+
+/* ---- the key ---- */
+
+static void
+count_keys(void *state, const char *name, const char *value)
+{
+	if (pg_strcasecmp(name, KEY_HEADER) == 0)
+		(*(int *) state)++;
+}
+
+/*
+ * What a key in quotes has in them: RFC 8941's strings, as IETF's draft on the
+ * header has it.  Anything else is a key as it is.
+ */
+static char *
+unquote(const char *value)
+{
+	char	   *key = pstrdup(value);
+	char	   *to = key;
+
+	for (const char *from = value + 1; value[0] == '"' && *from != '\0'; from++)
+	{
+		if (*from == '"' && from[1] == '\0')
+		{
+			*to = '\0';
+			return key;
+		}
+		if (*from == '\\' && (from[1] == '"' || from[1] == '\\'))
+			from++;
+		else if (*from == '\\' || *from == '"')
+			break;
+		*to++ = *from;
+	}
+	return pstrdup(value);
+}
+
+const char *
+coupon_arguments_add_key(CouponHttpCall *call)
+{
+	const char *value = coupon_http_header(call, KEY_HEADER);
+	int			n = 0;
+
+	if (value == NULL)
+		return NULL;
+	coupon_http_each_header(call, count_keys, &n);
+	if (n > 1)
+		return "The header \"" KEY_HEADER "\" is given twice.";
+	if (!pg_verify_mbstr(GetDatabaseEncoding(), value, strlen(value), true))
+		return "The header \"" KEY_HEADER "\" is not UTF-8.";
+	return coupon_arguments_add(call, "request_key", unquote(value), COUPON_GIVEN_TEXT);
 }

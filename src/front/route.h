@@ -92,6 +92,12 @@ extern const char *coupon_arguments_read(CouponHttpCall *call);
 extern const char *coupon_arguments_add(CouponHttpCall *call, const char *name, const char *value,
 										CouponArgumentKind kind);
 
+/*
+ * Adds what the header Idempotency-Key says as request_key; a second one is
+ * refused.  Returns NULL, or what is wrong, a sentence.
+ */
+extern const char *coupon_arguments_add_key(CouponHttpCall *call);
+
 /* The argument of that name, or NULL. */
 extern CouponHttpArgument *coupon_arguments_find(CouponHttpCall *call, const char *name);
 

@@ -56,26 +56,39 @@ static bool withdrawing = false;
 	" RETURNING c.name, c.per_user_limit, c.opens_at, c.closes_at, c.policy::text, c.topic," \
 	"           (SELECT r.name FROM coupon.room r WHERE r.room_id = c.room_id)"
 
+/*
+ * When the sale begins or ends.  No value is none, and so is the infinity that
+ * does not bound it; the other one is told, so that a sale that never opens is not
+ * taken for one that is open.
+ */
+static void
+append_bound(StringInfo payload, const char *key, int column, TimestampTz unbounded)
+{
+	bool		isnull;
+	TimestampTz bound = DatumGetTimestampTz(coupon_spi_value(0, column, &isnull));
+
+	if (isnull || bound == unbounded)
+		return;
+	if (TIMESTAMP_NOT_FINITE(bound))
+		coupon_payload_text(payload, key, TIMESTAMP_IS_NOEND(bound) ? "infinity" : "-infinity");
+	else
+		coupon_payload_time(payload, key, bound);
+}
+
 /* The rules as they are now, from the row that the last statement returned. */
 static void
 append_altered(int64 campaign_id, const CouponCampaignRow *row)
 {
 	StringInfoData payload;
 	char		key[MAXINT8LEN + 1];
-	bool		isnull;
-	Datum		opens_at = coupon_spi_value(0, 3, &isnull);
-	Datum		closes_at;
 
 	initStringInfo(&payload);
 	coupon_payload_begin(&payload);
 	coupon_payload_int64(&payload, "campaign_id", campaign_id);
 	coupon_payload_text(&payload, "name", coupon_spi_text(0, 1));
 	coupon_payload_int64(&payload, "per_user_limit", DatumGetInt32(coupon_spi_value(0, 2, NULL)));
-	if (!isnull)
-		coupon_payload_time(&payload, "opens_at", DatumGetTimestampTz(opens_at));
-	closes_at = coupon_spi_value(0, 4, &isnull);
-	if (!isnull)
-		coupon_payload_time(&payload, "closes_at", DatumGetTimestampTz(closes_at));
+	append_bound(&payload, "opens_at", 3, DT_NOBEGIN);
+	append_bound(&payload, "closes_at", 4, DT_NOEND);
 	coupon_payload_json(&payload, "policy", coupon_spi_text(0, 5));
 	coupon_payload_text(&payload, "topic", coupon_spi_text(0, 6));
 	coupon_payload_text(&payload, "room", coupon_spi_text(0, 7));

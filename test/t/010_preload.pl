@@ -87,6 +87,9 @@ for my $function (sort keys %call)
 	}
 }
 
+is($node->safe_psql('postgres', 'SELECT coupon_metrics()'),
+	"# HELP coupon_up Whether this server sells: 0 on a standby, and where coupon is not preloaded.\n# TYPE coupon_up gauge\ncoupon_up 0\n", 'coupon_metrics() says that nothing is sold');
+
 # over HTTP: come again
 load_example($node, 'postgres', "sources/$_.sql") for qw(roles http api);
 is($node->safe_psql('postgres', qq{SELECT coupon_api.$_('u', 'a') #>> '{error,code}', current_setting('response.status'), current_setting('response.headers')}),

@@ -122,6 +122,13 @@ $wait->finish;
 is($said, '', 'who makes the roles at the same time takes those of the other');
 is($node->safe_psql('third', q{SELECT count(*) FROM pg_extension WHERE extname = 'coupon'}), '1', 'and has the extension');
 
+# ---- what only the admin sees ----
+
+for my $table (qw(request_key request outbox dead_letter ticket))
+{
+	like(sql_error($node, 'third', "SET ROLE coupon_reader; SELECT * FROM coupon.$table"), qr/permission denied for table $table/, "coupon_reader does not read coupon.$table");
+}
+
 $node->stop;
 server_log_is_clean($node, 'roles');
 done_testing();

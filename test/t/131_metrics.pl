@@ -115,6 +115,13 @@ sql(q{SELECT count(coupon_campaign_close(i)) FROM generate_series(3, 122) i});
 is(scalar(grep { /^coupon_campaign_stock\{/ } keys %$samples), 2, 'closed ones are not shown');
 is($samples->{'coupon_campaign_answers_total{campaign="other",outcome="issued"}'}, 120, '  but counted');
 
+sql(q{SELECT count(coupon_campaign_create('soon' || i, 10, opens_at => now() + (200 - i) * interval '1 hour')) FROM generate_series(1, 110) i});
+($text, $samples) = metrics();
+is(join(' ', sort map { /^coupon_campaign_info\{campaign="\d+",name="([^"]*)",/ && $1 =~ /^(later|soon\d+)$/ ? $1 : () } keys %$samples),
+	join(' ', sort('later', map { "soon$_" } 13 .. 110)), 'of those that are not yet open the next ones');
+ok(exists $samples->{'coupon_campaign_stock{campaign="1"}'}, '  behind those that are');
+sql(q{SELECT count(coupon_campaign_close(campaign_id)) FROM coupon.campaign WHERE name LIKE 'soon%'});
+
 # one that is damaged must not hide the others
 sql(q{SET session_replication_role = replica; INSERT INTO coupon.campaign (name, per_user_limit, max_per_user_limit, policy, topic) VALUES ('damaged', 1, 1, '{}', 't');
 	INSERT INTO coupon.shard SELECT max(campaign_id), 3, 31, 40 FROM coupon.campaign});

@@ -79,10 +79,10 @@ my $http = HTTP::Tiny->new(timeout => 60);
 
 sub post
 {
-	my ($what, $user, $key) = @_;
+	my ($what, $user, $key, %more) = @_;
 	my $answer = $http->post("http://127.0.0.1:$port/campaigns/$c/$what", {
 			headers => { 'Content-Type' => 'application/json', 'Idempotency-Key' => $key },
-			content => encode_json({ user_id => $user }) });
+			content => encode_json({ user_id => $user, %more }) });
 	my $body = eval { decode_json($answer->{content}) } // {};
 
 	return "$answer->{status} " . ($body->{serial} // $body->{code} // $answer->{content});
@@ -99,6 +99,12 @@ my $hold = post('holds', 'web', 'hold-1');
 like($hold, qr/^201 \d+$/, 'a hold with Idempotency-Key');
 is(post('holds', 'web', 'hold-1'), $hold, 'is held once');
 is(post('issues', 'web', 'x' x 257), '400 invalid_key', 'a key that is too long');
+is(post('issues', 'web', '"click-1"'), $first, 'a key in quotes is the key');
+is((post('issues', 'web', '"a \\"\\\\"') =~ /^201 (\d+)$/)[0], sql(qq{SELECT serial FROM coupon_issue($c, 'web', 'a "\\')}), '  whose own are escaped');
+isnt(post('issues', 'web', '"click-1'), $first, '  half a pair is part of it');
+like(post('issues', 'web', [ 'click-1', 'click-3' ]), qr/^400 invalid_argument/, 'two keys are refused');
+like(post('issues', 'web', [ 'click-1', 'click-1' ]), qr/^400 invalid_argument/, '  and so is one twice');
+like(post('issues', 'web', 'click-1', request_key => 'click-3'), qr/^400 invalid_argument/, '  or another in the body');
 sql(qq{SELECT coupon_revoke($c, 'web', 'test', } . (split / /, $first)[1] . ')');
 is(post('issues', 'web', 'click-1'), '410 returned', 'what was taken back');
 

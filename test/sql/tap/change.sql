@@ -46,6 +46,14 @@ SELECT ok(coupon_campaign_alter(:c, opens_at => 'tomorrow'), 'it opens later');
 SELECT is(pg_temp.statuses(:c, '{e}'), 'not_open', 'not open');
 SELECT ok(coupon_campaign_alter(:c, opens_at => '-infinity'), 'or at once');
 SELECT is(pg_temp.statuses(:c, '{e}'), 'issued', 'open');
+SELECT is(pg_temp.event(:c)->>'opens_at', NULL, 'its event knows no beginning');
+SELECT ok(coupon_campaign_alter(:c, opens_at => 'infinity'), 'or never');
+SELECT is(pg_temp.statuses(:c, '{e}'), 'not_open', 'not open');
+SELECT is(pg_temp.event(:c)->>'opens_at', 'infinity', 'and its event does not look like that of an open sale');
+SELECT ok(coupon_campaign_alter(:c, opens_at => '-infinity', closes_at => '-infinity'), 'it is over');
+SELECT is(pg_temp.event(:c)->>'closes_at', '-infinity', 'and its event says so');
+SELECT ok(coupon_campaign_alter(:c, closes_at => 'infinity'), 'and goes on');
+SELECT is((pg_temp.event(:c)::jsonb) ?| '{opens_at,closes_at}', false, 'with no bounds');
 SELECT throws_ok(format('SELECT coupon_campaign_alter(%s, opens_at => ''2030-01-02'', closes_at => ''2030-01-01'')', :c), '22023', 'campaign would close before it opens');
 
 -- stock
