@@ -2845,7 +2845,8 @@ CREATE FUNCTION coupon.health_facts(
 	OUT broker text, OUT refused_topics text, OUT last_error text, OUT failed_at timestamptz, OUT acknowledged_at timestamptz,
 	OUT maps_dropped bigint, OUT slots_taken bigint, OUT dropped_at timestamptz, OUT map_failures bigint,
 	OUT lines_in_use integer, OUT queue_refused bigint, OUT descriptors bigint,
-	OUT refusals_lost bigint)
+	OUT refusals_lost bigint,
+	OUT listen_problem text, OUT admin_listen_problem text, OUT keys_in_use integer)
 RETURNS record
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_health_facts';
@@ -2935,32 +2936,29 @@ CREATE FUNCTION coupon.health_workers(s jsonb, f jsonb) RETURNS SETOF coupon.fin
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	names text[] := ARRAY(SELECT jsonb_array_elements_text(nullif(f->'databases', 'null')));
+	names text[] := ARRAY(SELECT jsonb_array_elements_text(f->'databases'));
 	each_database integer := (SELECT sum(w::integer) FROM jsonb_array_elements_text(f->'wanted') w);
 	slots integer := (s->>'max_worker_processes')::integer;
 	-- whatever was started or changed a moment ago may be on its way
 	settled boolean := least(clock_timestamp() - pg_postmaster_start_time(), clock_timestamp() - pg_conf_load_time()) > interval '10 s';
 	needed integer;
+	others integer := ((s->>'max_logical_replication_workers')::integer > 0)::integer;	-- the launcher of logical replication
 	absent text;
 BEGIN
 	IF pg_is_in_recovery() THEN
 		RETURN;
 	END IF;
-	-- the launcher; that of logical replication; HTTP
-	needed := 1 + ((s->>'max_logical_replication_workers')::integer > 0)::integer
+	-- the launcher; HTTP; the formula is that of doc/operations.md, "Sizing"
+	needed := 1
 		+ CASE WHEN s->>'coupon.http_listen' = '' THEN 0 ELSE (s->>'coupon.http_workers')::integer END
 		+ each_database * (SELECT count(*)::integer FROM pg_database d WHERE d.datname = ANY (names) AND d.datallowconn);
-	IF f->>'databases' IS NULL THEN
-		RETURN QUERY SELECT x.* FROM coupon.finding('error', 'coupon.databases cannot be read', 'Its syntax is wrong, so no database has workers.',
-			'Write database names separated by commas.', 'No worker runs') x;
-		RETURN;
-	END IF;
 	IF NOT (f->>'listed')::boolean THEN
 		RETURN QUERY SELECT x.* FROM coupon.finding('error', format('Database "%s" has no workers', current_database()),
 			format('coupon.databases is ''%s''. Requests wait for ever, rooms admit nobody, events stay, what runs out is not marked.',
 			       s->>'coupon.databases'),
 			format('ALTER SYSTEM SET coupon.databases = %L; SELECT pg_reload_conf(); (A subscriber''s copy needs none.)',
-			       array_to_string(array_append(ARRAY(SELECT n FROM unnest(names) n JOIN pg_database d ON d.datname = n), current_database()::text), ', ')),
+			       (SELECT string_agg(CASE WHEN l.n ~ '[[:space:],"]' THEN format('"%s"', replace(l.n, '"', '""')) ELSE l.n END, ', ' ORDER BY l.i)
+			          FROM unnest(array_append(ARRAY(SELECT n FROM unnest(names) n JOIN pg_database d ON d.datname = n), current_database()::text)) WITH ORDINALITY l(n, i))),
 			'No worker runs') x;
 	END IF;
 	RETURN QUERY SELECT (coupon.finding('warning', format('coupon.databases names "%s", which does not exist', n),
@@ -2968,11 +2966,11 @@ BEGIN
 		format('Correct coupon.databases, or CREATE DATABASE %I.', n), 'A database does not exist')).*
 	  FROM unnest(names) n
 	 WHERE NOT EXISTS (SELECT FROM pg_database d WHERE d.datname = n AND d.datallowconn);
-	IF needed > slots THEN
+	IF needed + others > slots THEN
 		RETURN QUERY SELECT x.* FROM coupon.finding('error', 'There are too few worker slots',
-			format('The settings need %s (%s in each of the databases of coupon.databases), max_worker_processes is %s.', needed, each_database, slots),
-			format('ALTER SYSTEM SET max_worker_processes = %s; and restart the server. Others need slots, too: parallel queries, replication.',
-			       needed + greatest(8, (s->>'max_parallel_workers')::integer)), 'Too few worker slots') x;
+			format('coupon needs %s (%s in each of the databases of coupon.databases), PostgreSQL itself %s; max_worker_processes is %s.', needed, each_database, others, slots),
+			format('ALTER SYSTEM SET max_worker_processes = %s; and restart the server. That is 8 for parallel queries, replication and other extensions, and those of coupon.',
+			       needed + 8), 'Too few worker slots') x;
 	END IF;
 	absent := (SELECT string_agg(format('%s (%s of %s)', k.kind, r.n, w.n), ', ' ORDER BY k.i)
 		 FROM jsonb_array_elements_text(f->'kinds') WITH ORDINALITY k(kind, i)
@@ -2981,7 +2979,7 @@ BEGIN
 		WHERE r.n::integer < w.n::integer);
 	IF absent IS NOT NULL AND (f->>'listed')::boolean AND settled THEN
 		RETURN QUERY SELECT x.* FROM coupon.finding('error', 'Workers are missing in this database', format('There are too few of: %s.', absent),
-			CASE WHEN needed > slots THEN 'Raise max_worker_processes, see there.'
+			CASE WHEN needed + others > slots THEN 'Raise max_worker_processes, see there.'
 			     ELSE 'The server''s log says why: no worker slot, or a worker that ends at once. Somebody may have stopped one a moment ago; it comes back within 5 s.' END,
 			'No worker runs') x;
 	END IF;
@@ -2996,6 +2994,10 @@ COMMENT ON FUNCTION coupon.health_workers(jsonb, jsonb) IS 'A check of coupon_he
 CREATE FUNCTION coupon.health_http(s jsonb, f jsonb) RETURNS SETOF coupon.finding
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
+	WITH key AS MATERIALIZED (
+		SELECT k.i, coupon.health_file(btrim(k.path, ' "'), false) AS why
+		  FROM string_to_table(s->>'coupon.http_jwt_key_files', ',') WITH ORDINALITY k(path, i)
+		 WHERE btrim(k.path, ' "') <> '')
 	SELECT x.* FROM (
 	SELECT (coupon.finding('error', 'HTTP is asked for, but not built in', 'coupon was built without libmicrohttpd and libjwt.',
 	       'Install them (Debian: libmicrohttpd-dev, libjwt-dev), build coupon again and restart, or set coupon.http_listen = ''''.', 'A library is missing')).*
@@ -3005,6 +3007,11 @@ AS $$
 	       'Restart the server if coupon.http_listen was empty when it started; else the server''s log says why.', 'HTTP does not answer')).*
 	 WHERE (f->>'http_built')::boolean AND pg_postmaster_start_time() < clock_timestamp() - interval '10 s'
 	   AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.backend_type = 'coupon front')
+	UNION ALL
+	SELECT (coupon.finding('error', 'HTTP cannot listen', format('%s: %s.', p.setting, p.why),
+	       'Correct the address, or end what has the port; then SELECT pg_reload_conf(). It is tried again every second.', 'HTTP does not answer')).*
+	  FROM (VALUES ('coupon.http_listen', f->>'listen_problem'), ('coupon.http_admin_listen', f->>'admin_listen_problem')) p(setting, why)
+	 WHERE p.why IS NOT NULL
 	UNION ALL
 	SELECT (coupon.finding('error', 'Every call over HTTP is refused', 'coupon.http_role and coupon.http_jwt_algorithm are empty: nobody has rights, and there are no tokens.',
 	       'Set coupon.http_jwt_algorithm and coupon.http_jwt_key_files; or, behind a gateway that knows its callers, coupon.http_role = ''coupon_service''.', 'Tokens are refused')).*
@@ -3022,10 +3029,16 @@ AS $$
 	       'Set coupon.http_jwt_algorithm to HS256, RS256 or ES256.', 'Tokens are refused')).*
 	 WHERE s->>'coupon.http_jwt_algorithm' = '' AND s->>'coupon.http_jwt_key_files' <> ''
 	UNION ALL
-	SELECT (coupon.finding('error', format('Key file %s of coupon.http_jwt_key_files is refused', k.i), coupon.health_file(btrim(k.path), false),
-	       'The file must belong to the server''s user, with mode 0600; then SELECT pg_reload_conf();', 'Tokens are refused')).*
-	  FROM string_to_table(s->>'coupon.http_jwt_key_files', ',') WITH ORDINALITY k(path, i)
-	 WHERE btrim(k.path) <> '' AND coupon.health_file(btrim(k.path), false) IS NOT NULL
+	SELECT (coupon.finding('error', format('Key file %s of coupon.http_jwt_key_files is refused', k.i), k.why,
+	       'The server''s user must own it, with mode 0600; a secret has at least 32 bytes, a public key is in PEM. Then SELECT pg_reload_conf();', 'Tokens are refused')).*
+	  FROM key k
+	 WHERE k.why IS NOT NULL
+	UNION ALL
+	SELECT (coupon.finding('error', 'Key files are not in use', format('HTTP uses %s of %s.', f->>'keys_in_use', k.n),
+	       'SELECT pg_reload_conf(); reads them. There can be four.', 'Tokens are refused')).*
+	  FROM (SELECT count(*) AS n FROM key WHERE key.why IS NULL) k
+	 WHERE (f->>'keys_in_use')::integer < k.n AND (f->>'jwt_there')::boolean AND s->>'coupon.http_jwt_algorithm' <> ''
+	   AND greatest(pg_postmaster_start_time(), pg_conf_load_time()) < clock_timestamp() - interval '10 s'
 	UNION ALL
 	SELECT (coupon.finding('error', 'coupon.http_role is no role', format('There is no role "%s".', s->>'coupon.http_role'),
 	       'Use coupon_service, or a role of your own that is a member of it.', 'Tokens are refused')).*
@@ -3034,6 +3047,12 @@ AS $$
 	SELECT (coupon.finding('error', 'coupon.http_role is a superuser', 'Whoever reaches the port has a superuser''s rights, or is refused.',
 	       'Use coupon_service.', 'Tokens are refused')).*
 	  FROM pg_roles r WHERE r.rolname = s->>'coupon.http_role' AND r.rolsuper
+	UNION ALL
+	SELECT (coupon.finding('error', 'coupon.http_role may not call', format('"%s" is a member of neither coupon_service nor coupon_admin: calls without a token are answered 401.', r.rolname),
+	       'Use coupon_service, or a role of your own that is a member of it.', 'Tokens are refused')).*
+	  FROM pg_roles r
+	 WHERE r.rolname = s->>'coupon.http_role'
+	   AND NOT EXISTS (SELECT FROM pg_roles g WHERE g.rolname IN ('coupon_service', 'coupon_admin') AND pg_has_role(r.oid, g.oid, 'MEMBER'))
 	UNION ALL
 	SELECT (coupon.finding('error', 'coupon.http_database does not exist', format('There is no database "%s".', s->>'coupon.http_database'),
 	       'Correct it and restart the server.', 'HTTP does not answer')).*

@@ -7,6 +7,8 @@
  */
 #include "postgres.h"
 
+#include "utils/varlena.h"
+
 #include "base/compat.h"
 #include "base/database.h"
 #include "base/guc.h"
@@ -128,6 +130,18 @@ check_brokers(char **value, void **extra, GucSource source)
 	return true;
 }
 
+static bool
+check_databases(char **value, void **extra, GucSource source)
+{
+	List	   *names;
+
+	if (SplitGUCList(pstrdup(*value), ',', &names))
+		return true;
+	GUC_check_errdetail("It is not a list of names separated by commas.");
+	GUC_check_errhint("A name with a space or a comma in it is written in double quotes.");
+	return false;
+}
+
 /* Settings of processes that are not integers. */
 static void
 define_others(void)
@@ -136,7 +150,7 @@ define_others(void)
 							   "Databases that get coupon's workers, separated by commas.",
 							   NULL,
 							   &coupon_databases, "postgres",
-							   PGC_SIGHUP, 0, NULL, NULL, NULL);
+							   PGC_SIGHUP, 0, check_databases, NULL, NULL);
 	DefineCustomStringVariable("coupon.kafka_brokers",
 							   "Kafka brokers to publish to, host:port separated by commas; empty: none.",
 							   NULL,

@@ -191,22 +191,11 @@ note_missing(const char *name, int *kept)
 static int
 list_databases(Oid **oids, const char ***names)
 {
-	static bool complained = false;
-	List	   *list = NIL;
+	List	   *list = coupon_listed_databases();
 	ListCell   *cell;
 	int			n = 0;
 	int			kept = 0;
 
-	if (coupon_listed_databases(&list))
-		complained = false;
-	else if (!complained)
-	{
-		complained = true;
-		ereport(WARNING,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid list syntax in coupon.databases"),
-				 errhint("Write database names separated by commas.")));
-	}
 	*oids = palloc((list_length(list) + 1) * sizeof(Oid));
 	*names = palloc((list_length(list) + 1) * sizeof(char *));
 	foreach(cell, list)

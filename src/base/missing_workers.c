@@ -25,23 +25,25 @@ PG_FUNCTION_INFO_V1(coupon_warn_without_workers);
 
 static bool warned = false;		/* once a session, whatever leads to it */
 
-bool
-coupon_listed_databases(List **names)
+List *
+coupon_listed_databases(void)
 {
-	*names = NIL;
-	return SplitGUCList(pstrdup(coupon_databases), ',', names);
+	List	   *names;
+
+	/* the setting's check has seen to it that it can be read */
+	(void) SplitGUCList(pstrdup(coupon_databases), ',', &names);
+	return names;
 }
 
 bool
 coupon_database_is_listed(void)
 {
 	char	   *name = get_database_name(MyDatabaseId);
-	List	   *names;
 	ListCell   *cell;
 
-	if (name == NULL || !coupon_listed_databases(&names))
+	if (name == NULL)
 		return false;
-	foreach(cell, names)
+	foreach(cell, coupon_listed_databases())
 	{
 		if (strcmp(lfirst(cell), name) == 0)
 			return true;

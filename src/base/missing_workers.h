@@ -9,8 +9,8 @@
 
 #include "base/database.h"
 
-/* The names in coupon.databases, in the caller's memory.  False: bad syntax. */
-extern bool coupon_listed_databases(List **names);
+/* The names in coupon.databases, in the caller's memory. */
+extern List *coupon_listed_databases(void);
 
 /* Is this database among them?  In a transaction. */
 extern bool coupon_database_is_listed(void);

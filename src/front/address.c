@@ -36,6 +36,16 @@ split_address(const char *address, char **host, char **port)
 	return true;
 }
 
+bool
+coupon_address_is_well_formed(const char *address)
+{
+	char	   *host;
+	char	   *port;
+
+	return split_address(address, &host, &port) && strspn(port, "0123456789") == strlen(port) &&
+		strlen(port) <= 5 && atoi(port) >= 1 && atoi(port) <= 65535;
+}
+
 int
 coupon_address_listen(const char *address, char **error)
 {

@@ -8,6 +8,9 @@
 /* Connections beyond the limit, for those who are told to come again. */
 #define COUPON_SPARE_CONNECTIONS(connections)	((connections) / 8 + 16)
 
+/* Is it of the form "address:port", with a port from 1 to 65535? */
+extern bool coupon_address_is_well_formed(const char *address);
+
 /* A socket that listens on "address:port"; -1, and *error (palloc'd), if it cannot. */
 extern int	coupon_address_listen(const char *address, char **error);
 

@@ -26,10 +26,9 @@
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/varlena.h"
 
 #include "base/compat.h"
-#include "base/guc.h"
+#include "base/missing_workers.h"
 #include "base/shmem.h"
 #include "base/worker.h"
 #include "front/call.h"
@@ -59,7 +58,7 @@ typedef struct Door
 	bool		is_admin;
 } Door;
 
-static Door doors[] = {
+static Door doors[COUPON_DOORS] = {
 	{.setting = &coupon_http_listen},
 	{.setting = &coupon_http_admin_listen,.is_admin = true},
 };
@@ -99,12 +98,11 @@ coupon_front_register(void)
 static char *
 choose_database(void)
 {
-	char	   *names = pstrdup(coupon_databases);
-	List	   *list = NIL;
+	List	   *list = coupon_listed_databases();
 
 	if (coupon_http_database[0] != '\0')
 		return coupon_http_database;
-	if (!SplitGUCList(names, ',', &list) || list == NIL)
+	if (list == NIL)
 		ereport(FATAL,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("coupon.http_database is not set, and coupon.databases names none")));
@@ -152,6 +150,11 @@ see_to_door(Door *door, TimestampTz now)
 		close_door(door);
 	if (door->listener != NULL)
 		coupon_listener_set_patience(door->listener, limits.idle_s, limits.request_s);
+	if ((*door->setting)[0] == '\0' && door->tried != 0)
+	{
+		coupon_statistics_trouble(number, door - doors, NULL);
+		door->tried = 0;
+	}
 	if (door->address != NULL || (*door->setting)[0] == '\0' ||
 		(door->tried != 0 && !TimestampDifferenceExceeds(door->tried, now, RETRY_LISTEN_MS)))
 		return;
@@ -161,6 +164,7 @@ see_to_door(Door *door, TimestampTz now)
 	{
 		door->address = MemoryContextStrdup(TopMemoryContext, *door->setting);
 		door->tried = 0;
+		coupon_statistics_trouble(number, door - doors, NULL);
 		ereport(LOG,
 				(errmsg("coupon front listens on %s", door->address)));
 		return;
@@ -168,8 +172,10 @@ see_to_door(Door *door, TimestampTz now)
 	if (door->tried == 0)
 		ereport(LOG,
 				(errcode(ERRCODE_CONFIG_FILE_ERROR),
-				 errmsg("coupon front cannot listen on %s", error),
+				 errmsg("coupon front cannot listen: %s", error),
 				 errhint("It tries again every second. The address is coupon.http_listen or coupon.http_admin_listen.")));
+	coupon_statistics_trouble(number, door - doors, error);
+	pfree(error);
 	door->tried = now;
 }
 
@@ -225,6 +231,7 @@ take_over_settings(void)
 	/* functions run as their callers, who may see what policies let them */
 	SetConfigOption("row_security", "on", PGC_SUSET, PGC_S_OVERRIDE);
 	coupon_token_reload();
+	coupon_statistics_keys(number, coupon_token_keys());
 	coupon_pages_reload();
 }
 

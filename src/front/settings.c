@@ -4,8 +4,12 @@
  */
 #include "postgres.h"
 
-#include "utils/guc.h"
+#include <arpa/inet.h>
 
+#include "utils/guc.h"
+#include "utils/varlena.h"
+
+#include "front/address.h"
 #include "front/settings.h"
 
 int			coupon_http_workers = DEFAULT_HTTP_WORKERS;
@@ -41,6 +45,75 @@ check_algorithm(char **value, void **extra, GucSource source)
 	}
 	GUC_check_errdetail("Use HS256, RS256 or ES256, or nothing.");
 	return false;
+}
+
+static bool
+check_listen(char **value, void **extra, GucSource source)
+{
+	if ((*value)[0] == '\0' || coupon_address_is_well_formed(*value))
+		return true;
+	GUC_check_errdetail("It is not of the form address:port, with a port from 1 to 65535.");
+	return false;
+}
+
+/* Like SplitGUCList, which reads it later. */
+static bool
+check_files(char **value, void **extra, GucSource source)
+{
+	List	   *names;
+
+	if (SplitGUCList(pstrdup(*value), ',', &names))
+		return true;
+	GUC_check_errdetail("It is not a list of names separated by commas.");
+	return false;
+}
+
+/* Are the words that commas and spaces separate all as they should be? */
+static bool
+check_words(char **value, bool (*is_good) (const char *word), const char *what)
+{
+	char	   *rest = pstrdup(*value);
+
+	for (char *word = strtok_r(rest, " ,", &rest); word != NULL; word = strtok_r(NULL, " ,", &rest))
+	{
+		if (!is_good(word))
+		{
+			GUC_check_errdetail("\"%s\" is not %s.", word, what);
+			return false;
+		}
+	}
+	return true;
+}
+
+/* What a browser sends: scheme://host[:port], or null. */
+static bool
+is_origin(const char *word)
+{
+	const char *host = strstr(word, "://");
+
+	return strcmp(word, "null") == 0 ||
+		(host != NULL && host > word && host[3] != '\0' && strchr(host + 3, '/') == NULL);
+}
+
+static bool
+check_origins(char **value, void **extra, GucSource source)
+{
+	return strcmp(*value, "*") == 0 ||
+		check_words(value, is_origin, "an origin, like https://shop.example");
+}
+
+static bool
+is_address(const char *word)
+{
+	struct in6_addr address;
+
+	return inet_pton(AF_INET, word, &address) == 1 || inet_pton(AF_INET6, word, &address) == 1;
+}
+
+static bool
+check_proxies(char **value, void **extra, GucSource source)
+{
+	return check_words(value, is_address, "an IP address");
 }
 
 /* One setting of either kind. */
@@ -103,10 +176,10 @@ static const IntSetting int_settings[] = {
 static const TextSetting text_settings[] = {
 	{"coupon.http_listen", "Where HTTP is served: address:port; empty: nowhere.",
 		"It has to be set when the server starts; it may then be moved by a reload.",
-	&coupon_http_listen, PGC_SIGHUP},
+	&coupon_http_listen, PGC_SIGHUP, check_listen},
 	{"coupon.http_admin_listen", "Where the operator's routes are served: address:port; empty: with the others.",
 		NULL,
-	&coupon_http_admin_listen, PGC_SIGHUP},
+	&coupon_http_admin_listen, PGC_SIGHUP, check_listen},
 	{"coupon.http_database", "The database that HTTP serves; empty: the first of coupon.databases.",
 		NULL,
 	&coupon_http_database, PGC_POSTMASTER},
@@ -118,16 +191,16 @@ static const TextSetting text_settings[] = {
 	&coupon_http_jwt_algorithm, PGC_SIGHUP, check_algorithm},
 	{"coupon.http_jwt_key_files", "Files with the keys of tokens, separated by commas.",
 		"A secret, or a public key in PEM. Mode 0600, read again at a reload.",
-	&coupon_http_jwt_key_files, PGC_SIGHUP},
+	&coupon_http_jwt_key_files, PGC_SIGHUP, check_files},
 	{"coupon.http_jwt_audience", "What a token's aud has to be, or to contain; empty: anything.",
 		NULL,
 	&coupon_http_jwt_audience, PGC_SIGHUP},
 	{"coupon.http_cors_origins", "Origins of pages that may call, separated by commas; *: any; empty: none.",
 		NULL,
-	&coupon_http_cors_origins, PGC_SIGHUP},
+	&coupon_http_cors_origins, PGC_SIGHUP, check_origins},
 	{"coupon.http_trusted_proxies", "Addresses whose X-Forwarded-For is believed, separated by commas.",
 		NULL,
-	&coupon_http_trusted_proxies, PGC_SIGHUP},
+	&coupon_http_trusted_proxies, PGC_SIGHUP, check_proxies},
 };
 
 void

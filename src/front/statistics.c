@@ -11,6 +11,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "port/atomics.h"
+#include "storage/spin.h"
 #include "utils/builtins.h"
 #include "utils/tuplestore.h"
 
@@ -56,6 +57,9 @@ typedef struct Worker
 	pg_atomic_uint32 connections;
 	pg_atomic_uint32 waiting;
 	pg_atomic_uint32 streams;
+	pg_atomic_uint32 keys;
+	slock_t		mutex;			/* of what follows */
+	char		troubles[COUPON_DOORS][COUPON_TROUBLE];
 	char		padding[PG_CACHE_LINE_SIZE];
 } Worker;
 
@@ -82,6 +86,9 @@ set_up(void)
 		pg_atomic_init_u32(&worker->connections, 0);
 		pg_atomic_init_u32(&worker->waiting, 0);
 		pg_atomic_init_u32(&worker->streams, 0);
+		pg_atomic_init_u32(&worker->keys, 0);
+		SpinLockInit(&worker->mutex);
+		memset(worker->troubles, 0, sizeof(worker->troubles));
 	}
 }
 
@@ -111,6 +118,66 @@ const CouponModule coupon_statistics_module = {
 	.set_up = set_up,
 	.reset_statistics = reset_statistics
 };
+
+/* ---- what keeps HTTP from working ---- */
+
+void
+coupon_statistics_keys(int number, int keys)
+{
+	pg_atomic_write_u32(&statistics->workers[number].keys, keys);
+}
+
+void
+coupon_statistics_trouble(int number, int door, const char *why)
+{
+	Worker	   *worker = &statistics->workers[number];
+	char		copy[COUPON_TROUBLE];
+
+	strlcpy(copy, why ? why : "", sizeof(copy));
+	/* databases differ in their encodings, and it may have been cut */
+	for (char *c = copy; *c != '\0'; c++)
+	{
+		if (IS_HIGHBIT_SET(*c))
+			*c = '?';
+	}
+	SpinLockAcquire(&worker->mutex);
+	memcpy(worker->troubles[door], copy, sizeof(copy));
+	SpinLockRelease(&worker->mutex);
+}
+
+char *
+coupon_statistics_first_trouble(int door)
+{
+	char		copy[COUPON_TROUBLE];
+
+	for (int i = 0; i < MAX_HTTP_WORKERS; i++)
+	{
+		Worker	   *worker = &statistics->workers[i];
+
+		SpinLockAcquire(&worker->mutex);
+		memcpy(copy, worker->troubles[door], sizeof(copy));
+		SpinLockRelease(&worker->mutex);
+		if (copy[0] != '\0')
+			return pstrdup(copy);
+	}
+	return NULL;
+}
+
+int
+coupon_statistics_least_keys(void)
+{
+	int			least = -1;
+
+	for (int i = 0; i < MAX_HTTP_WORKERS; i++)
+	{
+		Worker	   *worker = &statistics->workers[i];
+		int			n = (int) pg_atomic_read_u32(&worker->keys);
+
+		if (pg_atomic_read_u32(&worker->pid) != 0 && (least < 0 || n < least))
+			least = n;
+	}
+	return least;
+}
 
 /* ---- counting ---- */
 
@@ -186,6 +253,9 @@ void
 coupon_statistics_ended(int number)
 {
 	coupon_statistics_open(number, 0, 0, 0);
+	coupon_statistics_keys(number, 0);
+	for (int door = 0; door < COUPON_DOORS; door++)
+		coupon_statistics_trouble(number, door, NULL);
 	pg_atomic_write_u32(&statistics->workers[number].pid, 0);
 }
 

@@ -33,6 +33,19 @@ extern void coupon_statistics_open(int worker, int connections, int waiting, int
 /* It has ended. */
 extern void coupon_statistics_ended(int worker);
 
+/*
+ * What a worker tells of itself for coupon_health(): how many keys it uses, and
+ * why it cannot listen at one of its addresses (NULL: it can).
+ */
+#define COUPON_DOORS	2		/* coupon.http_listen, coupon.http_admin_listen */
+#define COUPON_TROUBLE	160		/* bytes, with the NUL */
+extern void coupon_statistics_keys(int worker, int keys);
+extern void coupon_statistics_trouble(int worker, int door, const char *why);
+
+/* Of all that run: the least number of keys, -1 if none runs; some reason, or NULL. */
+extern int	coupon_statistics_least_keys(void);
+extern char *coupon_statistics_first_trouble(int door);
+
 /* In all answers, by the first digit of their status; of how long they took. */
 extern uint64 coupon_statistics_class(int digit);
 extern void coupon_statistics_times(double *average_ms, double *slowest_ms);

@@ -125,21 +125,38 @@ coupon_token_has_library(void)
 
 /* ---- keys ---- */
 
-/* The contents of a file that nobody else can read; NULL and a log line otherwise. */
-static unsigned char *
-read_key(const char *path, int *length)
+/* What is wrong with the contents of a key file, or NULL. */
+static const char *
+judge_key(const char *data, int length)
 {
-	FILE	   *file = AllocateFile(path, "r");
+	bool		is_secret = strncmp(coupon_http_jwt_algorithm, "HS", 2) == 0;
+
+	if (length == 0)
+		return "it is empty";
+	if (is_secret && length < 32)
+		return "a secret has at least 32 bytes";
+	if (!is_secret && strstr(data, "-----BEGIN ") == NULL)
+		return "there is no public key in PEM in it";
+	return NULL;
+}
+
+/* The contents of a file that nobody else can read; NULL, and why, otherwise. */
+static unsigned char *
+read_key(const char *path, int *length, const char **problem)
+{
+	FILE	   *file = NULL;
 	struct stat st;
 	unsigned char *data = NULL;
-	const char *problem = NULL;
 
-	if (file == NULL || fstat(fileno(file), &st) != 0)
-		problem = strerror(errno);
-	else if (!S_ISREG(st.st_mode) || (st.st_uid != geteuid() && st.st_uid != 0))
-		problem = "it is not a file of the server's user";
+	*problem = NULL;
+	/* to open a pipe would wait for who writes into it */
+	if (stat(path, &st) != 0 ||
+		(S_ISREG(st.st_mode) && ((file = AllocateFile(path, "r")) == NULL || fstat(fileno(file), &st) != 0)))
+		*problem = pstrdup(strerror(errno));
+	else if (file == NULL || !S_ISREG(st.st_mode) || (st.st_uid != geteuid() && st.st_uid != 0))
+		*problem = "it is not a file of the server's user";
 	else if ((st.st_mode & (S_IRWXG | S_IRWXO)) != 0)
-		problem = "others than its owner may use it";
+		*problem = "others than its owner may use it: its mode should be 0600";
 	else
 	{
 		data = MemoryContextAlloc(TopMemoryContext, MAX_KEY + 1);
@@ -149,22 +166,33 @@ read_key(const char *path, int *length)
 			   (data[*length - 1] == '\n' || data[*length - 1] == '\r'))
 			(*length)--;
 		data[*length] = '\0';
-		if (*length == 0)
-			problem = "it is empty";
-		else if (*length < 32 && strncmp(coupon_http_jwt_algorithm, "HS", 2) == 0)
-			problem = "a secret has at least 32 bytes";
+		*problem = judge_key((const char *) data, *length);
 	}
 	if (file != NULL)
 		FreeFile(file);
-	if (problem == NULL)
+	if (*problem == NULL)
 		return data;
-	ereport(LOG,
-			(errcode(ERRCODE_CONFIG_FILE_ERROR),
-			 errmsg("coupon.http_jwt_key_files: \"%s\" is not used: %s", path, problem),
-			 errhint("Its mode should be 0600, its owner the server's user.")));
 	if (data != NULL)
 		pfree(data);
 	return NULL;
+}
+
+const char *
+coupon_token_judge_file(const char *path)
+{
+	const char *problem;
+	int			length;
+	unsigned char *data = read_key(path, &length, &problem);
+
+	if (data != NULL)
+		pfree(data);
+	return problem;
+}
+
+int
+coupon_token_keys(void)
+{
+	return nkeys;
 }
 
 void
@@ -190,10 +218,17 @@ coupon_token_reload(void)
 	foreach(cell, paths)
 	{
 		int			length = 0;
-		unsigned char *data = nkeys < MAX_KEYS ? read_key(lfirst(cell), &length) : NULL;
+		const char *problem = "there are too many";
+		unsigned char *data = nkeys < MAX_KEYS ? read_key(lfirst(cell), &length, &problem) : NULL;
 
 		if (data == NULL)
+		{
+			ereport(LOG,
+					(errcode(ERRCODE_CONFIG_FILE_ERROR),
+					 errmsg("coupon.http_jwt_key_files: \"%s\" is not used: %s", (const char *) lfirst(cell), problem),
+					 errhint("Mend it and reload the server's configuration.")));
 			continue;
+		}
 		keys[nkeys].data = data;
 		keys[nkeys++].length = length;
 	}

@@ -31,6 +31,15 @@ extern char *coupon_token_claims(const char *role);
 /* Can tokens be checked at all?  Without libjwt they cannot. */
 extern bool coupon_token_has_library(void);
 
+/*
+ * Why a file of coupon.http_jwt_key_files is not used, or NULL; in the
+ * caller's memory.
+ */
+extern const char *coupon_token_judge_file(const char *path);
+
+/* How many keys this process uses. */
+extern int	coupon_token_keys(void);
+
 /* Reads the keys anew, after the settings or the files changed. */
 extern void coupon_token_reload(void);
 

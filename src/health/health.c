@@ -10,8 +10,6 @@
 #include "postgres.h"
 
 #include <sys/resource.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "access/xlog.h"
 #include "catalog/pg_type_d.h"
@@ -29,6 +27,7 @@
 #include "base/worker.h"
 #include "front/http.h"
 #include "front/settings.h"
+#include "front/statistics.h"
 #include "front/token.h"
 #include "kafka/publisher_status.h"
 #include "kafka/sink_config.h"
@@ -87,7 +86,7 @@ put_array(Row *row, Datum *elements, int n, Oid type)
 							 construct_array(elements, n, INT4OID, sizeof(int32), true, TYPALIGN_INT)));
 }
 
-/* The names of coupon.databases; null if they cannot be read. */
+/* The names of coupon.databases. */
 static void
 put_databases(Row *row)
 {
@@ -96,11 +95,7 @@ put_databases(Row *row)
 	ListCell   *cell;
 	int			n = 0;
 
-	if (!coupon_listed_databases(&names))
-	{
-		put_null(row);
-		return;
-	}
+	names = coupon_listed_databases();
 	elements = palloc(Max(list_length(names), 1) * sizeof(Datum));
 	foreach(cell, names)
 		elements[n++] = CStringGetTextDatum(lfirst(cell));
@@ -168,6 +163,18 @@ put_descriptors(Row *row)
 		put(row, Int64GetDatum((int64) limit.rlim_cur));
 }
 
+/* Why the front does not listen, and how many keys it uses. */
+static void
+put_front(Row *row)
+{
+	for (int door = 0; door < COUPON_DOORS; door++)
+		put_text(row, coupon_statistics_first_trouble(door));
+	if (coupon_statistics_least_keys() < 0)
+		put_null(row);
+	else
+		put(row, Int32GetDatum(coupon_statistics_least_keys()));
+}
+
 /*
  * coupon.health_facts(): one row; where coupon is not preloaded all but the
  * first column is null
@@ -194,6 +201,7 @@ coupon_health_facts(PG_FUNCTION_ARGS)
 		put_memory(&row);
 		put_descriptors(&row);
 		put(&row, Int64GetDatum((int64) coupon_refusal_lost()));
+		put_front(&row);
 	}
 	else
 		memset(row.nulls + 1, true, sizeof(row.nulls) - sizeof(row.nulls[0]));
@@ -257,23 +265,6 @@ coupon_health_lines(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* Why a file of keys is refused, or NULL; the rules are those of token.c. */
-static const char *
-judge_key_file(const char *path)
-{
-	struct stat st;
-
-	if (stat(path, &st) != 0)
-		return strerror(errno);
-	if (!S_ISREG(st.st_mode) || (st.st_uid != geteuid() && st.st_uid != 0))
-		return "It is not a file of the server's user.";
-	if ((st.st_mode & (S_IRWXG | S_IRWXO)) != 0)
-		return "Others than its owner may use it: its mode must be 0600.";
-	if (access(path, R_OK) != 0)
-		return strerror(errno);
-	return NULL;
-}
-
 /*
  * coupon.health_file(path, of_kafka): what is wrong with a file of properties
  * or keys; null: nothing.  Names neither the file nor what is in it.
@@ -288,8 +279,8 @@ coupon_health_file(PG_FUNCTION_ARGS)
 	coupon_require_argument(fcinfo, 1, "of_kafka");
 	if (PG_GETARG_BOOL(1))
 		(void) coupon_sink_config_read(path, &problem);
-	else
-		judged = judge_key_file(path);
+	else if (coupon_shmem_available())
+		judged = coupon_token_judge_file(path);
 	if (problem == NULL && judged == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(problem ? problem : judged));

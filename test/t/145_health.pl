@@ -5,6 +5,7 @@ use strict;
 use warnings;
 
 use CouponTest;
+use IO::Socket::INET;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -98,7 +99,7 @@ ok(findings($node, 'postgres', 'watcher')->{'Database "postgres" has no workers'
 
 reload($node, "coupon.databases = 'postgres, other'\nautovacuum = on\n");
 not_told($node, 'postgres', 'Database "postgres" has no workers');
-told($node, 'other', 'There are too few worker slots', 'error', qr/need 12 \(5 in each.*max_worker_processes is 8/, qr/max_worker_processes = 20; and restart/);
+told($node, 'other', 'There are too few worker slots', 'error', qr/needs 11 \(5 in each.*PostgreSQL itself 1; max_worker_processes is 8/, qr/max_worker_processes = 19; and restart/);
 not_told($node, 'postgres', 'Requests wait and nobody decides them');
 
 # ---- 5 to 10: what the server itself has wrong ----
@@ -142,7 +143,7 @@ told($node, 'postgres', 'coupon.max_campaigns is below the campaigns that are op
 told($node, 'postgres', 'Stock maps do not fit into coupon.stock_map_memory', 'warning', qr/about \d+ kB at once, there are 8192 kB/, qr/coupon\.stock_map_memory = '\d+ MB'/);
 told($node, 'postgres', 'Callers are cancelled before they are answered busy', 'warning', qr/2000 ms, statement_timeout 1000 ms/, qr/below/);
 told($node, 'postgres', 'A lock timeout is longer than the statement may take', 'warning', qr/9000 ms.*5000 ms/, qr/below/);
-told($node, 'postgres', 'Key file 1 of coupon.http_jwt_key_files is refused', 'error', qr/mode must be 0600/, qr/0600/);
+told($node, 'postgres', 'Key file 1 of coupon.http_jwt_key_files is refused', 'error', qr/mode should be 0600/, qr/0600/);
 told($node, 'postgres', 'coupon.http_role is no role', 'error', qr/nobody_at_all/, qr/coupon_service/);
 told($node, 'postgres', 'coupon.http_database does not exist', 'error', qr/"nowhere"/, qr/restart/);
 told($node, 'postgres', 'The file of coupon.kafka_config_file is refused', 'error', qr/0600/, qr/pg_reload_conf/);
@@ -193,7 +194,8 @@ $node->stop;
 
 # ---- and one who does it right ----
 
-my $well = new_server('well', "coupon.databases = 'postgres'\nhot_standby_feedback = off\n", allows_streaming => 1);
+my $port = PostgreSQL::Test::Cluster::get_free_port();
+my $well = new_server('well', "coupon.databases = 'postgres'\nhot_standby_feedback = off\ncoupon.http_listen = '127.0.0.1:$port'\ncoupon.http_role = 'coupon_service'\n", allows_streaming => 1);
 $well->safe_psql('postgres', q{SELECT coupon_campaign_create('a', 10)});
 await_true($well, 'postgres', q{SELECT count(*) >= 5 FROM pg_stat_activity WHERE backend_type LIKE 'coupon %' AND datname = 'postgres'});
 my $report = $well->safe_psql('postgres', 'SELECT coupon_doctor()');
@@ -203,9 +205,57 @@ is($well->safe_psql('postgres', q{SELECT what FROM coupon_health() WHERE what NO
 $well->backup('copy');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
 $standby->init_from_backup($well, 'copy', has_streaming => 1);
+$standby->append_conf('postgresql.conf', "coupon.http_listen = ''\n");
 $standby->start;
 await_true($standby, 'postgres', q{SELECT count(*) > 0 FROM coupon_health()});
 is($standby->safe_psql('postgres', q{SELECT severity, what FROM coupon_health() WHERE what NOT LIKE '%fsync%'}), 'notice|This server is a standby', 'a standby says that it is one, and no more');
 $standby->stop;
+
+# ---- and then makes HTTP, and the list of databases, wrong ----
+
+for my $case ([ 'coupon.http_listen', '127.0.0.1:1x', 'form address:port' ],
+	[ 'coupon.http_listen', '127.0.0.1:70000', 'from 1 to 65535' ],
+	[ 'coupon.http_admin_listen', 'foo', 'form address:port' ],
+	[ 'coupon.http_trusted_proxies', '127.0.0.1, foo', '"foo" is not an IP address' ],
+	[ 'coupon.http_cors_origins', 'foo', '"foo" is not an origin' ],
+	[ 'coupon.http_cors_origins', 'https://shop.example/', 'is not an origin' ],
+	[ 'coupon.http_jwt_key_files', 'a b', 'list of names' ],
+	[ 'coupon.databases', 'shop,,x', 'list of names' ],
+	[ 'coupon.databases', 'postgres, Other One', 'double quotes' ])
+{
+	my ($name, $value, $why) = @$case;
+
+	like(($well->psql('postgres', "ALTER SYSTEM SET $name = '$value'"))[2], qr/ERROR:  invalid value for parameter "$name".*\Q$why\E/s, "$name = '$value' is refused at once");
+}
+$well->safe_psql('postgres', "ALTER SYSTEM SET $_->[0] = '$_->[1]'; ALTER SYSTEM RESET $_->[0]")
+  for [ 'coupon.http_trusted_proxies', '10.0.0.1 ::1, 127.0.0.1' ], [ 'coupon.http_cors_origins', '*' ], [ 'coupon.http_cors_origins', 'https://a.example:8443, null' ], [ 'coupon.http_listen', '[::1]:8000' ], [ 'coupon.http_listen', ':8000' ];
+pass('what is right is not');
+
+$well->safe_psql('postgres', 'CREATE DATABASE "Other One"');
+$well->psql('Other One', 'CREATE EXTENSION coupon');
+told($well, 'Other One', 'Database "Other One" has no workers', 'error', qr/for ever/, qr/SET coupon\.databases = 'postgres, "Other One"'/);
+$well->safe_psql('postgres', $_) for findings($well, 'Other One')->{'Database "Other One" has no workers'}->{hint} =~ /([^;]+;)/g;
+not_told($well, 'Other One', 'Database "Other One" has no workers');
+
+my $taken = IO::Socket::INET->new(LocalAddr => '127.0.0.1', Listen => 1) or die "listen: $!";
+alter_system($well, 'coupon.http_listen' => '127.0.0.1:' . $taken->sockport, 'coupon.http_admin_listen' => "192.0.2.1:$port");
+told($well, 'postgres', 'HTTP cannot listen', 'error', qr/^coupon\.http_(admin_)?listen: "[0-9.:]+": (Address already in use|Cannot assign)/, qr/every second/);
+like($well->safe_psql('postgres', 'SELECT coupon_doctor()'), qr/Address already in use.*HTTP does not answer|doc\/operations\.md#http-does-not-answer/s, 'the doctor leads to the page');
+alter_system($well, 'coupon.http_admin_listen' => '');
+poll_until('one door is well', sub { my $f = findings($well, 'postgres')->{'HTTP cannot listen'}; $f && $f->{detail} =~ /^coupon\.http_listen: .*in use/ });
+like(slurp_file($well->logfile), qr/coupon front cannot listen: "127\.0\.0\.1:\d+": Address already in use/, 'and the log says so in a sentence');
+close $taken;
+not_told($well, 'postgres', 'HTTP cannot listen');
+
+alter_system($well, 'coupon.http_role' => 'pg_monitor');
+told($well, 'postgres', 'coupon.http_role may not call', 'error', qr/"pg_monitor" is a member of neither/, qr/coupon_service/);
+alter_system($well, 'coupon.http_role' => '');
+told($well, 'postgres', 'Every call over HTTP is refused', 'error', qr/no tokens/, qr/coupon_service/);
+my $short = $well->data_dir . '/short.key';
+PostgreSQL::Test::Utils::append_to_file($short, "too short\n");
+chmod 0600, $short;
+alter_system($well, 'coupon.http_jwt_algorithm' => 'HS256', 'coupon.http_jwt_key_files' => 'short.key');
+told($well, 'postgres', 'Key file 1 of coupon.http_jwt_key_files is refused', 'error', qr/a secret has at least 32 bytes/, qr/32 bytes/);
+server_log_is_clean($well, 'the server that was well');
 $well->stop;
 done_testing();
