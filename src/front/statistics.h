@@ -37,7 +37,8 @@ extern void coupon_statistics_ended(int worker);
  * What a worker tells of itself for coupon_health(): how many keys it uses, and
  * why it cannot listen at one of its addresses (NULL: it can).
  */
-#define COUPON_DOORS	2		/* coupon.http_listen, coupon.http_admin_listen */
+#define COUPON_DOORS	2		/* coupon.http_listen,
+								 * coupon.http_admin_listen */
 #define COUPON_TROUBLE	160		/* bytes, with the NUL */
 extern void coupon_statistics_keys(int worker, int keys);
 extern void coupon_statistics_trouble(int worker, int door, const char *why);
