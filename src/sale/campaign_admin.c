@@ -84,8 +84,8 @@ coupon_campaign_lock_row(int64 campaign_id, bool allow_closed, CouponCampaignRow
 				 errhint("Look with SELECT * FROM coupon_restored().")));
 }
 
-void
-coupon_campaign_add_units(int64 campaign_id, int64 units, CouponCampaignRow *row)
+static void
+add_shards(int64 campaign_id, int64 units, CouponCampaignRow *row)
 {
 	static CouponStatement insert = {
 		"INSERT INTO coupon.shard (campaign_id, shard, first_serial, last_serial)"
@@ -118,6 +118,20 @@ coupon_campaign_add_units(int64 campaign_id, int64 units, CouponCampaignRow *row
 	values[4] = Int64GetDatum(shard_units);
 	row->nshards += coupon_spi_execute(&insert, SPI_OK_INSERT, values, NULL);
 	row->stock += units;
+}
+
+void
+coupon_campaign_add_units(int64 campaign_id, int64 units, CouponCampaignRow *row)
+{
+	static CouponStatement touch = {
+		"UPDATE coupon.campaign SET withdrawn = withdrawn WHERE campaign_id = $1",
+		1, {INT8OID}
+	};
+	Datum		values[1] = {Int64GetDatum(campaign_id)};
+
+	/* who locks the row with a snapshot that does not show the shards is told so */
+	(void) coupon_spi_execute(&touch, SPI_OK_UPDATE, values, NULL);
+	add_shards(campaign_id, units, row);
 }
 
 void
@@ -190,7 +204,7 @@ coupon_campaign_create(PG_FUNCTION_ARGS)
 	coupon_spi_connect();
 	coupon_spi_execute(&insert, SPI_OK_INSERT_RETURNING, values, nulls);
 	campaign_id = DatumGetInt64(coupon_spi_value(0, 1, NULL));
-	coupon_campaign_add_units(campaign_id, stock, &row);
+	add_shards(campaign_id, stock, &row);
 	coupon_campaign_event(campaign_id, &row, COUPON_EVENT_CAMPAIGN_CREATED, -1);
 	coupon_spi_finish();
 	PG_RETURN_INT64(campaign_id);

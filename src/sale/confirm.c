@@ -129,7 +129,11 @@ confirm_again(CouponHold *hold, CouponWish *wish, TimestampTz now)
 		if (!wish->taken)
 		{
 			coupon_stock_heal(hold->campaign, hold->stock, &wish->unit);
-			return false;
+			if (!coupon_stock_is_withdrawn(hold->campaign, &wish->unit))
+				return false;
+			/* off the sale for good, so no retry would find it */
+			wish->status = COUPON_HOLD_LOST;
+			return true;
 		}
 	}
 	hold->policy = COUPON_DEFINITION_POLICY_JSON(hold->def);

@@ -56,7 +56,10 @@ extern int	coupon_stock_take(CouponCampaign *campaign, CouponStock *stock, Coupo
 extern bool coupon_stock_take_serial(CouponCampaign *campaign, CouponStock *stock, int64 serial,
 									 CouponUnit *unit);
 
-/* Is a unit that is not free, and has no row, off the sale? */
+/*
+ * Is a unit that is not free, and has no row, off the sale?  False as long as
+ * the withdrawal can be undone by others.
+ */
 extern bool coupon_stock_is_withdrawn(CouponCampaign *campaign, const CouponUnit *unit);
 
 /* A unit was not free, but has no row: compares it with the index. */

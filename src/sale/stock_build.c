@@ -237,31 +237,42 @@ add_withdrawn(CouponScan *scan, uint64 *bits, int nwords)
 	}
 }
 
-/* Sets the bits of units that are withdrawn, or are being; no others are touched. */
-static void
-read_withdrawn(int64 campaign_id, CouponShard *shard, uint64 *bits)
+/* Sets the bits of units that the snapshot calls withdrawn; false if a row was missed. */
+static bool
+scan_withdrawn(int64 campaign_id, CouponShard *shard, Snapshot snapshot, uint64 *bits)
 {
 	const CouponCatalog *catalog = coupon_catalog();
-	SnapshotData dirty;
 	ScanKeyData keys[2];
 	CouponScan	scan;
 
-	InitDirtySnapshot(dirty);
 	coupon_key_int64(&keys[0], 1, BTEqualStrategyNumber, campaign_id);
 	coupon_key_int32(&keys[1], 2, BTEqualStrategyNumber, shard->number);
-	coupon_scan_begin(&scan, catalog->shard, catalog->shard_pkey, &dirty, keys, 2, false);
+	coupon_scan_begin(&scan, catalog->shard, catalog->shard_pkey, snapshot, keys, 2, false);
 	add_withdrawn(&scan, bits, count_words(shard));
 	coupon_scan_end(&scan);
-	if (scan.missed)
-	{
-		/* it was updated in this moment, which is committed by now */
-		Snapshot	latest = RegisterSnapshot(GetLatestSnapshot());
+	return !scan.missed;
+}
 
-		coupon_scan_begin(&scan, catalog->shard, catalog->shard_pkey, latest, keys, 2, false);
-		add_withdrawn(&scan, bits, count_words(shard));
-		coupon_scan_end(&scan);
-		UnregisterSnapshot(latest);
-	}
+/* Sets the bits of units that are withdrawn, by who has committed or in this transaction. */
+static void
+read_withdrawn(int64 campaign_id, CouponShard *shard, uint64 *bits)
+{
+	Snapshot	latest = RegisterSnapshot(GetLatestSnapshot());
+
+	(void) scan_withdrawn(campaign_id, shard, latest, bits);
+	UnregisterSnapshot(latest);
+}
+
+/* The same with those that others are withdrawing. */
+static void
+read_all_withdrawn(int64 campaign_id, CouponShard *shard, uint64 *bits)
+{
+	SnapshotData dirty;
+
+	InitDirtySnapshot(dirty);
+	/* what was updated in this moment is committed by now */
+	if (!scan_withdrawn(campaign_id, shard, &dirty, bits))
+		read_withdrawn(campaign_id, shard, bits);
 }
 
 bool
@@ -339,7 +350,7 @@ read_index(int64 campaign_id, CouponShard *shard, int32 first, int32 last, uint6
 	if (BufferIsValid(vmbuffer))
 		ReleaseBuffer(vmbuffer);
 	coupon_scan_end(&scan);
-	read_withdrawn(campaign_id, shard, bits);
+	read_all_withdrawn(campaign_id, shard, bits);
 	return undecided;
 }
 
