@@ -62,8 +62,17 @@ END
 $$;
 COMMENT ON FUNCTION coupon.campaign_end_begin(bigint) IS 'Part of coupon_campaign_archive() and coupon_campaign_drop(): may the campaign end? Returns its last serial.';
 
+CREATE FUNCTION coupon.campaign_end_holds(campaign_id bigint, serials bigint[]) RETURNS integer
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'coupon_campaign_end_holds';
+COMMENT ON FUNCTION coupon.campaign_end_holds(bigint, bigint[]) IS 'Part of coupon_campaign_archive() and coupon_campaign_drop(): ends those of the holds that have run out, each with its event. Returns how many.';
+
 -- Takes rows away and returns them, so that whoever calls it writes them with their own
 -- rights.  A row that somebody has locked is passed by, or waited for if it is the only one.
+-- A hold may come from a transaction that had begun before the close: it is nobody's to
+-- take away while it may be paid for, and ends as any other when it has run out.
+-- Labels go with their rows.  The others are left to coupon.campaign_end(), since a row
+-- that is not committed needs its label, and is not seen here.
 CREATE FUNCTION coupon.campaign_end_rows(campaign_id bigint, first_serial bigint, last_serial bigint)
 RETURNS SETOF coupon.archived_issuance
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
@@ -73,6 +82,8 @@ AS $$
 #variable_conflict use_column
 DECLARE
 	serials bigint[];
+	held bigint[];
+	live bigint;
 BEGIN
 	IF NOT EXISTS (SELECT FROM coupon.campaign c WHERE c.campaign_id = $1 AND c.archived_at IS NOT NULL AND c.closed_at IS NOT NULL) THEN
 		RAISE object_not_in_prerequisite_state USING
@@ -81,28 +92,38 @@ BEGIN
 			HINT = 'Use coupon_campaign_archive() or coupon_campaign_drop().';
 	END IF;
 	IF $2 = $3 THEN
-		PERFORM FROM coupon.issuance i WHERE i.campaign_id = $1 AND i.serial = $2 FOR UPDATE;
-		serials := ARRAY[$2];
+		serials := ARRAY(SELECT i.serial FROM coupon.issuance i WHERE i.campaign_id = $1 AND i.serial = $2 FOR UPDATE);
 	ELSE
 		serials := ARRAY(SELECT i.serial FROM coupon.issuance i
 		                  WHERE i.campaign_id = $1 AND i.serial BETWEEN $2 AND $3 ORDER BY i.serial
 		                    FOR UPDATE SKIP LOCKED);
 	END IF;
+	held := ARRAY(SELECT i.serial FROM coupon.issuance i
+	               WHERE i.campaign_id = $1 AND i.held_until IS NOT NULL AND i.serial = ANY (serials));
+	IF held <> '{}' THEN
+		PERFORM coupon.campaign_end_holds($1, held);
+		SELECT count(*) INTO live FROM coupon.issuance i
+		 WHERE i.campaign_id = $1 AND i.serial = ANY (held) AND i.held_until > clock_timestamp();
+		IF live > 0 THEN
+			RAISE object_in_use USING
+				MESSAGE = 'units of the campaign are held',
+				DETAIL = format('Campaign %s: %s units are held, and may be paid for.', $1, live),
+				HINT = 'Wait until the holds have run out, or revoke them with coupon_revoke(), and call it again.';
+		END IF;
+	END IF;
 	IF serials <> '{}' THEN
 		RETURN QUERY
 		WITH gone AS (
 			DELETE FROM coupon.issuance i
-			 WHERE i.campaign_id = $1 AND i.serial = ANY (serials)
+			 WHERE i.campaign_id = $1 AND i.serial = ANY (serials) AND i.state <> 'held'
 			RETURNING i.*)
 		SELECT g.campaign_id, g.serial, u.label, g.user_id, g.nth, g.state, g.issued_at, g.expires_at,
 		       g.redeemed_at, g.order_ref, g.confirm_ref, g.policy
 		  FROM gone g LEFT JOIN coupon.unit u ON u.campaign_id = g.campaign_id AND u.serial = g.serial
-		 WHERE g.state <> 'held'
 		 ORDER BY g.serial;
+		DELETE FROM coupon.unit u
+		 WHERE u.campaign_id = $1 AND u.serial = ANY (serials) AND u.serial <> ALL (held);
 	END IF;
-	DELETE FROM coupon.unit u
-	 WHERE u.campaign_id = $1 AND u.serial BETWEEN $2 AND $3
-	   AND NOT EXISTS (SELECT FROM coupon.issuance i WHERE i.campaign_id = $1 AND i.serial = u.serial);
 END
 $$;
 COMMENT ON FUNCTION coupon.campaign_end_rows(bigint, bigint, bigint) IS 'Part of coupon_campaign_archive() and coupon_campaign_drop(): takes the rows of some serials away.';

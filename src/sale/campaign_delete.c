@@ -14,7 +14,9 @@
 #include "access/htup_details.h"
 #include "catalog/pg_type_d.h"
 #include "fmgr.h"
+#include "utils/array.h"
 #include "utils/rel.h"
+#include "utils/timestamp.h"
 
 #include "base/arguments.h"
 #include "base/catalog.h"
@@ -24,9 +26,11 @@
 #include "outbox/payload.h"
 #include "sale/campaign.h"
 #include "sale/issuance_table.h"
+#include "sale/sweep.h"
 
 PG_FUNCTION_INFO_V1(coupon_shard_deleted);
 PG_FUNCTION_INFO_V1(coupon_campaign_end);
+PG_FUNCTION_INFO_V1(coupon_campaign_end_holds);
 
 /* The intent of a deletion: it stays raised unless the deletion is undone. */
 static void
@@ -89,19 +93,47 @@ coupon_shard_deleted(PG_FUNCTION_ARGS)
 }
 
 /*
+ * coupon_campaign_end_holds(campaign_id, serials) - what a step of
+ * coupon_campaign_archive() and coupon_campaign_drop() does with holds
+ */
+Datum
+coupon_campaign_end_holds(PG_FUNCTION_ARGS)
+{
+	CouponDue  *due;
+	Datum	   *serials;
+	bool	   *nulls;
+	int			n;
+
+	coupon_require_argument(fcinfo, 0, "campaign_id");
+	coupon_require_argument(fcinfo, 1, "serials");
+	coupon_shmem_attach();
+
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(1), INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
+					  TYPALIGN_DOUBLE, &serials, &nulls, &n);
+	due = palloc(n * sizeof(CouponDue));
+	for (int i = 0; i < n; i++)
+	{
+		due[i].campaign_id = PG_GETARG_INT64(0);
+		due[i].serial = DatumGetInt64(serials[i]);
+	}
+	PG_RETURN_INT32(n == 0 ? 0 : coupon_sweep_campaign(due, n, GetCurrentTimestamp()));
+}
+
+/*
  * coupon_campaign_end(campaign_id, archived) - the last step of
  * coupon_campaign_archive() and coupon_campaign_drop()
  *
- * Issuances and labels are gone by now; ERROR if one came after all.
+ * Issuances are gone by now; ERROR if one came after all.  Shards are deleted
+ * first: that waits for those who issue, who may write or need the others.
  */
 Datum
 coupon_campaign_end(PG_FUNCTION_ARGS)
 {
 	static CouponStatement statements[] = {
+		{"DELETE FROM coupon.shard WHERE campaign_id = $1", 1, {INT8OID}},
 		{"DELETE FROM coupon.request_key WHERE campaign_id = $1", 1, {INT8OID}},
 		{"DELETE FROM coupon.lapsed_hold WHERE campaign_id = $1", 1, {INT8OID}},
 		{"DELETE FROM coupon.unit WHERE campaign_id = $1", 1, {INT8OID}},
-		{"DELETE FROM coupon.shard WHERE campaign_id = $1", 1, {INT8OID}},
 		{"DELETE FROM coupon.campaign WHERE campaign_id = $1", 1, {INT8OID}}
 	};
 	CouponCampaignRow row;
