@@ -129,7 +129,7 @@ coupon_campaign_add_units(int64 campaign_id, int64 units, CouponCampaignRow *row
 	};
 	Datum		values[1] = {Int64GetDatum(campaign_id)};
 
-	/* who locks the row with a snapshot that does not show the shards is told so */
+	/* whose snapshot does not show the shards must not get the row's lock */
 	(void) coupon_spi_execute(&touch, SPI_OK_UPDATE, values, NULL);
 	add_shards(campaign_id, units, row);
 }
