@@ -25,6 +25,7 @@ my %call = (
 	coupon_campaign_reduce_stock => [q{coupon_campaign_reduce_stock(1, 1)}],
 	coupon_units_withdraw => [q{coupon_units_withdraw(1, '{1}')}],
 	campaign_end => [q{coupon.campaign_end(1, true)}],
+	campaign_end_holds => [q{coupon.campaign_end_holds(1, '{1}')}],
 	coupon_codes_import => [q{coupon_codes_import(1, '{a,b}')}],
 	coupon_codes_generate => [q{coupon_codes_generate(1, null, 2)}],
 	coupon_units_import => [q{coupon_units_import(1, '{a,b}')}],
