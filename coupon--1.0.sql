@@ -109,7 +109,7 @@ COMMENT ON COLUMN coupon.campaign.per_user_limit IS 'How many units one user may
 COMMENT ON COLUMN coupon.campaign.max_per_user_limit IS 'The highest per_user_limit that the campaign has had. What was issued under it stays valid when the limit is lowered.';
 COMMENT ON COLUMN coupon.campaign.withdrawn IS 'How many units were taken off the sale by coupon_campaign_reduce_stock() and coupon_units_withdraw().';
 COMMENT ON COLUMN coupon.campaign.archived_at IS 'When coupon_campaign_archive() or coupon_campaign_drop() began to take the rows away; null: neither did.';
-COMMENT ON COLUMN coupon.campaign.dumped IS 'How many shards, labels and issuances the campaign had when it was dumped. In a restored copy it is paused until coupon_restored() has found them all; null: it is no copy, or that has been done.';
+COMMENT ON COLUMN coupon.campaign.dumped IS 'How many shards, labels, issuances with holds, request keys and memories of holds the campaign had when it was dumped, and how many dead letters there were in all. In a restored copy it is paused until coupon_restored() has found them all; null: it is no copy, or that has been done.';
 COMMENT ON COLUMN coupon.campaign.note_refusals IS 'Whether coupon.refusal is to tell who was refused a unit, and why. Set by coupon_campaign_note_refusals().';
 COMMENT ON COLUMN coupon.campaign.opens_at IS 'When the sale begins; null: at once.';
 COMMENT ON COLUMN coupon.campaign.closes_at IS 'When the sale is over; null: never.';
@@ -1822,13 +1822,14 @@ COMMENT ON FUNCTION coupon.campaign_state(timestamptz, timestamptz, boolean, tim
 CREATE VIEW coupon.campaign_status AS
 SELECT c.campaign_id, c.name,
        CASE WHEN c.dumped IS NOT NULL THEN 'restored'
+            WHEN c.archived_at IS NOT NULL THEN 'ending'
             ELSE coupon.campaign_state(c.closed_at, c.closes_at, c.paused, c.opens_at) END AS state,
        s.*
   FROM coupon.campaign c, LATERAL @extschema@.coupon_status(c.campaign_id) s;
 COMMENT ON VIEW coupon.campaign_status IS 'coupon_status() of every campaign.';
 COMMENT ON COLUMN coupon.campaign_status.campaign_id IS 'The campaign.';
 COMMENT ON COLUMN coupon.campaign_status.name IS 'Its name.';
-COMMENT ON COLUMN coupon.campaign_status.state IS 'open | not_open | paused | closed | restored: paused until coupon_restored() has checked it';
+COMMENT ON COLUMN coupon.campaign_status.state IS 'open | not_open | paused | closed | restored: paused until coupon_restored() has checked it | ending: coupon_campaign_archive() or coupon_campaign_drop() has begun to take its rows away';
 COMMENT ON COLUMN coupon.campaign_status.stock IS 'How many units there are.';
 COMMENT ON COLUMN coupon.campaign_status.issued IS 'How many are issued.';
 COMMENT ON COLUMN coupon.campaign_status.held IS 'How many are held.';
@@ -1846,7 +1847,8 @@ COMMENT ON COLUMN coupon.campaign_status.answered_held IS 'How many were answere
 
 -- Without a campaign by sequential scans only: what a damaged index let through it
 -- would also hide.  Of one campaign only its own rows are read, by the indexes, and no
--- events, which have none.
+-- events, which have none.  Nothing is joined by a nested loop, which without an index
+-- takes the square of the rows; a restored copy has no statistics that would tell.
 CREATE FUNCTION coupon.verify(
 	campaign_id bigint,
 	OUT campaign bigint,
@@ -1858,13 +1860,13 @@ RETURNS SETOF record
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_custom_plan SET jit = off
-SET enable_seqscan = on SET enable_nestloop = on SET enable_indexscan = on SET enable_indexonlyscan = on SET enable_bitmapscan = on
+SET enable_nestloop = off SET enable_hashjoin = on SET enable_seqscan = on SET enable_indexscan = on SET enable_indexonlyscan = on SET enable_bitmapscan = on
 AS $$
 #variable_conflict use_column
 BEGIN
 	PERFORM set_config(s, 'off', true)
 	   FROM unnest(CASE WHEN $1 IS NULL THEN ARRAY['enable_indexscan', 'enable_indexonlyscan', 'enable_bitmapscan']
-	                    ELSE ARRAY['enable_seqscan', 'enable_nestloop'] END) s;
+	                    ELSE ARRAY['enable_seqscan'] END) s;
 	RETURN QUERY
 	SELECT i.campaign_id, 'oversold: serial issued twice', i.serial, min(i.user_id), format('%s issuances', count(*))
 	  FROM coupon.issuance i
@@ -1883,10 +1885,12 @@ BEGIN
 	 WHERE ($1 IS NULL OR i.campaign_id = $1) AND i.serial BETWEEN s.first_serial AND s.last_serial
 	   AND CASE WHEN i.serial BETWEEN s.first_serial AND s.last_serial THEN get_bit(s.withdrawn, i.serial - s.first_serial) END = 1
 	UNION ALL
-	SELECT c.campaign_id, 'withdrawn units are counted wrong', NULL, NULL, format('%s, counted %s', w.n, c.withdrawn)
-	  FROM coupon.campaign c,
-	       LATERAL (SELECT coalesce(sum(bit_count(s.withdrawn)), 0) AS n FROM coupon.shard s WHERE s.campaign_id = c.campaign_id) w
-	 WHERE ($1 IS NULL OR c.campaign_id = $1) AND w.n <> c.withdrawn
+	SELECT c.campaign_id, 'withdrawn units are counted wrong', NULL, NULL, format('%s, counted %s', coalesce(w.n, 0), c.withdrawn)
+	  FROM coupon.campaign c
+	  LEFT JOIN (SELECT s.campaign_id, sum(bit_count(s.withdrawn)) AS n FROM coupon.shard s
+	              WHERE ($1 IS NULL OR s.campaign_id = $1) AND s.withdrawn IS NOT NULL
+	              GROUP BY s.campaign_id) w ON w.campaign_id = c.campaign_id
+	 WHERE ($1 IS NULL OR c.campaign_id = $1) AND coalesce(w.n, 0) <> c.withdrawn
 	UNION ALL
 	SELECT s.campaign_id, 'shard without its campaign', s.first_serial, NULL, format('shard %s', s.shard)
 	  FROM coupon.shard s LEFT JOIN coupon.campaign c ON c.campaign_id = s.campaign_id
@@ -3263,6 +3267,12 @@ AS $$
 	 WHERE c.dumped IS NOT NULL
 	HAVING count(*) > 0
 	UNION ALL
+	SELECT coupon.finding('notice', 'The end of a campaign was begun and is not done',
+	       format('Campaign %s: coupon_campaign_archive() or coupon_campaign_drop() began to take its rows away %s ago.', c.campaign_id, date_trunc('seconds', clock_timestamp() - c.archived_at)),
+	       'If no session is at it any more, make the same call again: it goes on where the first one ended.', 'A campaign is half archived')
+	  FROM coupon.campaign c
+	 WHERE c.archived_at < clock_timestamp() - interval '1 min'
+	UNION ALL
 	SELECT coupon.finding('warning', 'A transaction keeps units', format('Process %s (%s) has been open for %s and has written issuances: its units are neither free nor sold.', a.pid, a.state, date_trunc('seconds', clock_timestamp() - a.xact_start)),
 	       format('SELECT pg_terminate_backend(%s); and set idle_in_transaction_session_timeout.', a.pid), 'Answers are busy')
 	  FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
@@ -3413,7 +3423,7 @@ SELECT coupon.warn_without_workers(false);
 
 -- A dump, and what is made of it.  A dump says of each campaign how many rows it has; so
 -- a copy into which they were not all loaded is known, and is not taken for a sale that
--- has issued nothing.
+-- has issued nothing.  Until it is checked the sweeper lets its rows be.
 
 CREATE FUNCTION @extschema@.coupon_restored(
 	accept boolean DEFAULT false,
@@ -3421,32 +3431,51 @@ CREATE FUNCTION @extschema@.coupon_restored(
 	OUT problem text,
 	OUT detail text)
 RETURNS SETOF record
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET enable_nestloop = off SET enable_hashjoin = on SET jit = off
 AS $$
 DECLARE
 	bad bigint[] := '{}';
+	letters bigint;
+	dumped_letters bigint;
 BEGIN
 	PERFORM FROM coupon.campaign c WHERE c.dumped IS NOT NULL ORDER BY c.campaign_id FOR NO KEY UPDATE;
 	FOR campaign, problem, detail IN
 		SELECT v.campaign, v.law, concat_ws(', ', 'serial ' || v.serial, 'user ' || v.user_id, v.detail)
 		  FROM coupon.verify(NULL) v
 		UNION ALL
-		SELECT c.campaign_id, 'rows are missing',
-		       format('shards %s of %s, labels %s of %s, issuances %s of %s',
-		              s.n, c.dumped[1], u.n, c.dumped[2], i.n, c.dumped[3])
-		  FROM coupon.campaign c,
-		       LATERAL (SELECT count(*) AS n FROM coupon.shard x WHERE x.campaign_id = c.campaign_id) s,
-		       LATERAL (SELECT count(*) AS n FROM coupon.unit x WHERE x.campaign_id = c.campaign_id) u,
-		       LATERAL (SELECT count(*) AS n FROM coupon.issuance x WHERE x.campaign_id = c.campaign_id AND x.state <> 'held') i
-		 WHERE c.dumped IS NOT NULL
-		   AND (s.n < c.dumped[1] OR u.n < c.dumped[2] OR i.n < c.dumped[3])
+		SELECT m.campaign_id, 'rows are missing', m.detail
+		  FROM (SELECT c.campaign_id,
+		               (SELECT string_agg(format('%s %s of %s', r.kind, coalesce(r.n, 0), r.dumped), ', ')
+		                  FROM (VALUES ('shards', s.n, c.dumped[1]), ('labels', u.n, c.dumped[2]), ('issuances and holds', i.n, c.dumped[3]),
+		                               ('request keys', k.n, c.dumped[4]), ('memories of holds', l.n, c.dumped[5])) r(kind, n, dumped)
+		                 WHERE coalesce(r.n, 0) < r.dumped) AS detail
+		          FROM coupon.campaign c
+		          LEFT JOIN (SELECT x.campaign_id, count(*) AS n FROM coupon.shard x GROUP BY 1) s ON s.campaign_id = c.campaign_id
+		          LEFT JOIN (SELECT x.campaign_id, count(*) AS n FROM coupon.unit x GROUP BY 1) u ON u.campaign_id = c.campaign_id
+		          LEFT JOIN (SELECT x.campaign_id, count(*) AS n FROM coupon.issuance x GROUP BY 1) i ON i.campaign_id = c.campaign_id
+		          LEFT JOIN (SELECT x.campaign_id, count(*) AS n FROM coupon.request_key x GROUP BY 1) k ON k.campaign_id = c.campaign_id
+		          LEFT JOIN (SELECT x.campaign_id, count(*) AS n FROM coupon.lapsed_hold x GROUP BY 1) l ON l.campaign_id = c.campaign_id
+		         WHERE c.dumped IS NOT NULL) m
+		 WHERE m.detail IS NOT NULL
 		 ORDER BY 1, 2, 3
 	LOOP
 		bad := bad || campaign;
 		RETURN NEXT;
 	END LOOP;
+	-- they may be of any campaign, so they keep all of them
+	SELECT count(*) INTO letters FROM coupon.dead_letter;
+	SELECT max(c.dumped[6]) INTO dumped_letters FROM coupon.campaign c WHERE c.dumped IS NOT NULL;
+	IF letters < dumped_letters THEN
+		campaign := NULL;
+		problem := 'rows are missing';
+		detail := format('dead letters %s of %s', letters, dumped_letters);
+		bad := bad || campaign;
+		RETURN NEXT;
+	END IF;
 	UPDATE coupon.campaign c SET dumped = NULL
-	 WHERE c.dumped IS NOT NULL AND (coalesce(accept, false) OR c.campaign_id <> ALL (bad));
+	 WHERE c.dumped IS NOT NULL
+	   AND (coalesce(accept, false) OR array_position(bad, NULL) IS NULL AND c.campaign_id <> ALL (bad));
 END
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_restored(boolean) IS
@@ -3459,7 +3488,8 @@ DECLARE
 	columns text;
 BEGIN
 	SELECT string_agg(CASE a.attname
-	                  WHEN 'dumped' THEN 'coalesce(c.dumped, ARRAY[coalesce(s.n, 0), coalesce(u.n, 0), coalesce(i.n, 0)])'
+	                  WHEN 'dumped' THEN 'coalesce(c.dumped, ARRAY[coalesce(s.n, 0), coalesce(u.n, 0), coalesce(i.n, 0),'
+	                                ' coalesce(k.n, 0), coalesce(l.n, 0), (SELECT count(*) FROM coupon.dead_letter)])'
 	                  ELSE format('c.%I', a.attname) END, ', ' ORDER BY a.attnum)
 	  INTO STRICT columns
 	  FROM pg_attribute a
@@ -3468,7 +3498,9 @@ BEGIN
 		'WHERE false UNION ALL SELECT %s FROM coupon.campaign c'
 		' LEFT JOIN (SELECT campaign_id, count(*) AS n FROM coupon.shard GROUP BY 1) s ON s.campaign_id = c.campaign_id'
 		' LEFT JOIN (SELECT campaign_id, count(*) AS n FROM coupon.unit GROUP BY 1) u ON u.campaign_id = c.campaign_id'
-		' LEFT JOIN (SELECT campaign_id, count(*) AS n FROM coupon.issuance WHERE state <> ''held'' GROUP BY 1) i ON i.campaign_id = c.campaign_id',
+		' LEFT JOIN (SELECT campaign_id, count(*) AS n FROM coupon.issuance GROUP BY 1) i ON i.campaign_id = c.campaign_id'
+		' LEFT JOIN (SELECT campaign_id, count(*) AS n FROM coupon.request_key GROUP BY 1) k ON k.campaign_id = c.campaign_id'
+		' LEFT JOIN (SELECT campaign_id, count(*) AS n FROM coupon.lapsed_hold GROUP BY 1) l ON l.campaign_id = c.campaign_id',
 		columns));
 END
 $$;

@@ -34,7 +34,7 @@ COMMENT ON COLUMN coupon.campaign.per_user_limit IS 'How many units one user may
 COMMENT ON COLUMN coupon.campaign.max_per_user_limit IS 'The highest per_user_limit that the campaign has had. What was issued under it stays valid when the limit is lowered.';
 COMMENT ON COLUMN coupon.campaign.withdrawn IS 'How many units were taken off the sale by coupon_campaign_reduce_stock() and coupon_units_withdraw().';
 COMMENT ON COLUMN coupon.campaign.archived_at IS 'When coupon_campaign_archive() or coupon_campaign_drop() began to take the rows away; null: neither did.';
-COMMENT ON COLUMN coupon.campaign.dumped IS 'How many shards, labels and issuances the campaign had when it was dumped. In a restored copy it is paused until coupon_restored() has found them all; null: it is no copy, or that has been done.';
+COMMENT ON COLUMN coupon.campaign.dumped IS 'How many shards, labels, issuances with holds, request keys and memories of holds the campaign had when it was dumped, and how many dead letters there were in all. In a restored copy it is paused until coupon_restored() has found them all; null: it is no copy, or that has been done.';
 COMMENT ON COLUMN coupon.campaign.note_refusals IS 'Whether coupon.refusal is to tell who was refused a unit, and why. Set by coupon_campaign_note_refusals().';
 COMMENT ON COLUMN coupon.campaign.opens_at IS 'When the sale begins; null: at once.';
 COMMENT ON COLUMN coupon.campaign.closes_at IS 'When the sale is over; null: never.';

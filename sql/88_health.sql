@@ -424,6 +424,12 @@ AS $$
 	 WHERE c.dumped IS NOT NULL
 	HAVING count(*) > 0
 	UNION ALL
+	SELECT coupon.finding('notice', 'The end of a campaign was begun and is not done',
+	       format('Campaign %s: coupon_campaign_archive() or coupon_campaign_drop() began to take its rows away %s ago.', c.campaign_id, date_trunc('seconds', clock_timestamp() - c.archived_at)),
+	       'If no session is at it any more, make the same call again: it goes on where the first one ended.', 'A campaign is half archived')
+	  FROM coupon.campaign c
+	 WHERE c.archived_at < clock_timestamp() - interval '1 min'
+	UNION ALL
 	SELECT coupon.finding('warning', 'A transaction keeps units', format('Process %s (%s) has been open for %s and has written issuances: its units are neither free nor sold.', a.pid, a.state, date_trunc('seconds', clock_timestamp() - a.xact_start)),
 	       format('SELECT pg_terminate_backend(%s); and set idle_in_transaction_session_timeout.', a.pid), 'Answers are busy')
 	  FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid

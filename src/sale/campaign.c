@@ -259,7 +259,8 @@ load_definition(int64 campaign_id, int32 visible_shards)
 			DatumGetTimestampTz(values[Campaign_closes_at - 1]);
 		def->withdrawn = DatumGetInt64(values[Campaign_withdrawn - 1]);
 		/* of a copy it is not known yet whether all issuances are there */
-		def->paused = DatumGetBool(values[Campaign_paused - 1]) || !nulls[Campaign_dumped - 1];
+		def->unchecked = !nulls[Campaign_dumped - 1];
+		def->paused = DatumGetBool(values[Campaign_paused - 1]) || def->unchecked;
 		def->closed = !nulls[Campaign_closed_at - 1] || !nulls[Campaign_archived_at - 1];
 		def->coded = DatumGetBool(values[Campaign_coded - 1]);
 		def->usage_period_days = coupon_policy_usage_period(policy);

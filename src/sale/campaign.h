@@ -33,6 +33,7 @@ typedef struct CouponDefinition
 	int32		usage_period_days;	/* 0: never expires */
 	int64		room_id;		/* whose ticket a user needs, 0: none */
 	bool		paused;
+	bool		unchecked;		/* in a restored copy; paused, too */
 	bool		closed;
 	bool		coded;
 	bool		labels_public;	/* seats, not codes: whoever may hold may see

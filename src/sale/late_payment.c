@@ -148,9 +148,14 @@ coupon_late_payment_refuse(const CouponIssuanceRow *row, int64 serial, text *use
 int64
 coupon_late_payment_clean(int32 max_rows)
 {
+	/*
+	 * not of a restored copy that is not checked, whose rows may come before
+	 * the campaign
+	 */
 	static CouponStatement delete = {
 		"DELETE FROM coupon.lapsed_hold WHERE ctid = ANY (ARRAY("
 		"  SELECT l.ctid FROM coupon.lapsed_hold l WHERE l.held_until < $2"
+		"   AND (SELECT c.dumped IS NULL FROM coupon.campaign c WHERE c.campaign_id = l.campaign_id)"
 		"   ORDER BY l.held_until LIMIT $1))",
 		2, {INT4OID, TIMESTAMPTZOID}
 	};

@@ -184,11 +184,22 @@ coupon_sweep_campaign(const CouponDue *due, int n, TimestampTz now)
 {
 	const CouponDefinition *def;
 	CouponCampaign *campaign = coupon_campaign_enter(due->campaign_id, &def);
-	CouponStock *stock = coupon_stock_open(campaign, def);
-	CouponTableWriter *table = coupon_writer_open(coupon_catalog()->issuance, COUPON_DELETE);
+	CouponStock *stock;
+	CouponTableWriter *table;
 	CouponIssuanceRow row;
 	int			removed = 0;
 
+	/*
+	 * its rows are to be counted before any of them goes; nothing waits for
+	 * the units
+	 */
+	if (def->unchecked)
+	{
+		coupon_campaign_leave(campaign);
+		return 0;
+	}
+	stock = coupon_stock_open(campaign, def);
+	table = coupon_writer_open(coupon_catalog()->issuance, COUPON_DELETE);
 	coupon_issuance_row_begin(&row, def, table);
 	for (int i = 0; i < n; i++)
 	{

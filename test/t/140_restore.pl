@@ -20,11 +20,12 @@ $node->safe_psql('postgres', q{
 	SELECT coupon_campaign_reduce_stock(1, 20);
 	SELECT coupon_room_create('room', 5), coupon_campaign_require_room(2, 'room');
 	SELECT coupon_campaign_alter(1, per_user_limit => 1, opens_at => '2020-01-01', closes_at => 'infinity')});
-poll_until('the hold to run out', sub { $node->safe_psql('postgres', q{SELECT held FROM coupon_status(1)}) eq '0' });
+poll_until('the hold to run out', sub { $node->safe_psql('postgres', q{SELECT coupon_hold_expire(); SELECT count(*) FROM coupon.issuance WHERE state = 'held'}) =~ /^0\z/m });
 $node->command_ok([ 'pg_dump', '-Fd', '-f', "$dir/dump", $node->connstr('postgres') ], 'pg_dump');
 $node->command_ok([ 'pg_dump', '--inserts', '-f', "$dir/inserts.sql", $node->connstr('postgres') ], 'pg_dump --inserts');
 
 # restore(name, list of tables to leave out, options): a database of that name
+my $dump = "$dir/dump";
 sub restore
 {
 	my ($name, $without, @options) = @_;
@@ -32,13 +33,13 @@ sub restore
 	$node->safe_psql('postgres', "CREATE DATABASE $name");
 	if (defined $without)
 	{
-		my ($list) = run_command([ 'pg_restore', '-l', "$dir/dump" ]);
+		my ($list) = run_command([ 'pg_restore', '-l', $dump ]);
 
 		$list = join "\n", grep { !/TABLE DATA coupon (?:$without) / } split /\n/, $list;
 		append_to_file("$dir/$name.list", "$list\n");
 		push @options, '-L', "$dir/$name.list";
 	}
-	$node->command_ok([ 'pg_restore', '--exit-on-error', '-d', $node->connstr($name), @options, "$dir/dump" ], "$name: pg_restore @options");
+	$node->command_ok([ 'pg_restore', '--exit-on-error', '-d', $node->connstr($name), @options, $dump ], "$name: pg_restore @options");
 	return;
 }
 
@@ -80,7 +81,7 @@ $node->command_ok([ 'pg_dump', '-Fc', '-f', "$dir/again", $node->connstr('early'
 $node->safe_psql('postgres', 'CREATE DATABASE again');
 $node->command_ok([ 'pg_restore', '--exit-on-error', '-d', $node->connstr('again'), "$dir/again" ], 'and restored');
 is($node->safe_psql('again', 'SELECT campaign, problem, detail FROM coupon_restored()'),
-	'1|rows are missing|shards 5 of 5, labels 0 of 0, issuances 79 of 80', 'what the first copy lacked is missed in the second one');
+	'1|rows are missing|issuances and holds 79 of 80', 'what the first copy lacked is missed in the second one');
 
 # INSERTs
 $node->safe_psql('postgres', 'CREATE DATABASE inserts');
@@ -100,10 +101,52 @@ for my $table ('issuance', 'shard', 'unit', 'campaign', 'issuance|shard|unit')
 	is($node->safe_psql($name, q{SELECT status FROM coupon_issue(2, 'new')}), 'paused', "$name: nor afterwards");
 }
 is($node->safe_psql('no_issuance', 'SELECT * FROM coupon_restored()'),
-	"1|rows are missing|shards 5 of 5, labels 0 of 0, issuances 0 of 80\n2|rows are missing|shards 2 of 2, labels 100 of 100, issuances 0 of 80", 'what is missing, and of which');
+	"1|rows are missing|issuances and holds 0 of 80\n2|rows are missing|issuances and holds 0 of 80", 'what is missing, and of which');
 is($node->safe_psql('no_issuance', q{SELECT status FROM coupon_issue(3, 'new')}), 'issued', 'a campaign that lacks nothing is sold');
 isnt($node->safe_psql('no_issuance', 'SELECT * FROM coupon_restored(accept => true)'), '', 'accepted as it is');
 is($node->safe_psql('no_issuance', q{SELECT status FROM coupon_issue(1, 'new')}), 'issued', 'it is sold from the beginning');
+
+# nor is a sale of which only the holds are gone, or what tells a repeated call
+$node->safe_psql('postgres', 'CREATE DATABASE holds');
+$node->safe_psql('holds', q{
+	CREATE EXTENSION coupon;
+	SELECT coupon_campaign_create('all held', 5), coupon_campaign_create('keyed', 5, 5), coupon_campaign_create('short', 5);
+	SELECT coupon_hold_any(1, 'h' || g, '1 h') FROM generate_series(1, 5) g;
+	SELECT coupon_hold_any(3, 'short', '1 s');
+	SELECT coupon_issue(2, 'alice', 'key');
+	INSERT INTO coupon.lapsed_hold VALUES (1, 1, now(), 'late');
+	INSERT INTO coupon.dead_letter (id, topic, key, type, payload, reason, attempts, dead_at) VALUES (gen_random_uuid(), 't', 'k', 'x', '{}', 'too large', 1, now())});
+$dump = "$dir/holds";
+$node->command_ok([ 'pg_dump', '-Fc', '-f', $dump, $node->connstr('holds') ], 'a sale of holds is dumped');
+my %missing = (
+	issuance => "1|rows are missing|issuances and holds 0 of 5\n2|rows are missing|issuances and holds 0 of 1\n3|rows are missing|issuances and holds 0 of 1",
+	request_key => '2|rows are missing|request keys 0 of 1',
+	lapsed_hold => '1|rows are missing|memories of holds 0 of 1',
+	dead_letter => '|rows are missing|dead letters 0 of 1');
+for my $table (sort keys %missing)
+{
+	restore("held_$table", $table);
+	is($node->safe_psql("held_$table", 'SELECT * FROM coupon_restored()'), $missing{$table}, "without $table: it is told");
+	is($node->safe_psql("held_$table", 'SELECT string_agg(status, $$ $$) FROM (SELECT status FROM coupon_issue(1, $$new$$) UNION ALL SELECT status FROM coupon_issue(2, $$bob$$)) x'),
+		{ issuance => 'paused paused', request_key => 'sold_out paused', lapsed_hold => 'paused issued', dead_letter => 'paused paused' }->{$table}, "without $table: what is sold");
+}
+
+# what has run out since the dump stays until it is counted
+restore('swept', undef);
+poll_until('the hold to run out', sub { $node->safe_psql('swept', 'SELECT held FROM coupon_status(3)') eq '0' });
+is($node->safe_psql('swept', 'SELECT coupon_hold_expire()'), '0', 'no hold is swept before the check');
+is($node->safe_psql('swept', 'SELECT * FROM coupon_restored()'), '', 'nothing is missed');
+is($node->safe_psql('swept', 'SELECT coupon_hold_expire()'), '1', 'it is swept afterwards');
+$node->safe_psql('swept', q{
+	UPDATE coupon.campaign SET dumped = '{1,0,5,0,1,1}' WHERE campaign_id = 1;
+	DELETE FROM coupon.request_key;
+	DELETE FROM coupon.lapsed_hold;
+	INSERT INTO coupon.request_key SELECT c, '2020-01-01', 'u', 'k', 'issue', '{1}' FROM generate_series(1, 2) c;
+	INSERT INTO coupon.lapsed_hold SELECT c, 1, '2020-01-01', 'u' FROM generate_series(1, 2) c});
+$node->append_conf('postgresql.conf', "coupon.databases = 'swept'\n");
+$node->restart;
+await_true($node, 'swept', 'SELECT (SELECT count(*) FROM coupon.request_key WHERE campaign_id = 2) + (SELECT count(*) FROM coupon.lapsed_hold WHERE campaign_id = 2) = 0');
+is($node->safe_psql('swept', q{SELECT count(*) FROM coupon.request_key UNION ALL SELECT count(*) FROM coupon.lapsed_hold}), "1\n1", 'nor are old keys and memories forgotten');
 
 # a restore that is killed with its transaction open, as on a full disk
 $node->safe_psql('postgres', 'CREATE DATABASE broken');

@@ -53,7 +53,11 @@ for my $round (1 .. 4)
 cmp_ok($kills, '>=', 2, "the call was killed $kills times");
 is($node->safe_psql('postgres', q{SELECT count(*), count(DISTINCT serial), (SELECT count(*) FROM coupon.issuance WHERE campaign_id = 1) FROM archive}) =~ /^(\d+)\|\1\|(\d+)$/ ? $1 + $2 : 'a row twice',
 	$units, 'each unit is in the archive or in the campaign');
-like($node->safe_psql('postgres', q{SELECT state FROM coupon.campaign_status WHERE campaign_id = 1}), qr/closed/, 'the campaign is closed');
+like($node->safe_psql('postgres', q{SELECT state FROM coupon.campaign_status WHERE campaign_id = 1}), qr/^ending$/, 'the status says that the end was begun');
+my $finding = q{SELECT severity, detail, page FROM coupon_health() WHERE what = 'The end of a campaign was begun and is not done'};
+is($node->safe_psql('postgres', $finding), '', 'health does not complain of a call that may be under way');
+$node->safe_psql('postgres', q{UPDATE coupon.campaign SET archived_at = archived_at - interval '1 h' WHERE campaign_id = 1});
+like($node->safe_psql('postgres', $finding), qr{^notice\|Campaign 1: .* 01:0.*\|doc/operations\.md#a-campaign-is-half-archived$}, 'and tells of one that was begun long ago');
 is($node->safe_psql('postgres', q{SELECT * FROM coupon_verify(1)}), '', 'and breaks no law');
 
 $load->signal('TERM');
@@ -75,6 +79,7 @@ is($node->safe_psql('postgres', q{
 is($node->safe_psql('postgres', q{
 		SELECT (SELECT count(*) FROM coupon.campaign WHERE campaign_id = 1), (SELECT count(*) FROM coupon.shard WHERE campaign_id = 1),
 			(SELECT count(*) FROM coupon.unit WHERE campaign_id = 1), (SELECT count(*) FROM coupon.issuance WHERE campaign_id = 1)}), '0|0|0|0', 'nothing is left of the campaign');
+is($node->safe_psql('postgres', $finding), '', 'then health has nothing to tell');
 is($node->safe_psql('postgres', q{SELECT type FROM coupon.outbox WHERE key = '1' AND type ~ 'campaign' ORDER BY id DESC LIMIT 1}), 'coupon.campaign_archived', 'and an event says so');
 like(sql_error($node, 'postgres', q{SELECT coupon_issue(1, 'late')}), qr/UC001/, 'who comes late is told that there is no such campaign');
 conserved($node, 'postgres', 'the other campaign');
@@ -101,6 +106,28 @@ $node->safe_psql('postgres', qq{SELECT coupon_issue_many($small, '{a,b}'); SELEC
 is($node->safe_psql('postgres', "SELECT * FROM coupon_verify($small)"), '', 'verify of one campaign');
 await_true($node, 'postgres', q{SELECT idx_scan > 0 FROM pg_stat_user_tables WHERE relid = 'coupon.issuance'::regclass});
 is($node->safe_psql('postgres', q{SELECT sum(seq_scan) FROM pg_stat_user_tables WHERE schemaname = 'coupon' AND relname IN ('issuance', 'unit', 'shard', 'lapsed_hold')}), '0', 'scans no table');
+
+# and that of all does not take the square of the campaigns: each table is read a few times
+$node->safe_psql('postgres', q{
+	SELECT count(coupon_campaign_create('one of many', 10)) FROM generate_series(1, 300);
+	SELECT count(coupon_issue(campaign_id, 'buyer')) FROM coupon.campaign WHERE name = 'one of many'});
+for my $call ('coupon_verify()', 'coupon_restored()')
+{
+	my ($status, $out, $plans) = $node->psql('postgres', qq{
+		UPDATE coupon.campaign SET dumped = '{0,0,0,0,0,0}' WHERE name = 'one of many';
+		LOAD 'auto_explain';
+		SET auto_explain.log_nested_statements = on;
+		SET client_min_messages = log;
+		BEGIN;
+		SET LOCAL auto_explain.log_min_duration = 0;
+		SELECT * FROM $call;
+		SET LOCAL auto_explain.log_min_duration = -1;
+		SELECT 'scans', coalesce(max(seq_scan), 0) FROM pg_stat_xact_user_tables WHERE schemaname = 'coupon'});
+
+	like($plans, qr/Seq Scan on shard/, "$call: its plans are seen");
+	unlike($plans, qr/Nested Loop/, "$call: no nested loop in them");
+	like($out, qr/^scans\|(\d|[12]\d)$/, "$call: no table is read for each campaign");
+}
 
 $node->stop;
 server_log_is_clean($node, 'end of a sale');
