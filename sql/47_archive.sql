@@ -36,7 +36,7 @@ DECLARE
 	campaign record;
 	held bigint;
 BEGIN
-	SELECT c.closed_at INTO campaign FROM coupon.campaign c WHERE c.campaign_id = $1 FOR NO KEY UPDATE;
+	SELECT c.closed_at, c.dumped INTO campaign FROM coupon.campaign c WHERE c.campaign_id = $1 FOR NO KEY UPDATE;
 	IF NOT FOUND THEN
 		RAISE SQLSTATE 'UC001' USING
 			MESSAGE = 'unknown campaign',
@@ -48,6 +48,13 @@ BEGIN
 			MESSAGE = 'campaign is not closed',
 			DETAIL = format('Campaign %s may be issued from.', $1),
 			HINT = 'Close it with coupon_campaign_close() first.';
+	END IF;
+	-- what is missing would be missing in the archive; and its holds are not swept
+	IF campaign.dumped IS NOT NULL THEN
+		RAISE object_not_in_prerequisite_state USING
+			MESSAGE = 'campaign was restored and is not checked yet',
+			DETAIL = format('Campaign %s may lack issuances.', $1),
+			HINT = 'Look with SELECT * FROM coupon_restored().';
 	END IF;
 	SELECT count(*) INTO held FROM coupon.issuance i WHERE i.campaign_id = $1 AND i.held_until > clock_timestamp();
 	IF held > 0 THEN

@@ -75,6 +75,8 @@ for my $statement ('coupon_campaign_resume(1)', 'coupon_campaign_add_stock(1, 5)
 	like(sql_error($node, 'early', "SELECT $statement"), qr/55000.*coupon_restored\(\)/s, "$statement: not before it is checked");
 }
 
+like(sql_error($node, 'early', 'SELECT coupon_campaign_close(3); CALL coupon_campaign_drop(3)'), qr/55000.*coupon_restored\(\)/s, 'nor is it archived or dropped, though it is closed');
+
 # a dump of a copy that is not checked says what the original said
 $node->safe_psql('early', q{DELETE FROM coupon.issuance WHERE campaign_id = 1 AND serial = (SELECT min(serial) FROM coupon.issuance WHERE campaign_id = 1)});
 $node->command_ok([ 'pg_dump', '-Fc', '-f', "$dir/again", $node->connstr('early') ], 'a copy is dumped');
