@@ -439,7 +439,10 @@ AS $$
 	UNION ALL
 	SELECT coupon.finding('warning', 'A prepared transaction keeps units', format('"%s" was prepared %s ago and has written issuances.', p.gid, date_trunc('seconds', clock_timestamp() - p.prepared)),
 	       format('COMMIT PREPARED %L; or ROLLBACK PREPARED %L;', p.gid, p.gid), 'Answers are busy')
-	  FROM pg_prepared_xacts p JOIN pg_locks l ON l.pid IS NULL AND split_part(l.virtualtransaction, '/', 2) = p.transaction::text
+	  FROM pg_prepared_xacts p
+	  -- it keeps the virtual id of the session that it was prepared in
+	  JOIN pg_locks x ON x.pid IS NULL AND x.locktype = 'transactionid' AND x.transactionid = p.transaction
+	  JOIN pg_locks l ON l.pid IS NULL AND l.virtualtransaction = x.virtualtransaction
 	 WHERE l.relation = 'coupon.issuance'::regclass AND l.mode = 'RowExclusiveLock'
 	   AND p.database = current_database() AND p.prepared < clock_timestamp() - interval '1 min'
 $$;

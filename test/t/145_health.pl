@@ -23,6 +23,8 @@ sub findings
 	return { map { my ($severity, $what, $detail, $hint, $page) = split /\x01/; ($what => { severity => $severity, detail => $detail, hint => $hint, page => $page }) } split /\n/, $rows };
 }
 
+my %told;		# whatever health has told in this test
+
 # told(node, database, what, severity, detail, hint): waits until it is told, and
 # holds it against what it should say
 sub told
@@ -31,6 +33,7 @@ sub told
 	my $found;
 
 	poll_until("health tells: $what", sub { $found = findings($node, $database)->{$what} });
+	$told{$what} = 1;
 	is($found->{severity}, $severity, "$what: $severity");
 	like($found->{detail}, $detail, 'with the values');
 	like($found->{hint}, $hint, 'and what to do');
@@ -84,6 +87,11 @@ like(($node->psql('postgres', q{SELECT coupon_room_create('second', 1)}))[2], qr
 $node->safe_psql('postgres', 'CREATE DATABASE other');
 like(($node->psql('other', 'CREATE EXTENSION coupon'))[2], qr/WARNING:  database "other" has no workers/, 'and CREATE EXTENSION');
 told($node, 'postgres', 'Requests wait and nobody decides them', 'error', qr/2 requests of 1 campaign/, qr/workers/);
+$node->safe_psql('postgres', q{SELECT coupon_queue_join('r', 'a'::text); SELECT coupon_queue_join('r', 'b'::text); SELECT coupon_room_pause('r'); SELECT coupon_campaign_pause(1)});
+told($node, 'postgres', 'Rooms admit nobody', 'error', qr/2 users wait in 1 rooms/, qr/workers/);
+told($node, 'postgres', 'A room is paused and users wait', 'notice', qr/Room 'r': 2 users/, qr/coupon_room_resume\('r'\)/);
+told($node, 'postgres', 'Requests wait for a paused campaign', 'notice', qr/Campaign 1: 2 requests/, qr/coupon_campaign_resume\(1\)/);
+$node->safe_psql('postgres', q{SELECT coupon_room_resume('r'); SELECT coupon_campaign_resume(1)});
 poll_until('the line in the log', sub { slurp_file($node->logfile, $log_start) =~ /database "postgers" of coupon\.databases does not exist/ });
 pass('after ten seconds the log has a line for the name');
 is(scalar(() = slurp_file($node->logfile, $log_start) =~ /"postgers" of coupon/g), 1, 'one');
@@ -101,6 +109,7 @@ reload($node, "coupon.databases = 'postgres, other'\nautovacuum = on\n");
 not_told($node, 'postgres', 'Database "postgres" has no workers');
 told($node, 'other', 'There are too few worker slots', 'error', qr/needs 11 \(5 in each.*PostgreSQL itself 1; max_worker_processes is 8/, qr/max_worker_processes = 19; and restart/);
 not_told($node, 'postgres', 'Requests wait and nobody decides them');
+told($node, 'other', 'Workers are missing in this database', 'error', qr/too few of: coupon/, qr/max_worker_processes/);
 
 # ---- 5 to 10: what the server itself has wrong ----
 
@@ -112,6 +121,9 @@ PostgreSQL::Test::Utils::append_to_file($properties, "sasl.password=hush\n");
 chmod 0644, $properties;
 $node->append_conf('postgresql.conf', <<"END");
 max_worker_processes = 24
+coupon.max_lines = 8
+coupon.kafka_create_topics = on
+coupon.kafka_replication = 1
 fsync = off
 full_page_writes = off
 synchronous_commit = off
@@ -125,7 +137,7 @@ coupon.http_jwt_algorithm = HS256
 coupon.http_jwt_key_files = 'secret.key'
 coupon.http_role = 'nobody_at_all'
 coupon.http_lock_timeout = 9s
-coupon.kafka_brokers = 'broker.secret.example:9092'
+coupon.kafka_brokers = 'broker.secret.example:9092, second.secret.example:9092'
 coupon.kafka_config_file = 'kafka.properties'
 coupon.group_workers = 0
 log_min_duration_statement = 0
@@ -151,6 +163,22 @@ told($node, 'postgres', 'There are dead letters', 'warning', qr/^1 events/, qr/c
 told($node, 'postgres', 'A campaign requires a room that is not there', 'error', qr/Campaign 2, room 4711/, qr/coupon_campaign_require_room\(2, NULL\)/);
 told($node, 'postgres', 'Grouped calls are refused', 'notice', qr/UC020/, qr/RESET coupon\.group_workers/);
 told($node, 'postgres', 'Every statement is logged', 'warning', qr/log_min_duration_statement = 0/, qr/-1/);
+told($node, 'postgres', 'HTTP serves a database without workers', 'error', qr/"nowhere"/, qr/coupon\.databases/);
+told($node, 'postgres', 'Topics are created with one replica', 'warning', qr/loss of a broker/, qr/to 3/);
+like(($node->psql('postgres', q{SELECT coupon_status(22)}))[2], qr/stock maps do not fit/, 'a map that does not fit');
+told($node, 'postgres', 'Calls got no room for a stock map', 'error', qr/UC007/, qr/stock_map_memory/);
+$node->safe_psql('postgres', q{SELECT count(coupon_room_create('room ' || g, 1)) FROM generate_series(1, 9) g});
+like(join('', map { ($node->psql('postgres', "SELECT coupon_queue_join('room $_', 'a'::text)"))[2] } 1 .. 9), qr/All 8 lines are in use/, 'rooms without a line');
+told($node, 'postgres', 'There are more rooms than lines', 'warning', qr/is 8\./, qr/max_lines/);
+told($node, 'postgres', 'Lines run out', 'error', qr/8 of coupon\.max_lines = 8/, qr/max_lines/);
+told($node, 'postgres', 'Requests or visitors got no room', 'error', qr/UC201/, qr/queue_memory/);
+$node->safe_psql('postgres', q{
+	SELECT setval('coupon.event_clock', (1000 * extract(epoch FROM now()))::bigint + 3600000);
+	SET session_replication_role = replica;
+	INSERT INTO coupon.outbox_parked (id, topic, key, type, payload) VALUES (gen_random_uuid(), 't', 'k', 'my.type', '{}')});
+told($node, 'postgres', 'Event ids are ahead of the clock', 'warning', qr/^By /, qr/NTP/);
+told($node, 'postgres', 'Events are parked', 'warning', qr/^1 events/, qr/topic/);
+told($node, 'postgres', 'Nothing serves HTTP', 'error', qr/no "coupon front" runs/, qr/log says why/);
 my $all = $node->safe_psql('postgres', 'SELECT coupon_doctor()');
 unlike($all, qr/secret\.example|hush|0123456789abcdef|kafka\.properties|secret\.key/, 'no broker, no file, no key is named');
 
@@ -161,10 +189,12 @@ told($node, 'postgres', 'Stock maps are dropped again and again', 'warning', qr/
 
 # ---- 12: misspelt and wrong settings ----
 
-$node->append_conf('postgresql.conf', "coupon.issuer = 3\ncoupon.queue_keep = many\ncoupon.max_lines = 99\nstatement_timeout = 0\nlog_min_duration_statement = -1\n");
+$node->append_conf('postgresql.conf', "coupon.http_listen = '192.0.2.1:80'\ncoupon.http_statement_timeout = 1s\ncoupon.issuer = 3\ncoupon.queue_keep = many\ncoupon.max_lines = 99\nstatement_timeout = 0\nlog_min_duration_statement = -1\n");
 $node->reload;
 told($node, 'postgres', 'Setting coupon.issuer is not applied', 'error', qr/Line \d+ of postgresql\.conf: there is no setting of that name/, qr/Correct the line/);
 told($node, 'postgres', 'Setting coupon.queue_keep is not applied', 'error', qr/cannot be applied/, qr/Correct the line/);
+told($node, 'postgres', 'Calls over HTTP are cancelled before they are answered busy', 'warning', qr/2000 ms.*1000 ms/, qr/below/);
+told($node, 'postgres', 'HTTP takes calls from everywhere without a limit', 'notice', qr/no local address/, qr/proxy/);
 told($node, 'postgres', 'Setting coupon.max_lines waits for a restart', 'warning', qr/another value/, qr/Restart/);
 
 # ---- 13: guards ----
@@ -173,6 +203,22 @@ $node->safe_psql('postgres', 'ALTER TABLE coupon.issuance DISABLE TRIGGER issuan
 told($node, 'postgres', 'A trigger of coupon is disabled', 'error', qr/issuance_guard on coupon\.issuance/, qr/ENABLE TRIGGER issuance_guard; then SELECT \* FROM coupon_verify/);
 $node->safe_psql('postgres', 'ALTER TABLE coupon.issuance ENABLE TRIGGER issuance_guard');
 not_told($node, 'postgres', 'A trigger of coupon is disabled');
+
+$node->safe_psql('postgres', q{
+	ALTER INDEX coupon.issuance_user_key RENAME TO away;
+	ALTER TABLE coupon.room ADD CONSTRAINT mine CHECK (true) NOT VALID;
+	SET allow_system_table_mods = on;
+	UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'coupon.outbox_parked_idx'::regclass});
+told($node, 'postgres', 'Index coupon.issuance_user_key is missing', 'error', qr/sold twice/, qr/coupon_verify/);
+told($node, 'postgres', 'Index coupon.outbox_parked_idx is invalid', 'error', qr/CONCURRENTLY/, qr/REINDEX INDEX/);
+told($node, 'postgres', 'Constraint mine is not validated', 'warning', qr/coupon\.room/, qr/VALIDATE CONSTRAINT mine/);
+$node->safe_psql('postgres', q{
+	ALTER INDEX coupon.away RENAME TO issuance_user_key;
+	ALTER TABLE coupon.room DROP CONSTRAINT mine;
+	REINDEX INDEX coupon.outbox_parked_idx;
+	ALTER DATABASE postgres SET default_transaction_read_only = on});
+told($node, 'postgres', 'Transactions are read-only', 'error', qr/nothing can be issued/, qr/RESET default_transaction_read_only/);
+$node->safe_psql('other', 'ALTER DATABASE postgres RESET default_transaction_read_only');
 
 # ---- a check that fails is a row, and the others are made ----
 
@@ -189,13 +235,16 @@ $node->append_conf('postgresql.conf', '');
 poll_until('the publisher fails', sub { my $f = findings($node, 'postgres')->{'No broker can be reached'}; $f && $f->{detail} =~ /127\.0\.0\.1/ });
 told($node, 'postgres', 'No broker can be reached', 'error', qr/127\.0\.0\.1/, qr/nothing is lost/);
 unlike(findings($node, 'postgres', 'watcher')->{'No broker can be reached'}->{detail} // '', qr/127\.0\.0\.1/, 'coupon_reader does not learn where it is');
+PostgreSQL::Test::Utils::append_to_file($properties, "no.such.property=1\n");
+alter_system($node, 'coupon.kafka_config_file' => 'kafka.properties');
+told($node, 'postgres', 'The publisher is misconfigured', 'error', qr/no\.such\.property/, qr/Correct the property/);
 server_log_is_clean($node, 'after all of it');
 $node->stop;
 
 # ---- and one who does it right ----
 
 my $port = PostgreSQL::Test::Cluster::get_free_port();
-my $well = new_server('well', "coupon.databases = 'postgres'\nhot_standby_feedback = off\ncoupon.http_listen = '127.0.0.1:$port'\ncoupon.http_role = 'coupon_service'\n", allows_streaming => 1);
+my $well = new_server('well', "coupon.databases = 'postgres'\nhot_standby_feedback = off\nmax_prepared_transactions = 2\ncoupon.http_listen = '127.0.0.1:$port'\ncoupon.http_role = 'coupon_service'\n", allows_streaming => 1);
 $well->safe_psql('postgres', q{SELECT coupon_campaign_create('a', 10)});
 await_true($well, 'postgres', q{SELECT count(*) >= 5 FROM pg_stat_activity WHERE backend_type LIKE 'coupon %' AND datname = 'postgres'});
 my $report = $well->safe_psql('postgres', 'SELECT coupon_doctor()');
@@ -251,11 +300,51 @@ alter_system($well, 'coupon.http_role' => 'pg_monitor');
 told($well, 'postgres', 'coupon.http_role may not call', 'error', qr/"pg_monitor" is a member of neither/, qr/coupon_service/);
 alter_system($well, 'coupon.http_role' => '');
 told($well, 'postgres', 'Every call over HTTP is refused', 'error', qr/no tokens/, qr/coupon_service/);
+alter_system($well, 'coupon.http_role' => $well->safe_psql('postgres', 'SELECT current_user'), 'coupon.http_jwt_algorithm' => 'HS256');
+told($well, 'postgres', 'coupon.http_role is a superuser', 'error', qr/superuser/, qr/coupon_service/);
+told($well, 'postgres', 'Tokens are refused: there is no key', 'error', qr/is empty/, qr/Name the file/);
+alter_system($well, 'coupon.http_jwt_algorithm' => '', 'coupon.http_jwt_key_files' => 'short.key');
+told($well, 'postgres', 'Tokens are refused: keys without an algorithm', 'error', qr/is empty/, qr/HS256/);
 my $short = $well->data_dir . '/short.key';
 PostgreSQL::Test::Utils::append_to_file($short, "too short\n");
 chmod 0600, $short;
 alter_system($well, 'coupon.http_jwt_algorithm' => 'HS256', 'coupon.http_jwt_key_files' => 'short.key');
 told($well, 'postgres', 'Key file 1 of coupon.http_jwt_key_files is refused', 'error', qr/a secret has at least 32 bytes/, qr/32 bytes/);
+
+# ---- transactions that stay open; a minute is made a moment ----
+
+$well->safe_psql('postgres', q{
+	DO $$ BEGIN EXECUTE replace(pg_get_functiondef('coupon.health_sale'::regproc), '1 min', '1 ms'); END $$;
+	BEGIN; DELETE FROM coupon.issuance WHERE false; PREPARE TRANSACTION 'forgotten'});
+my $open = $well->background_psql('postgres');
+$open->query_safe(q{BEGIN; SELECT coupon_issue(1, 'open'::text)});
+told($well, 'postgres', 'A transaction keeps units', 'warning', qr/idle in transaction/, qr/pg_terminate_backend/);
+told($well, 'postgres', 'A prepared transaction keeps units', 'warning', qr/^"forgotten" was prepared/, qr/ROLLBACK PREPARED 'forgotten'/);
+$open->query_safe('ROLLBACK');
+$open->quit;
+$well->safe_psql('postgres', q{ROLLBACK PREPARED 'forgotten'});
+alter_system($well, 'synchronous_standby_names' => 'nobody');
+told($well, 'postgres', 'Commits wait for a standby that is not there', 'error', qr/no call returns/, qr/Connect the standby/);
+alter_system($well, 'synchronous_standby_names' => '');
+not_told($well, 'postgres', 'Commits wait for a standby that is not there');
 server_log_is_clean($well, 'the server that was well');
 $well->stop;
+
+# ---- each finding has been told here, or is told elsewhere, or it is said why not ----
+
+my %not_here = map { $_ => 1 } (
+	'This server is a standby',    # above
+	'A restored copy has not been checked',    # 140_restore.pl
+	'HTTP is asked for, but not built in', 'Tokens cannot be checked',    # need another build
+	'Connections run out', 'HTTP has too few file descriptors', 'Events gather',    # dear
+	'Events are late', 'A topic is refused',    # need a broker
+	'Refusals were not noted', 'Requests may wait and nobody decides them',    # need a race
+	'Requests of a campaign cannot be decided', 'A room admits nobody');    # need long waits
+my @whats = $script =~ /coupon\.finding\(\s*(?:'(?:error|warning|notice)'|CASE[^\n]*END),\s*(?:format\()?'((?:[^']|'')*)'/g;
+cmp_ok(scalar @whats, '>', 65, 'the findings are found in the script');
+my @untold = grep {
+	my $pattern = join '.+', map { quotemeta } split /%s/, $_, -1;
+	!$not_here{$_} && !grep { /^$pattern$/ } keys %told;
+} @whats;
+is(join("\n", @untold), '', 'each of them has been told');
 done_testing();
