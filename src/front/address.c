@@ -14,22 +14,21 @@
 #define BACKLOG				4096
 #define RESERVED_FILES		256 /* for the rest of the server's process */
 
-/* Splits "host:port"; host is NULL for any address. */
+/* Splits "host:port" where it is; host is NULL for any address. */
 static bool
-split_address(const char *address, char **host, char **port)
+split_address(char *address, char **host, char **port)
 {
-	char	   *copy = pstrdup(address);
-	char	   *colon = strrchr(copy, ':');
+	char	   *colon = strrchr(address, ':');
 
 	if (colon == NULL || colon[1] == '\0')
 		return false;
 	*colon = '\0';
 	*port = colon + 1;
-	*host = copy;
-	if (copy[0] == '[' && colon[-1] == ']')
+	*host = address;
+	if (address[0] == '[' && colon[-1] == ']')
 	{
 		colon[-1] = '\0';
-		*host = copy + 1;
+		*host = address + 1;
 	}
 	if ((*host)[0] == '\0' || strcmp(*host, "*") == 0)
 		*host = NULL;
@@ -39,11 +38,14 @@ split_address(const char *address, char **host, char **port)
 bool
 coupon_address_is_well_formed(const char *address)
 {
+	char	   *copy = pstrdup(address);
 	char	   *host;
 	char	   *port;
+	bool		well_formed = split_address(copy, &host, &port) && strspn(port, "0123456789") == strlen(port) &&
+	strlen(port) <= 5 && atoi(port) >= 1 && atoi(port) <= 65535;
 
-	return split_address(address, &host, &port) && strspn(port, "0123456789") == strlen(port) &&
-		strlen(port) <= 5 && atoi(port) >= 1 && atoi(port) <= 65535;
+	pfree(copy);
+	return well_formed;
 }
 
 int
@@ -51,18 +53,21 @@ coupon_address_listen(const char *address, char **error)
 {
 	struct addrinfo hints = {.ai_flags = AI_PASSIVE | AI_NUMERICSERV,.ai_socktype = SOCK_STREAM};
 	struct addrinfo *found;
+	char	   *copy = pstrdup(address);
 	char	   *host;
 	char	   *port;
 	int			fd;
 	int			one = 1;
 	int			result;
 
-	if (!split_address(address, &host, &port))
+	if (!split_address(copy, &host, &port))
 	{
+		pfree(copy);
 		*error = psprintf("\"%s\" is not of the form address:port", address);
 		return -1;
 	}
 	result = getaddrinfo(host, port, &hints, &found);
+	pfree(copy);
 	if (result != 0)
 	{
 		*error = psprintf("\"%s\": %s", address, gai_strerror(result));
