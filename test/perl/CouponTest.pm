@@ -12,7 +12,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 
-our @EXPORT = qw(new_server load_example poll_until within try_sql await_true kill_and_recover
+our @EXPORT = qw(new_server config_data load_example poll_until within try_sql await_true kill_and_recover
   sql_error settle conserved alone_seconds reload alter_system server_log_is_clean);
 
 # How long a test waits for what must come; PG_TEST_TIMEOUT_DEFAULT sets it.
@@ -50,6 +50,17 @@ END
 	$node->start;
 	$node->safe_psql('postgres', 'CREATE EXTENSION coupon');
 	return $node;
+}
+
+# config_data(node, option): what the pg_config of its installation says; that
+# of PostgreSQL 14's nodes cannot be asked
+sub config_data
+{
+	my ($node, $option) = @_;
+	my $bin = defined $node->{_install_path} ? "$node->{_install_path}/bin/" : '';
+
+	chomp(my $answer = `${bin}pg_config $option`);
+	return $answer;
 }
 
 # load_example(node, database, file, psql's options): runs a file of examples/

@@ -219,7 +219,7 @@ poll_until('another sweeper', sub { sql("SELECT pid <> $victim AND starts = 1 FR
 pass('a worker that is started again is counted');
 SKIP:
 {
-	skip 'skipped: wait events have names from PostgreSQL 17 on', 1 if $node->pg_version < 17;
+	skip 'skipped: wait events have names from PostgreSQL 17 on', 1 if sql('SHOW server_version_num') < 170000;
 	poll_until('names of waits', sub {
 		sql(q{SELECT count(*) FILTER (WHERE wait_event !~ '^Coupon') FROM pg_stat_activity WHERE backend_type LIKE 'coupon%' AND wait_event_type = 'Extension'}) eq '0' });
 	pass('waits have names');

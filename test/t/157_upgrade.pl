@@ -16,7 +16,7 @@ use Test::More;
 # The scripts of the next version go beside those of this one, in the copy of
 # the installation that this run of the tests has for itself.
 my $node = new_server('upgrade', "coupon.databases = 'selling'\n");
-my $extensions = $node->config_data('--sharedir') . '/extension';
+my $extensions = config_data($node, '--sharedir') . '/extension';
 my $dir = PostgreSQL::Test::Utils::tempdir();
 my ($current) = slurp_file('coupon.control') =~ /^default_version = '(.*)'$/m;
 my $next = "$current.next";

@@ -106,8 +106,8 @@ sub upgrade
 		}
 	}
 	chdir $dir or die $!;
-	my $succeeded = ok(run_log([ $new->config_data('--bindir') . '/pg_upgrade', '--no-sync', '-d', $old->data_dir, '-D', $new->data_dir,
-			'-b', $old->config_data('--bindir'), '-B', $new->config_data('--bindir'), '-s', $new->host, '-p', $old->port, '-P', $new->port ]),
+	my $succeeded = ok(run_log([ config_data($new, '--bindir') . '/pg_upgrade', '--no-sync', '-d', $old->data_dir, '-D', $new->data_dir,
+			'-b', config_data($old, '--bindir'), '-B', config_data($new, '--bindir'), '-s', $new->host, '-p', $old->port, '-P', $new->port ]),
 		"$what: pg_upgrade");
 	chdir $ENV{PWD} or die $!;
 	return if !$succeeded;
