@@ -106,7 +106,7 @@ sub upgrade
 		}
 	}
 	chdir $dir or die $!;
-	my $succeeded = ok(run_log([ config_data($new, '--bindir') . '/pg_upgrade', '--no-sync', '-d', $old->data_dir, '-D', $new->data_dir,
+	my $succeeded = ok(run_log([ config_data($new, '--bindir') . '/pg_upgrade', (config_data($new, '--version') =~ / 14/ ? () : '--no-sync'), '-d', $old->data_dir, '-D', $new->data_dir,
 			'-b', config_data($old, '--bindir'), '-B', config_data($new, '--bindir'), '-s', $new->host, '-p', $old->port, '-P', $new->port ]),
 		"$what: pg_upgrade");
 	chdir $ENV{PWD} or die $!;
