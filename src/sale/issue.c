@@ -589,6 +589,7 @@ insert_together(Batch *batch, CouponInsertion *why)
 		if (n == 0)
 			break;
 		ninserted = coupon_issuance_rows_insert(batch->rows, why);
+		Assert(ninserted <= n);
 		for (int i = 0; i < ninserted; i++)
 			note_inserted(batch, batch->by_user[places[i]]);
 		if (ninserted < n)
@@ -722,7 +723,7 @@ issue_batch(int64 campaign_id, CouponItem *items, int nitems, CouponWait wait,
 
 	for (int i = 0; i < nitems; i++)
 	{
-		batch.pending[i] = false;
+		batch.pending[i] = batch.candidate[i] = false;
 		if (items[i].user_id == (Datum) 0)
 			items[i].status = COUPON_INVALID;
 		else if (window == COUPON_NOT_OPEN ||	/* nobody can have one yet */

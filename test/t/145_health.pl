@@ -191,7 +191,9 @@ told($node, 'postgres', 'Stock maps are dropped again and again', 'warning', qr/
 
 $node->append_conf('postgresql.conf', "coupon.http_listen = '192.0.2.1:80'\ncoupon.http_statement_timeout = 1s\ncoupon.issuer = 3\ncoupon.queue_keep = many\ncoupon.max_lines = 99\nstatement_timeout = 0\nlog_min_duration_statement = -1\n");
 $node->reload;
-told($node, 'postgres', 'Setting coupon.issuer is not applied', 'error', qr/Line \d+ of postgresql\.conf: there is no setting of that name/, qr/Correct the line/);
+# PostgreSQL 14 takes any name with a prefix, and does not show it
+told($node, 'postgres', 'Setting coupon.issuer is not applied', 'error', qr/Line \d+ of postgresql\.conf: there is no setting of that name/, qr/Correct the line/)
+  if $node->safe_psql('postgres', 'SHOW server_version_num') >= 150000;
 told($node, 'postgres', 'Setting coupon.queue_keep is not applied', 'error', qr/cannot be applied/, qr/Correct the line/);
 told($node, 'postgres', 'Calls over HTTP are cancelled before they are answered busy', 'warning', qr/2000 ms.*1000 ms/, qr/below/);
 told($node, 'postgres', 'HTTP takes calls from everywhere without a limit', 'notice', qr/no local address/, qr/proxy/);
