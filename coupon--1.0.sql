@@ -2087,7 +2087,7 @@ CREATE FUNCTION @extschema@.coupon_user_issuances(
 RETURNS SETOF record
 LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT u.* FROM coupon.user_issuances($1) u
+	SELECT u.* FROM coupon.user_issuances($1::text) u
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_user_issuances(text) IS
 	'What a user has over all campaigns, the oldest first. Codes are not told.';
@@ -2101,7 +2101,7 @@ AS $$
 	SELECT u.* FROM coupon.user_issuances($1::text) u
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_user_issuances(bigint) IS
-	'coupon_user_issuances(text) for numeric users.';
+	'What a user has over all campaigns, the oldest first. Codes are not told.';
 
 CREATE FUNCTION @extschema@.coupon_user_issuances(
 	user_id uuid, OUT campaign_id bigint, OUT name text, OUT serial bigint, OUT state text, OUT issued_at timestamptz, OUT expires_at timestamptz,
@@ -2112,7 +2112,7 @@ AS $$
 	SELECT u.* FROM coupon.user_issuances($1::text) u
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_user_issuances(uuid) IS
-	'coupon_user_issuances(text) for users that are UUIDs.';
+	'What a user has over all campaigns, the oldest first. Codes are not told.';
 
 CREATE FUNCTION @extschema@.coupon_campaign_note_refusals(campaign_id bigint, note boolean DEFAULT true) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -2154,7 +2154,7 @@ CREATE FUNCTION @extschema@.coupon_user_refusals(user_id text, OUT campaign_id b
 RETURNS SETOF record
 LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT u.* FROM coupon.user_refusals($1) u
+	SELECT u.* FROM coupon.user_refusals($1::text) u
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_user_refusals(text) IS
 	'Why a user got nothing: how they were refused, by campaigns that note it. What was refused in the last second may be missing.';
@@ -2166,7 +2166,7 @@ AS $$
 	SELECT u.* FROM coupon.user_refusals($1::text) u
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_user_refusals(bigint) IS
-	'coupon_user_refusals(text) for users that are numbers.';
+	'Why a user got nothing: how they were refused, by campaigns that note it. What was refused in the last second may be missing.';
 
 CREATE FUNCTION @extschema@.coupon_user_refusals(user_id uuid, OUT campaign_id bigint, OUT status text, OUT first_at timestamptz, OUT last_at timestamptz, OUT times bigint)
 RETURNS SETOF record
@@ -2175,7 +2175,7 @@ AS $$
 	SELECT u.* FROM coupon.user_refusals($1::text) u
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_user_refusals(uuid) IS
-	'coupon_user_refusals(text) for users that are UUIDs.';
+	'Why a user got nothing: how they were refused, by campaigns that note it. What was refused in the last second may be missing.';
 
 -- ---- erasing ----
 
@@ -2283,7 +2283,7 @@ CREATE FUNCTION @extschema@.coupon_user_erase(
 RETURNS record
 LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT e.* FROM coupon.erase_user($1) e
+	SELECT e.* FROM coupon.erase_user($1::text) e
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_user_erase(text) IS
 	'Forgets a user: one random pseudonym takes their place in issuances, decided requests, tickets, dead letters, refusals and events that are not published; an event coupon.user_erased tells consumers. Returns how many rows of each, and how many requests and holds wait, for a decision or a payment, and have to be erased again.';
@@ -2296,7 +2296,7 @@ AS $$
 	SELECT e.* FROM coupon.erase_user($1::text) e
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_user_erase(bigint) IS
-	'coupon_user_erase(text) for numeric users.';
+	'Forgets a user: one random pseudonym takes their place in issuances, decided requests, tickets, dead letters, refusals and events that are not published; an event coupon.user_erased tells consumers. Returns how many rows of each, and how many requests and holds wait, for a decision or a payment, and have to be erased again.';
 
 CREATE FUNCTION @extschema@.coupon_user_erase(
 	user_id uuid, OUT issuances bigint, OUT requests bigint, OUT tickets bigint, OUT events bigint, OUT others bigint, OUT waiting bigint)
@@ -2306,7 +2306,7 @@ AS $$
 	SELECT e.* FROM coupon.erase_user($1::text) e
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_user_erase(uuid) IS
-	'coupon_user_erase(text) for users that are UUIDs.';
+	'Forgets a user: one random pseudonym takes their place in issuances, decided requests, tickets, dead letters, refusals and events that are not published; an event coupon.user_erased tells consumers. Returns how many rows of each, and how many requests and holds wait, for a decision or a payment, and have to be erased again.';
 
 -- Statistics: counters, histograms and what is open now, in shared memory, of
 -- this database.  They count from stats_reset on: coupon_stat_reset(), or the

@@ -92,37 +92,15 @@ $$;
 COMMENT ON FUNCTION coupon.user_issuances(text) IS 'What a user has; see coupon_user_issuances().';
 
 CREATE FUNCTION @extschema@.coupon_user_issuances(
-	user_id text, OUT campaign_id bigint, OUT name text, OUT serial bigint, OUT state text, OUT issued_at timestamptz, OUT expires_at timestamptz,
+	user_id USER_TYPE, OUT campaign_id bigint, OUT name text, OUT serial bigint, OUT state text, OUT issued_at timestamptz, OUT expires_at timestamptz,
 	OUT held_until timestamptz, OUT redeemed_at timestamptz, OUT order_ref text, OUT confirm_ref text)
 RETURNS SETOF record
 LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT u.* FROM coupon.user_issuances($1) u
+	SELECT u.* FROM coupon.user_issuances($1::text) u
 $$;
-COMMENT ON FUNCTION @extschema@.coupon_user_issuances(text) IS
+COMMENT ON FUNCTION @extschema@.coupon_user_issuances(USER_TYPE) IS
 	'What a user has over all campaigns, the oldest first. Codes are not told.';
-
-CREATE FUNCTION @extschema@.coupon_user_issuances(
-	user_id bigint, OUT campaign_id bigint, OUT name text, OUT serial bigint, OUT state text, OUT issued_at timestamptz, OUT expires_at timestamptz,
-	OUT held_until timestamptz, OUT redeemed_at timestamptz, OUT order_ref text, OUT confirm_ref text)
-RETURNS SETOF record
-LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-	SELECT u.* FROM coupon.user_issuances($1::text) u
-$$;
-COMMENT ON FUNCTION @extschema@.coupon_user_issuances(bigint) IS
-	'coupon_user_issuances(text) for numeric users.';
-
-CREATE FUNCTION @extschema@.coupon_user_issuances(
-	user_id uuid, OUT campaign_id bigint, OUT name text, OUT serial bigint, OUT state text, OUT issued_at timestamptz, OUT expires_at timestamptz,
-	OUT held_until timestamptz, OUT redeemed_at timestamptz, OUT order_ref text, OUT confirm_ref text)
-RETURNS SETOF record
-LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-	SELECT u.* FROM coupon.user_issuances($1::text) u
-$$;
-COMMENT ON FUNCTION @extschema@.coupon_user_issuances(uuid) IS
-	'coupon_user_issuances(text) for users that are UUIDs.';
 
 CREATE FUNCTION @extschema@.coupon_campaign_note_refusals(campaign_id bigint, note boolean DEFAULT true) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -160,32 +138,14 @@ END
 $$;
 COMMENT ON FUNCTION coupon.user_refusals(text) IS 'Why a user got nothing; see coupon_user_refusals().';
 
-CREATE FUNCTION @extschema@.coupon_user_refusals(user_id text, OUT campaign_id bigint, OUT status text, OUT first_at timestamptz, OUT last_at timestamptz, OUT times bigint)
+CREATE FUNCTION @extschema@.coupon_user_refusals(user_id USER_TYPE, OUT campaign_id bigint, OUT status text, OUT first_at timestamptz, OUT last_at timestamptz, OUT times bigint)
 RETURNS SETOF record
 LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT u.* FROM coupon.user_refusals($1) u
+	SELECT u.* FROM coupon.user_refusals($1::text) u
 $$;
-COMMENT ON FUNCTION @extschema@.coupon_user_refusals(text) IS
+COMMENT ON FUNCTION @extschema@.coupon_user_refusals(USER_TYPE) IS
 	'Why a user got nothing: how they were refused, by campaigns that note it. What was refused in the last second may be missing.';
-
-CREATE FUNCTION @extschema@.coupon_user_refusals(user_id bigint, OUT campaign_id bigint, OUT status text, OUT first_at timestamptz, OUT last_at timestamptz, OUT times bigint)
-RETURNS SETOF record
-LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-	SELECT u.* FROM coupon.user_refusals($1::text) u
-$$;
-COMMENT ON FUNCTION @extschema@.coupon_user_refusals(bigint) IS
-	'coupon_user_refusals(text) for users that are numbers.';
-
-CREATE FUNCTION @extschema@.coupon_user_refusals(user_id uuid, OUT campaign_id bigint, OUT status text, OUT first_at timestamptz, OUT last_at timestamptz, OUT times bigint)
-RETURNS SETOF record
-LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-	SELECT u.* FROM coupon.user_refusals($1::text) u
-$$;
-COMMENT ON FUNCTION @extschema@.coupon_user_refusals(uuid) IS
-	'coupon_user_refusals(text) for users that are UUIDs.';
 
 -- ---- erasing ----
 
@@ -289,31 +249,11 @@ $$;
 COMMENT ON FUNCTION coupon.erase_user(text) IS 'See coupon_user_erase().';
 
 CREATE FUNCTION @extschema@.coupon_user_erase(
-	user_id text, OUT issuances bigint, OUT requests bigint, OUT tickets bigint, OUT events bigint, OUT others bigint, OUT waiting bigint)
+	user_id USER_TYPE, OUT issuances bigint, OUT requests bigint, OUT tickets bigint, OUT events bigint, OUT others bigint, OUT waiting bigint)
 RETURNS record
 LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT e.* FROM coupon.erase_user($1) e
+	SELECT e.* FROM coupon.erase_user($1::text) e
 $$;
-COMMENT ON FUNCTION @extschema@.coupon_user_erase(text) IS
+COMMENT ON FUNCTION @extschema@.coupon_user_erase(USER_TYPE) IS
 	'Forgets a user: one random pseudonym takes their place in issuances, decided requests, tickets, dead letters, refusals and events that are not published; an event coupon.user_erased tells consumers. Returns how many rows of each, and how many requests and holds wait, for a decision or a payment, and have to be erased again.';
-
-CREATE FUNCTION @extschema@.coupon_user_erase(
-	user_id bigint, OUT issuances bigint, OUT requests bigint, OUT tickets bigint, OUT events bigint, OUT others bigint, OUT waiting bigint)
-RETURNS record
-LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-	SELECT e.* FROM coupon.erase_user($1::text) e
-$$;
-COMMENT ON FUNCTION @extschema@.coupon_user_erase(bigint) IS
-	'coupon_user_erase(text) for numeric users.';
-
-CREATE FUNCTION @extschema@.coupon_user_erase(
-	user_id uuid, OUT issuances bigint, OUT requests bigint, OUT tickets bigint, OUT events bigint, OUT others bigint, OUT waiting bigint)
-RETURNS record
-LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-	SELECT e.* FROM coupon.erase_user($1::text) e
-$$;
-COMMENT ON FUNCTION @extschema@.coupon_user_erase(uuid) IS
-	'coupon_user_erase(text) for users that are UUIDs.';
