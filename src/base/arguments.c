@@ -122,6 +122,20 @@ coupon_get_text_array(FunctionCallInfo fcinfo, int argument, const char *name, i
 }
 
 void
+coupon_check_no_nulls(const char *name, const bool *nulls, int count)
+{
+	for (int i = 0; i < count; i++)
+	{
+		if (nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("%s must not contain nulls", name),
+					 errdetail("Element %d is null.", i + 1),
+					 errhint("Remove it, for example with array_remove(%s, NULL).", name)));
+	}
+}
+
+void
 coupon_check_lengths(const char *name, int count, const char *other, int other_count)
 {
 	if (count != other_count)

@@ -88,6 +88,9 @@ extern text **coupon_get_text_array(FunctionCallInfo fcinfo, int argument, const
 extern int64 *coupon_get_int64_array(FunctionCallInfo fcinfo, int argument, const char *name,
 									 int count, const char *other);
 
+/* ERROR 22004 if one of an array's elements is a null. */
+extern void coupon_check_no_nulls(const char *name, const bool *nulls, int count);
+
 /* ERROR unless two arrays are of one length. */
 extern void coupon_check_lengths(const char *name, int count, const char *other, int other_count);
 

@@ -407,17 +407,10 @@ get_serials(FunctionCallInfo fcinfo, int *n)
 				 errmsg("serials must have 1 to %d elements", MAX_WITHDRAWN),
 				 errdetail("It has %d.", *n),
 				 errhint("Split the array.")));
+	coupon_check_no_nulls("serials", nulls, *n);
 	serials = palloc(*n * sizeof(int64));
 	for (int i = 0; i < *n; i++)
-	{
-		if (nulls[i])
-			ereport(ERROR,
-					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("serials must not contain nulls"),
-					 errdetail("Element %d is null.", i + 1),
-					 errhint("Remove it, for example with array_remove(serials, NULL).")));
 		serials[i] = DatumGetInt64(elements[i]);
-	}
 	return serials;
 }
 

@@ -66,26 +66,11 @@ static const char *const status_names[] = {
 	[COUPON_HOLD_LOST] = "lost"
 };
 
-/* Those that a call for a hold may have. */
-static const char *const outcomes[] = {
-	[COUPON_HOLD_HELD] = "held",
-	[COUPON_HOLD_ALREADY_HELD] = "already_held",
-	[COUPON_HOLD_ALREADY_ISSUED] = "already_issued",
-	[COUPON_HOLD_TAKEN] = "taken",
-	[COUPON_HOLD_BUSY] = "busy",
-	[COUPON_HOLD_LIMIT_REACHED] = "limit_reached",
-	[COUPON_HOLD_NOT_OPEN] = "not_open",
-	[COUPON_HOLD_CLOSED] = "closed",
-	[COUPON_HOLD_PAUSED] = "paused",
-	[COUPON_HOLD_NOT_ADMITTED] = "not_admitted",
-	[COUPON_HOLD_SOLD_OUT] = "sold_out",
-	[COUPON_HOLD_NOT_HELD] = "not_held",
-	[COUPON_HOLD_RETURNED] = "returned",
-	[COUPON_HOLD_OTHER_CALL] = "other_call"
-};
+/* A call for a hold may have those before "confirmed". */
+#define HOLD_OUTCOMES	COUPON_HOLD_CONFIRMED
 
 #define HOLD_WAY(what) \
-	{.name = what, .kind = COUPON_WAY_TRANSACTION, .outcomes = outcomes, .noutcomes = lengthof(outcomes)}
+	{.name = what, .kind = COUPON_WAY_TRANSACTION, .outcomes = status_names, .noutcomes = HOLD_OUTCOMES}
 
 CouponWay	coupon_way_hold = HOLD_WAY("hold");
 CouponWay	coupon_way_hold_many = HOLD_WAY("hold_many");
@@ -510,15 +495,10 @@ get_wishes(FunctionCallInfo fcinfo, int argument, int *count)
 				 errdetail("The array has %d.", *count),
 				 errhint("Nobody can have more than %d units.", COUPON_MAX_HELD_TOGETHER)));
 
+	coupon_check_no_nulls("serials", nulls, *count);
 	wishes = palloc0(Max(*count, 1) * sizeof(CouponWish));
 	for (int i = 0; i < *count; i++)
 	{
-		if (nulls[i])
-			ereport(ERROR,
-					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("serials must not contain nulls"),
-					 errdetail("Element %d is null.", i + 1),
-					 errhint("Remove it, for example with array_remove(serials, NULL).")));
 		wishes[i].serial = DatumGetInt64(values[i]);
 		wishes[i].place = i;
 	}
@@ -543,7 +523,7 @@ hold_many(PG_FUNCTION_ARGS)
 	CouponHold	hold;
 	CouponWish *wishes;
 	int			nwishes;
-	int			counts[lengthof(outcomes)] = {0};
+	int			counts[HOLD_OUTCOMES] = {0};
 	Datum		user_id;
 	text	   *key;
 	int64		ttl;
@@ -572,7 +552,7 @@ hold_many(PG_FUNCTION_ARGS)
 	coupon_hold_end(&hold);
 	for (int i = 0; i < nwishes; i++)
 		counts[wishes[i].status]++;
-	for (size_t status = 0; status < lengthof(outcomes); status++)
+	for (size_t status = 0; status < HOLD_OUTCOMES; status++)
 		coupon_stat_outcome(status, counts[status]);
 	return (Datum) 0;
 }
