@@ -7,6 +7,7 @@
 #include "catalog/namespace.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/timestamp.h"
 
 #include "base/spi.h"
 
@@ -94,4 +95,18 @@ char *
 coupon_spi_text(uint64 row, int column)
 {
 	return SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
+}
+
+uint64
+coupon_spi_delete_old(CouponStatement *statement, int max_rows, int seconds)
+{
+	Datum		values[2];
+	uint64		count;
+
+	values[0] = Int32GetDatum(max_rows);
+	values[1] = TimestampTzGetDatum(GetCurrentTimestamp() - seconds * USECS_PER_SEC);
+	coupon_spi_connect();
+	count = coupon_spi_execute(statement, SPI_OK_DELETE, values, NULL);
+	coupon_spi_finish();
+	return count;
 }

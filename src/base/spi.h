@@ -31,6 +31,13 @@ extern uint64 coupon_spi_execute(CouponStatement *statement, int expected,
 extern Datum coupon_spi_value(uint64 row, int column, bool *isnull);
 extern char *coupon_spi_text(uint64 row, int column);
 
+/*
+ * Executes a DELETE of at most $1 rows that are older than $2, with a
+ * connection of its own: of those older than so many seconds.  Returns how many
+ * there were.
+ */
+extern uint64 coupon_spi_delete_old(CouponStatement *statement, int max_rows, int seconds);
+
 extern void coupon_spi_connect(void);
 extern void coupon_spi_finish(void);
 

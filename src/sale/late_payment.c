@@ -159,13 +159,6 @@ coupon_late_payment_clean(int32 max_rows)
 		"   ORDER BY l.held_until LIMIT $1))",
 		2, {INT4OID, TIMESTAMPTZOID}
 	};
-	Datum		values[2];
-	uint64		count;
 
-	values[0] = Int32GetDatum(max_rows);
-	values[1] = TimestampTzGetDatum(GetCurrentTimestamp() - coupon_hold_keep * USECS_PER_SEC);
-	coupon_spi_connect();
-	count = coupon_spi_execute(&delete, SPI_OK_DELETE, values, NULL);
-	coupon_spi_finish();
-	return count;
+	return coupon_spi_delete_old(&delete, max_rows, coupon_hold_keep);
 }

@@ -199,13 +199,6 @@ coupon_request_key_clean(int32 max_rows)
 		"   ORDER BY k.used_at LIMIT $1))",
 		2, {INT4OID, TIMESTAMPTZOID}
 	};
-	Datum		values[2];
-	uint64		count;
 
-	values[0] = Int32GetDatum(max_rows);
-	values[1] = TimestampTzGetDatum(GetCurrentTimestamp() - coupon_key_keep * USECS_PER_SEC);
-	coupon_spi_connect();
-	count = coupon_spi_execute(&delete, SPI_OK_DELETE, values, NULL);
-	coupon_spi_finish();
-	return count;
+	return coupon_spi_delete_old(&delete, max_rows, coupon_key_keep);
 }
