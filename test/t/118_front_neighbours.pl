@@ -3,6 +3,7 @@
 use strict;
 use warnings;
 
+use CouponFront qw(calling);
 use CouponNginx qw(free_port);
 use CouponTest;
 use HTTP::Tiny;
@@ -22,16 +23,6 @@ my $http = HTTP::Tiny->new(timeout => 60, keep_alive => 0);
 my $json = JSON::PP->new->utf8;
 
 sub sql { return $node->safe_psql('postgres', shift) }
-
-# calling(method, path, body, headers): a request on the wire
-sub calling
-{
-	my ($method, $path, $body, @headers) = @_;
-
-	$body = defined $body ? $json->encode($body) : '';
-	return join "\r\n", "$method $path HTTP/1.1", 'Host: x', 'Content-Type: application/json',
-		'Content-Length: ' . length $body, @headers, '', $body;
-}
 
 sub issue { my ($campaign, $user) = @_; return calling('POST', "/campaigns/$campaign/issues", { user_id => $user }) }
 

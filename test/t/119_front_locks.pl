@@ -4,6 +4,7 @@
 use strict;
 use warnings;
 
+use CouponFront qw(calling);
 use CouponNginx qw(free_port);
 use CouponTest;
 use IO::Select;
@@ -26,16 +27,6 @@ END
 my $json = JSON::PP->new->utf8;
 
 sub sql { return $node->safe_psql('postgres', shift) }
-
-# calling(method, path, body, headers): a request on the wire
-sub calling
-{
-	my ($method, $path, $body, @headers) = @_;
-
-	$body = defined $body ? $json->encode($body) : '';
-	return join "\r\n", "$method $path HTTP/1.1", 'Host: x', 'Content-Type: application/json',
-		'Content-Length: ' . length $body, @headers, '', $body;
-}
 
 sub connection { return IO::Socket::INET->new(PeerAddr => "127.0.0.1:$port") }
 
