@@ -38,8 +38,8 @@ DATA = $(sort $(script) $(wildcard coupon--*.sql)) $(wildcard src/front/pages/co
 HAVE_HTTP := $(shell printf '\043include <%s>\n' stddef.h microhttpd.h jwt.h | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo yes)
 # libjwt is not linked but opened, see src/front/token.c.
 JWT_LIBRARY := $(shell objdump -p "$$($(CC) -print-file-name=libjwt.so)" 2>/dev/null | sed -n 's/^ *SONAME *//p')
-OBJS = $(patsubst %.c,%.o,$(filter-out $(if $(HAVE_HTTP),src/front/listener_missing.c,src/front/listener.c src/front/token.c), \
-	$(sort $(wildcard src/*.c src/*/*.c))))
+OBJS = $(patsubst %.c,%.o,$(filter-out $(if $(HAVE_HTTP),src/front/listener_missing.c,src/front/listener.c src/front/token.c) \
+	$(if $(findstring COUPON_FAULT_POINTS,$(COPT)),,src/base/fault.c), $(sort $(wildcard src/*.c src/*/*.c))))
 
 # The two -Wno- are for idioms of PostgreSQL's own headers and macros.
 PG_CFLAGS = -Wall -Wextra -Wshadow=local -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
@@ -60,7 +60,7 @@ ISOLATION_OPTS = --inputdir=test --outputdir=.
 # Debian: librdkafka-dev
 SHLIB_LINK = -lrdkafka $(if $(HAVE_HTTP),-lmicrohttpd) -lpthread
 
-EXTRA_CLEAN = $(script).new tmp_install tmp_kafka tmp_bench tmp_log tmp_lint tmp_pages tmp_pgspot tmp_openapi tmp_clients tmp_grafana tmp_deb tmp_dist .built_for
+EXTRA_CLEAN = $(script).new tmp_install tmp_install_fault tmp_fault tmp_kafka tmp_bench tmp_log tmp_lint tmp_pages tmp_pgspot tmp_openapi tmp_clients tmp_grafana tmp_deb tmp_dist .built_for
 
 # A locale that this machine does not have makes each shell complain.
 ifneq ($(shell locale 2>&1 >/dev/null),)
@@ -111,7 +111,7 @@ endif
 no_headers += say where another PostgreSQL is: make PG_CONFIG=/path/to/pg_config.  \
 	"make test" and "make demo" install what is missing themselves.
 
-all install installcheck installdirs uninstall tmp_install test-run demo-run serve-run bench-run bench-figures-run bench-scenarios-run:
+all install installcheck installdirs uninstall tmp_install tmp_install_fault test-run demo-run serve-run bench-run bench-figures-run bench-scenarios-run:
 	@echo '*** $(no_headers)' >&2; exit 1
 
 clean:
@@ -133,6 +133,16 @@ tmp_install:
 	@$(MAKE) --no-print-directory $(quietly) $(jobs) with_llvm=no all
 	@$(show) test/bin/copy_postgres '$(PG_CONFIG)' tmp_install
 	@$(MAKE) --no-print-directory $(quietly) with_llvm=no install DESTDIR='$(CURDIR)/tmp_install'
+
+# The same with fault points (src/base/fault.h), which some tests arm.
+fault_flags = -DCOUPON_FAULT_POINTS -include postgres.h -include base/fault.h
+tmp_install_fault:
+	@[ -e tmp_install/paths.sh ] || $(MAKE) --no-print-directory tmp_install
+	@test/bin/copy_sources tmp_fault
+	@$(MAKE) --no-print-directory $(quietly) $(jobs) -C tmp_fault with_llvm=no COPT='$(strip $(COPT) $(fault_flags))' all
+	@rm -rf tmp_install_fault && cp -al tmp_install tmp_install_fault
+	@$(MAKE) --no-print-directory $(quietly) -C tmp_fault with_llvm=no COPT='$(strip $(COPT) $(fault_flags))' \
+		install DESTDIR='$(CURDIR)/tmp_install_fault'
 
 # TESTS: some of test/t/*.pl, and all unless it is given
 test-run: tmp_install check-layers check-sql
@@ -232,6 +242,6 @@ check-layers:
 check-sql: $(script)
 	@test/bin/check_sql
 
-.PHONY: check-librdkafka tmp_install test test-run test-sanitized demo demo-run serve serve-run bench bench-run bench-figures bench-figures-run \
+.PHONY: check-librdkafka tmp_install tmp_install_fault test test-run test-sanitized demo demo-run serve serve-run bench bench-run bench-figures bench-figures-run \
 	bench-scenarios bench-scenarios-run kafka-programs kafka bench-programs \
 	format check-format lint fresh-machines deb deb-test dist check-layers check-sql

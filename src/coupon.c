@@ -9,6 +9,7 @@
 
 #include "base/compat.h"
 #include "base/database.h"
+#include "base/fault.h"
 #include "base/guc.h"
 #include "base/launcher.h"
 #include "base/shmem.h"
@@ -44,6 +45,9 @@ void		_PG_init(void);
 
 /* Those that have shared memory, from the ground up. */
 static const CouponModule *const modules[] = {
+#ifdef COUPON_FAULT_POINTS
+	&coupon_fault_module,
+#endif
 	&coupon_stat_module,
 	&coupon_database_module,
 	&coupon_event_id_module,

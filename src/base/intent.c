@@ -13,6 +13,7 @@
 #include "storage/shmem.h"
 #include "utils/memutils.h"
 
+#include "base/fault.h"
 #include "base/intent.h"
 
 #define INITIAL_INTENTS		64
@@ -29,6 +30,10 @@ static int	merge_at = MERGED_INTENTS;	/* as soon as there are so many */
 static void
 resolve_all(bool committed)
 {
+	if (nintents > 0 && committed)
+		COUPON_FAULT(commit_unsettled);
+	else if (nintents > 0)
+		COUPON_FAULT(abort_unsettled);
 	while (nintents > 0)
 	{
 		CouponIntent *intent = &intents[--nintents];

@@ -79,6 +79,7 @@
 
 #include "base/catalog.h"
 #include "base/compat.h"
+#include "base/fault.h"
 #include "base/table_writer.h"
 
 struct CouponTableWriter
@@ -586,6 +587,7 @@ insert_speculatively(CouponTableWriter *writer, TupleTableSlot *row)
 	List	   *conflicts;
 
 	table_tuple_insert_speculative(rel, row, command_id("INSERT"), 0, NULL, token);
+	COUPON_FAULT(row_speculative);
 	conflicts = insert_index_entries(writer, row, false, writer->arbiters, false);
 	table_tuple_complete_speculative(rel, row, token, conflicts == NIL);
 	SpeculativeInsertionLockRelease(GetCurrentTransactionId());
@@ -597,6 +599,7 @@ coupon_writer_insert(CouponTableWriter *writer)
 {
 	finish_row(writer, writer->row);
 	table_tuple_insert(writer->relinfo->ri_RelationDesc, writer->row, command_id("INSERT"), 0, NULL);
+	COUPON_FAULT(row_written);
 	(void) insert_index_entries(writer, writer->row, false, NIL, false);
 	ResetPerTupleExprContext(writer->estate);
 }
@@ -636,11 +639,15 @@ coupon_writer_insert_many_unless(CouponTableWriter *writer, TupleTableSlot **row
 			table_tuple_insert(rel, rows[0], command_id("INSERT"), 0, NULL);
 		else
 			table_multi_insert(rel, rows, n, command_id("INSERT"), 0, NULL);
+		COUPON_FAULT(row_written);
 		while (ninserted < n && (*key = enter_row(writer, rows[ninserted])) < 0)
 			ninserted++;
 		/* only a later command can delete rows */
 		if (ninserted < n)
+		{
+			COUPON_FAULT(row_refused);
 			CommandCounterIncrement();
+		}
 		for (int i = ninserted; i < n; i++)
 			simple_table_tuple_delete(rel, &rows[i]->tts_tid, InvalidSnapshot);
 	}
@@ -720,6 +727,8 @@ coupon_writer_update(CouponTableWriter *writer, ItemPointer tid, bool wait)
 	}
 	change = judge(coupon_table_tuple_update(rel, tid, writer->row, command_id("UPDATE"), true,
 											 &failure, &mode, &indexes));
+	if (change == COUPON_ROW_CHANGED)
+		COUPON_FAULT(row_updated);
 	if (change == COUPON_ROW_CHANGED && indexes != TU_None)
 		(void) insert_index_entries(writer, writer->row, true, NIL, indexes == TU_Summarizing);
 	ResetPerTupleExprContext(writer->estate);

@@ -19,6 +19,7 @@
 #include "base/catalog.h"
 #include "base/compat.h"
 #include "base/database.h"
+#include "base/fault.h"
 #include "base/shmem.h"
 #include "base/table_writer.h"
 #include "outbox/event_id.h"
@@ -188,6 +189,7 @@ void
 coupon_outbox_finish(CouponOutbox *outbox)
 {
 	write_rows(outbox);
+	COUPON_FAULT(event_appended);
 	if (outbox->bistate != NULL)
 		FreeBulkInsertState(outbox->bistate);
 	for (int i = 0; i < outbox->nslots; i++)

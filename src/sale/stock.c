@@ -38,6 +38,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "base/fault.h"
 #include "base/guc.h"
 #include "base/intent.h"
 #include "base/stat.h"
@@ -122,8 +123,10 @@ coupon_stock_known(CouponCampaign *campaign)
 static void
 land(CouponCampaign *campaign, CouponStock *stock, CouponShard *shard, uint32 n, bool to_be_had)
 {
-	uint32		left = pg_atomic_sub_fetch_u32(&shard->in_flight, n);
+	uint32		left;
 
+	COUPON_FAULT(unit_freed);
+	left = pg_atomic_sub_fetch_u32(&shard->in_flight, n);
 	own_units_of(campaign)->in_flight -= n;
 	if (to_be_had ||
 		(left == 0 && has_waiters(stock) && sum_in_flight(stock) == 0))
@@ -263,6 +266,7 @@ take_from_shard(CouponCampaign *campaign, CouponShard *shard, CouponPurpose purp
 			word = pg_atomic_fetch_or_u64(&words[at], wanted);
 			got = wanted & ~word;
 			word |= wanted;
+			COUPON_FAULT(unit_marked);
 
 			while (got != 0)
 			{
@@ -270,6 +274,7 @@ take_from_shard(CouponCampaign *campaign, CouponShard *shard, CouponPurpose purp
 
 				got &= got - 1;
 				start_flight(campaign, shard, bit, purpose == COUPON_TO_ISSUE ? UNIT_ISSUED : 0);
+				COUPON_FAULT(unit_in_flight);
 				pg_atomic_fetch_sub_u32(&shard->free, 1);
 				set_unit(&units[taken++], shard, bit);
 			}
@@ -340,6 +345,7 @@ coupon_stock_take_over(CouponCampaign *campaign, CouponStock *stock, CouponPurpo
 	set_unit(unit, shard, serial - shard->first_serial);
 	start_flight(campaign, shard, unit->bit,
 				 UNIT_HAS_ROW | (purpose == COUPON_TO_ISSUE ? UNIT_ISSUED : 0));
+	COUPON_FAULT(unit_over);
 	pg_atomic_fetch_add_u64(&stock->supply, 1);
 	return true;
 }
@@ -374,6 +380,7 @@ coupon_stock_return(CouponCampaign *campaign, CouponStock *stock, int64 serial)
 	pg_atomic_fetch_add_u32(&shard->in_flight, 1);
 	own_units_of(campaign)->in_flight++;
 	own_units_of(campaign)->returning++;
+	COUPON_FAULT(unit_returns);
 	pg_atomic_fetch_add_u64(&stock->supply, 1);
 }
 

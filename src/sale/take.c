@@ -14,6 +14,7 @@
 #include "storage/condition_variable.h"
 #include "utils/timestamp.h"
 
+#include "base/fault.h"
 #include "sale/sweep.h"
 #include "sale/take.h"
 
@@ -54,5 +55,7 @@ coupon_take(CouponCampaign *campaign, const CouponDefinition *def, CouponTableWr
 	}
 	if (deadline != 0)
 		ConditionVariableCancelSleep();
+	if (taken > 0)
+		COUPON_FAULT(unit_taken);
 	return taken;
 }

@@ -8,6 +8,7 @@
 
 #include "utils/memutils.h"
 
+#include "base/fault.h"
 #include "sale/unit_event.h"
 
 static void
@@ -22,6 +23,7 @@ coupon_unit_event_add(CouponOutbox *outbox, const char *type, const CouponUnitEv
 {
 	static StringInfoData payload;	/* kept: there are many */
 
+	COUPON_FAULT(unit_changed);
 	if (payload.data == NULL)
 	{
 		MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);

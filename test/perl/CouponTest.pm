@@ -32,11 +32,13 @@ use constant PATIENCE => $PostgreSQL::Test::Utils::timeout_default;
 	};
 }
 
-# new_server(name, settings): a running server with coupon in "postgres"
+# new_server(name, settings): a running server with coupon in "postgres"; of
+# another installation, if an install_path is given
 sub new_server
 {
 	my ($name, $settings, %init) = @_;
-	my $node = PostgreSQL::Test::Cluster->new($name);
+	my $path = delete $init{install_path};
+	my $node = PostgreSQL::Test::Cluster->new($name, defined $path ? (install_path => $path) : ());
 
 	$node->init(%init);
 	$node->append_conf('postgresql.conf', <<"END" . ($settings // ''));
