@@ -42,7 +42,8 @@ static const char *const names[] = {
 	"request_0_user_idx", "request_1_user_idx",
 	"room", "room_pkey", "room_name_key",
 	"ticket", "ticket_0", "ticket_1", "ticket_0_pkey", "ticket_1_pkey",
-	"ticket_0_user_idx", "ticket_1_user_idx"
+	"ticket_0_user_idx", "ticket_1_user_idx",
+	"node_self", "node_self_pkey", "slot", "slot_pkey"
 };
 
 StaticAssertDecl(lengthof(names) == sizeof(CouponCatalog) / sizeof(Oid),
@@ -161,6 +162,8 @@ static const CouponColumn ticket_columns[] = {
 	{INT8OID}, {INT8OID}, {UUIDOID}, {TIMESTAMPTZOID}, {TIMESTAMPTZOID},
 	{TIMESTAMPTZOID}, {TEXTOID, C_COLLATION_OID}, {TEXTOID, C_COLLATION_OID}
 };
+static const CouponColumn self_columns[] = {{INT2OID}, {BOOLOID}};
+static const CouponColumn slot_columns[] = {{INT2OID}, {INT2OID}, {INT8OID}, {INT2OID}};
 
 StaticAssertDecl(lengthof(campaign_columns) == Campaign_natts, "coupon.campaign");
 StaticAssertDecl(lengthof(shard_columns) == Shard_natts, "coupon.shard");
@@ -172,6 +175,8 @@ StaticAssertDecl(lengthof(outbox_columns) == Outbox_natts, "coupon.outbox");
 StaticAssertDecl(lengthof(request_columns) == Request_natts, "coupon.request");
 StaticAssertDecl(lengthof(room_columns) == Room_natts, "coupon.room");
 StaticAssertDecl(lengthof(ticket_columns) == Ticket_natts, "coupon.ticket");
+StaticAssertDecl(lengthof(self_columns) == Self_natts, "coupon.node_self");
+StaticAssertDecl(lengthof(slot_columns) == Slot_natts, "coupon.slot");
 
 static const char *const kept_nothing[] = {NULL};
 static const char *const issuance_kept[] = {
@@ -199,6 +204,8 @@ static const CouponTable outbox_table = {COLUMNS(outbox_columns), outbox_kept,.l
 static const CouponTable request_table = {COLUMNS(request_columns), queue_kept};
 static const CouponTable room_table = {COLUMNS(room_columns), kept_nothing};
 static const CouponTable ticket_table = {COLUMNS(ticket_columns), queue_kept};
+static const CouponTable self_table = {COLUMNS(self_columns), kept_nothing};
+static const CouponTable slot_table = {COLUMNS(slot_columns), kept_nothing};
 
 /* By their numbers. */
 static const struct
@@ -220,7 +227,9 @@ static const struct
 	{&catalog.requests[1], &request_table},
 	{&catalog.room, &room_table},
 	{&catalog.tickets[0], &ticket_table},
-	{&catalog.tickets[1], &ticket_table}
+	{&catalog.tickets[1], &ticket_table},
+	{&catalog.node_self, &self_table},
+	{&catalog.slot, &slot_table}
 };
 
 /* Reading a column as what it is not could crash the server. */

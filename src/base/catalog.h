@@ -55,6 +55,10 @@ typedef struct CouponCatalog
 	Oid			tickets[COUPON_QUEUE_CHILDREN];
 	Oid			ticket_pkeys[COUPON_QUEUE_CHILDREN];
 	Oid			ticket_user_keys[COUPON_QUEUE_CHILDREN];
+	Oid			node_self;
+	Oid			node_self_pkey;
+	Oid			slot;
+	Oid			slot_pkey;
 } CouponCatalog;
 
 /* The columns, by position in sql/. */
@@ -120,6 +124,14 @@ enum
 	Ticket_room_id = 1, Ticket_number, Ticket_secret, Ticket_joined_at, Ticket_admitted_at,
 	Ticket_ended_at, Ticket_user_id, Ticket_reason, Ticket_natts = Ticket_reason
 };
+enum
+{
+	Self_node_id = 1, Self_is_self, Self_natts = Self_is_self
+};
+enum
+{
+	Slot_number = 1, Slot_node_id, Slot_version, Slot_leaving, Slot_natts = Slot_leaving
+};
 
 /* The OIDs, looked up again after a relcache invalidation.  ERROR without the extension. */
 extern const CouponCatalog *coupon_catalog(void);
@@ -155,7 +167,7 @@ typedef struct CouponTable
 	bool		local_deletes;	/* deletions are not for subscribers */
 } CouponTable;
 
-#define COUPON_TABLES	15		/* of them there are so many */
+#define COUPON_TABLES	17		/* of them there are so many */
 
 /*
  * What the C code knows of an open table of ours, and in *number, unless that

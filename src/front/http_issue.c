@@ -31,7 +31,7 @@ CouponWay	coupon_way_http_issue = {
 	.kind = COUPON_WAY_TRANSACTION,
 	.batched = true,
 	.outcomes = coupon_issue_outcomes,
-	.noutcomes = COUPON_INVALID + 1
+	.noutcomes = COUPON_STATUSES
 };
 
 /* One call, and its place among the others. */
@@ -195,7 +195,7 @@ read_calls(FunctionCallInfo fcinfo, Call **calls)
 static void
 count_calls(const Call *calls, int ncalls)
 {
-	int			counts[COUPON_INVALID + 1] = {0};
+	int			counts[COUPON_STATUSES] = {0};
 
 	coupon_stat_batch(&coupon_way_http_issue, ncalls);
 	for (int i = 0; i < ncalls; i++)
@@ -205,7 +205,7 @@ count_calls(const Call *calls, int ncalls)
 		else
 			counts[calls[i].item == NULL ? COUPON_INVALID : coupon_item_outcome(calls[i].item)]++;
 	}
-	for (int status = 0; status <= COUPON_INVALID; status++)
+	for (int status = 0; status < COUPON_STATUSES; status++)
 		coupon_stat_outcome(status, counts[status]);
 }
 

@@ -41,6 +41,7 @@ static const CouponHttpOutcome outcomes[] = {
 	{"gone", 410, "The ticket has ended."},
 	{"rejected", 503, "The room lets nobody in."},
 	{"not_requested", 404, "There is no such request."},
+	{"moved", 503, "The user has their home on another node: try again."},
 	{"unknown_campaign", 404, "There is no such campaign."},
 	{"unknown_room", 404, "There is no such room."},
 };

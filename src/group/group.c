@@ -46,6 +46,7 @@
 #include "base/shmem.h"
 #include "base/stat.h"
 #include "group/group.h"
+#include "node/node.h"
 #include "sale/request_key.h"
 
 CouponWay	coupon_way_grouped = {
@@ -695,6 +696,8 @@ issue_grouped(PG_FUNCTION_ARGS)
 		PreventCommandIfReadOnly("coupon_issue_grouped()");
 		issue_by_worker(campaign_id, &item);
 	}
+	if (unlikely(item.status == COUPON_MOVED))
+		coupon_node_refuse(campaign_id, (text *) DatumGetPointer(item.user_id));
 	coupon_stat_outcome(coupon_item_outcome(&item), 1);
 	return coupon_issue_result(fcinfo, item.user_id, &item);
 }

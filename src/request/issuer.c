@@ -376,8 +376,9 @@ issue_part(void *arg)
 		batch->items[i].user_id = PointerGetDatum(batch->requests[i].user_id);
 		batch->items[i].trace = batch->requests[i].trace;
 		batch->items[i].request_key = batch->requests[i].key;
-		batch->items[i].admitted = true;	/* asked when the request was
-											 * accepted */
+		/* both were asked when the request was accepted */
+		batch->items[i].admitted = true;
+		batch->items[i].accepted = true;
 		if (batch->topic == NULL)
 			batch->outcomes[i] = OUTCOME_CLOSED;
 	}

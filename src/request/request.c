@@ -25,6 +25,7 @@
 #include "base/missing_workers.h"
 #include "base/stat.h"
 #include "base/trace.h"
+#include "node/node.h"
 #include "queue/own_row.h"
 #include "queue/pending.h"
 #include "queue/queue_table.h"
@@ -248,6 +249,12 @@ coupon_request_accept(int64 campaign_id, text *user_id, text *key, const char *t
 	uint64		lock;
 
 	memset(result, 0, sizeof(*result));
+	if (unlikely(coupon_node_here()) && !coupon_node_has(campaign_id, user_id))
+	{
+		result->item.status = COUPON_MOVED;
+		refuse(result, coupon_status_name(COUPON_MOVED));
+		return true;
+	}
 	own = coupon_own_row_lock(&coupon_requests, campaign_id, user_id, answers, key != NULL,
 							  &wish, wait, &nwaiting, &lock);
 	if (own == COUPON_OWN_LOCKED)
@@ -318,6 +325,8 @@ request(PG_FUNCTION_ARGS)
 		coupon_campaign_unknown(campaign_id);
 
 	(void) coupon_request_accept(campaign_id, PG_GETARG_TEXT_PP(1), key, coupon_trace(), true, &result);
+	if (unlikely(result.item.status == COUPON_MOVED))
+		coupon_node_refuse(campaign_id, PG_GETARG_TEXT_PP(1));
 	coupon_stat_outcome(coupon_request_outcome(&result), 1);
 	return coupon_request_form_result(fcinfo, &result);
 }

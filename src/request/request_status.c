@@ -25,6 +25,7 @@
 #include "base/compat.h"
 #include "base/errors.h"
 #include "base/guc.h"
+#include "node/node.h"
 #include "request/request_status.h"
 
 PG_FUNCTION_INFO_V1(coupon_request_status);
@@ -242,6 +243,7 @@ coupon_request_status_of(PG_FUNCTION_ARGS)
 	coupon_check_text(fcinfo, 1, "user_id", 1, COUPON_MAX_NAME);
 	user_id = PG_GETARG_TEXT_PP(1);
 	PreventCommandDuringRecovery("coupon_request_status_of()");
+	coupon_node_require(campaign_id, user_id);
 	(void) coupon_queue(&coupon_requests);
 	if (coupon_request_find_newest(campaign_id, user_id, &request))
 		coupon_request_describe(&request, &result);

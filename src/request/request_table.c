@@ -16,10 +16,12 @@
 #include "utils/snapmgr.h"
 
 #include "base/random.h"
+#include "node/node.h"
 #include "request/request_table.h"
 
 /* ---- ids ---- */
 
+#define NODE_SHIFT		50		/* in the random bits: the node that made it */
 #define RANDOM_BITS		58
 #define RANDOM_MASK		((UINT64CONST(1) << RANDOM_BITS) - 1)
 
@@ -58,6 +60,8 @@ coupon_request_make_id(CouponRequest *request)
 	uint64		bits;
 
 	coupon_random(&bits, sizeof(bits));
+	if (unlikely(coupon_node_here()))
+		bits = (bits & ((UINT64CONST(1) << NODE_SHIFT) - 1)) | (uint64) coupon_node_id() << NODE_SHIFT;
 	set_id(&request->id, request->campaign_id, request->number, bits);
 }
 

@@ -21,6 +21,7 @@
 #include "base/errors.h"
 #include "base/guc.h"
 #include "base/stat.h"
+#include "node/node.h"
 #include "sale/hold.h"
 #include "sale/sweep.h"
 #include "sale/user_filter.h"
@@ -33,6 +34,7 @@
 void
 coupon_hold_begin(CouponHold *hold, int64 campaign_id, Datum user_id)
 {
+	coupon_node_require(campaign_id, (text *) DatumGetPointer(user_id));
 	memset(hold, 0, sizeof(*hold));
 	hold->user_id = user_id;
 	hold->campaign = coupon_campaign_enter(campaign_id, &hold->def);

@@ -32,6 +32,7 @@
 #include "base/guc.h"
 #include "base/stat.h"
 #include "base/trace.h"
+#include "node/node.h"
 #include "outbox/outbox.h"
 #include "sale/issue.h"
 #include "sale/refusal.h"
@@ -86,7 +87,8 @@ const char *const coupon_issue_outcomes[] = {
 	[COUPON_HELD] = "held",
 	[COUPON_RETURNED] = "returned",
 	[COUPON_OTHER_CALL] = "other_call",
-	[COUPON_INVALID] = "invalid"
+	[COUPON_INVALID] = "invalid",
+	[COUPON_MOVED] = "moved"
 };
 
 CouponWay	coupon_way_issue = {
@@ -101,7 +103,7 @@ CouponWay	coupon_way_many = {
 	.kind = COUPON_WAY_TRANSACTION,
 	.batched = true,
 	.outcomes = coupon_issue_outcomes,
-	.noutcomes = COUPON_INVALID + 1
+	.noutcomes = COUPON_STATUSES
 };
 
 const char *
@@ -683,6 +685,7 @@ issue_batch(int64 campaign_id, CouponItem *items, int nitems, CouponWait wait,
 	bool		one_bool[2];
 	CouponUnit	one_unit[2];
 	int			one_int = 0;
+	bool		on_node = coupon_node_here();
 
 	PreventCommandDuringRecovery("coupon_issue()");
 
@@ -726,6 +729,9 @@ issue_batch(int64 campaign_id, CouponItem *items, int nitems, CouponWait wait,
 		batch.pending[i] = batch.candidate[i] = false;
 		if (items[i].user_id == (Datum) 0)
 			items[i].status = COUPON_INVALID;
+		else if (on_node && !items[i].accepted &&
+				 !coupon_node_has(campaign_id, (text *) DatumGetPointer(items[i].user_id)))
+			items[i].status = COUPON_MOVED;
 		else if (window == COUPON_NOT_OPEN ||	/* nobody can have one yet */
 				 (window != COUPON_ISSUED &&
 				  coupon_filter_excludes(batch.campaign, items[i].user_id)))

@@ -16,6 +16,8 @@ typedef struct CouponItem
 {
 	Datum		user_id;		/* a detoasted text, 0: the item is invalid */
 	bool		admitted;		/* the campaign's room need not be asked again */
+	bool		accepted;		/* this node has said that the user's home is
+								 * here */
 	const char *trace;			/* of its call; NULL: the session's */
 	text	   *request_key;	/* what the caller calls the wish, or NULL */
 	int			twin;			/* issue.c's own */

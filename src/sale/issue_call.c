@@ -17,6 +17,7 @@
 #include "base/arguments.h"
 #include "base/compat.h"
 #include "base/stat.h"
+#include "node/node.h"
 #include "sale/issue.h"
 #include "sale/request_key.h"
 
@@ -79,6 +80,8 @@ issue(PG_FUNCTION_ARGS)
 	item.user_id = PointerGetDatum(PG_GETARG_TEXT_PP(1));
 	item.request_key = coupon_request_key_argument(fcinfo, 2);
 	coupon_issue_batch(PG_GETARG_INT64(0), &item, 1, COUPON_WAIT);
+	if (unlikely(item.status == COUPON_MOVED))
+		coupon_node_refuse(PG_GETARG_INT64(0), (text *) DatumGetPointer(item.user_id));
 	coupon_stat_outcome(coupon_item_outcome(&item), 1);
 	return coupon_issue_result(fcinfo, item.user_id, &item);
 }
@@ -109,7 +112,7 @@ issue_many(PG_FUNCTION_ARGS)
 	text	  **keys = NULL;
 	int			nkeys;
 	CouponItem *items;
-	int			counts[COUPON_INVALID + 1] = {0};
+	int			counts[COUPON_STATUSES] = {0};
 
 	coupon_require_argument(fcinfo, 0, "campaign_id");
 	users = coupon_get_text_array(fcinfo, 1, "user_ids", &nitems);
@@ -147,7 +150,7 @@ issue_many(PG_FUNCTION_ARGS)
 		counts[coupon_item_outcome(&items[i])]++;
 	}
 	coupon_stat_batch(&coupon_way_many, nitems);
-	for (int status = 0; status <= COUPON_INVALID; status++)
+	for (int status = 0; status < COUPON_STATUSES; status++)
 		coupon_stat_outcome(status, counts[status]);
 	return (Datum) 0;
 }

@@ -29,6 +29,7 @@
 #include "base/stat.h"
 #include "base/trace.h"
 #include "base/trigger.h"
+#include "node/node.h"
 #include "sale/campaign.h"
 #include "sale/redeem.h"
 #include "sale/stock.h"
@@ -216,6 +217,7 @@ begin_redeem(FunctionCallInfo fcinfo, RedeemCall *call)
 	serial = PG_ARGISNULL(3) ? 0 :
 		coupon_get_int64(fcinfo, 3, "serial", 1, COUPON_MAX_STOCK);
 	coupon_shmem_attach();
+	coupon_node_require(PG_GETARG_INT64(0), PG_GETARG_TEXT_PP(1));
 	coupon_spi_connect();
 	call->holdings = lock_holdings(PG_GETARG_INT64(0), call->user_id, serial, &call->count);
 	call->now = GetCurrentTimestamp();	/* the lock may have taken its time */
@@ -400,6 +402,7 @@ revoke_one(PG_FUNCTION_ARGS)
 	reason = coupon_get_text(fcinfo, 2, "reason", 1, COUPON_MAX_TEXT);
 	serial = PG_ARGISNULL(3) ? 0 : coupon_get_int64(fcinfo, 3, "serial", 1, COUPON_MAX_STOCK);
 	coupon_shmem_attach();
+	coupon_node_require(campaign_id, PG_GETARG_TEXT_PP(1));
 
 	coupon_spi_connect();
 	holdings = lock_holdings(campaign_id, user_id, serial, &count);

@@ -19,7 +19,9 @@ typedef enum CouponStatus
 	/* the campaign does not count these */
 	COUPON_RETURNED,			/* what the key got was given back since */
 	COUPON_OTHER_CALL,			/* the key was used for another kind of call */
-	COUPON_INVALID				/* one bad item of a batch */
+	COUPON_INVALID,				/* one bad item of a batch */
+	COUPON_MOVED,				/* the user's home is another node */
+	COUPON_STATUSES				/* how many there are */
 } CouponStatus;
 
 #define COUPON_COUNTED_STATUSES	(COUPON_HELD + 1)

@@ -398,6 +398,18 @@ INSERT INTO trial (call, state) VALUES
 ('coupon_dead_letter_replay()', '00000'), ('coupon_dead_letter_replay(NULL, NULL)', '00000'), ('coupon_dead_letter_replay(gen_random_uuid())', '00000'),
 ('coupon_dead_letter_replay(topic => repeat(''x'', 1048576))', '00000'),
 ('coupon_dead_letter_discard()', '00000'), ('coupon_dead_letter_discard(gen_random_uuid(), ''t'')', '00000'), ('coupon_dead_letter_discard(topic => '''')', '00000');
+-- of nodes
+INSERT INTO trial (call, state) VALUES
+('coupon_slot(NULL::text)', '22004'), ('coupon_slot('''')', '00000'), ('coupon_slot(repeat(''x'', 1048576))', '00000'), ('coupon_slot(-9223372036854775808)', '00000'),
+('coupon_home(NULL, ''u''::text)', '22004'), ('coupon_home(1, NULL::text)', '22004'), ('coupon_home(-9223372036854775808, ''u''::text)', '00000'), ('coupon_home(9223372036854775807, 1)', '00000'),
+('coupon_node_self()', '00000'), ('coupon_node_map()', '00000'),
+('coupon_node_learn(NULL)', 'UC303'), ('coupon_node_learn(''{}'')', 'UC303'),
+('coupon_node_found(NULL, ''n'', ''host=h'')', '22023'), ('coupon_node_found(0, ''n'', ''host=h'')', '22023'), ('coupon_node_found(65, ''n'', ''host=h'')', '22023'),
+('coupon_node_found(2147483647, ''n'', ''host=h'')', '22023'), ('coupon_node_found(1, NULL, ''host=h'')', '22023'), ('coupon_node_found(1, '''', ''host=h'')', '22023'),
+('coupon_node_found(1, repeat(''x'', 1048576), ''host=h'')', '22023'), ('coupon_node_found(1, ''n'', NULL)', '22023'), ('coupon_node_found(1, ''n'', '''')', '22023'),
+('coupon_node_found(1, ''n'', repeat(''x'', 1048576))', '22023'), ('coupon_node_found(1, ''n'', ''host=h password = secret'')', '22023'), ('coupon_node_found(1, ''n'', ''postgresql://u:secret@h/sale'')', '22023'),
+('coupon_node_found(1, ''n'', ''host=h'', ''ftp://h'')', '22023'), ('coupon_node_found(1, ''n'', ''host=h'', ''http://h; }'')', '22023'),
+('coupon_node_found(64, ''n'', ''host=h'', ''http://h:8080'')', '00000'), ('coupon_node_join(1, ''n'', ''host=h'', NULL)', 'UC303');
 -- verify looks at the tables; a campaign that is not there violates no law
 INSERT INTO trial (call, state) VALUES
 ('coupon_restored()', '00000'), ('coupon_restored(NULL)', '00000'),
@@ -428,7 +440,7 @@ SELECT is_empty($$ SELECT call, length(message), length(detail), length(hint) FR
                     WHERE length(message) > 200 OR length(detail) > 400 OR length(hint) > 400 $$,
 	'no message repeats a megabyte of what it was given');
 SELECT lives_ok($$ SELECT convert_to(message || detail || hint, 'UTF8') FROM result $$, 'no message cuts a character in two');
-SELECT is_empty($$ SELECT call, state FROM result WHERE state !~ '^(00000|22004|22023|2202E|UC00[1-689]|UC20[1-4]|23505)$' $$, 'clean SQLSTATEs only');
+SELECT is_empty($$ SELECT call, state FROM result WHERE state !~ '^(00000|22004|22023|2202E|UC00[1-689]|UC20[1-4]|UC303|23505)$' $$, 'clean SQLSTATEs only');
 SELECT is_empty($$ SELECT call, detail FROM result WHERE state <> '00000' AND detail = '' $$, 'every refusal has a DETAIL with the values');
 SELECT is_empty($$ SELECT call, hint FROM result WHERE state <> '00000' AND hint = '' $$, 'every refusal has a HINT with the action');
 SELECT set_eq($$ SELECT DISTINCT split_part(call, '(', 1) FROM trial $$,
