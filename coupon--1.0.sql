@@ -94,9 +94,14 @@ CREATE TABLE coupon.campaign (
 	archived_at    timestamptz,
 	dumped         bigint[],
 	note_refusals  boolean NOT NULL DEFAULT false,
+	shared         boolean NOT NULL DEFAULT false,
+	keeper         smallint,
+	version        bigint NOT NULL DEFAULT 0,
+	away           bigint NOT NULL DEFAULT 0 CHECK (away >= 0),
 	CHECK (closes_at > opens_at),
 	CHECK (coded OR NOT labels_public),
-	CHECK (max_per_user_limit >= per_user_limit)
+	CHECK (max_per_user_limit >= per_user_limit),
+	CHECK (shared = (keeper IS NOT NULL))
 );
 -- coupon_emit refuses the topics of campaigns, and looks for them here.
 CREATE INDEX campaign_topic_idx ON coupon.campaign (topic COLLATE "C");
@@ -111,6 +116,10 @@ COMMENT ON COLUMN coupon.campaign.withdrawn IS 'How many units were taken off th
 COMMENT ON COLUMN coupon.campaign.archived_at IS 'When coupon_campaign_archive() or coupon_campaign_drop() began to take the rows away; null: neither did.';
 COMMENT ON COLUMN coupon.campaign.dumped IS 'How many shards, labels, issuances with holds, request keys and memories of holds the campaign had when it was dumped, and how many dead letters there were in all. In a restored copy it is paused until coupon_restored() has found them all; null: it is no copy, or that has been done.';
 COMMENT ON COLUMN coupon.campaign.note_refusals IS 'Whether coupon.refusal is to tell who was refused a unit, and why. Set by coupon_campaign_note_refusals().';
+COMMENT ON COLUMN coupon.campaign.shared IS 'Whether the stock is shared with the other nodes of a cluster: coupon_campaign_share().';
+COMMENT ON COLUMN coupon.campaign.keeper IS 'Of a shared campaign, the node that changes it and adds its units; null: it is not shared.';
+COMMENT ON COLUMN coupon.campaign.version IS 'Of a shared campaign, how often its keeper has changed it. The others have a copy, and take a later one only.';
+COMMENT ON COLUMN coupon.campaign.away IS 'How many of its units are at other nodes of the cluster, or on their way to one.';
 COMMENT ON COLUMN coupon.campaign.opens_at IS 'When the sale begins; null: at once.';
 COMMENT ON COLUMN coupon.campaign.closes_at IS 'When the sale is over; null: never.';
 COMMENT ON COLUMN coupon.campaign.paused IS 'While this is true, issuing answers "paused". Set by coupon_campaign_pause() and coupon_campaign_resume().';
@@ -130,6 +139,7 @@ CREATE TABLE coupon.shard (
 	first_serial bigint NOT NULL CHECK (first_serial >= 1),
 	last_serial  bigint NOT NULL,
 	withdrawn    bytea,
+	away         bytea,
 	PRIMARY KEY (campaign_id, shard),
 	UNIQUE (campaign_id, first_serial),
 	CHECK (last_serial >= first_serial)
@@ -140,6 +150,7 @@ COMMENT ON COLUMN coupon.shard.shard IS 'The number of the range: 0, 1, 2, ... w
 COMMENT ON COLUMN coupon.shard.first_serial IS 'The first serial of the range. It follows the last one of the range before.';
 COMMENT ON COLUMN coupon.shard.last_serial IS 'The last serial of the range.';
 COMMENT ON COLUMN coupon.shard.withdrawn IS 'Which units are off the sale for good: get_bit(withdrawn, n) is that of serial first_serial + n; null: none.';
+COMMENT ON COLUMN coupon.shard.away IS 'Which units are at other nodes of the cluster, or on their way to one, in the same way; null: none.';
 
 -- A dump keeps the sale; events are left out, a copy must not publish them again.
 -- (coupon.campaign itself: see coupon_restored.)
@@ -216,7 +227,7 @@ COMMENT ON FUNCTION coupon.campaign_in_use() IS 'Trigger: refuses to delete a ca
 
 CREATE FUNCTION coupon.shard_withdrawn() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_shard_withdrawn';
-COMMENT ON FUNCTION coupon.shard_withdrawn() IS 'Trigger: refuses to withdraw units but by the functions, which take them first.';
+COMMENT ON FUNCTION coupon.shard_withdrawn() IS 'Trigger: refuses to withdraw units, or to send them to another node, but by the functions, which take them first.';
 
 CREATE FUNCTION coupon.shard_guard() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -268,7 +279,7 @@ CREATE TRIGGER campaign_known BEFORE INSERT OR UPDATE OF campaign_id ON coupon.s
 	FOR EACH ROW EXECUTE FUNCTION coupon.campaign_known();
 CREATE TRIGGER shard_guard BEFORE DELETE OR UPDATE OF campaign_id, shard, first_serial, last_serial ON coupon.shard
 	FOR EACH ROW EXECUTE FUNCTION coupon.shard_guard();
-CREATE TRIGGER shard_withdrawn AFTER UPDATE OF withdrawn ON coupon.shard
+CREATE TRIGGER shard_withdrawn AFTER UPDATE OF withdrawn, away ON coupon.shard
 	FOR EACH ROW EXECUTE FUNCTION coupon.shard_withdrawn();
 CREATE TRIGGER shard_changed AFTER INSERT OR UPDATE OR DELETE ON coupon.shard
 	FOR EACH ROW EXECUTE FUNCTION coupon.campaign_changed();
@@ -479,6 +490,8 @@ BEGIN
 		   AND NEW.serial BETWEEN s.first_serial AND s.last_serial
 		   AND CASE WHEN s.withdrawn IS NULL THEN true
 		            WHEN NEW.serial BETWEEN s.first_serial AND s.last_serial THEN get_bit(s.withdrawn, NEW.serial - s.first_serial) = 0 END
+		   AND CASE WHEN s.away IS NULL THEN true
+		            WHEN NEW.serial BETWEEN s.first_serial AND s.last_serial THEN get_bit(s.away, NEW.serial - s.first_serial) = 0 END
 		   FOR KEY SHARE;
 		IF NOT FOUND AND NOT coupon.restoring() THEN
 			RAISE check_violation USING
@@ -1655,6 +1668,44 @@ AS $$ SELECT coupon.learn_map($1) $$;
 COMMENT ON FUNCTION @extschema@.coupon_node_learn(jsonb) IS
 	'Takes over what another node''s map knows better, by version; returns how many rows that changed. It never makes this node the owner of a slot.';
 
+-- A campaign whose stock several nodes share: which units are here, and how they move.
+
+CREATE FUNCTION coupon.units_cut(campaign_id bigint, units bigint) RETURNS bigint[]
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'coupon_units_cut';
+COMMENT ON FUNCTION coupon.units_cut(bigint, bigint) IS 'Part of coupon.transfer_cut(): sends up to so many free units away, and returns which: first and last serials of ranges.';
+
+CREATE FUNCTION coupon.units_leave(campaign_id bigint, serials bigint[]) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'coupon_units_leave';
+COMMENT ON FUNCTION coupon.units_leave(bigint, bigint[]) IS 'Deletes the issuances of ranges of serials, without events, because they go to another node with their units.';
+
+CREATE FUNCTION coupon.units_arrive(campaign_id bigint, serials bigint[], last_serial bigint, free boolean) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'coupon_units_arrive';
+COMMENT ON FUNCTION coupon.units_arrive(bigint, bigint[], bigint, boolean) IS 'Has ranges of serials at this node, free from the commit on, or to be inserted with their issuances. The campaign has at least the serials 1 to last_serial.';
+
+CREATE FUNCTION coupon.shard_of(campaign_id bigint, serial bigint) RETURNS integer
+LANGUAGE sql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT s.shard FROM coupon.shard s WHERE s.campaign_id = $1 AND s.first_serial <= $2 AND s.last_serial >= $2 ORDER BY s.first_serial DESC LIMIT 1 $$;
+COMMENT ON FUNCTION coupon.shard_of(bigint, bigint) IS 'The shard of a serial at this node; null: it has none.';
+
+CREATE FUNCTION coupon.serials_of(ranges bigint[]) RETURNS int8multirange
+LANGUAGE sql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT coalesce(range_agg(int8range($1[2 * n - 1], $1[2 * n], '[]')), '{}') FROM generate_series(1, cardinality($1) / 2) n $$;
+COMMENT ON FUNCTION coupon.serials_of(bigint[]) IS 'Ranges of serials, given by their first and last ones, as a multirange.';
+
+CREATE FUNCTION coupon.ranges_of(serials int8multirange) RETURNS bigint[]
+LANGUAGE sql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT coalesce(array_agg(b.serial ORDER BY b.serial, b.last), '{}')
+        FROM unnest($1) r, LATERAL (VALUES (lower(r), false), (upper(r) - 1, true)) b(serial, last) $$;
+COMMENT ON FUNCTION coupon.ranges_of(int8multirange) IS 'A multirange of serials as first and last ones: the opposite of coupon.serials_of().';
+
+CREATE FUNCTION coupon.units_of(serials int8multirange) RETURNS bigint
+LANGUAGE sql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT coalesce(sum(upper(r) - lower(r)), 0)::bigint FROM unnest($1) r $$;
+COMMENT ON FUNCTION coupon.units_of(int8multirange) IS 'How many serials there are in a multirange.';
+
 -- Waiting rooms.  Tickets are kept as requests are.
 
 CREATE TABLE coupon.room (
@@ -2155,6 +2206,19 @@ BEGIN
 	              GROUP BY s.campaign_id) w ON w.campaign_id = c.campaign_id
 	 WHERE ($1 IS NULL OR c.campaign_id = $1) AND coalesce(w.n, 0) <> c.withdrawn
 	UNION ALL
+	SELECT i.campaign_id, 'oversold: unit of another node issued', i.serial, i.user_id, format('shard %s', i.shard)
+	  FROM coupon.issuance i
+	  JOIN coupon.shard s ON s.campaign_id = i.campaign_id AND s.shard = i.shard AND s.away IS NOT NULL
+	 WHERE ($1 IS NULL OR i.campaign_id = $1) AND i.serial BETWEEN s.first_serial AND s.last_serial
+	   AND CASE WHEN i.serial BETWEEN s.first_serial AND s.last_serial THEN get_bit(s.away, i.serial - s.first_serial) END = 1
+	UNION ALL
+	SELECT c.campaign_id, 'units of other nodes are counted wrong', NULL, NULL, format('%s, counted %s', coalesce(w.n, 0), c.away)
+	  FROM coupon.campaign c
+	  LEFT JOIN (SELECT s.campaign_id, sum(bit_count(s.away)) AS n FROM coupon.shard s
+	              WHERE ($1 IS NULL OR s.campaign_id = $1) AND s.away IS NOT NULL
+	              GROUP BY s.campaign_id) w ON w.campaign_id = c.campaign_id
+	 WHERE ($1 IS NULL OR c.campaign_id = $1) AND coalesce(w.n, 0) <> c.away
+	UNION ALL
 	SELECT s.campaign_id, 'shard without its campaign', s.first_serial, NULL, format('shard %s', s.shard)
 	  FROM coupon.shard s LEFT JOIN coupon.campaign c ON c.campaign_id = s.campaign_id
 	 WHERE ($1 IS NULL OR s.campaign_id = $1) AND c.campaign_id IS NULL
@@ -2203,6 +2267,12 @@ BEGIN
 	 WHERE o.newest = 1
 	   AND ((i.serial IS NULL) <> (o.type IN ('coupon.revoked', 'coupon.hold_released', 'coupon.hold_expired'))
 	        OR o.type = 'coupon.held' AND i.state <> 'held' OR o.type <> 'coupon.held' AND i.state = 'held')
+	   -- one that went to another node before its event was published
+	   AND NOT (i.serial IS NULL
+	            AND EXISTS (SELECT FROM coupon.shard s
+	                         WHERE s.campaign_id = o.campaign_id AND o.serial BETWEEN s.first_serial AND s.last_serial
+	                           AND CASE WHEN s.away IS NOT NULL AND o.serial BETWEEN s.first_serial AND s.last_serial
+	                                    THEN get_bit(s.away, o.serial - s.first_serial) END = 1))
 	UNION ALL
 	SELECT r.campaign_id, 'request with two rows', NULL, min(r.user_id), r.request_id::text
 	  FROM (SELECT q.* FROM coupon.request q WHERE $1 IS NULL OR q.campaign_id = $1 OFFSET 0) r
@@ -4339,6 +4409,13 @@ REVOKE ALL ON PROCEDURE @extschema@.coupon_campaign_drop(bigint) FROM PUBLIC;
 GRANT EXECUTE ON PROCEDURE @extschema@.coupon_campaign_drop(bigint) TO coupon_admin;
 REVOKE ALL ON FUNCTION @extschema@.coupon_restored(boolean) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_restored(boolean) TO coupon_admin;
+REVOKE ALL ON FUNCTION coupon.units_cut(bigint, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.units_leave(bigint, bigint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.units_arrive(bigint, bigint[], bigint, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.shard_of(bigint, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.serials_of(bigint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.ranges_of(int8multirange) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.units_of(int8multirange) FROM PUBLIC;
 GRANT SELECT ON TABLE coupon.unit TO coupon_admin;
 REVOKE ALL ON FUNCTION @extschema@.coupon_codes_import(bigint, text[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_codes_import(bigint, text[]) TO coupon_admin;

@@ -19,9 +19,14 @@ CREATE TABLE coupon.campaign (
 	archived_at    timestamptz,
 	dumped         bigint[],
 	note_refusals  boolean NOT NULL DEFAULT false,
+	shared         boolean NOT NULL DEFAULT false,
+	keeper         smallint,
+	version        bigint NOT NULL DEFAULT 0,
+	away           bigint NOT NULL DEFAULT 0 CHECK (away >= 0),
 	CHECK (closes_at > opens_at),
 	CHECK (coded OR NOT labels_public),
-	CHECK (max_per_user_limit >= per_user_limit)
+	CHECK (max_per_user_limit >= per_user_limit),
+	CHECK (shared = (keeper IS NOT NULL))
 );
 -- coupon_emit refuses the topics of campaigns, and looks for them here.
 CREATE INDEX campaign_topic_idx ON coupon.campaign (topic COLLATE "C");
@@ -36,6 +41,10 @@ COMMENT ON COLUMN coupon.campaign.withdrawn IS 'How many units were taken off th
 COMMENT ON COLUMN coupon.campaign.archived_at IS 'When coupon_campaign_archive() or coupon_campaign_drop() began to take the rows away; null: neither did.';
 COMMENT ON COLUMN coupon.campaign.dumped IS 'How many shards, labels, issuances with holds, request keys and memories of holds the campaign had when it was dumped, and how many dead letters there were in all. In a restored copy it is paused until coupon_restored() has found them all; null: it is no copy, or that has been done.';
 COMMENT ON COLUMN coupon.campaign.note_refusals IS 'Whether coupon.refusal is to tell who was refused a unit, and why. Set by coupon_campaign_note_refusals().';
+COMMENT ON COLUMN coupon.campaign.shared IS 'Whether the stock is shared with the other nodes of a cluster: coupon_campaign_share().';
+COMMENT ON COLUMN coupon.campaign.keeper IS 'Of a shared campaign, the node that changes it and adds its units; null: it is not shared.';
+COMMENT ON COLUMN coupon.campaign.version IS 'Of a shared campaign, how often its keeper has changed it. The others have a copy, and take a later one only.';
+COMMENT ON COLUMN coupon.campaign.away IS 'How many of its units are at other nodes of the cluster, or on their way to one.';
 COMMENT ON COLUMN coupon.campaign.opens_at IS 'When the sale begins; null: at once.';
 COMMENT ON COLUMN coupon.campaign.closes_at IS 'When the sale is over; null: never.';
 COMMENT ON COLUMN coupon.campaign.paused IS 'While this is true, issuing answers "paused". Set by coupon_campaign_pause() and coupon_campaign_resume().';
@@ -55,6 +64,7 @@ CREATE TABLE coupon.shard (
 	first_serial bigint NOT NULL CHECK (first_serial >= 1),
 	last_serial  bigint NOT NULL,
 	withdrawn    bytea,
+	away         bytea,
 	PRIMARY KEY (campaign_id, shard),
 	UNIQUE (campaign_id, first_serial),
 	CHECK (last_serial >= first_serial)
@@ -65,6 +75,7 @@ COMMENT ON COLUMN coupon.shard.shard IS 'The number of the range: 0, 1, 2, ... w
 COMMENT ON COLUMN coupon.shard.first_serial IS 'The first serial of the range. It follows the last one of the range before.';
 COMMENT ON COLUMN coupon.shard.last_serial IS 'The last serial of the range.';
 COMMENT ON COLUMN coupon.shard.withdrawn IS 'Which units are off the sale for good: get_bit(withdrawn, n) is that of serial first_serial + n; null: none.';
+COMMENT ON COLUMN coupon.shard.away IS 'Which units are at other nodes of the cluster, or on their way to one, in the same way; null: none.';
 
 -- A dump keeps the sale; events are left out, a copy must not publish them again.
 -- (coupon.campaign itself: see coupon_restored.)
@@ -141,7 +152,7 @@ COMMENT ON FUNCTION coupon.campaign_in_use() IS 'Trigger: refuses to delete a ca
 
 CREATE FUNCTION coupon.shard_withdrawn() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_shard_withdrawn';
-COMMENT ON FUNCTION coupon.shard_withdrawn() IS 'Trigger: refuses to withdraw units but by the functions, which take them first.';
+COMMENT ON FUNCTION coupon.shard_withdrawn() IS 'Trigger: refuses to withdraw units, or to send them to another node, but by the functions, which take them first.';
 
 CREATE FUNCTION coupon.shard_guard() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -193,7 +204,7 @@ CREATE TRIGGER campaign_known BEFORE INSERT OR UPDATE OF campaign_id ON coupon.s
 	FOR EACH ROW EXECUTE FUNCTION coupon.campaign_known();
 CREATE TRIGGER shard_guard BEFORE DELETE OR UPDATE OF campaign_id, shard, first_serial, last_serial ON coupon.shard
 	FOR EACH ROW EXECUTE FUNCTION coupon.shard_guard();
-CREATE TRIGGER shard_withdrawn AFTER UPDATE OF withdrawn ON coupon.shard
+CREATE TRIGGER shard_withdrawn AFTER UPDATE OF withdrawn, away ON coupon.shard
 	FOR EACH ROW EXECUTE FUNCTION coupon.shard_withdrawn();
 CREATE TRIGGER shard_changed AFTER INSERT OR UPDATE OR DELETE ON coupon.shard
 	FOR EACH ROW EXECUTE FUNCTION coupon.campaign_changed();

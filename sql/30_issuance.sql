@@ -73,6 +73,8 @@ BEGIN
 		   AND NEW.serial BETWEEN s.first_serial AND s.last_serial
 		   AND CASE WHEN s.withdrawn IS NULL THEN true
 		            WHEN NEW.serial BETWEEN s.first_serial AND s.last_serial THEN get_bit(s.withdrawn, NEW.serial - s.first_serial) = 0 END
+		   AND CASE WHEN s.away IS NULL THEN true
+		            WHEN NEW.serial BETWEEN s.first_serial AND s.last_serial THEN get_bit(s.away, NEW.serial - s.first_serial) = 0 END
 		   FOR KEY SHARE;
 		IF NOT FOUND AND NOT coupon.restoring() THEN
 			RAISE check_violation USING

@@ -105,6 +105,19 @@ BEGIN
 	              GROUP BY s.campaign_id) w ON w.campaign_id = c.campaign_id
 	 WHERE ($1 IS NULL OR c.campaign_id = $1) AND coalesce(w.n, 0) <> c.withdrawn
 	UNION ALL
+	SELECT i.campaign_id, 'oversold: unit of another node issued', i.serial, i.user_id, format('shard %s', i.shard)
+	  FROM coupon.issuance i
+	  JOIN coupon.shard s ON s.campaign_id = i.campaign_id AND s.shard = i.shard AND s.away IS NOT NULL
+	 WHERE ($1 IS NULL OR i.campaign_id = $1) AND i.serial BETWEEN s.first_serial AND s.last_serial
+	   AND CASE WHEN i.serial BETWEEN s.first_serial AND s.last_serial THEN get_bit(s.away, i.serial - s.first_serial) END = 1
+	UNION ALL
+	SELECT c.campaign_id, 'units of other nodes are counted wrong', NULL, NULL, format('%s, counted %s', coalesce(w.n, 0), c.away)
+	  FROM coupon.campaign c
+	  LEFT JOIN (SELECT s.campaign_id, sum(bit_count(s.away)) AS n FROM coupon.shard s
+	              WHERE ($1 IS NULL OR s.campaign_id = $1) AND s.away IS NOT NULL
+	              GROUP BY s.campaign_id) w ON w.campaign_id = c.campaign_id
+	 WHERE ($1 IS NULL OR c.campaign_id = $1) AND coalesce(w.n, 0) <> c.away
+	UNION ALL
 	SELECT s.campaign_id, 'shard without its campaign', s.first_serial, NULL, format('shard %s', s.shard)
 	  FROM coupon.shard s LEFT JOIN coupon.campaign c ON c.campaign_id = s.campaign_id
 	 WHERE ($1 IS NULL OR s.campaign_id = $1) AND c.campaign_id IS NULL
@@ -153,6 +166,12 @@ BEGIN
 	 WHERE o.newest = 1
 	   AND ((i.serial IS NULL) <> (o.type IN ('coupon.revoked', 'coupon.hold_released', 'coupon.hold_expired'))
 	        OR o.type = 'coupon.held' AND i.state <> 'held' OR o.type <> 'coupon.held' AND i.state = 'held')
+	   -- one that went to another node before its event was published
+	   AND NOT (i.serial IS NULL
+	            AND EXISTS (SELECT FROM coupon.shard s
+	                         WHERE s.campaign_id = o.campaign_id AND o.serial BETWEEN s.first_serial AND s.last_serial
+	                           AND CASE WHEN s.away IS NOT NULL AND o.serial BETWEEN s.first_serial AND s.last_serial
+	                                    THEN get_bit(s.away, o.serial - s.first_serial) END = 1))
 	UNION ALL
 	SELECT r.campaign_id, 'request with two rows', NULL, min(r.user_id), r.request_id::text
 	  FROM (SELECT q.* FROM coupon.request q WHERE $1 IS NULL OR q.campaign_id = $1 OFFSET 0) r

@@ -69,12 +69,13 @@ enum
 	Campaign_policy, Campaign_topic, Campaign_created_at, Campaign_room_id,
 	Campaign_labels_public, Campaign_max_per_user_limit, Campaign_withdrawn,
 	Campaign_archived_at, Campaign_dumped, Campaign_note_refusals,
-	Campaign_natts = Campaign_note_refusals
+	Campaign_shared, Campaign_keeper, Campaign_version, Campaign_away,
+	Campaign_natts = Campaign_away
 };
 enum
 {
 	Shard_campaign_id = 1, Shard_number, Shard_first_serial, Shard_last_serial,
-	Shard_withdrawn, Shard_natts = Shard_withdrawn
+	Shard_withdrawn, Shard_away, Shard_natts = Shard_away
 };
 enum
 {

@@ -258,6 +258,8 @@ load_definition(int64 campaign_id, int32 visible_shards)
 		def->closes_at = nulls[Campaign_closes_at - 1] ? DT_NOEND :
 			DatumGetTimestampTz(values[Campaign_closes_at - 1]);
 		def->withdrawn = DatumGetInt64(values[Campaign_withdrawn - 1]);
+		def->away = DatumGetInt64(values[Campaign_away - 1]);
+		def->shared = DatumGetBool(values[Campaign_shared - 1]);
 		/* of a copy it is not known yet whether all issuances are there */
 		def->unchecked = !nulls[Campaign_dumped - 1];
 		def->paused = DatumGetBool(values[Campaign_paused - 1]) || def->unchecked;

@@ -26,6 +26,7 @@ typedef struct CouponDefinition
 	int64		campaign_id;
 	int64		stock;			/* units 1..stock exist */
 	int64		withdrawn;		/* so many of them are off the sale */
+	int64		away;			/* so many are other nodes' */
 	int32		nshards;
 	int32		per_user_limit;
 	TimestampTz opens_at;		/* DT_NOBEGIN: at once */
@@ -38,6 +39,8 @@ typedef struct CouponDefinition
 	bool		coded;
 	bool		labels_public;	/* seats, not codes: whoever may hold may see
 								 * them */
+	bool		shared;			/* other nodes may have units when here are
+								 * none */
 	bool		note_refusals;	/* who is refused is noted, see refusal.c */
 	bool		created;		/* by this transaction: nobody else knows it */
 	Size		topic;			/* offset of a C string */
@@ -83,6 +86,7 @@ typedef struct CouponCampaignRow
 	bool		labels_public;
 	int64		stock;			/* the last serial */
 	int64		withdrawn;		/* units that are off the sale */
+	bool		shared;			/* with the other nodes of a cluster */
 	int32		nshards;
 	char	   *topic;
 } CouponCampaignRow;
@@ -99,16 +103,22 @@ extern void coupon_campaign_lock_row(int64 campaign_id, bool allow_closed,
 extern void coupon_campaign_add_units(int64 campaign_id, int64 units,
 									  CouponCampaignRow *row);
 
+/*
+ * Set while this session's own code notes in coupon.shard which units are
+ * withdrawn or away: it has taken them.
+ */
+extern bool coupon_shard_noting;
+
 /* Appends an event of the campaign itself; units < 0: none to tell of. */
 extern void coupon_campaign_event(int64 campaign_id, const CouponCampaignRow *row,
 								  const char *type, int64 units);
 
-/* Is the n-th unit of a shard off the sale?  withdrawn: of its row, or NULL. */
+/* Is the n-th unit of a shard among these?  units: withdrawn or away of its row, or NULL. */
 static inline bool
-coupon_unit_is_withdrawn(const bytea *withdrawn, int64 n)
+coupon_unit_is_in(const bytea *units, int64 n)
 {
-	return withdrawn != NULL && n / 8 < (int64) VARSIZE_ANY_EXHDR(withdrawn) &&
-		(VARDATA_ANY(withdrawn)[n / 8] >> (n % 8) & 1) != 0;
+	return units != NULL && n / 8 < (int64) VARSIZE_ANY_EXHDR(units) &&
+		(VARDATA_ANY(units)[n / 8] >> (n % 8) & 1) != 0;
 }
 
 /* Has the campaign's room, if it requires one, admitted the user? */

@@ -40,7 +40,7 @@ void
 coupon_campaign_lock_row(int64 campaign_id, bool allow_closed, CouponCampaignRow *row)
 {
 	static CouponStatement lock = {
-		"SELECT paused, closed_at IS NOT NULL, coded, topic, labels_public, withdrawn, dumped IS NOT NULL"
+		"SELECT paused, closed_at IS NOT NULL, coded, topic, labels_public, withdrawn, dumped IS NOT NULL, shared"
 		"  FROM coupon.campaign WHERE campaign_id = $1 FOR NO KEY UPDATE",
 		1, {INT8OID}
 	};
@@ -61,6 +61,7 @@ coupon_campaign_lock_row(int64 campaign_id, bool allow_closed, CouponCampaignRow
 	row->labels_public = DatumGetBool(coupon_spi_value(0, 5, NULL));
 	row->withdrawn = DatumGetInt64(coupon_spi_value(0, 6, NULL));
 	copy = DatumGetBool(coupon_spi_value(0, 7, NULL));
+	row->shared = DatumGetBool(coupon_spi_value(0, 8, NULL));
 	row->stock = 0;
 	row->nshards = 0;
 	if (coupon_spi_execute(&last_shard, SPI_OK_SELECT, values, NULL) > 0)

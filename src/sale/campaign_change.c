@@ -44,8 +44,8 @@ PG_FUNCTION_INFO_V1(coupon_campaign_reduce_stock);
 PG_FUNCTION_INFO_V1(coupon_units_withdraw);
 PG_FUNCTION_INFO_V1(coupon_shard_withdrawn);
 
-/* Is this session's own code writing coupon.shard.withdrawn? */
-static bool withdrawing = false;
+/* Is this session's own code writing coupon.shard.withdrawn or away? */
+bool		coupon_shard_noting = false;
 
 /* ---- rules ---- */
 
@@ -240,10 +240,10 @@ Datum
 coupon_shard_withdrawn(PG_FUNCTION_ARGS)
 {
 	(void) coupon_trigger_after_row(fcinfo, "shard_withdrawn", COUPON_ON_UPDATE, "shard", NULL);
-	if (!withdrawing)
+	if (!coupon_shard_noting)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("units cannot be withdrawn by hand"),
+				 errmsg("units cannot be withdrawn or sent away by hand"),
 				 errdetail("Sessions may be issuing them."),
 				 errhint("Use coupon_campaign_reduce_stock() or coupon_units_withdraw().")));
 	return PointerGetDatum(NULL);
@@ -305,7 +305,7 @@ note_withdrawn(int64 campaign_id, CouponUnit *units, int n, CouponCampaignRow *r
 	Datum		values[2] = {Int64GetDatum(campaign_id), Int64GetDatum(n)};
 
 	qsort(units, n, sizeof(CouponUnit), compare_units);
-	withdrawing = true;
+	coupon_shard_noting = true;
 	PG_TRY();
 	{
 		int			next;
@@ -320,7 +320,7 @@ note_withdrawn(int64 campaign_id, CouponUnit *units, int n, CouponCampaignRow *r
 	}
 	PG_FINALLY();
 	{
-		withdrawing = false;
+		coupon_shard_noting = false;
 	}
 	PG_END_TRY();
 	(void) coupon_spi_execute(&count, SPI_OK_UPDATE, values, NULL);

@@ -49,7 +49,7 @@ count_units(CouponCampaign *campaign, const CouponDefinition *def, Counts *count
 	coupon_sweep_count(def->campaign_id, &held, &lapsed);
 
 	/* what this transaction withdraws is in flight, too */
-	gone = sum.units - sum.free - sum.in_flight - def->withdrawn;
+	gone = sum.units - sum.free - sum.in_flight - def->withdrawn - def->away;
 	if (gone < 0)
 	{
 		sum.in_flight = Max(sum.in_flight + gone, 0);
@@ -59,14 +59,14 @@ count_units(CouponCampaign *campaign, const CouponDefinition *def, Counts *count
 	/* what is in flight may be counted as held, too */
 	lapsed = Min(lapsed, gone);
 	held = Min(held, gone - lapsed);
-	counts->stock = sum.units - def->withdrawn;
+	counts->stock = sum.units - def->withdrawn - def->away;
 	counts->issued = gone - held - lapsed;
 	counts->held = held;
 	counts->in_flight = sum.in_flight;
 	counts->remaining = sum.free + lapsed;
 }
 
-/* How many units a campaign's shards are of, but for those that were withdrawn. */
+/* How many units a campaign's shards are of, but for those that were withdrawn or are other nodes'. */
 static int64
 count_stock(int64 campaign_id, Snapshot snapshot)
 {
@@ -82,7 +82,8 @@ count_stock(int64 campaign_id, Snapshot snapshot)
 	{
 		bool		isnull;
 
-		stock = -DatumGetInt64(slot_getattr(scan.slot, Campaign_withdrawn, &isnull));
+		stock = -DatumGetInt64(slot_getattr(scan.slot, Campaign_withdrawn, &isnull)) -
+			DatumGetInt64(slot_getattr(scan.slot, Campaign_away, &isnull));
 	}
 	coupon_scan_end_unlock(&scan);
 	coupon_scan_begin(&scan, coupon_catalog()->shard, coupon_catalog()->shard_pkey, snapshot, &key, 1, false);

@@ -148,7 +148,8 @@ coupon_hold_take(CouponHold *hold, CouponHoldStatus refusal)
 												   &wish->unit);
 			if (wish->taken)
 				wish->status = COUPON_HOLD_PENDING;
-			else if (hold->def->withdrawn > 0 && coupon_stock_is_withdrawn(hold->campaign, &wish->unit))
+			else if (hold->def->withdrawn + hold->def->away > 0 &&
+					 coupon_stock_is_withdrawn(hold->campaign, &wish->unit))
 				wish->status = COUPON_HOLD_TAKEN;
 		}
 	}

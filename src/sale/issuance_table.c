@@ -32,6 +32,7 @@
 #include "base/catalog.h"
 #include "base/compat.h"
 #include "base/locks.h"
+#include "sale/away.h"
 #include "sale/issuance_table.h"
 
 /* ---- finding ---- */
@@ -524,6 +525,8 @@ coupon_issuance_insert(CouponTableWriter *writer, CouponCampaign *campaign,
 	/* in place of a lock on the shard, see campaign_delete.c */
 	if (pg_atomic_read_u32(&campaign->deletions) > 0)
 		require_shard(def->campaign_id, issuance->shard);
+	if (def->shared && conflict < 0)
+		coupon_away_refuse(def->campaign_id, issuance->shard, &issuance->serial, 1);
 	return insertion(conflict);
 }
 
@@ -575,6 +578,26 @@ coupon_issuance_rows_add(CouponIssuanceRows *rows, Datum user_id, const CouponIs
 	fill_row(rows->rows[rows->nrows++], rows->def, user_id, issuance, NULL);
 }
 
+/* One look at a shard for rows of it that follow each other. */
+static void
+refuse_away(CouponIssuanceRows *rows, int n)
+{
+	int64		serials[COUPON_ROWS_AT_ONCE];
+	int			count = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		int32		shard = DatumGetInt32(rows->rows[i]->tts_values[Issuance_shard - 1]);
+
+		serials[count++] = DatumGetInt64(rows->rows[i]->tts_values[Issuance_serial - 1]);
+		if (i + 1 == n || DatumGetInt32(rows->rows[i + 1]->tts_values[Issuance_shard - 1]) != shard)
+		{
+			coupon_away_refuse(rows->def->campaign_id, shard, serials, count);
+			count = 0;
+		}
+	}
+}
+
 int
 coupon_issuance_rows_insert(CouponIssuanceRows *rows, CouponInsertion *next)
 {
@@ -586,6 +609,8 @@ coupon_issuance_rows_insert(CouponIssuanceRows *rows, CouponInsertion *next)
 	for (int i = 0; i < ninserted && pg_atomic_read_u32(&rows->campaign->deletions) > 0; i++)
 		require_shard(rows->def->campaign_id,
 					  DatumGetInt32(rows->rows[i]->tts_values[Issuance_shard - 1]));
+	if (rows->def->shared)
+		refuse_away(rows, ninserted);
 	for (int i = 0; i < rows->nrows; i++)
 		ExecClearTuple(rows->rows[i]);
 	rows->nrows = 0;

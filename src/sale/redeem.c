@@ -30,6 +30,7 @@
 #include "base/trace.h"
 #include "base/trigger.h"
 #include "node/node.h"
+#include "sale/away.h"
 #include "sale/campaign.h"
 #include "sale/redeem.h"
 #include "sale/stock.h"
@@ -524,6 +525,9 @@ coupon_issuance_returned(PG_FUNCTION_ARGS)
 	HeapTuple	old = trigger->tg_trigtuple;
 	CouponCampaign *campaign;
 	const CouponDefinition *def;
+	CouponStock *stock;
+	CouponUnit	unit;
+	int64		serial;
 	bool		isnull;
 
 	/* without shared memory there is no map that could be wrong */
@@ -531,8 +535,12 @@ coupon_issuance_returned(PG_FUNCTION_ARGS)
 		return PointerGetDatum(NULL);
 	campaign = coupon_campaign_enter(DatumGetInt64(get_column(trigger, old, Issuance_campaign_id, &isnull)),
 									 &def);
-	coupon_stock_return(campaign, coupon_stock_open(campaign, def),
-						DatumGetInt64(get_column(trigger, old, Issuance_serial, &isnull)));
+	serial = DatumGetInt64(get_column(trigger, old, Issuance_serial, &isnull));
+	stock = coupon_stock_open(campaign, def);
+	if (coupon_away_leaving)
+		(void) coupon_stock_take_over(campaign, stock, COUPON_TO_SEND, serial, &unit);
+	else
+		coupon_stock_return(campaign, stock, serial);
 	coupon_campaign_leave(campaign);
 	return PointerGetDatum(NULL);
 }

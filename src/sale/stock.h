@@ -23,7 +23,8 @@ typedef struct CouponUnit
 typedef enum CouponPurpose
 {
 	COUPON_TO_ISSUE,
-	COUPON_TO_HOLD
+	COUPON_TO_HOLD,
+	COUPON_TO_SEND				/* to another node */
 } CouponPurpose;
 
 /*
@@ -185,6 +186,13 @@ extern void coupon_stock_build_shard(CouponCampaign *campaign, CouponStock *stoc
 /* The same, and waits if another session is. */
 extern void coupon_stock_make_ready(CouponCampaign *campaign, CouponStock *stock,
 									CouponShard *shard);
+
+/*
+ * Sets the bits first to last of a shard whose serials have a live or undecided
+ * row; returns how many of these rows are undecided.
+ */
+extern int	coupon_stock_read_rows(int64 campaign_id, CouponShard *shard, int32 first, int32 last,
+								   uint64 *bits);
 
 /*
  * Compares the bits first to last of a shard with the index, and frees the

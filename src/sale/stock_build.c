@@ -218,22 +218,30 @@ coupon_stock_open(CouponCampaign *campaign, const CouponDefinition *def)
 
 /* ---- reading the index ---- */
 
+/* Adds those of a column of a shard's row to the bits. */
+static void
+add_column(TupleTableSlot *shard, AttrNumber column, uint64 *bits, int nwords)
+{
+	bool		isnull;
+	Datum		value = slot_getattr(shard, column, &isnull);
+	bytea	   *units;
+	int			n;
+
+	if (isnull)
+		return;
+	units = DatumGetByteaPP(value);
+	n = Min((int) VARSIZE_ANY_EXHDR(units), nwords * 8);
+	for (int i = 0; i < n; i++)
+		bits[i / 8] |= (uint64) (uint8) VARDATA_ANY(units)[i] << (i % 8 * 8);
+}
+
 static void
 add_withdrawn(CouponScan *scan, uint64 *bits, int nwords)
 {
 	while (coupon_scan_next(scan, ForwardScanDirection))
 	{
-		bool		isnull;
-		Datum		value = slot_getattr(scan->slot, Shard_withdrawn, &isnull);
-		bytea	   *withdrawn;
-		int			n;
-
-		if (isnull)
-			continue;
-		withdrawn = DatumGetByteaPP(value);
-		n = Min((int) VARSIZE_ANY_EXHDR(withdrawn), nwords * 8);
-		for (int i = 0; i < n; i++)
-			bits[i / 8] |= (uint64) (uint8) VARDATA_ANY(withdrawn)[i] << (i % 8 * 8);
+		add_column(scan->slot, Shard_withdrawn, bits, nwords);
+		add_column(scan->slot, Shard_away, bits, nwords);
 	}
 }
 
@@ -295,8 +303,8 @@ coupon_stock_is_withdrawn(CouponCampaign *campaign, const CouponUnit *unit)
  * flight in the map.)  Pages that the visibility map calls all-visible are not
  * looked at.
  */
-static int
-read_index(int64 campaign_id, CouponShard *shard, int32 first, int32 last, uint64 *bits)
+int
+coupon_stock_read_rows(int64 campaign_id, CouponShard *shard, int32 first, int32 last, uint64 *bits)
 {
 	const CouponCatalog *catalog = coupon_catalog();
 	SnapshotData dirty;
@@ -350,6 +358,15 @@ read_index(int64 campaign_id, CouponShard *shard, int32 first, int32 last, uint6
 	if (BufferIsValid(vmbuffer))
 		ReleaseBuffer(vmbuffer);
 	coupon_scan_end(&scan);
+	return undecided;
+}
+
+/* The same with the bits of units that are withdrawn. */
+static int
+read_index(int64 campaign_id, CouponShard *shard, int32 first, int32 last, uint64 *bits)
+{
+	int			undecided = coupon_stock_read_rows(campaign_id, shard, first, last, bits);
+
 	read_all_withdrawn(campaign_id, shard, bits);
 	return undecided;
 }

@@ -108,11 +108,14 @@ put_shard(Walk *walk, TupleTableSlot *shard)
 	int64		last = DatumGetInt64(slot_getattr(shard, Shard_last_serial, &isnull));
 	Datum		value = slot_getattr(shard, Shard_withdrawn, &isnull);
 	bytea	   *withdrawn = isnull ? NULL : DatumGetByteaPP(value);
+	bytea	   *away;
 
+	value = slot_getattr(shard, Shard_away, &isnull);
+	away = isnull ? NULL : DatumGetByteaPP(value);
 	for (int64 serial = first; serial <= last; serial++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (!coupon_unit_is_withdrawn(withdrawn, serial - first))
+		if (!coupon_unit_is_in(withdrawn, serial - first) && !coupon_unit_is_in(away, serial - first))
 			put_unit(walk, serial);
 	}
 }
