@@ -94,6 +94,8 @@ struct CouponTableWriter
 	List	   *arbiters;		/* those in which a conflict is an answer ... */
 	int		   *keys;			/* ... to which key, for each index, -1: to
 								 * none */
+	int			nordered;		/* the first indexes, which rows enter in
+								 * their order: see insert_many_unless */
 	int			allowed;		/* operations that were looked at */
 	bool		waitless;		/* no index waits for another transaction */
 	bool		lasting;		/* good for more than one call: calls no
@@ -283,6 +285,28 @@ find_key(const CouponTable *table, Relation index, const IndexInfo *info)
 	return -1;
 }
 
+/* Puts the index on the last key first. */
+static void
+put_ordered_first(CouponTableWriter *writer)
+{
+	ResultRelInfo *relinfo = writer->relinfo;
+
+	for (int i = 0; i < relinfo->ri_NumIndices && writer->nordered == 0; i++)
+	{
+		Relation	index = relinfo->ri_IndexRelationDescs[i];
+		IndexInfo  *info = relinfo->ri_IndexRelationInfo[i];
+		int			key = find_key(writer->table, index, info);
+
+		if (key < 0 || key != writer->table->nkeys - 1)
+			continue;
+		relinfo->ri_IndexRelationDescs[i] = relinfo->ri_IndexRelationDescs[0];
+		relinfo->ri_IndexRelationInfo[i] = relinfo->ri_IndexRelationInfo[0];
+		relinfo->ri_IndexRelationDescs[0] = index;
+		relinfo->ri_IndexRelationInfo[0] = info;
+		writer->nordered = 1;
+	}
+}
+
 static void
 prepare_indexes(CouponTableWriter *writer, Relation rel)
 {
@@ -291,6 +315,7 @@ prepare_indexes(CouponTableWriter *writer, Relation rel)
 	int			n;
 
 	ExecOpenIndices(relinfo, false);
+	put_ordered_first(writer);
 	n = relinfo->ri_NumIndices;
 	writer->waitless = true;
 	writer->indexes = palloc(Max(n, 1) * sizeof(Oid));
@@ -565,13 +590,64 @@ first_key(CouponTableWriter *writer, List *conflicts)
 	return result;
 }
 
-/* The index entries of a row that was written; the key in which it is in conflict, or -1. */
+/*
+ * Enters a row that was written into some of the indexes, from the first on so
+ * many; the key in which it is in conflict, or -1.  An ERROR takes the writer away.
+ */
 static int
-enter_row(CouponTableWriter *writer, TupleTableSlot *row)
+enter_row(CouponTableWriter *writer, TupleTableSlot *row, int first, int n)
 {
-	List	   *conflicts = insert_index_entries(writer, row, false, writer->arbiters, false);
+	ResultRelInfo *relinfo = writer->relinfo;
+	int			nindexes = relinfo->ri_NumIndices;
+	List	   *conflicts;
 
-	return first_key(writer, real_conflicts(writer, row, conflicts));
+	relinfo->ri_NumIndices = n;
+	relinfo->ri_IndexRelationDescs += first;
+	relinfo->ri_IndexRelationInfo += first;
+	conflicts = insert_index_entries(writer, row, false, writer->arbiters, false);
+	relinfo->ri_NumIndices = nindexes;
+	relinfo->ri_IndexRelationDescs -= first;
+	relinfo->ri_IndexRelationInfo -= first;
+	return conflicts == NIL ? -1 : first_key(writer, real_conflicts(writer, row, conflicts));
+}
+
+/*
+ * The index entries of rows that were written, index by index, so that each one's
+ * pages are met while they are in the caches.  Returns how many rows are in all of
+ * them, *key for the next one.
+ */
+static int
+enter_rows(CouponTableWriter *writer, TupleTableSlot **rows, int n, const int *numbers, int *key)
+{
+	int			nordered = n == 1 ? 0 : writer->nordered;
+	int			nothers = writer->relinfo->ri_NumIndices - nordered;
+	int			limit = n;
+
+	for (int i = 0; i < n && nothers > 0; i++)
+	{
+		int			number = n == 1 ? 0 : numbers[i];
+		int			conflict;
+
+		if (number >= limit)
+			continue;
+		conflict = enter_row(writer, rows[number], nordered, nothers);
+		if (conflict >= 0)
+		{
+			limit = number;
+			*key = conflict;
+		}
+	}
+	for (int i = 0; i < limit && nordered > 0; i++)
+	{
+		int			conflict = enter_row(writer, rows[i], 0, nordered);
+
+		if (conflict >= 0)
+		{
+			limit = i;
+			*key = conflict;
+		}
+	}
+	return limit;
 }
 
 /*
@@ -609,7 +685,7 @@ coupon_writer_insert_unless(CouponTableWriter *writer)
 {
 	int			key;
 
-	(void) coupon_writer_insert_many_unless(writer, &writer->row, 1, &key);
+	(void) coupon_writer_insert_many_unless(writer, &writer->row, 1, NULL, &key);
 	return key;
 }
 
@@ -620,7 +696,8 @@ coupon_writer_takes_many(const CouponTableWriter *writer)
 }
 
 int
-coupon_writer_insert_many_unless(CouponTableWriter *writer, TupleTableSlot **rows, int n, int *key)
+coupon_writer_insert_many_unless(CouponTableWriter *writer, TupleTableSlot **rows, int n,
+								 const int *numbers, int *key)
 {
 	Relation	rel = writer->relinfo->ri_RelationDesc;
 	int			ninserted = 0;
@@ -638,10 +715,15 @@ coupon_writer_insert_many_unless(CouponTableWriter *writer, TupleTableSlot **row
 		if (n == 1)
 			table_tuple_insert(rel, rows[0], command_id("INSERT"), 0, NULL);
 		else
-			table_multi_insert(rel, rows, n, command_id("INSERT"), 0, NULL);
+		{
+			TupleTableSlot **stored = palloc(n * sizeof(TupleTableSlot *));
+
+			for (int i = 0; i < n; i++)
+				stored[i] = rows[numbers[i]];
+			table_multi_insert(rel, stored, n, command_id("INSERT"), 0, NULL);
+		}
 		COUPON_FAULT(row_written);
-		while (ninserted < n && (*key = enter_row(writer, rows[ninserted])) < 0)
-			ninserted++;
+		ninserted = enter_rows(writer, rows, n, numbers, key);
 		/* only a later command can delete rows */
 		if (ninserted < n)
 		{

@@ -65,14 +65,15 @@ extern void coupon_writer_insert(CouponTableWriter *writer);
 extern int	coupon_writer_insert_unless(CouponTableWriter *writer);
 
 /*
- * The same for many rows (coupon_writer_new_row): written to the table
- * together, and entered into the indexes in their order, up to the first that
- * is in conflict.  Returns how many are inserted, *key for the next one, which
- * is withdrawn like all behind it.  The caller's memory context takes a copy of
- * each row.
+ * The same for many rows (coupon_writer_new_row), which enter the index on the
+ * last key in their order, up to the first that is in conflict.  The table gets
+ * them together, and the other indexes before that one, in the order of the
+ * numbers: rows that are neighbours there are soon found and split pages well.
+ * Returns how many are inserted, *key for the next one, which is withdrawn like
+ * all behind it.  The caller's memory context takes a copy of each row.
  */
 extern int	coupon_writer_insert_many_unless(CouponTableWriter *writer, TupleTableSlot **rows, int n,
-											 int *key);
+											 const int *numbers, int *key);
 
 /*
  * Does that pay, and does no row of many wait for another transaction, as in an

@@ -532,6 +532,20 @@ coupon_issuance_insert(CouponTableWriter *writer, CouponCampaign *campaign,
 
 /* ---- inserting many ---- */
 
+/* The number of a row, for sorting by serials. */
+typedef struct SerialPlace
+{
+	int64		serial;
+	int			row;
+} SerialPlace;
+
+#define ST_SORT sort_by_serial
+#define ST_ELEMENT_TYPE SerialPlace
+#define ST_COMPARE(a, b) ((a)->serial < (b)->serial ? -1 : (a)->serial > (b)->serial)
+#define ST_SCOPE static
+#define ST_DEFINE
+#include "lib/sort_template.h"
+
 struct CouponIssuanceRows
 {
 	CouponTableWriter *writer;
@@ -539,6 +553,7 @@ struct CouponIssuanceRows
 	const CouponDefinition *def;
 	MemoryContext context;		/* of the copies that an insertion makes */
 	TupleTableSlot *rows[COUPON_ROWS_AT_ONCE];
+	SerialPlace by_serial[COUPON_ROWS_AT_ONCE];
 	int			nslots;			/* made */
 	int			nrows;			/* filled */
 };
@@ -575,6 +590,8 @@ coupon_issuance_rows_add(CouponIssuanceRows *rows, Datum user_id, const CouponIs
 	Assert(rows->nrows < COUPON_ROWS_AT_ONCE);
 	if (rows->nrows == rows->nslots)
 		rows->rows[rows->nslots++] = coupon_writer_new_row(rows->writer);
+	rows->by_serial[rows->nrows].serial = issuance->serial;
+	rows->by_serial[rows->nrows].row = rows->nrows;
 	fill_row(rows->rows[rows->nrows++], rows->def, user_id, issuance, NULL);
 }
 
@@ -602,10 +619,15 @@ int
 coupon_issuance_rows_insert(CouponIssuanceRows *rows, CouponInsertion *next)
 {
 	MemoryContext oldcontext = MemoryContextSwitchTo(rows->context);
+	int			numbers[COUPON_ROWS_AT_ONCE];
 	int			conflict;
-	int			ninserted = coupon_writer_insert_many_unless(rows->writer, rows->rows, rows->nrows,
-															 &conflict);
+	int			ninserted;
 
+	sort_by_serial(rows->by_serial, rows->nrows);
+	for (int i = 0; i < rows->nrows; i++)
+		numbers[i] = rows->by_serial[i].row;
+	ninserted = coupon_writer_insert_many_unless(rows->writer, rows->rows, rows->nrows, numbers,
+												 &conflict);
 	for (int i = 0; i < ninserted && pg_atomic_read_u32(&rows->campaign->deletions) > 0; i++)
 		require_shard(rows->def->campaign_id,
 					  DatumGetInt32(rows->rows[i]->tts_values[Issuance_shard - 1]));

@@ -69,7 +69,7 @@ extern CouponInsertion coupon_issuance_insert(CouponTableWriter *writer, CouponC
  * insert, and again.  NULL: the table has something for which they must be
  * inserted one by one.
  */
-#define COUPON_ROWS_AT_ONCE	64
+#define COUPON_ROWS_AT_ONCE	256
 
 typedef struct CouponIssuanceRows CouponIssuanceRows;
 
