@@ -42,7 +42,7 @@
 #define BITS_PER_USER	3		/* with 16 a unit: 0.9 % found in vain */
 #define WORTH_A_BUILD	8		/* rows to be read for each refusal so far */
 #define MAX_SHARE		8		/* of coupon.stock_map_memory, as its inverse */
-#define MAX_SHARE_NEW	64		/* the same for a campaign that is not sold
+#define MAX_SHARE_NEW	32		/* the same for a campaign that is not sold
 								 * out; a smaller filter finds more in vain */
 
 /* states */
