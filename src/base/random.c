@@ -9,7 +9,7 @@
 void
 coupon_random(void *to, Size length)
 {
-	static uint8 pool[1024];
+	static uint8 pool[4096];
 	static Size used = sizeof(pool);
 
 	Assert(length <= sizeof(pool));

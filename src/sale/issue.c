@@ -22,6 +22,7 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "miscadmin.h"
+#include "port/pg_bswap.h"
 #include "storage/shmem.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -145,16 +146,56 @@ compare_users(const CouponItem *items, int a, int b)
 								(text *) DatumGetPointer(items[b].user_id));
 }
 
-/* For sorting: by user, a user's items in their own order. */
-static int
-compare_items(const void *a, const void *b, void *items)
+/* A valid item, for sorting: most users are told apart by their first bytes. */
+typedef struct UserPlace
 {
-	int			x = *(const int *) a;
-	int			y = *(const int *) b;
-	int			order = compare_users(items, x, y);
+	uint64		prefix;
+	int			item;
+} UserPlace;
 
-	CHECK_FOR_INTERRUPTS();
-	return order != 0 ? order : x - y;
+static uint64
+user_prefix(Datum user_id)
+{
+	const text *user = (text *) DatumGetPointer(user_id);
+	uint64		prefix = 0;
+
+	memcpy(&prefix, VARDATA_ANY(user), Min(VARSIZE_ANY_EXHDR(user), sizeof(prefix)));
+	return pg_ntoh64(prefix);
+}
+
+/* By user, a user's items in their own order. */
+static int
+compare_places(const UserPlace *a, const UserPlace *b, const CouponItem *items)
+{
+	int			order = a->prefix < b->prefix ? -1 : a->prefix > b->prefix ? 1 :
+	compare_users(items, a->item, b->item);
+
+	return order != 0 ? order : a->item - b->item;
+}
+
+#define ST_SORT sort_places
+#define ST_ELEMENT_TYPE UserPlace
+#define ST_COMPARE_ARG_TYPE CouponItem
+#define ST_COMPARE(a, b, items) compare_places(a, b, items)
+#define ST_CHECK_FOR_INTERRUPTS
+#define ST_SCOPE static
+#define ST_DEFINE
+#include "lib/sort_template.h"
+
+static void
+sort_by_user(Batch *batch)
+{
+	UserPlace  *places = palloc_huge_array(UserPlace, batch->nvalid);
+
+	for (int i = 0; i < batch->nvalid; i++)
+	{
+		places[i].item = batch->by_user[i];
+		places[i].prefix = user_prefix(batch->items[places[i].item].user_id);
+	}
+	sort_places(places, batch->nvalid, batch->items);
+	for (int i = 0; i < batch->nvalid; i++)
+		batch->by_user[i] = places[i].item;
+	pfree(places);
 }
 
 /* ---- keys ---- */
@@ -748,7 +789,7 @@ issue_batch(int64 campaign_id, CouponItem *items, int nitems, CouponWait wait,
 	if (batch.nvalid > 0)
 	{
 		if (batch.nvalid > 1)
-			qsort_arg(batch.by_user, batch.nvalid, sizeof(int), compare_items, items);
+			sort_by_user(&batch);
 		if (batch.nvalid > 1 && batch.keyed)
 			find_twins(&batch);
 		if (window == COUPON_ISSUED)
