@@ -20,20 +20,50 @@
 /* POINT(name, MAY_THROW or SILENT, between what and what) */
 #define COUPON_FAULT_POINTS_LIST(POINT) \
 	POINT(allocation, MAY_THROW, "before memory is allocated, anywhere in src/") \
+	/* the stock map, and the row */ \
+	POINT(shard_building, MAY_THROW, "the shard is marked as being built, the index was not read") \
+	POINT(shard_read, MAY_THROW, "the index was read, the shard's bits are not there") \
+	POINT(shard_checked, MAY_THROW, "the index was read again, no bit is cleared") \
 	POINT(unit_marked, SILENT, "the unit's bit is set, no intent tells of it") \
 	POINT(unit_in_flight, SILENT, "the unit is in flight, and counted as free, too") \
 	POINT(unit_taken, MAY_THROW, "the unit is taken, there is no row") \
-	POINT(unit_freed, SILENT, "the unit's bit is clear, it is in flight, too") \
 	POINT(unit_over, SILENT, "the unit of a row is in flight, the supply is the old one") \
 	POINT(unit_returns, SILENT, "a row's unit is to come back, the supply is the old one") \
+	POINT(unit_freed, SILENT, "what becomes of the unit is in its bit, it is in flight, too") \
+	POINT(units_gone, MAY_THROW, "no unit was seen, that is not remembered") \
+	POINT(commit_unsettled, SILENT, "the transaction is committed, its intents are not settled") \
+	POINT(abort_unsettled, SILENT, "the transaction is rolled back, its intents are not settled") \
+	/* rows and events */ \
+	POINT(user_locked, MAY_THROW, "the user is locked, there is no row") \
 	POINT(row_written, MAY_THROW, "the row is in the heap, no index knows it") \
 	POINT(row_speculative, MAY_THROW, "the row is in the heap for a trial, no index knows it") \
 	POINT(row_refused, MAY_THROW, "a unique index has refused the row, it is in the heap yet") \
 	POINT(row_updated, MAY_THROW, "the row has its new version, no index knows it") \
+	POINT(key_unused, MAY_THROW, "the row is there, the call's key is not remembered") \
 	POINT(unit_changed, MAY_THROW, "the unit's row is written or gone, its event is not there") \
 	POINT(event_appended, MAY_THROW, "the event is there, its transaction goes on") \
-	POINT(commit_unsettled, SILENT, "the transaction is committed, its intents are not settled") \
-	POINT(abort_unsettled, SILENT, "the transaction is rolled back, its intents are not settled")
+	POINT(hold_removed, MAY_THROW, "the row of a hold that ran out is gone, nothing remembers it") \
+	POINT(payment_locked, MAY_THROW, "the payment is locked, nothing is decided") \
+	POINT(payment_refused, MAY_THROW, "the refusal's event is there, the refusal is not remembered") \
+	/* lines */ \
+	POINT(request_entered, MAY_THROW, "the request is in the line, there is no row") \
+	POINT(request_chosen, MAY_THROW, "the line has gone on, nothing is decided") \
+	POINT(request_decided, MAY_THROW, "the row is decided, the line does not know") \
+	POINT(ticket_entered, MAY_THROW, "the ticket is in the line, there is no row") \
+	POINT(ticket_changed, MAY_THROW, "the row is changed, the line does not know") \
+	POINT(line_behind, SILENT, "the transaction is over, the line does not know") \
+	/* answers */ \
+	POINT(call_published, MAY_THROW, "the grouped call can be taken, nobody waits for its answer") \
+	POINT(calls_taken, MAY_THROW, "the grouped calls are the worker's, nothing is issued") \
+	POINT(calls_committed, SILENT, "the grouped calls are committed, nobody was answered") \
+	POINT(turn_carried_out, MAY_THROW, "the calls of the front's turn are carried out, not committed") \
+	POINT(turn_committed, SILENT, "the front's turn is committed, nobody was answered") \
+	/* the broker */ \
+	POINT(event_sent, SILENT, "the broker's client has the event, it is not noted as sent") \
+	POINT(event_delivered, MAY_THROW, "the broker has the event, its row is there") \
+	POINT(event_removed, MAY_THROW, "the event's row is gone, that is not committed") \
+	/* workers */ \
+	POINT(worker_claimed, MAY_THROW, "the worker has its slot, it has not begun")
 
 #ifdef COUPON_FAULT_POINTS
 

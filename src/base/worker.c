@@ -36,6 +36,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "base/fault.h"
 #include "base/shmem.h"
 #include "base/worker.h"
 
@@ -433,6 +434,7 @@ coupon_worker_main(Datum arg)
 	if (my_slot == NULL)
 		proc_exit(0);
 	before_shmem_exit(leave_slot, 0);
+	COUPON_FAULT(worker_claimed);
 	my_context = AllocSetContextCreate(TopMemoryContext, "coupon worker", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(my_context);
 

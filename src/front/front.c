@@ -30,6 +30,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "base/fault.h"
 #include "base/guc.h"
 #include "front/access_log.h"
 #include "front/answer.h"
@@ -123,6 +124,7 @@ commit(void)
 		InterruptPending = QueryCancelPending = true;
 	}
 	CommitTransactionCommand();
+	COUPON_FAULT(turn_committed);
 	cancelled = coupon_front_commit == COUPON_COMMIT_CANCELLED;
 	coupon_front_commit = COUPON_NOT_COMMITTING;
 	/* whoever waits for a standby takes it back, and waits no longer */
@@ -295,6 +297,7 @@ carry_out_batched(Turn *turn)
 		look_at_all(turn);
 		looked = true;
 		carry_out_batches(turn);
+		COUPON_FAULT(turn_carried_out);
 		durable = commit();
 	}
 	PG_CATCH();

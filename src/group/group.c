@@ -42,6 +42,7 @@
 #include "base/compat.h"
 #include "base/database.h"
 #include "base/errors.h"
+#include "base/fault.h"
 #include "base/guc.h"
 #include "base/shmem.h"
 #include "base/stat.h"
@@ -550,6 +551,7 @@ publish_call(CouponGroup *group, CouponCall *call)
 		pg_atomic_write_u32(&call->state, COUPON_CALL_WAITING);
 		if (push_call(group, call))
 			coupon_group_wake_worker(group);
+		COUPON_FAULT(call_published);
 		wait_for_answer(call);
 	}
 	PG_CATCH();

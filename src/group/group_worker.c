@@ -30,6 +30,7 @@
 #include "base/attempt.h"
 #include "base/compat.h"
 #include "base/errors.h"
+#include "base/fault.h"
 #include "base/guc.h"
 #include "base/stat.h"
 #include "base/worker.h"
@@ -233,6 +234,7 @@ carry_out(void)
 	sort_by_campaign();
 	PG_TRY();
 	{
+		COUPON_FAULT(calls_taken);
 		issue_together();
 	}
 	PG_CATCH();
@@ -404,6 +406,7 @@ work_off_calls(void)
 		carry_out();
 		PopActiveSnapshot();
 		CommitTransactionCommand();
+		COUPON_FAULT(calls_committed);
 		answer();
 		coupon_worker_committed();
 	}

@@ -35,6 +35,7 @@
 #include "utils/timestamp.h"
 
 #include "base/attempt.h"
+#include "base/fault.h"
 #include "base/guc.h"
 #include "kafka/publish.h"
 #include "kafka/publisher_status.h"
@@ -502,6 +503,7 @@ settle(void)
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext oldcontext = MemoryContextSwitchTo(context);
 
+	COUPON_FAULT(event_delivered);
 	for (int i = 0; i < self.ndelivered; i++)
 	{
 		int			number = self.delivered[i];
@@ -525,6 +527,7 @@ settle(void)
 	}
 	MemoryContextSwitchTo(oldcontext);
 	MemoryContextDelete(context);
+	COUPON_FAULT(event_removed);
 	self.nlocked = self.ndelivered + self.nrejected - self.nremoved - self.nburied;
 	for (int i = self.nburied; i < self.nrejected; i++)
 		self.nlocked -= self.rejected[i].trouble[0] != '\0';
@@ -610,6 +613,7 @@ send_event(int number)
 	switch (coupon_sink_send(topic, &event, number, &reason))
 	{
 		case COUPON_SENT:
+			COUPON_FAULT(event_sent);
 			if (self.nsent == 0)
 				self.heard_at = GetCurrentTimestamp();
 			set_state(entry, SENT);

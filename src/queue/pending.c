@@ -11,6 +11,7 @@
 #include "storage/shmem.h"
 #include "utils/memutils.h"
 
+#include "base/fault.h"
 #include "base/intent.h"
 #include "queue/pending.h"
 
@@ -53,6 +54,7 @@ resolve_pending(CouponIntent *intent, bool committed)
 
 	if (to <= (int) intent->number)
 		return;
+	COUPON_FAULT(line_behind);
 	npending = committed ? 0 : intent->number;
 	apply_changes(npending, to, committed);
 }

@@ -34,6 +34,7 @@
 #include "base/attempt.h"
 #include "base/compat.h"
 #include "base/errors.h"
+#include "base/fault.h"
 #include "base/guc.h"
 #include "base/stat.h"
 #include "base/table_writer.h"
@@ -323,6 +324,7 @@ store_outcome(Batch *batch, CouponTableWriter *rows, int i, TimestampTz now, boo
 		(batch->outcomes[i] != NULL || item->status != COUPON_ISSUED))
 		append_event(batch, request, outcome, batch->errors[i], now);
 
+	COUPON_FAULT(request_decided);
 	coupon_pending_reserve(1);
 	line = coupon_queue_lock(&coupon_requests, batch->campaign_id, LW_EXCLUSIVE, true);
 	coupon_pending_push(apply_decided, line, request->number, request->child, 0);
@@ -570,6 +572,7 @@ fill_batch(Work *work, Batch *batch, int *nchosen)
 			work->resume_at = hold_line(work->campaign_id, LOCKED_MS, false);
 			return;
 		}
+		COUPON_FAULT(request_chosen);
 		batch->requests = palloc(*nchosen * sizeof(CouponRequest));
 		batch->n = read_requests(work->campaign_id, child_mask, numbers, *nchosen, batch->requests);
 	}

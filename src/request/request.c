@@ -21,6 +21,7 @@
 
 #include "base/arguments.h"
 #include "base/database.h"
+#include "base/fault.h"
 #include "base/guc.h"
 #include "base/missing_workers.h"
 #include "base/stat.h"
@@ -221,6 +222,7 @@ store_request(CouponCampaign *campaign, const CouponDefinition *def, CouponReque
 	refusal = enter_line(campaign, def, queue, request->child, &request->number, position);
 	if (refusal == NULL)
 	{
+		COUPON_FAULT(request_entered);
 		coupon_request_make_id(request);
 		coupon_request_fill(coupon_writer_row(rows), request);
 		coupon_writer_insert(rows);

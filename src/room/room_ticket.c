@@ -26,6 +26,7 @@
 #include "base/arguments.h"
 #include "base/compat.h"
 #include "base/errors.h"
+#include "base/fault.h"
 #include "base/random.h"
 #include "base/stat.h"
 #include "queue/own_row.h"
@@ -498,6 +499,7 @@ enter_room(int64 room_id, text *user_id, CouponTicketAnswer *answer)
 	if (entering != COUPON_ENTERED)
 		coupon_queue_refuse(entering);
 
+	COUPON_FAULT(ticket_entered);
 	row.admitted_at = admit ? row.joined_at : 0;
 	coupon_ticket_fill(coupon_writer_row(rows), &row);
 	coupon_writer_insert(rows);

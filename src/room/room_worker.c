@@ -22,6 +22,7 @@
 
 #include "base/attempt.h"
 #include "base/compat.h"
+#include "base/fault.h"
 #include "base/random.h"
 #include "base/spi.h"
 #include "queue/queue_table.h"
@@ -300,6 +301,7 @@ do_job(int64 room_id, CouponTableWriter *rows, const Job *job, bool *locked)
 	*locked = change == COUPON_ROW_LOCKED && !coupon_ticket_is_changing(room_id, job->number, job->child);
 	if (change != COUPON_ROW_CHANGED)
 		return false;
+	COUPON_FAULT(ticket_changed);
 	line = coupon_queue_lock(&coupon_tickets, room_id, LW_EXCLUSIVE, true);
 	coupon_pending_push(job->end != NULL ? coupon_apply_end : coupon_apply_admit, line,
 						job->number, job->child, coupon_room_hash_user(row.user_id));

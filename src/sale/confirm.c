@@ -19,6 +19,7 @@
 #include "utils/timestamp.h"
 
 #include "base/arguments.h"
+#include "base/fault.h"
 #include "base/stat.h"
 #include "base/trace.h"
 #include "sale/hold.h"
@@ -173,6 +174,7 @@ try_confirm(CouponHold *hold, CouponWish *wish)
 		{
 			coupon_late_payment_lock(hold->def, wish->serial, user_id);
 			hold->payment_locked = true;
+			COUPON_FAULT(payment_locked);
 			continue;			/* it may have taken its time */
 		}
 		if (hold->payment_locked)
@@ -206,6 +208,7 @@ refuse(CouponHold *hold, CouponWish *wish, const char *reason)
 		return;
 	PreventCommandIfReadOnly("coupon_confirm()");
 	append_event(hold, wish, reason);
+	COUPON_FAULT(payment_refused);
 	coupon_late_payment_refuse(&hold->row, wish->serial, (text *) DatumGetPointer(hold->user_id),
 							   hold->confirm_ref);
 }

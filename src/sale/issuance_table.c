@@ -31,6 +31,7 @@
 
 #include "base/catalog.h"
 #include "base/compat.h"
+#include "base/fault.h"
 #include "base/locks.h"
 #include "sale/away.h"
 #include "sale/issuance_table.h"
@@ -519,6 +520,7 @@ coupon_issuance_insert(CouponTableWriter *writer, CouponCampaign *campaign,
 
 	fill_row(coupon_writer_row(writer), def, user_id, issuance, confirm_ref);
 	coupon_issuance_lock_user(def, user_id);
+	COUPON_FAULT(user_locked);
 	conflict = coupon_writer_insert_unless(writer);
 	coupon_issuance_unlock_user(def, user_id);
 

@@ -30,6 +30,7 @@
 
 #include "base/arguments.h"
 #include "base/compat.h"
+#include "base/fault.h"
 #include "base/guc.h"
 #include "base/stat.h"
 #include "base/trace.h"
@@ -312,6 +313,7 @@ insert_keyed(Batch *batch, CouponItem *item)
 		result = coupon_issuance_insert(batch->table, batch->campaign, batch->def, item->user_id, issuance, NULL);
 	if (result == COUPON_INSERTED)
 	{
+		COUPON_FAULT(key_unused);
 		used.kind = COUPON_KEY_ISSUE;
 		used.used_at = issuance->issued_at;
 		used.serials = &issuance->serial;

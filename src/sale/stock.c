@@ -459,6 +459,7 @@ coupon_stock_judge(CouponCampaign *campaign, CouponStock *stock, uint64 supply, 
 			return COUPON_UNSETTLED;
 	}
 
+	COUPON_FAULT(units_gone);
 	pg_read_barrier();
 	if (pg_atomic_read_u64(&stock->supply) != supply)
 		return COUPON_LOOK_AGAIN;

@@ -21,6 +21,7 @@
 #include "utils/snapmgr.h"
 
 #include "base/catalog.h"
+#include "base/fault.h"
 #include "base/intent.h"
 #include "base/stat.h"
 #include "sale/stock.h"
@@ -393,11 +394,13 @@ coupon_stock_build_shard(CouponCampaign *campaign, CouponStock *stock, CouponSha
 	do
 	{
 		pg_atomic_write_u32(&shard->state, SHARD_BUILDING);
+		COUPON_FAULT(shard_building);
 		(void) read_index(campaign->key.campaign_id, shard, 0, shard->units - 1, bits);
 		/* what lies beyond the last unit is never free */
 		if (shard->units % 64 != 0)
 			bits[nwords - 1] |= PG_UINT64_MAX << (shard->units % 64);
 
+		COUPON_FAULT(shard_read);
 		free = nwords * 64;
 		for (int i = 0; i < nwords; i++)
 		{
@@ -465,6 +468,7 @@ coupon_stock_recheck(CouponCampaign *campaign, CouponStock *stock, CouponShard *
 		{
 			int			found = read_index(campaign->key.campaign_id, shard, first, last, rows);
 
+			COUPON_FAULT(shard_checked);
 			pg_read_barrier();
 			if (pg_atomic_read_u32(&shard->in_flight) == 0 &&
 				pg_atomic_read_u64(&stock->supply) == supply)

@@ -17,6 +17,7 @@
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
+#include "base/fault.h"
 #include "sale/late_payment.h"
 #include "sale/stock.h"
 #include "sale/sweep.h"
@@ -62,6 +63,7 @@ remove_lapsed(CouponIssuanceRow *row, int64 serial, TimestampTz now)
 	if (coupon_issuance_row_find(row, serial, now) != COUPON_UNIT_LAPSED ||
 		!coupon_issuance_row_remove(row, COUPON_NO_WAIT))
 		return false;
+	COUPON_FAULT(hold_removed);
 	coupon_sweep_record(row, now);
 	return true;
 }
