@@ -7,6 +7,8 @@
 #   make serve    a private server that serves HTTP, with routes to try, until Ctrl-C
 #   make bench    build, coupon beside its peers: SQL, PgQ, Redis, Redis and
 #                 Kafka (three quarters of an hour); doc/benchmarks.md
+#   make bench-quick    build, the figures that matter, with what an issue costs
+#                 and where the time goes, beside the last stored ones (10 minutes)
 #   make bench-figures    build, each figure that must be reached: measured,
 #                 required, pass or FAIL (a quarter of an hour)
 #   make bench-scenarios    build, the load scenarios of the source documents,
@@ -111,7 +113,7 @@ endif
 no_headers += say where another PostgreSQL is: make PG_CONFIG=/path/to/pg_config.  \
 	"make test" and "make demo" install what is missing themselves.
 
-all install installcheck installdirs uninstall tmp_install tmp_install_fault test-run demo-run serve-run bench-run bench-figures-run bench-scenarios-run:
+all install installcheck installdirs uninstall tmp_install tmp_install_fault test-run demo-run serve-run bench-run bench-quick-run bench-figures-run bench-scenarios-run:
 	@echo '*** $(no_headers)' >&2; exit 1
 
 clean:
@@ -157,6 +159,9 @@ serve-run: tmp_install kafka-programs
 bench-run: tmp_install bench-programs
 	@bench/run.sh
 
+bench-quick-run: tmp_install bench-programs
+	@BENCH_QUICK=$${BENCH_QUICK:-quick} bench/run.sh
+
 bench-figures-run: tmp_install bench-programs
 	@bench/figures/run.sh
 
@@ -166,7 +171,7 @@ endif
 
 # make reads pg_config's answer when it starts, so what has been installed
 # in between is seen by a second make only.
-test demo serve bench bench-figures bench-scenarios:
+test demo serve bench bench-quick bench-figures bench-scenarios:
 	@pg_config=$$(test/bin/install_dependencies '$(PG_CONFIG)' $@) && \
 		$(MAKE) --no-print-directory PG_CONFIG="$$pg_config" $@-run
 
@@ -242,6 +247,6 @@ check-layers:
 check-sql: $(script)
 	@test/bin/check_sql
 
-.PHONY: check-librdkafka tmp_install tmp_install_fault test test-run test-sanitized demo demo-run serve serve-run bench bench-run bench-figures bench-figures-run \
+.PHONY: check-librdkafka tmp_install tmp_install_fault test test-run test-sanitized demo demo-run serve serve-run bench bench-run bench-quick bench-quick-run bench-figures bench-figures-run \
 	bench-scenarios bench-scenarios-run kafka-programs kafka bench-programs \
 	format check-format lint fresh-machines deb deb-test dist check-layers check-sql

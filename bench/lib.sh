@@ -16,6 +16,7 @@
 #
 #	BENCH_SECONDS   duration of one measured run
 #	BENCH_PAIRS     number of forward and backward passes (A B ... B A)
+#	BENCH_PASSES    of passes, forward, backward, ...; default two a pair
 #	BENCH_STOCK     units on offer, must outlast a run
 #	BENCH_CODES     the same of the peers that have a row for each unit
 #	BENCH_OTHERS    a run during which other work of the machine took more
@@ -23,15 +24,18 @@
 #	BENCH_RETRIES   how often
 #	BENCH_PATIENCE  seconds to wait for a quiet machine before a run
 #	BENCH_PILE_OPTIONS  of redis_load for the pile: -X linger.ms=5
+#	BENCH_WARM=0    buffers and WAL are not warmed up first
+#	BENCH_PROGRAMS  where the load generators are, else tmp_bench
 #	BENCH_LIMIT     seconds beyond its duration after which a run is killed
 
 bench_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 top=$(cd "$bench_dir/.." && pwd)
 PATH=$PATH:/usr/sbin:/sbin	# not everybody has PgBouncer in the path
-programs=$top/tmp_bench
+programs=${BENCH_PROGRAMS:-$top/tmp_bench}
 
 : "${BENCH_SECONDS:=8}" "${BENCH_PAIRS:=2}" "${BENCH_STOCK:=50000000}"
 : "${BENCH_CODES:=1000000}" "${BENCH_OTHERS:=10}" "${BENCH_RETRIES:=2}" "${BENCH_PATIENCE:=30}" "${BENCH_LIMIT:=90}" "${BENCH_PILE_OPTIONS:=}"
+: "${BENCH_PASSES:=$((2 * BENCH_PAIRS))}" "${BENCH_WARM:=1}"
 
 # The server's settings, part of every result.
 settings=(
@@ -70,7 +74,7 @@ need_server()
 	data=$(sql "SHOW data_directory")
 	postmaster=$(head -n 1 "$data/postmaster.pid")
 	if [ "$BENCH_IN_SERVER" != warm ]; then
-		warm_up
+		[ "$BENCH_WARM" = 0 ] || warm_up
 		export BENCH_IN_SERVER=warm
 	fi
 }

@@ -1,17 +1,20 @@
 #!/usr/bin/env perl
 #
-# report.pl DIRECTORY [DOCUMENT]: tables of the runs that the parts of make
-# bench have left in DIRECTORY.  For each part PART.csv (medians of the passes)
-# and PART.md; figures.csv and figures.md, what must be reached.  In DOCUMENT
-# the text between <!-- begin NAME --> and <!-- end NAME --> becomes NAME.md.
+# report.pl DIRECTORY [DOCUMENT [NAME...]]: tables of the runs that the parts of
+# make bench have left in DIRECTORY.  For each part PART.csv (medians of the passes)
+# and PART.md; figures.csv and figures.md, what must be reached; quick.md, figures,
+# costs and profile together.  In DOCUMENT the text between <!-- begin NAME -->
+# and <!-- end NAME --> becomes NAME.md, for each NAME or for all.
 #
 # A ratio of two variants is taken within a pass, its median and its spread over
-# the passes; of two conditions, it is the ratio of the medians.
+# the passes; of two conditions, it is the ratio of the medians.  BENCH_LAST is the
+# figures.csv of an earlier run: a ratio that has lost more than 15 % is marked.
 use strict;
 use warnings;
 
-my ($dir, $document) = @ARGV or die "usage: report.pl DIRECTORY [DOCUMENT]\n";
-my @parts = qw(issue to_row latency sale mixes snapshot growth);
+my ($dir, $document, @wanted) = @ARGV or die "usage: report.pl DIRECTORY [DOCUMENT [NAME...]]\n";
+my @parts = qw(issue to_row bulk latency sale mixes snapshot growth profile);
+my $loss = 0.15;
 my %ceiling = (select1 => 1, insert => 1, sequence => 1);
 my (%cell, %order);    # {part}{condition}{variant}
 
@@ -29,15 +32,16 @@ sub median_of
 	return median(grep { defined && /\d/ } map { $_->{$column} } @{ $cell->{runs} });
 }
 
-# ratio(a, b): median, lowest and highest over the passes of both
+# ratio(a, b, column): median, lowest and highest over the passes of both
 sub ratio
 {
-	my ($x, $y) = @_;
+	my ($x, $y, $column) = @_;
+	$column //= 'per_second';
 	return unless $x && $y && !$x->{void} && !$y->{void};
-	my %of = map { $_->{pass} => $_->{per_second} } @{ $y->{runs} };
+	my %of = map { $_->{pass} => $_->{$column} } @{ $y->{runs} };
 	my @r = sort { $a <=> $b }
-	  map { $_->{per_second} / $of{ $_->{pass} } }
-	  grep { $of{ $_->{pass} } } @{ $x->{runs} };
+	  map { $_->{$column} / $of{ $_->{pass} } }
+	  grep { $of{ $_->{pass} } && length $_->{$column} } @{ $x->{runs} };
 	return @r ? (median(@r), $r[0], $r[-1]) : ();
 }
 
@@ -62,7 +66,8 @@ sub spew
 sub read_part
 {
 	my ($part) = @_;
-	my ($head, @lines) = split /\n/, slurp("$dir/$part.runs.csv");
+	# the second one is of a part that has not ended
+	my ($head, @lines) = split /\n/, slurp("$dir/$part.runs.csv") || slurp("$dir/$part.part.csv");
 	return unless $head;
 	my @names = split /,/, $head;
 	my (%seen, %seen_variant);
@@ -127,6 +132,54 @@ sub times_table
 	  . matrix($part, sub { my ($cell, $c) = @_; times_of($cell{$part}{$c}{$ours}, $cell) }, $conditions);
 }
 
+# the CPU time that the machine must have for a call or a row
+sub cost_table
+{
+	my ($part, $conditions) = @_;
+	my $cost = sub {
+		my ($cell) = @_;
+		my ($server, $client) = map { $cell && !$cell->{void} ? median_of($cell, $_) : undef } 'server_cpu_us', 'client_cpu_us';
+		return defined $server ? sprintf('%.*f', $server < 10 ? 1 : 0, $server) . (defined $client ? sprintf(' + %.*f', $client < 10 ? 1 : 0, $client) : '') : '';
+	};
+
+	return "\nCPU time for each, us: servers + load generator:\n\n" . matrix($part, $cost, $conditions);
+}
+
+# bytes of WAL, and how many of them are pages written whole
+sub wal_table
+{
+	my ($part, $conditions) = @_;
+	my $bytes = sub {
+		my ($cell) = @_;
+		my ($wal, $images) = map { $cell && !$cell->{void} ? median_of($cell, $_) : undef } 'wal_bytes', 'image_bytes';
+		return defined $wal ? number($wal) . (defined $images ? ' (' . number($images) . ')' : '') : '';
+	};
+
+	return "\nBytes of WAL for each (of them full-page images):\n\n" . matrix($part, $bytes, $conditions);
+}
+
+# What each variant would do with ten times as many rows as the most that were
+# measured, by the step from a tenth of these to them.
+sub extrapolated
+{
+	my (@conditions) = @_;
+	my %at = map { /^(\d+) rows (.*)/ ? ("$2/$1" => $_) : () } @conditions;
+	my @lines;
+
+	for my $more (sort grep { m{/10000000$} && $at{s{/10000000$}{/1000000}r} } keys %at)
+	{
+		my ($one, $ten) = ($at{ $more =~ s{/10000000$}{/1000000}r }, $at{$more});
+		my @said;
+		for my $v (@{ $order{growth}{variants} })
+		{
+			my ($c1, $c10) = map { my $c = $cell{growth}{$_}{$v}; $c && !$c->{void} ? median_of($c, 'server_cpu_us') : undef } $one, $ten;
+			push @said, sprintf('%s %.0f', $v, $c10 + ($c10 > $c1 ? $c10 - $c1 : 0)) if $c1 && $c10;
+		}
+		push @lines, "$more" =~ s{/.*}{}r . ': ' . join(', ', @said) if @said;
+	}
+	return @lines ? "\nServer CPU for each with 100 M rows, us, as much more than with 10 M as these cost more than 1 M: " . join('; ', @lines) . ".\n" : '';
+}
+
 # one row for each run of a condition and variant, columns by name
 sub rows
 {
@@ -152,16 +205,49 @@ my %tables = (
 		  . times_table('issue', 'http')
 		  . times_table('issue', 'grouped')
 		  . times_table('issue', 'coupon')
-		  . "\nCPU time of the server(s) for a call, us:\n\n"
-		  . matrix('issue', sub { my ($cell) = @_; $cell && !$cell->{void} ? sprintf('%.0f', median_of($cell, 'server_cpu_us')) : '' });
+		  . cost_table('issue');
 	},
 	to_row => sub {
 		"Rows a second from the first call to the last row (and event), by connections. Broker: " . (slurp("$dir/broker.txt") =~ s/^broker: |\n//gr || 'none') . ".\n\n"
 		  . matrix('to_row', \&rate)
 		  . times_table('to_row', 'http_kafka')
 		  . times_table('to_row', 'grouped_kafka')
+		  . cost_table('to_row')
 		  . "\nHow far behind the rows were (of the last pass):\n\n"
 		  . rows('to_row', [ 'connections', 'variant', 'answer, average ms', 'behind' ], 'average_ms', sub { $_[0]{runs}[-1]{note} });
+	},
+	bulk => sub {
+		"Rows a second of one session, by users a call; many: coupon_issue_many, insert_select: the same rows by INSERT ... SELECT, drain: so many requests by their worker.\n\n"
+		  . matrix('bulk', \&rate)
+		  . times_table('bulk', 'many')
+		  . cost_table('bulk');
+	},
+	profile => sub {
+		my %share;
+		my %sum;
+		my @variants;
+		for (split /\n/, slurp("$dir/profile.functions.csv"))
+		{
+			my ($variant, $share, $process, $function) = split /,/;
+			next unless $process && $process eq 'postgres';
+			push @variants, $variant unless $share{$variant};
+			$share{$variant}{$function} += $share;
+			$sum{$variant} += $share;
+		}
+		return '' unless @variants;
+		my %most;
+		for my $v (@variants)
+		{
+			for my $f (keys %{ $share{$v} })
+			{
+				my $percent = $share{$v}{$f} *= 100 / $sum{$v};
+				$most{$f} = $percent if $percent > ($most{$f} // 0);
+			}
+		}
+		my @top = grep { $most{$_} >= 1 } sort { $most{$b} <=> $most{$a} || $a cmp $b } keys %most;
+		$#top = 39 if $#top > 39;
+		"Percent of the server's CPU time by function, by perf, variant and number of connections (many: 10,000 users a call):\n\n"
+		  . table([ 'function', @variants ], map { my $f = $_; [ "`$f`", map { sprintf('%.1f', $share{$_}{$f} // 0) } @variants ] } @top);
 	},
 	latency => sub {
 		"ms from when the call was due, 64 connections; load in percent of what the variant did at most right before. "
@@ -173,9 +259,11 @@ my %tables = (
 		  . matrix('sale', sub { my ($cell) = @_; !$cell ? '' : $cell->{void} ? '**void**' : sprintf('%.2f', median_of($cell, 'seconds')) });
 	},
 	mixes => sub {
-		"64 connections. sold out: answers a second; duplicates: calls a second, every second one a duplicate; rollbacks: units a second that stay, a fifth of the transactions rolled back.\n\n"
+		"64 connections. sold out: answers a second; duplicates: calls a second, every second one a duplicate; rollbacks: units a second that stay, a fifth of the transactions rolled back; "
+		  . "waiting: position polls a second in a room with so many; holds: of random seats, coupon: issues of one campaign beside them.\n\n"
 		  . matrix('mixes', \&rate)
-		  . times_table('mixes', 'coupon');
+		  . times_table('mixes', 'coupon')
+		  . cost_table('mixes');
 	},
 	snapshot => sub {
 		"Rows a second at 64 connections: before a snapshot is held, on average while it is, and in its last quarter.\n\n"
@@ -189,13 +277,14 @@ my %tables = (
 	growth => sub {
 		my @c = @{ $order{growth}{conditions} };
 		my $text = '';
-		for my $kind ('campaigns', 'connections', 'rows')
+		for my $kind ([ qr/ campaigns/, 'Rows a second at 64 connections; 10,000 campaigns are there, the calls go to so many; warm: that have issued before, cold: of which nothing is in shared memory:' ],
+			[ qr/ bytes$/, 'Rows a second at 64 connections, by the length of the user\'s key:' ],
+			[ qr/ connections$/, 'Rows a second by connections; 1000@64: through PgBouncer, which has 64:' ],
+			[ qr/ rows at/, 'Rows a second by the issuances that were there before and connections; each run right after a checkpoint, and without one:' ])
 		{
-			my @these = grep { / $kind$/ } @c or next;
-			$text .= { campaigns => "Rows a second at 64 connections; 10,000 campaigns are there, the calls go to so many:",
-				connections => "\nRows a second by connections; 1000\@64: through PgBouncer, which has 64:",
-				rows => "\nRows a second at 64 connections, by the issuances that were there before:" }->{$kind} . "\n\n";
-			$text .= matrix('growth', \&rate, \@these);
+			my @these = grep { $_ =~ $kind->[0] } @c or next;
+			$text .= "\n$kind->[1]\n\n" . matrix('growth', \&rate, \@these) . cost_table('growth', \@these) . wal_table('growth', \@these);
+			$text .= extrapolated(@these);
 		}
 		$text;
 	});
@@ -204,32 +293,49 @@ my %tables = (
 
 my @figures;
 
+# figure(name, measured, 'at least'|'at most', required, spread, detail); one that
+# is not required is info
 sub figure
 {
-	my ($name, $measured, $how, $required, $detail) = @_;
+	my ($name, $measured, $how, $required, $spread, $detail) = @_;
 	my $verdict = !defined $measured ? 'not measured'
 	  : !defined $required ? 'info'
 	  : ($how eq 'at least' ? $measured >= $required : $measured <= $required) ? 'pass' : 'FAIL';
 
-	push @figures, [ $name, defined $measured ? sprintf('%.2f', $measured) : '', defined $required ? "$how $required" : '', $verdict, $detail // '' ];
+	$name =~ s/,/;/g;
+	push @figures, { name => $name, measured => defined $measured ? sprintf($measured < 10 ? '%.2f' : '%.0f', $measured) : '', how => $how // '',
+		required => defined $required ? "$how $required" : '', verdict => $verdict, spread => $spread // '', detail => $detail // '' };
 	return;
 }
 
+# why(part, condition, variant): what was missing for it, or went wrong
+sub why
+{
+	my ($part, $c, $v) = @_;
+	my $void = $cell{$part}{$c}{$v} && $cell{$part}{$c}{$v}{void};
+	my ($why) = slurp("$dir/$part.skipped.txt") =~ /^\Q$v\E at \S+: (skipped: .*)/m;
+	return $void ? "$v void: $void" : $why // '';
+}
+
+# ratio_figure(name, part, condition, variant, other variant, required, column)
 sub ratio_figure
 {
-	my ($name, $x, $y, $required, $detail) = @_;
-	my @r = ratio($x, $y);
+	my ($name, $part, $c, $x, $y, $required, $column) = @_;
+	return unless $cell{$part}{$c} || slurp("$dir/$part.skipped.txt");
+	my @r = ratio($cell{$part}{$c}{$x}, $cell{$part}{$c}{$y}, $column);
 
-	figure($name, $r[0], 'at least', $required, join '; ', grep { $_ } @r ? sprintf('%.2f - %.2f', @r[ 1, 2 ]) : '', $detail);
+	figure($name, $r[0], ($column // '') =~ /^p\d/ ? 'at most' : 'at least', $required, @r ? sprintf('%.2f - %.2f', @r[ 1, 2 ]) : '',
+		@r ? '' : join ' ', grep { length } why($part, $c, $x), why($part, $c, $y));
 	return;
 }
 
+# medians_figure(name, cell, cell, required): of two conditions
 sub medians_figure
 {
 	my ($name, $x, $y, $required) = @_;
 	my ($a, $b) = map { $_ && !$_->{void} ? median_of($_, 'per_second') : undef } $x, $y;
 
-	figure($name, $a && $b ? $a / $b : undef, 'at least', $required, $a && $b ? sprintf('%.0f / %.0f', $a, $b) : '');
+	figure($name, $a && $b ? $a / $b : undef, 'at least', $required, $a && $b ? sprintf('%.0f / %.0f', $a, $b) : '') if $x && $y;
 	return;
 }
 
@@ -246,38 +352,94 @@ sub best_peer
 sub make_figures
 {
 	my $at = sub { $cell{ $_[0] }{ $_[1] }{ $_[2] } };
+	my @c = @{ $order{growth}{conditions} // [] };
 
-	ratio_figure("grouped / bare INSERT at $_->[0]", $at->('issue', $_->[0], 'grouped'), $at->('issue', $_->[0], 'insert'), $_->[1]) for [ 64, 1.2 ], [ 200, 1.3 ];
-	ratio_figure("http / bare INSERT at $_->[0]", $at->('issue', $_->[0], 'http'), $at->('issue', $_->[0], 'insert'), $_->[1]) for [ 64, 1.3 ], [ 200, 1.5 ], [ '1000@64', 2.5 ];
-	medians_figure('http at 1,000 connections / at 64', $at->('issue', '1000@64', 'http'), $at->('issue', 64, 'http'), 0.9);
-	ratio_figure('http / Redis Lua, appendfsync always, at 200', $at->('issue', 200, 'http'), $at->('issue', 200, 'redis_always'), 0.5);
-	ratio_figure('http / grouped at 64', $at->('issue', 64, 'http'), $at->('issue', 64, 'grouped'), 1.3);
-	ratio_figure('grouped at 200 / at 64', $at->('growth', '200 connections', 'grouped'), $at->('growth', '64 connections', 'grouped'), 0.85);
+	# the price of an issue
+	ratio_figure("coupon / bare INSERT at $_->[0]", 'issue', $_->[0], 'coupon', 'insert', $_->[1]) for [ 16, 0.9 ], [ 64, 0.8 ], [ 200, 0.75 ];
+	ratio_figure("grouped / bare INSERT at $_", 'issue', $_, 'grouped', 'insert', 1.3) for 64, 200;
+	for ([ 16, 0.9 ], [ 64, 0.8 ], [ 200, 0.75 ])
+	{
+		ratio_figure("coupon / bare INSERT at $_->[0] in tables of a million rows", 'growth', "1000000 rows at $_->[0] without a checkpoint", 'coupon', 'insert', $_->[1]);
+		ratio_figure("grouped / bare INSERT at $_->[0] in tables of a million rows", 'growth', "1000000 rows at $_->[0] without a checkpoint", 'grouped', 'insert', 1.3) unless $_->[0] == 16;
+	}
+	ratio_figure('grouped / bare INSERT at 1000 through PgBouncer', 'issue', '1000@64', 'grouped', 'insert', 1.3);
+	ratio_figure('requests accepted and decided / bare INSERT at 64', 'to_row', 64, 'request', 'insert', 0.8);
+	ratio_figure("coupon_issue_many of $_->[0] / INSERT ... SELECT", 'bulk', "$_->[0] a call", 'many', 'insert_select', $_->[1]) for [200], [ 10000, 1.8 ], [100000], [1000000];
+	ratio_figure("drain of $_ / coupon_issue_many", 'bulk', "backlog of $_", 'drain', 'many', 0.8) for map { /^backlog of (\d+)/ } @{ $order{bulk}{conditions} // [] };
+	ratio_figure("$_ / coupon of one campaign", 'mixes', $_, 'hold', 'coupon', 0.85) for grep { /^holds/ } @{ $order{mixes}{conditions} // [] };
+	ratio_figure('sold-out answers / SELECT 1 at 64', 'mixes', 'sold out', 'coupon', 'select1', 0.9);
+	ratio_figure("position poll / SELECT 1 with $_", 'mixes', $_, 'coupon', 'select1', 0.75) for grep { /waiting/ } @{ $order{mixes}{conditions} // [] };
+	for ([ 'coupon at 64', $at->('issue', 64, 'coupon'), 500 ], [ 'many of 200 a call', $at->('bulk', '200 a call', 'many'), 500 ])
+	{
+		my ($name, $cell, $required) = @$_;
+		my @bytes = sort { $a <=> $b } map { $_->{wal_bytes} } @{ $cell && !$cell->{void} ? $cell->{runs} : [] };
+		figure("bytes of WAL for an issue and its event by $name", median(@bytes), 'at most', $required, "$bytes[0] - $bytes[-1]") if @bytes;
+	}
+	for my $v ('coupon', 'grouped')
+	{
+		medians_figure("$v with 10 M issuances / an empty table $_->[0]", $at->('growth', "10000000 rows at 64$_->[1]", $v), $at->('growth', '0 rows at 64', $v), 0.85)
+		  for [ 'right after a checkpoint', '' ], [ 'without one', ' without a checkpoint' ];
+		ratio_figure("p99.9 of $v / of the bare INSERT at 70 % load with a checkpoint inside", 'latency', '70 % and a checkpoint', $v, 'insert', 1.5, 'p999');
+	}
+
+	# other ways
+	ratio_figure("http / bare INSERT at $_->[0]", 'issue', $_->[0], 'http', 'insert', $_->[1]) for [ 64, 1.3 ], [ 200, 1.5 ], [ '1000@64', 2.5 ];
+	medians_figure('http at 1000 connections / at 64', $at->('issue', '1000@64', 'http'), $at->('issue', 64, 'http'), 0.9);
+	ratio_figure('http / Redis Lua with appendfsync always at 200', 'issue', 200, 'http', 'redis_always', 0.5);
+	ratio_figure('http / grouped at 64', 'issue', 64, 'http', 'grouped', 1.3);
+	medians_figure('grouped at 200 / at 64', $at->('growth', '200 connections', 'grouped'), $at->('growth', '64 connections', 'grouped'), 0.85);
 	for ([ 64, 3 ], [ 200, 6 ])
 	{
-		my $best = best_peer($_->[0]);
-		ratio_figure("grouped / the best SQL peer at $_->[0]", $at->('issue', $_->[0], 'grouped'), $at->('issue', $_->[0], $best), $_->[1], $best);
+		my $best = best_peer($_->[0]) or next;
+		ratio_figure("grouped / the best SQL peer at $_->[0] ($best)", 'issue', $_->[0], 'grouped', $best, $_->[1]);
 	}
-	ratio_figure("grouped / Redis Lua, appendfsync always, at $_", $at->('issue', $_, 'grouped'), $at->('issue', $_, 'redis_always'), 0.5) for 64, 200;
-	for my $pile ('pile_always', 'pile')
+	ratio_figure("grouped / Redis Lua with appendfsync always at $_", 'issue', $_, 'grouped', 'redis_always', 0.5) for 64, 200;
+	for my $ours ('grouped', 'http')
 	{
-		ratio_figure("grouped with Kafka / the $pile, to row and event, at $_", $at->('to_row', $_, 'grouped_kafka'), $at->('to_row', $_, $pile), 2) for @{ $order{to_row}{conditions} // [64] };
-	}
-	for my $pile ('pile_always', 'pile')
-	{
-		ratio_figure("http with Kafka / the $pile, to row and event, at $_", $at->('to_row', $_, 'http_kafka'), $at->('to_row', $_, $pile), 2) for @{ $order{to_row}{conditions} // [64] };
+		for my $pile ('pile_always', 'pile')
+		{
+			ratio_figure("$ours with Kafka / the $pile to row and event at $_", 'to_row', $_, "${ours}_kafka", $pile, 2) for grep { $at->('to_row', $_, $pile) } @{ $order{to_row}{conditions} // [] };
+		}
 	}
 	for my $v ('grouped', 'coupon', 'insert')
 	{
-		my $c = $at->('latency', '70 % and a checkpoint', $v);
-		my $need = $v eq 'insert' ? undef : 20;
-		figure("p99.9 of $v at 70 % load and 64 connections, a checkpoint inside, ms", $c && !$c->{void} ? median_of($c, 'p999') : undef, 'at most', $need);
+		my $c = $at->('latency', '70 % and a checkpoint', $v) or next;
+		figure("ms p99.9 of $v at 70 % load and 64 connections with a checkpoint inside", $c->{void} ? undef : median_of($c, 'p999'), 'at most', $v eq 'insert' ? undef : 20);
 	}
-	my @rows = grep { / rows$/ } @{ $order{growth}{conditions} // [] };
-	medians_figure("$_, 10 M issuances / empty table", (@rows && $rows[-1] eq '10000000 rows' ? $at->('growth', $rows[-1], $_) : undef), (@rows ? $at->('growth', $rows[0], $_) : undef), 0.8) for 'grouped', 'coupon';
-	ratio_figure("$_, 1,000 connections through PgBouncer / 64 direct", $at->('growth', '1000@64 connections', $_), $at->('growth', '64 connections', $_), 0.6) for 'grouped', 'coupon';
-	ratio_figure("$_ with a snapshot held / before", $at->('snapshot', 'held', $_), $at->('snapshot', 'before', $_), 0.95) for 'grouped', 'coupon';
+	for my $v ('grouped', 'coupon')
+	{
+		medians_figure("$v at 1000 connections through PgBouncer / 64 direct", $at->('growth', '1000@64 connections', $v), $at->('growth', '64 connections', $v), 0.6);
+		medians_figure("$v with a snapshot held / before", $at->('snapshot', 'held', $v), $at->('snapshot', 'before', $v), 0.95);
+		medians_figure("$v of a campaign of 10000 / of one", map({ $at->('growth', "$_ campaigns warm", $v) } 10000, 1), 0.8);
+	}
+
+	# what bench/figures/price.sh has said
+	for (split /\n/, slurp("$dir/price.txt"))
+	{
+		my ($name, $measured, $how, $required, $detail) = /^([^#].*?), (-?[\d.]+), (?:(at least|at most) ([\d.]+)|-), (?:pass|FAIL|info)(?:  # (.*))?$/ or next;
+		figure($name, $measured, $how, $required, $detail);
+	}
 	return;
+}
+
+# What it was in the run before, and whether a ratio is now worse by more than 15 %.
+sub compare_with_last
+{
+	my %last = map { my ($name, $measured) = split /, /; ($name => $measured) } split /\n/, slurp($ENV{BENCH_LAST} // '');
+	my $lost = 0;
+
+	for (@figures)
+	{
+		my $before = $last{ $_->{name} };
+		next unless defined $before && $before =~ /^[\d.]+$/ && length $_->{measured};
+		$_->{last} = $before;
+		next unless $before > 0 && $_->{name} =~ m{ / } && $_->{measured} > 0;
+		my $change = $_->{how} eq 'at most' ? $before / $_->{measured} : $_->{measured} / $before;
+		next if $change >= 1 - $loss;
+		$_->{last} .= sprintf ' **LOST %.0f %%**', 100 * (1 - $change);
+		$lost++;
+	}
+	return $lost;
 }
 
 # ---- all of it ----
@@ -291,6 +453,8 @@ for my $part (@parts)
 	{
 		$text{$part} .= "$voids\n";
 	}
+	$text{$part} .= join '', map { "- $_\n" } sort keys %{ { map { $_ => 1 } split /\n/, slurp("$dir/$part.skipped.txt") } };
+	$text{$part} .= "\n" if $text{$part} =~ /^- .*\n\z/m;
 	my @others = map { $_->{others_cpu_percent} || 0 } map { @{ $_->{runs} } } map { values %$_ } values %{ $cell{$part} };
 	my $machine = slurp("$dir/$part.machine.txt");
 	my ($took) = $machine =~ /^took: (.*)/m;
@@ -318,22 +482,31 @@ for my $part (@parts)
 	spew("$dir/$part.md", $text{$part});
 }
 make_figures();
-$text{figures} = table([ 'figure', 'measured', 'required', '', 'spread' ], map { [ @$_[ 0 .. 4 ] ] } @figures);
+my $lost = compare_with_last();
+@figures = grep { $_->{verdict} ne 'not measured' || length $_->{detail} } @figures;
+$text{figures} = table([ 'figure', 'measured', 'required', '', 'spread', 'last' ],
+	map { [ @$_{qw(name measured required verdict)}, join('; ', grep { length } @$_{qw(spread detail)}), $_->{last} // '' ] } @figures);
+$text{figures} .= "\n$lost of the ratios lost more than " . 100 * $loss . " % since the run that is stored.\n" if $lost;
 spew("$dir/figures.md", $text{figures});
-spew("$dir/figures.csv", map { join(', ', map { s/,/;/gr } @$_) . "\n" } @figures);
+spew("$dir/figures.csv", map { my $f = $_; join(', ', map { $f->{$_} =~ s/,/;/gr } qw(name measured required verdict spread detail)) . "\n" } @figures);
 if (my ($machine) = grep { -e } map { "$dir/$_.machine.txt" } @parts)
 {
 	$text{machine} = join '', map { "- $_\n" } grep { !/^(took|command|date)/ } split /\n/, slurp($machine);
 	spew("$dir/machine.md", $text{machine});
 }
+$text{quick} = join "\n", $text{figures},
+	($text{issue} ? "Rows (`select1`: answers) a second by connections:\n\n" . matrix('issue', \&rate) . cost_table('issue') : ()),
+	(map { $text{$_} ? cost_table($_) =~ s/^\n//r : () } 'to_row', 'bulk', 'mixes'), $text{profile} // ();
+spew("$dir/quick.md", $text{quick});
 if ($document)
 {
 	my $all = slurp($document) or die "no $document\n";
-	for my $name (keys %text)
+	for my $name (@wanted ? @wanted : keys %text)
 	{
+		next unless $text{$name};
 		$all =~ s/(<!-- begin \Q$name\E -->\n).*?(<!-- end \Q$name\E -->)/$1\n$text{$name}\n$2/s;
 	}
 	spew($document, $all);
 }
-print "\n$text{$_}\n" for grep { $text{$_} } 'issue', 'to_row';
+print "\n$text{$_}\n" for grep { $text{$_} } @wanted ? () : ('issue', 'to_row'), 'profile';
 print "$text{figures}\n";

@@ -66,7 +66,7 @@ set_up()
 		CREATE TABLE bench.batch (n int PRIMARY KEY, users text[] NOT NULL);
 		ALTER TABLE bench.batch ALTER users SET STORAGE PLAIN;
 		CREATE FUNCTION bench.name(n bigint) RETURNS text IMMUTABLE LANGUAGE sql
-			RETURN (hashint8extended(n, 0) & 999999999999999)::text;
+			RETURN (hashint8extended(n, 0) & 1125899906842623)::text;
 		CREATE PROCEDURE bench.fill(campaign bigint, upto bigint) LANGUAGE plpgsql AS $$
 		BEGIN
 			FOR n IN 0 .. upto - 1 BY 20000 LOOP
@@ -196,15 +196,15 @@ for rows in ${BENCH_PRICE_ROWS:-0 1000000}; do
 			done
 			echo "${sum[now]} ${sum[before]}" >>"$scratch/ratios"
 		done
-		name="us of CPU for a user in batches of 200, $share % have a unit, $rows issuances first"
+		name="CPU for a user in batches of 200 of whom $share % have a unit with $rows issuances"
 		detail="lowest $(sort -n "$scratch/cpu.now" | head -n 1)"
 		[ -z "$before" ] || detail+="; before $(median <"$scratch/cpu.before"), lowest $(sort -n "$scratch/cpu.before" | head -n 1)"
-		figure "$name" "$(printf %.2f "$(median <"$scratch/cpu.now")")" info - "$detail"
+		figure "$name us" "$(printf %.2f "$(median <"$scratch/cpu.now")")" info - "$detail"
 		if [ -n "$before" ]; then
 			ratio=$(awk '{ print $1 / $2 }' "$scratch/ratios" | median)
 			how=info required=-
 			[ "$share-$rows" != 0-1000000 ] || how=at_most required=0.65
-			figure "now / before" "$(printf %.2f "$ratio")" "$how" "$required"
+			figure "$name now / before" "$(printf %.2f "$ratio")" "$how" "$required"
 		fi
 	done
 	at now
@@ -212,7 +212,7 @@ for rows in ${BENCH_PRICE_ROWS:-0 1000000}; do
 	next[now]=$((next[now] + 10000))
 	how=info required=-
 	[ "$rows" = 0 ] || how=at_most required=500
-	figure "WAL bytes of an issue and its event in batches of 200, $rows issuances first" "$wal" "$how" "$required" "$wal_parts"
+	figure "WAL bytes of an issue and its event in batches of 200 with $rows issuances" "$wal" "$how" "$required" "$wal_parts"
 	if [ "$rows" != 0 ] && [ "${BENCH_PRICE_PERF:-1}" = 1 ] && command -v perf >/dev/null; then
 		for side in "${sides[@]}"; do
 			measure_cpu "$side" 0 perf

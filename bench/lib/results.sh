@@ -8,9 +8,9 @@ begin_part()
 	results=${BENCH_RESULTS:-$bench_dir/results/latest}
 	part=$1 failed=0
 	mkdir -p "$results"
-	rm -f "$results/$part.runs.csv"
-	echo "condition,pass,variant,calls,rows,seconds,per_second,average_ms,server_cpu_us,others_cpu_percent,p50,p95,p99,p999,note,violations" >"$results/$part.part.csv"
-	printf '\n%-22s %4s %-15s %10s %10s %10s %7s  %s\n' "$part" pass variant per_second average cpu/call others check
+	rm -f "$results/$part.runs.csv" "$results/$part.skipped.txt"
+	echo "condition,pass,variant,calls,rows,seconds,per_second,average_ms,server_cpu_us,client_cpu_us,wal_bytes,image_bytes,others_cpu_percent,p50,p95,p99,p999,note,violations" >"$results/$part.part.csv"
+	printf '\n%-28s %4s %-14s %10s %10s %9s %6s %7s  %s\n' "$part" pass variant per_second average server client others check
 }
 
 # record CONDITION PASS VARIANT: the run that has just ended
@@ -20,8 +20,8 @@ record()
 		failed=1
 		rate=
 	fi
-	echo "$1,$2,$3,$calls,$rows,$seconds,$rate,$latency,$cost,$others,$p50,$p95,$p99,$p999,\"${note//[,\"]/;}\",\"${violations//[$'\n,"']/ }\"" >>"$results/$part.part.csv"
-	printf '%-22s %4s %-15s %10s %7s ms %7s us %5s %%  %s\n' "$1" "$2" "$3" "${rate:-void}" "${latency:--}" "${cost:--}" "$others" \
+	echo "$1,$2,$3,$calls,$rows,$seconds,$rate,$latency,$cost,$client_cost,$wal,$images,$others,$p50,$p95,$p99,$p999,\"${note//[,\"]/;}\",\"${violations//[$'\n,"']/ }\"" >>"$results/$part.part.csv"
+	printf '%-28s %4s %-14s %10s %7s ms %6s us %3s us %5s %%  %s\n' "$1" "$2" "$3" "${rate:-void}" "${latency:--}" "${cost:--}" "${client_cost:--}" "$others" \
 		"${violations:-ok}${p50:+, p50 $p50 p95 $p95 p99 $p99 p99.9 $p999 ms}${note:+, $note}"
 }
 
@@ -33,7 +33,7 @@ passes()
 	shift 3
 
 	able "$clients" "$@"
-	for ((pass = 1; pass <= 2 * BENCH_PAIRS; pass++)); do
+	for ((pass = 1; pass <= BENCH_PASSES; pass++)); do
 		for variant in $(pass_order "$pass" "${present[@]}"); do
 			cell "$command" "$variant"
 			record "$condition" "$pass" "$variant"

@@ -34,14 +34,20 @@ settle()
 	done
 }
 
+# What a run leaves behind for the record.
+outcomes=(calls rows seconds rate latency cost client_cost wal images others p50 p95 p99 p999 note violations)
+
 # measure VARIANT CLIENTS SECONDS|NUMBERx [options of pgbench]: one run, no
 # preparation; 300x: each connection calls so often.  Sets calls, seconds,
-# latency (ms), rows, rate (rows or answers a second), cost (the server's CPU
-# time for a call, us), others (percent of the CPU time that went to other
-# work), returned (units, by Redis) and ended (when, in epoch seconds).
+# latency (ms), rows, rate (rows or answers a second), cost and client_cost (CPU
+# time of the servers and of the load generator), wal (bytes) and images (those
+# of them that are pages written whole; if count_images is set), others (percent
+# of the CPU time that went to other work), returned (units, by Redis) and ended
+# (when, in epoch seconds).  Costs (us) and bytes are for a call, or for a row
+# where a call writes many.
 measure()
 {
-	local variant=$1 where=$2 clients=${2%@*} duration=$3 before machine server client length load option options log=''
+	local variant=$1 where=$2 clients=${2%@*} duration=$3 before machine server client length load option options log='' lsn
 	shift 3
 
 	case $duration in
@@ -84,6 +90,7 @@ measure()
 			;;
 	esac
 
+	lsn=$(sql "SELECT pg_current_wal_insert_lsn()")
 	machine=$(cpu_machine) server=$(cpu_server) wall=$(date +%s.%N)
 	TIMEFORMAT='%U %S'
 	{
@@ -103,7 +110,6 @@ measure()
 	latency=$(awk '/^latency average/ { print $4 }' "$scratch/pgbench")
 	rate=$(awk '/^tps/ { print $3 }' "$scratch/pgbench")
 	returned=$(awk '/^issued/ { print $8 }' "$scratch/pgbench")
-	cost=$(awk -v own="$server" -v tck="$(getconf CLK_TCK)" -v n="$calls" 'BEGIN { printf "%.1f", n ? own * 1e6 / tck / n : 0 }')
 	seconds=$(awk -v n="$calls" -v r="$rate" 'BEGIN { printf "%.3f", r ? n / r : 0 }')
 	# connecting took most of the time: once more, with time for that
 	if awk -v s="$seconds" -v d="$duration" 'BEGIN { exit s >= d / 2 }'; then
@@ -113,10 +119,54 @@ measure()
 		return
 	fi
 	rows=$(($(variant_rows "$variant") - before))
+	cost=$(us_for_each "$server") client_cost=$(us_for_each "$client")
+	count_wal "$lsn"
 	if [ "$variant" != select1 ]; then
 		rate=$(awk -v n="$rows" -v s="$seconds" 'BEGIN { print s ? n / s : 0 }')
 	fi
 	rate=$(printf '%.0f' "$rate")
+}
+
+# us_for_each TICKS: us of CPU time for a call, or for a row where there are more
+us_for_each()
+{
+	awk -v own="$1" -v tck="$(getconf CLK_TCK)" -v n="$((rows > calls ? rows : calls))" 'BEGIN { printf "%.1f", n ? own * 1e6 / tck / n : 0 }'
+}
+
+# count_wal LSN: what was written since then; sets wal and images
+count_wal()
+{
+	local n=$((rows > calls ? rows : calls)) end
+
+	wal='' images=''
+	[ "$n" -gt 0 ] || return 0
+	end=$(sql "SELECT pg_current_wal_flush_lsn()")
+	wal=$(sql "SELECT round(greatest(0, '$end'::pg_lsn - '$1'::pg_lsn) / $n)")
+	if [ -n "${count_images:-}" ]; then
+		# since PostgreSQL 15
+		images=$(sql "SET client_min_messages = error; CREATE EXTENSION IF NOT EXISTS pg_walinspect;
+			SELECT round(coalesce(sum(fpi_size), 0) / $n) FROM pg_get_wal_stats('$1', '$end', true)" 2>/dev/null) || images=''
+	fi
+}
+
+# drain CAMPAIGN NUMBER: that many requests, made in one transaction, are decided.
+# Sets rate, between the first and the last commit, and calls, rows, seconds, cost.
+drain()
+{
+	local before server deadline=$((SECONDS + BENCH_LIMIT + $2 / 5000))
+
+	before=$(sql "SELECT count(*) FROM coupon.issuance")
+	sql "SELECT count(*) FROM generate_series(1, $2) g, coupon_request($1, (hashint8extended(g::bigint, 0) & 1125899906842623)::text)" >/dev/null
+	server=$(cpu_server)
+	until is_true "SELECT coalesce(sum(depth), 0) = 0 FROM coupon_request_queue($1)"; do
+		[ "$SECONDS" -lt "$deadline" ] || die "requests are left of $2 after $BENCH_LIMIT s"
+		sleep 0.1
+	done
+	server=$(($(cpu_server) - server))
+	calls=$2 rows=$(($(sql "SELECT count(*) FROM coupon.issuance") - before))
+	read -r rate seconds < <(sql "SELECT round(n / s), round(s::numeric, 3) FROM
+		(SELECT count(*) AS n, extract(epoch FROM max(decided_at) - min(decided_at)) AS s FROM coupon.request WHERE campaign_id = $1) x" | tr '|' ' ')
+	cost=$(us_for_each "$server")
 }
 
 # percentiles: of the latencies that --log --log-prefix=$scratch/log left, but for
@@ -141,6 +191,16 @@ again()
 	[ "$1" -lt "$BENCH_RETRIES" ] && awk -v o="$others" -v max="$BENCH_OTHERS" 'BEGIN { exit o <= max }'
 }
 
+forget_outcomes()
+{
+	local name
+
+	for name in "${outcomes[@]}"; do
+		printf -v "$name" ''
+	done
+	others=0
+}
+
 # isolated COMMAND...: in a shell of its own, whose failure (or that of what it
 # has started) voids one run and no more.  What measure sets is kept.
 isolated()
@@ -152,16 +212,16 @@ isolated()
 	(
 		set -e
 		trap 'stop_consumer; stop_redis; stop_pooler' EXIT
-		calls='' rows='' seconds='' rate='' latency='' cost='' others=0 p50='' p95='' p99='' p999='' note='' violations=''
+		forget_outcomes
 		"$@"
-		for name in calls rows seconds rate latency cost others p50 p95 p99 p999 note violations; do
+		for name in "${outcomes[@]}"; do
 			printf '%s=%q\n' "$name" "${!name}"
 		done >"$scratch/outcome"
 	) 2>"$scratch/errors"
 	status=$?
 	set -e
 	cat "$scratch/errors" >&2
-	calls='' rows='' seconds='' rate='' latency='' cost='' others=0 p50='' p95='' p99='' p999='' note='' violations=''
+	forget_outcomes
 	# shellcheck source=/dev/null
 	. "$scratch/outcome"
 	[ "$status" = 0 ] || violations=${violations:-failed: $(tail -n 1 "$scratch/errors" | cut -c 1-200)}

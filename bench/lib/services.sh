@@ -177,7 +177,8 @@ why_not()
 	esac
 }
 
-# able CLIENTS VARIANT...: sets present, those that can run; says why others cannot
+# able CLIENTS VARIANT...: sets present, those that can run; says why others
+# cannot, also for the report
 able()
 {
 	local variant why clients=$1
@@ -189,7 +190,8 @@ able()
 		if [ -z "$why" ]; then
 			present+=("$variant")
 		else
-			echo "$variant at $clients: skipped: ${why//$'\n'/, }"
+			echo "$variant at $clients: skipped: ${why//$'\n'/, }" |
+				tee -a "${results:-$scratch}/${part:-figures}.skipped.txt"
 		fi
 	done
 }

@@ -65,6 +65,52 @@ prepare_ours()
 	esac
 }
 
+# The durability ceiling of one commit per call: one row, one unique index, a
+# random key, so that sessions do not meet on a page.  Leaves insert.sql.
+create_bare()
+{
+	sql "CREATE SCHEMA IF NOT EXISTS bench; CREATE TABLE bench.bare
+		(campaign_id bigint, serial bigint, user_id text, PRIMARY KEY (campaign_id, serial))"
+	printf '%s\n' '\set u random(1, 1000000000000000)' \
+		'INSERT INTO bench.bare VALUES (1, :u, :u);' >"$scratch/insert.sql"
+}
+
+# prepare_bulk many|insert_select: each call is one of $bulk new users, in no
+# order; many: coupon_issue_many, insert_select: the same rows into clones of the
+# same tables (which have no triggers and no foreign key).
+prepare_bulk()
+{
+	local campaign users="(SELECT array_agg((hashint8extended(:n::bigint + i, 0) & 1125899906842623)::text) FROM generate_series(1, $bulk) i)"
+
+	prepare_ours coupon "$stock"
+	call=''
+	campaign=$(cat "$scratch/campaign")
+	sql "CREATE SCHEMA bench;
+		CREATE TABLE bench.issuance (LIKE coupon.issuance INCLUDING ALL);
+		CREATE TABLE bench.outbox (LIKE coupon.outbox_0 INCLUDING ALL)"
+	{
+		echo "\\set n random(1, 1000000000) * 1000000"
+		if [ "$1" = many ]; then
+			echo "SELECT count(*) FROM coupon_issue_many($campaign, $users) WHERE status = 'issued';"
+		else
+			cat <<-END
+				WITH i AS (
+					INSERT INTO bench.issuance (campaign_id, serial, shard, nth, issued_at, user_id, state, policy)
+					SELECT $campaign, :n::bigint + n, 0, 1, now(), u, 'issued', '$policy' FROM unnest($users) WITH ORDINALITY AS x (u, n)
+					RETURNING *
+				), e AS (
+					INSERT INTO bench.outbox (id, topic, key, type, payload)
+					SELECT gen_random_uuid(), 'coupon-issued', user_id, 'coupon.issued',
+					       json_build_object('campaign_id', campaign_id, 'user_id', user_id, 'serial', serial, 'policy', policy, 'issued_at', issued_at)
+					  FROM i
+					RETURNING 1
+				)
+				SELECT count(*) FROM e;
+			END
+		fi
+	} >"$scratch/script.sql"
+}
+
 # prepare_variant VARIANT [STOCK]: nothing but an empty variant and its pgbench
 # script.  Sets schema, stock, and call, the SQL expression that issues to :u.
 prepare_variant()
@@ -79,13 +125,11 @@ prepare_variant()
 			echo 'SELECT 1;' >"$scratch/script.sql"
 			;;
 		insert)
-			# The durability ceiling of one commit per call: one row, one unique
-			# index, a random key, so that sessions do not meet on a page.
-			schema=bench
-			sql "CREATE SCHEMA bench; CREATE TABLE bench.bare
-				(campaign_id bigint, serial bigint, user_id text, PRIMARY KEY (campaign_id, serial))"
-			printf '%s\n' '\set u random(1, 1000000000000000)' \
-				'INSERT INTO bare VALUES (1, :u, :u);' >"$scratch/script.sql"
+			create_bare
+			cp "$scratch/insert.sql" "$scratch/script.sql"
+			;;
+		many | insert_select)
+			prepare_bulk "$variant"
 			;;
 		coupon | grouped | request | http | *_kafka)
 			prepare_ours "$variant" "$stock"
@@ -122,7 +166,8 @@ variant_rows()
 	case $1 in
 		select1) echo 0 ;;
 		insert) sql "SELECT count(*) FROM bench.bare" ;;
-		coupon | grouped | request | http | *_kafka) sql "SELECT count(*) FROM coupon.issuance" ;;
+		insert_select) sql "SELECT count(*) FROM bench.issuance" ;;
+		coupon | grouped | request | http | many | *_kafka) sql "SELECT count(*) FROM coupon.issuance" ;;
 		redis_*) redis HLEN users:1 ;;
 		pile*) sql "SELECT count(*) FROM peer_pile.issuance" ;;
 		*) sql "SELECT count(*) FROM peer_$1.issuance" ;;
@@ -150,9 +195,9 @@ check_variant()
 	local rows events
 
 	case $1 in
-		select1 | insert)
+		select1 | insert | insert_select)
 			;;
-		coupon | grouped | request | http | *_kafka)
+		coupon | grouped | request | http | many | *_kafka)
 			sql "SELECT * FROM coupon_verify();
 				SELECT format('%s issuances, %s serials, %s users', n, serials, users)
 				  FROM (SELECT count(*) AS n, count(DISTINCT (campaign_id, serial)) AS serials,

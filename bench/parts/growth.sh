@@ -2,146 +2,162 @@
 #
 # Part growth: what a unit costs as things grow.
 #
-#	campaigns    10,000 are there, the calls go to one, 100, all of them, each
-#	             of which has issued before
+#	campaigns    10,000 are there, the calls go to one, 100, all of them: warm,
+#	             each has issued before; cold, nothing of it is in shared memory,
+#	             for the few calls that it stays so
+#	keys         the bytes of a user's key
 #	rows         issuances in the table before the run.  Users are numbers of
 #	             one range, so that new ones fall between the old ones.  A run
 #	             begins with a checkpoint, so the first calls to a page write
-#	             it to WAL whole, and is long enough for what comes after that.
+#	             it to WAL whole, and is followed by one that does not.
 #	connections  10 to 1,000, and 1,000 through PgBouncer
 #
 #	BENCH_GROWTH    which of them
-#	BENCH_CAMPAIGNS, BENCH_ROWS, BENCH_CONNECTIONS
+#	BENCH_CAMPAIGNS, BENCH_KEYS, BENCH_ROWS, BENCH_CONNECTIONS
 #	BENCH_GROWTH_SECONDS, BENCH_ROWS_SECONDS  of a run
+#	                BENCH_ROWS=1000000:64,200 for other numbers of connections
+#	BENCH_ROWS_VARIANTS
 set -euo pipefail
 # shellcheck source=bench/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 
 need_server "$@"
-: "${BENCH_CAMPAIGNS:=1 100 10000}" "${BENCH_ROWS:=0 1000 100000 10000000}" "${BENCH_CONNECTIONS:=10 64 200 1000 1000@64}"
-: "${BENCH_GROWTH_SECONDS:=4}" "${BENCH_ROWS_SECONDS:=20}"
+: "${BENCH_CAMPAIGNS:=1 100 10000}" "${BENCH_KEYS:=8 36 200}" "${BENCH_ROWS:=0 1000000 10000000}" "${BENCH_CONNECTIONS:=10 64 200 1000 1000@64}"
+: "${BENCH_GROWTH_SECONDS:=4}" "${BENCH_ROWS_SECONDS:=10}"
+read -ra row_variants <<<"${BENCH_ROWS_VARIANTS:-insert coupon grouped}"
 most=${BENCH_CAMPAIGNS##* }
+count_images=1
 
+# Every call issues, and no law is violated.
+check_run()
+{
+	violations=$(check_variant "$1" | head -n 5)
+	[ "$rows" = "$calls" ] || violations+="${violations:+; }$calls calls issued $rows rows"
+}
+
+# run_campaigns VARIANT: $state is warm or cold
 run_campaigns()
 {
-	local first
+	local first duration=$BENCH_GROWTH_SECONDS
 
 	prepare_variant "$1"
 	first=$(cat "$scratch/campaign")
 	sql "SELECT count(coupon_campaign_create('c' || i, 100000, policy => '$policy')) FROM generate_series(2, $most) i" >/dev/null
 	printf '%s\n' "\\set c random($first, $((first + campaigns - 1)))" '\set u random(1, 1000000000000000)' \
 		"SELECT ${call/($first,/(:c,};" >"$scratch/script.sql"
-	sql "SELECT count(coupon_issue($first + i, 'first')) FROM generate_series(0, $campaigns - 1) i" >/dev/null
+	if [ "$state" = warm ]; then
+		sql "SELECT count(coupon_issue($first + i, 'first')) FROM generate_series(0, $campaigns - 1) i" >/dev/null
+	else
+		duration=$(((2 * campaigns + 2000) / 64))x
+	fi
 	sql CHECKPOINT
-	measure "$1" 64 "$BENCH_GROWTH_SECONDS"
-	violations=$(check_variant "$1" | head -n 5)
-	[ "$rows" = "$calls" ] || violations+="${violations:+; }$calls calls issued $rows rows"
+	measure "$1" 64 "$duration"
+	check_run "$1"
 }
 
 growth_campaigns()
 {
-	local campaigns
+	local campaigns state
 
 	for campaigns in $BENCH_CAMPAIGNS; do
-		passes "$campaigns campaigns" 64 run_campaigns coupon grouped
+		for state in cold warm; do
+			passes "$campaigns campaigns $state" 64 run_campaigns coupon grouped
+		done
 	done
 }
 
-# fill TABLE ROWS: a fresh one of so many, evenly spread over the range of users,
-# 10,000 a transaction; leaves script.VARIANT
+run_keys()
+{
+	local user
+
+	prepare_variant "$1"
+	# new users in no order; the short one is 48 bits, the long one differs early
+	case $bytes in
+		8) user="left(encode(int8send(:u::bigint << 13), 'base64'), 8)" ;;
+		*) user="rpad(md5(:u::text), $bytes, '-0123456789')" ;;
+	esac
+	sed -i "s/:u::text);/$user);/; t; s/:u);/$user);/" "$scratch/script.sql"
+	measure "$1" 64 "$BENCH_GROWTH_SECONDS"
+	check_run "$1"
+}
+
+growth_keys()
+{
+	local bytes
+
+	for bytes in $BENCH_KEYS; do
+		passes "$bytes bytes" 64 run_keys insert coupon grouped
+	done
+}
+
+# fill ROWS: fresh tables, ours and the bare one, of so many each, evenly spread
+# over the range of users, 10,000 a transaction; leaves VARIANT.sql
 fill()
 {
-	local user="(((b * 10000 + g + random()) * (1e15 / $2))::bigint)" issue relation
+	local users="SELECT (((b * 10000 + g + random()) * (1e15 / $1))::bigint) AS u FROM generate_series(0, least(10000, $1 - b * 10000) - 1) g"
 
-	case $1 in
-		ours)
-			prepare_variant grouped
-			cp "$scratch/script.sql" "$scratch/script.grouped"
-			sed s/_grouped// "$scratch/script.grouped" >"$scratch/script.coupon"
-			relation=coupon.issuance
-			issue="PERFORM count(*) FROM coupon_issue_many($(cat "$scratch/campaign"),
-				ARRAY(SELECT $user::text FROM generate_series(0, least(10000, $2 - b * 10000) - 1) g))"
-			;;
-		insert)
-			prepare_variant insert
-			cp "$scratch/script.sql" "$scratch/script.insert"
-			relation=bench.bare
-			issue="INSERT INTO bench.bare SELECT 1, u, u FROM (SELECT $user AS u
-				FROM generate_series(0, least(10000, $2 - b * 10000) - 1) g) x ON CONFLICT DO NOTHING"
-			;;
-	esac
-	[ "$2" = 0 ] || sql "DO \$do\$ BEGIN FOR b IN 0 .. ($2 + 9999) / 10000 - 1 LOOP $issue; COMMIT; END LOOP; END \$do\$"
+	prepare_variant grouped
+	create_bare
+	cp "$scratch/script.sql" "$scratch/grouped.sql"
+	sed s/_grouped// "$scratch/script.sql" >"$scratch/coupon.sql"
+	[ "$1" = 0 ] || sql "SET synchronous_commit = off; DO \$do\$ BEGIN
+		FOR b IN 0 .. ($1 + 9999) / 10000 - 1 LOOP
+			PERFORM count(*) FROM coupon_issue_many($(cat "$scratch/campaign"), ARRAY(SELECT u::text FROM ($users) x));
+			INSERT INTO bench.bare SELECT 1, u, u FROM ($users) x ON CONFLICT DO NOTHING;
+			COMMIT;
+		END LOOP;
+	END \$do\$"
 	# as autovacuum would, in the middle of a run
-	sql "VACUUM (ANALYZE) $relation"
+	sql "VACUUM (ANALYZE) coupon.issuance, bench.bare"
 }
 
 run_rows()
 {
-	large "$size" || fill "$table" "$size"
-	cp "$scratch/script.$1" "$scratch/script.sql"
-	sql CHECKPOINT
-	measure "$1" 64 "$BENCH_ROWS_SECONDS"
-	large "$size" || check_rows_of "$1"
-	[ "$rows" = "$calls" ] || violations+="${violations:+; }$calls calls issued $rows rows"
+	cp "$scratch/$1.sql" "$scratch/script.sql"
+	schema=public
+	[ -n "$running_on" ] || sql CHECKPOINT
+	measure "$1" "$clients" "$BENCH_ROWS_SECONDS"
+	[ "$rows" = "$calls" ] || violations="$calls calls issued $rows rows"
 }
 
-# What the runs add to a large table is little, and to fill it takes long.
-large()
-{
-	[ "$1" -ge 1000000 ]
-}
-
-# of a size, those of one pass
-rows_pass()
-{
-	local variant
-
-	for variant in $(pass_order "$pass" "${with[@]}"); do
-		cell run_rows "$variant"
-		record "$size rows" "$pass" "$variant"
-	done
-}
-
-# small FIRST LAST: the passes of the sizes that are filled for each run
-small()
-{
-	local pass size
-
-	for ((pass = $1; pass <= $2; pass++)); do
-		for size in $BENCH_ROWS; do
-			large "$size" || rows_pass
-		done
-	done
-}
-
-# The small ones come before and after the large one, which is filled once, since
-# that takes so long that the machine may not be what it was.  Ours has one table,
-# direct and grouped.
+# All variants work on tables that are filled once for all runs of a size, since
+# that takes long; what the runs add to a large table is little.  Those that begin
+# empty are made anew each time.
 growth_rows()
 {
-	local table size pass with
+	local size clients running_on variant pass all
 
-	for table in insert ours; do
-		with=(insert)
-		[ "$table" = insert ] || with=(coupon grouped)
-		small 1 "$BENCH_PAIRS"
-		for size in $BENCH_ROWS; do
-			large "$size" || continue
-			fill "$table" "$size"
-			for ((pass = 1; pass <= 2 * BENCH_PAIRS; pass++)); do
-				rows_pass
+	for size in $BENCH_ROWS; do
+		all=64
+		[ "$size" = "${size#*:}" ] || all=${size#*:}
+		size=${size%:*}
+		[ "$size" = 0 ] || fill "$size"
+		for clients in ${all//,/ }; do
+			able "$clients" "${row_variants[@]}"
+			for ((pass = 1; pass <= BENCH_PASSES; pass++)); do
+				for variant in $(pass_order "$pass" "${present[@]}"); do
+					[ "$size" != 0 ] || fill 0
+					running_on=
+					cell run_rows "$variant"
+					record "$size rows at $clients" "$pass" "$variant"
+					[ "$size" != 0 ] || continue
+					running_on=1
+					cell run_rows "$variant"
+					record "$size rows at $clients without a checkpoint" "$pass" "$variant"
+				done
 			done
-			# all of it is looked at once: it takes its time
-			isolated check_rows_of "${with[-1]}"
-			[ -z "$violations" ] || { failed=1; echo "$table: $violations"; echo "check,1,${with[-1]},,,,,,,0,,,,,\"\",\"${violations//[$'\n,"']/ }\"" >>"$results/$part.part.csv"; }
 		done
-		small $((BENCH_PAIRS + 1)) $((2 * BENCH_PAIRS))
+		# all of it is looked at once: it takes its time
+		isolated check_rows
+		if [ -n "$violations" ]; then
+			record "$size rows in the end" 1 grouped
+		fi
 	done
 }
 
-check_rows_of()
+check_rows()
 {
-	violations=$(check_variant "$1" | head -n 5)
+	violations=$(check_variant grouped | head -n 5)
 }
 
 run_connections()
@@ -155,7 +171,7 @@ growth_connections()
 	local variant pass connections
 
 	for variant in insert coupon grouped shards128 redis_always; do
-		for ((pass = 1; pass <= 2 * BENCH_PAIRS; pass++)); do
+		for ((pass = 1; pass <= BENCH_PASSES; pass++)); do
 			# shellcheck disable=SC2086
 			for connections in $(pass_order "$pass" $BENCH_CONNECTIONS); do
 				able "$connections" "$variant"
@@ -168,7 +184,7 @@ growth_connections()
 }
 
 begin_part growth
-for name in ${BENCH_GROWTH:-campaigns connections rows}; do
+for name in ${BENCH_GROWTH:-campaigns keys rows connections}; do
 	"growth_$name"
 done
 end_part

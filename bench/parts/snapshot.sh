@@ -11,7 +11,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 
 need_server "$@"
-read -ra variants <<<"${BENCH_SNAPSHOT_VARIANTS:-coupon grouped shards128 codes_random}"
+read -ra variants <<<"${BENCH_SNAPSHOT_VARIANTS:-insert coupon grouped shards128 codes_random}"
 clients=${BENCH_SNAPSHOT_CLIENTS:-64}
 before=${BENCH_SNAPSHOT_BEFORE:-10} held=${BENCH_SNAPSHOT_HELD:-40} warm=3
 
@@ -20,6 +20,7 @@ run()
 	local holder
 
 	prepare_variant "$1"
+	settle						# or measure would, while the time to the snapshot runs
 	(
 		sleep $((warm + before))
 		PGAPPNAME=holder psql -qXAt -c 'BEGIN ISOLATION LEVEL REPEATABLE READ' -c 'SELECT count(*) FROM pg_class' \

@@ -4,6 +4,7 @@
 # The time is from the first call to the last row (and event), so what a queue
 # puts off is paid for.
 #
+#	insert                        a row, and no event
 #	coupon, grouped, http         row and event row with the answer
 #	*_kafka                       and the event acknowledged by Kafka
 #	request                       coupon_request, decided by its worker
@@ -19,14 +20,14 @@ set -euo pipefail
 
 settings+=(coupon.request_depth=50000000 coupon.queue_memory=512MB)
 need_server "$@"
-read -ra variants <<<"${BENCH_ROW_VARIANTS:-coupon grouped http request pgq coupon_kafka grouped_kafka http_kafka pile_always pile}"
+read -ra variants <<<"${BENCH_ROW_VARIANTS:-insert coupon grouped http request pgq coupon_kafka grouped_kafka http_kafka pile_always pile}"
 row_seconds=${BENCH_ROW_SECONDS:-$BENCH_SECONDS}
 
 # undone VARIANT: calls that have no row, or no event in Kafka, yet
 undone()
 {
 	case $1 in
-		coupon | grouped | http) echo 0 ;;
+		insert | coupon | grouped | http) echo 0 ;;
 		*_kafka) sql "SELECT unpublished FROM coupon_outbox_status()" ;;
 		request) sql "SELECT coalesce(sum(depth), 0) FROM coupon_request_queue()" ;;
 		pgq) sql "SELECT $calls - issued - refused FROM peer_pgq.counter" ;;
@@ -38,7 +39,7 @@ undone()
 done_at()
 {
 	case $1 in
-		coupon | grouped | http) echo "$ended" ;;
+		insert | coupon | grouped | http) echo "$ended" ;;
 		*_kafka) sql "SELECT greatest(extract(epoch FROM last_ack_at), $ended) FROM coupon_outbox_status()" ;;
 		request) sql "SELECT greatest(extract(epoch FROM max(decided_at)), $ended) FROM coupon.request" ;;
 		pgq) sql "SELECT greatest(extract(epoch FROM max(issued_at)), $ended) FROM peer_pgq.issuance" ;;
