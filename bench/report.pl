@@ -68,7 +68,7 @@ sub read_part
 	my ($part) = @_;
 	# the second one is of a part that has not ended
 	my ($head, @lines) = split /\n/, slurp("$dir/$part.runs.csv") || slurp("$dir/$part.part.csv");
-	return unless $head;
+	return unless @lines;
 	my @names = split /,/, $head;
 	my (%seen, %seen_variant);
 
@@ -313,7 +313,7 @@ sub why
 {
 	my ($part, $c, $v) = @_;
 	my $void = $cell{$part}{$c}{$v} && $cell{$part}{$c}{$v}{void};
-	my ($why) = slurp("$dir/$part.skipped.txt") =~ /^\Q$v\E at \S+: (skipped: .*)/m;
+	my ($why) = slurp("$dir/$part.skipped.txt") =~ /^\Q$v at $c\E: (skipped: .*)/m;
 	return $void ? "$v void: $void" : $why // '';
 }
 
@@ -496,7 +496,8 @@ if (my ($machine) = grep { -e } map { "$dir/$_.machine.txt" } @parts)
 }
 $text{quick} = join "\n", $text{figures},
 	($text{issue} ? "Rows (`select1`: answers) a second by connections:\n\n" . matrix('issue', \&rate) . cost_table('issue') : ()),
-	(map { $text{$_} ? cost_table($_) =~ s/^\n//r : () } 'to_row', 'bulk', 'mixes'), $text{profile} // ();
+	(map { $text{$_} ? cost_table($_) =~ s/^\n//r : () } 'to_row', 'bulk', 'mixes'), $text{profile} // (),
+	(map { /^command: (.*)/m ? "`$1`, " . (/^date: (.*)/m)[0] . ', coupon ' . (/^coupon: (.*)/m)[0] . "\n" : () } (grep { length } map { slurp("$dir/$_.machine.txt") } @parts)[0] // '');
 spew("$dir/quick.md", $text{quick});
 if ($document)
 {

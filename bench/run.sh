@@ -26,8 +26,8 @@
 # stands between the marks in doc/benchmarks.md.
 set -euo pipefail
 
-if [ -z "${BENCH_IN_SERVER:-}" ]; then
-	BENCH_ASKED=$(env | grep '^BENCH_' | grep -v '^BENCH_QUICK=quick$' | sort | sed -E "s/=(.*)/='\1'/" | tr '\n' ' ')
+if [ -z "${BENCH_ASKED+set}" ]; then
+	BENCH_ASKED=$(env | grep '^BENCH_' | grep -Ev '^BENCH_(QUICK=quick|IN_SERVER=)' | sort | sed -E "s/=(.*)/='\1'/" | tr '\n' ' ')
 	export BENCH_ASKED
 fi
 set -a

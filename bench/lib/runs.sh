@@ -34,28 +34,13 @@ settle()
 	done
 }
 
-# What a run leaves behind for the record.
-outcomes=(calls rows seconds rate latency cost client_cost wal images others p50 p95 p99 p999 note violations)
-
-# measure VARIANT CLIENTS SECONDS|NUMBERx [options of pgbench]: one run, no
-# preparation; 300x: each connection calls so often.  Sets calls, seconds,
-# latency (ms), rows, rate (rows or answers a second), cost and client_cost (CPU
-# time of the servers and of the load generator), wal (bytes) and images (those
-# of them that are pages written whole; if count_images is set), others (percent
-# of the CPU time that went to other work), returned (units, by Redis) and ended
-# (when, in epoch seconds).  Costs (us) and bytes are for a call, or for a row
-# where a call writes many.
-measure()
+# load_of VARIANT CLIENTS [options of pgbench]: sets load, the command that calls
+# it, and what its length must be
+load_of()
 {
-	local variant=$1 where=$2 clients=${2%@*} duration=$3 before machine server client length load option options log='' lsn
-	shift 3
+	local variant=$1 where=$2 clients=${2%@*} log='' option options
+	shift 2
 
-	case $duration in
-		*x) length=(-t "${duration%x}") duration=0 ;;
-		*) length=(-T "$duration") ;;
-	esac
-	settle
-	before=$(variant_rows "$variant")
 	case $variant in
 		redis_* | pile*)
 			load=("$programs/redis_load" -s "$scratch/redis/socket" -d "$bench_dir/peers")
@@ -89,7 +74,35 @@ measure()
 			fi
 			;;
 	esac
+}
 
+# What a run leaves behind for the record.
+outcomes=(calls rows seconds rate latency cost client_cost wal images others p50 p95 p99 p999 note violations)
+
+# measure VARIANT CLIENTS SECONDS|NUMBERx [options of pgbench]: one run, no
+# preparation; 300x: each connection calls so often.  Sets calls, seconds,
+# latency (ms), rows, rate (rows or answers a second), cost and client_cost (CPU
+# time of the servers and of the load generator), wal (bytes) and images (those
+# of them that are pages written whole; if count_images is set), others (percent
+# of the CPU time that went to other work), rows_before (which were there
+# already), returned (units, by Redis) and ended (when, in epoch seconds).  Costs
+# (us) and bytes are for a call, or for a row where a call writes many; what the
+# sessions cost to start is not in them.
+measure()
+{
+	local variant=$1 where=$2 clients=${2%@*} duration=$3 machine server client length load lsn start_server start_client
+	shift 3
+
+	case $duration in
+		*x) length=(-t "${duration%x}") duration=0 ;;
+		*) length=(-T "$duration") ;;
+	esac
+	settle
+	rows_before=$(variant_rows "$variant")
+	load_of "$variant" "$where" "$@"
+
+	start_server=0 start_client=0
+	[ "${load[*]/pgbench/}" = "${load[*]}" ] || [ "$clients" != "$where" ] || cost_of_starting "$clients"
 	lsn=$(sql "SELECT pg_current_wal_insert_lsn()")
 	machine=$(cpu_machine) server=$(cpu_server) wall=$(date +%s.%N)
 	TIMEFORMAT='%U %S'
@@ -99,7 +112,7 @@ measure()
 	} 2>"$scratch/time" || die "$variant, $where connections: $(tail -n 3 "$scratch/pgbench")"
 	ended=$(date +%s.%N)
 	! grep -E 'ERROR|FATAL|aborted' "$scratch/pgbench" >&2 || die "$variant: errors during the run"
-	client=$(awk -v tck="$(getconf CLK_TCK)" '{ print int(($1 + $2) * tck) }' "$scratch/time")
+	client=$(client_ticks)
 	machine=$(($(cpu_machine) - machine)) server=$(($(cpu_server) - server))
 	others=$(awk -v all="$machine" -v own=$((server + client)) -v tck="$(getconf CLK_TCK)" \
 		-v cores="$cores" -v a="$wall" -v b="$(date +%s.%N)" \
@@ -118,8 +131,8 @@ measure()
 		measure "$variant" "$where" "$duration" "$@"
 		return
 	fi
-	rows=$(($(variant_rows "$variant") - before))
-	cost=$(us_for_each "$server") client_cost=$(us_for_each "$client")
+	rows=$(($(variant_rows "$variant") - rows_before))
+	cost=$(us_for_each $((server - start_server))) client_cost=$(us_for_each $((client - start_client)))
 	count_wal "$lsn"
 	if [ "$variant" != select1 ]; then
 		rate=$(awk -v n="$rows" -v s="$seconds" 'BEGIN { print s ? n / s : 0 }')
@@ -127,10 +140,33 @@ measure()
 	rate=$(printf '%.0f' "$rate")
 }
 
+# CPU time of the load generator that time has noted
+client_ticks()
+{
+	awk -v tck="$(getconf CLK_TCK)" '{ print int(($1 + $2) * tck) }' "$scratch/time"
+}
+
+# cost_of_starting CLIENTS: what so many sessions cost that come, ask once and go,
+# which in a short run would be a good part of each call.  Sets start_server and
+# start_client, clock ticks, once for each number of connections.
+cost_of_starting()
+{
+	if [ ! -e "$scratch/starting.$1" ]; then
+		echo 'SELECT 1;' >"$scratch/starting.sql"
+		start_server=$(cpu_server)
+		TIMEFORMAT='%U %S'
+		{
+			time pgbench -n -f "$scratch/starting.sql" -M prepared -c "$1" -j "$cores" -t 1 >"$scratch/log" 2>&1
+		} 2>"$scratch/time" || die "$1 connections: $(tail -n 3 "$scratch/log")"
+		echo "$(($(cpu_server) - start_server)) $(client_ticks)" >"$scratch/starting.$1"
+	fi
+	read -r start_server start_client <"$scratch/starting.$1"
+}
+
 # us_for_each TICKS: us of CPU time for a call, or for a row where there are more
 us_for_each()
 {
-	awk -v own="$1" -v tck="$(getconf CLK_TCK)" -v n="$((rows > calls ? rows : calls))" 'BEGIN { printf "%.1f", n ? own * 1e6 / tck / n : 0 }'
+	awk -v own="$1" -v tck="$(getconf CLK_TCK)" -v n="$((rows > calls ? rows : calls))" 'BEGIN { printf "%.1f", (n && own > 0) ? own * 1e6 / tck / n : 0 }'
 }
 
 # count_wal LSN: what was written since then; sets wal and images

@@ -47,7 +47,8 @@ prepare_ours()
 	case $1 in
 		*_kafka) new_topic ;;
 	esac
-	sql "CREATE EXTENSION coupon;
+	# roles of another variant may be there already
+	sql "SET client_min_messages = error; CREATE EXTENSION coupon;
 		SELECT coupon_campaign_create('bench', $2, policy => '$policy', topic => '$topic')" >"$scratch/campaign"
 	case $1 in
 		grouped*) call=coupon_issue_grouped ;;

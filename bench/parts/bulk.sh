@@ -33,7 +33,7 @@ run_backlog()
 		settle
 		drain "$(cat "$scratch/campaign")" "$bulk"
 	fi
-	violations=$(check_variant "$1" | head -n 5)
+	violations=$(check_variant many | head -n 5)
 	[ "$rows" = "$bulk" ] || violations+="${violations:+; }$rows rows of $bulk"
 }
 

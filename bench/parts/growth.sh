@@ -100,7 +100,7 @@ fill()
 	create_bare
 	cp "$scratch/script.sql" "$scratch/grouped.sql"
 	sed s/_grouped// "$scratch/script.sql" >"$scratch/coupon.sql"
-	[ "$1" = 0 ] || sql "SET synchronous_commit = off; DO \$do\$ BEGIN
+	[ "$1" = 0 ] || PGOPTIONS='-c synchronous_commit=off' sql "DO \$do\$ BEGIN
 		FOR b IN 0 .. ($1 + 9999) / 10000 - 1 LOOP
 			PERFORM count(*) FROM coupon_issue_many($(cat "$scratch/campaign"), ARRAY(SELECT u::text FROM ($users) x));
 			INSERT INTO bench.bare SELECT 1, u, u FROM ($users) x ON CONFLICT DO NOTHING;

@@ -128,7 +128,8 @@ mix_holds()
 		"SELECT coupon_issue($(sql "SELECT coupon_campaign_create('beside', $BENCH_STOCK, policy => '$policy')"), :u::text);" >"$scratch/coupon.sql"
 	printf '%s\n' '\set u random(1, 1000000000000000)' "\\set c random(1, $schedules)" '\set s random(1, 150)' \
 		'SELECT coupon_hold(:c, :s, :u::text);' >"$scratch/hold.sql"
-	sql "VACUUM ANALYZE; CHECKPOINT"
+	sql "VACUUM ANALYZE"
+	sql CHECKPOINT
 	passes "holds of $((schedules * 150)) seats" "$clients" run_hold coupon hold
 }
 

@@ -72,7 +72,7 @@ run()
 	esac
 	last=$(done_at "$1")
 	stop_consumer
-	rows=$(variant_rows "$1")
+	rows=$(($(variant_rows "$1") - rows_before))
 	note="last one $(awk -v a="$ended" -v b="$last" 'BEGIN { printf "%.2f", b - a }') s after the last call; $behind behind then"
 	case $1 in
 		pile*) note+="; call to row $(sed -n 's/^age_ms //p' "$scratch/consumer") ms" ;;
