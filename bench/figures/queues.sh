@@ -34,7 +34,7 @@ drained()
 # backlog: the rate of its drain
 backlog()
 {
-	drain "$(sql "SELECT coupon_campaign_create('drain', 100000000)")" "$BENCH_BACKLOG"
+	drain_requests "$(sql "SELECT coupon_campaign_create('drain', 100000000)")" "$BENCH_BACKLOG"
 }
 
 prepare_variant request

@@ -185,9 +185,9 @@ count_wal()
 	fi
 }
 
-# drain CAMPAIGN NUMBER: that many requests, made in one transaction, are decided.
+# drain_requests CAMPAIGN NUMBER: that many requests, made in one transaction, are decided.
 # Sets rate, between the first and the last commit, and calls, rows, seconds, cost.
-drain()
+drain_requests()
 {
 	local before server deadline=$((SECONDS + BENCH_LIMIT + $2 / 5000))
 

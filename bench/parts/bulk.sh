@@ -31,7 +31,7 @@ run_backlog()
 	else
 		prepare_variant request
 		settle
-		drain "$(cat "$scratch/campaign")" "$bulk"
+		drain_requests "$(cat "$scratch/campaign")" "$bulk"
 	fi
 	violations=$(check_variant many | head -n 5)
 	[ "$rows" = "$bulk" ] || violations+="${violations:+; }$rows rows of $bulk"
