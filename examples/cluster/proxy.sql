@@ -1,0 +1,361 @@
+-- A proxy of a sale on several nodes: coupon's functions, under their own names
+-- and with their own arguments, each of which is carried out where the user has
+-- their home.  An application changes its connection string and nothing else.
+--
+--	createdb sale
+--	psql -d sale -v ON_ERROR_STOP=1 -f proxy.sql          (as superuser)
+--	SELECT coupon_cluster_connect('host=10.0.0.1 dbname=sale');
+--
+-- The server needs the packages of plproxy and of coupon (for the hash of users; not
+-- its extension, nor shared_preload_libraries). A proxy keeps nothing but a copy of the
+-- map, so there may be any number of them, and one that is lost is made anew.
+--
+-- Each call is a transaction of its own on its node: call in autocommit. plproxy
+-- connects as the role that calls, so the rights are those that the role has on
+-- the nodes; passwords are in the .pgpass of this server's owner.
+--
+-- Of a node that is down its users are told at once, of one that says nothing after the
+-- database's statement_timeout.
+--
+-- Where a node says that a user is not its own (UC301), the map is asked for again
+-- and the call made once more. Who is on the way from one node to another gets the
+-- error, and tries again.
+
+\set ON_ERROR_STOP on
+BEGIN;
+SET LOCAL client_min_messages = warning;
+SET LOCAL search_path = pg_catalog, pg_temp;
+
+CREATE EXTENSION plproxy SCHEMA public;
+CREATE SCHEMA plproxy;
+CREATE SCHEMA coupon;
+CREATE SCHEMA coupon_cluster;
+GRANT USAGE ON SCHEMA plproxy, coupon, coupon_cluster TO PUBLIC;
+
+-- ---- the hash, the nodes' own ----
+
+CREATE FUNCTION public.coupon_slot(user_id text) RETURNS integer
+LANGUAGE c IMMUTABLE PARALLEL SAFE AS '$libdir/coupon', 'coupon_slot';
+CREATE FUNCTION public.coupon_slot(user_id bigint) RETURNS integer
+LANGUAGE c IMMUTABLE PARALLEL SAFE AS '$libdir/coupon', 'coupon_slot_bigint';
+CREATE FUNCTION public.coupon_slot(user_id uuid) RETURNS integer
+LANGUAGE c IMMUTABLE PARALLEL SAFE AS '$libdir/coupon', 'coupon_slot_uuid';
+CREATE FUNCTION public.coupon_home(campaign_id bigint, user_id text) RETURNS integer
+LANGUAGE c IMMUTABLE PARALLEL SAFE AS '$libdir/coupon', 'coupon_home';
+CREATE FUNCTION public.coupon_home(campaign_id bigint, user_id bigint) RETURNS integer
+LANGUAGE c IMMUTABLE PARALLEL SAFE AS '$libdir/coupon', 'coupon_home_bigint';
+CREATE FUNCTION public.coupon_home(campaign_id bigint, user_id uuid) RETURNS integer
+LANGUAGE c IMMUTABLE PARALLEL SAFE AS '$libdir/coupon', 'coupon_home_uuid';
+
+-- An item without a user has to go somewhere, to be told that it is invalid.
+CREATE FUNCTION coupon_cluster.home_of_item(campaign_id bigint, user_id text) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT public.coupon_home(coalesce($1, 0), coalesce($2, '')) $$;
+
+-- ---- the copy of the map ----
+
+CREATE TABLE coupon_cluster.node (
+	node_id  smallint PRIMARY KEY,
+	name     text NOT NULL,
+	conninfo text NOT NULL,
+	http_url text,
+	state    text NOT NULL,
+	version  bigint NOT NULL
+);
+CREATE TABLE coupon_cluster.slot (
+	slot    smallint PRIMARY KEY,
+	node_id smallint NOT NULL,
+	version bigint NOT NULL
+);
+
+-- A node that says nothing holds nobody up for longer: plproxy waits for ever for a
+-- connection that is neither made nor refused.
+SELECT format('ALTER DATABASE %I SET statement_timeout = %L', current_database(), '10s') \gexec
+
+-- version: of the copy; seconds after which the connection of a call without an answer is
+-- closed, and of one that waits.
+CREATE TABLE coupon_cluster.setting (
+	one             boolean PRIMARY KEY DEFAULT true CHECK (one),
+	version         integer NOT NULL DEFAULT 1,
+	query_timeout   integer NOT NULL DEFAULT 5 CHECK (query_timeout >= 1),
+	wait_timeout    integer NOT NULL DEFAULT 9 CHECK (wait_timeout >= 1)
+);
+INSERT INTO coupon_cluster.setting DEFAULT VALUES;
+
+-- ---- what plproxy asks ----
+-- Clusters: coupon, all slots; coupon_node_N, one node; coupon_wait_N, the same for calls
+-- that wait.
+
+CREATE FUNCTION plproxy.get_cluster_version(cluster_name text) RETURNS integer
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$ SELECT s.version FROM coupon_cluster.setting s $$;
+
+CREATE FUNCTION plproxy.get_cluster_partitions(cluster_name text) RETURNS SETOF text
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	n integer;
+BEGIN
+	IF cluster_name = 'coupon' THEN
+		RETURN QUERY SELECT o.conninfo
+		               FROM coupon_cluster.slot s JOIN coupon_cluster.node o ON o.node_id = s.node_id ORDER BY s.slot;
+		GET DIAGNOSTICS n = ROW_COUNT;
+		IF n <> 1024 THEN
+			RAISE SQLSTATE 'UC303' USING
+				MESSAGE = 'this proxy has no map',
+				DETAIL = format('It knows the nodes of %s slots.', n),
+				HINT = 'Have it ask a node: SELECT coupon_cluster_connect(''host=... dbname=...'').';
+		END IF;
+	ELSE
+		RETURN QUERY SELECT o.conninfo FROM coupon_cluster.node o
+		              WHERE cluster_name IN ('coupon_node_' || o.node_id, 'coupon_wait_' || o.node_id);
+		IF NOT FOUND THEN
+			RAISE SQLSTATE 'UC303' USING
+				MESSAGE = 'unknown node',
+				DETAIL = format('The map has no node for "%s".', left(cluster_name, 64)),
+				HINT = 'coupon_cluster.node lists them.';
+		END IF;
+	END IF;
+END
+$$;
+
+CREATE FUNCTION plproxy.get_cluster_config(cluster_name text, OUT key text, OUT val text) RETURNS SETOF record
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT 'query_timeout', (CASE WHEN cluster_name LIKE 'coupon\_wait\_%' THEN s.wait_timeout ELSE s.query_timeout END)::text
+	  FROM coupon_cluster.setting s
+$$;
+
+-- ---- learning ----
+
+CREATE FUNCTION coupon_cluster.map_at(connect_string text) RETURNS jsonb
+LANGUAGE plproxy
+AS $$ CONNECT connect_string; SELECT public.coupon_node_map(); $$;
+
+CREATE FUNCTION coupon_cluster.name_of(node_id integer) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT 'coupon_node_' || $1 $$;
+
+CREATE FUNCTION coupon_cluster.map_of(node_id integer) RETURNS jsonb
+LANGUAGE plproxy
+AS $$ CLUSTER coupon_cluster.name_of(node_id); RUN ON 0; SELECT public.coupon_node_map(); $$;
+
+CREATE FUNCTION coupon_cluster.learn(map jsonb) RETURNS integer
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	n integer;
+	changed integer;
+BEGIN
+	INSERT INTO coupon_cluster.node AS o (node_id, name, conninfo, http_url, state, version)
+	SELECT r.node_id, r.name, r.conninfo, r.http_url, r.state, r.version
+	  FROM jsonb_to_recordset($1 -> 'nodes') r(node_id smallint, name text, conninfo text, http_url text, state text, version bigint)
+	 ORDER BY r.node_id
+	ON CONFLICT (node_id) DO UPDATE
+	   SET name = excluded.name, conninfo = excluded.conninfo, http_url = excluded.http_url,
+	       state = excluded.state, version = excluded.version
+	 WHERE o.version < excluded.version;
+	GET DIAGNOSTICS changed = ROW_COUNT;
+	INSERT INTO coupon_cluster.slot AS s (slot, node_id, version)
+	SELECT (r ->> 0)::smallint, (r ->> 1)::smallint, (r ->> 2)::bigint FROM jsonb_array_elements($1 -> 'slots') r
+	 ORDER BY 1
+	ON CONFLICT (slot) DO UPDATE SET node_id = excluded.node_id, version = excluded.version
+	 WHERE s.version < excluded.version;
+	GET DIAGNOSTICS n = ROW_COUNT;
+	IF changed + n > 0 THEN
+		UPDATE coupon_cluster.setting SET version = version + 1;
+	END IF;
+	RETURN changed + n;
+END
+$$;
+
+-- Asks the node that said it is not the one, then the others; one session at a time, and
+-- who waited for another's answer has it. slot null: asks all of them.
+CREATE FUNCTION coupon_cluster.refresh(slot integer) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	before integer := (SELECT s.version FROM coupon_cluster.setting s);
+	changed integer := 0;
+	one record;
+	map jsonb;
+BEGIN
+	LOCK TABLE coupon_cluster.setting IN SHARE ROW EXCLUSIVE MODE;
+	IF $1 IS NOT NULL AND before <> (SELECT s.version FROM coupon_cluster.setting s) THEN
+		RETURN 0;
+	END IF;
+	FOR one IN SELECT n.node_id FROM coupon_cluster.node n
+	            WHERE n.state <> 'gone'
+	            ORDER BY n.node_id IS DISTINCT FROM (SELECT s.node_id FROM coupon_cluster.slot s WHERE s.slot = $1), n.node_id
+	LOOP
+		BEGIN
+			map := coupon_cluster.map_of(one.node_id);
+		EXCEPTION
+			WHEN query_canceled OR admin_shutdown THEN
+				RAISE;
+			WHEN OTHERS THEN
+				CONTINUE;
+		END;
+		changed := changed + coupon_cluster.learn(map);
+		EXIT WHEN $1 IS NOT NULL AND changed > 0;
+	END LOOP;
+	RETURN changed;
+END
+$$;
+REVOKE ALL ON FUNCTION coupon_cluster.map_at(text), coupon_cluster.map_of(integer), coupon_cluster.learn(jsonb) FROM PUBLIC;
+
+CREATE FUNCTION public.coupon_cluster_connect(conninfo text) RETURNS integer
+LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$ SELECT coupon_cluster.learn(coupon_cluster.map_at($1)) $$;
+REVOKE ALL ON FUNCTION public.coupon_cluster_connect(text) FROM PUBLIC;
+COMMENT ON FUNCTION public.coupon_cluster_connect(text) IS
+	'Takes the map over from a node: nodes and slots that are new or newer than those known.';
+
+CREATE FUNCTION public.coupon_cluster_refresh() RETURNS integer
+LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$ SELECT coupon_cluster.refresh(NULL) $$;
+REVOKE ALL ON FUNCTION public.coupon_cluster_refresh() FROM PUBLIC;
+COMMENT ON FUNCTION public.coupon_cluster_refresh() IS 'Asks all nodes that answer for their maps; returns how much was new.';
+
+-- ---- the functions ----
+
+CREATE TYPE coupon.issue_result AS (user_id text, status text, serial bigint, code text, issued_at timestamptz, expires_at timestamptz);
+CREATE TYPE coupon.hold_result AS (user_id text, status text, serial bigint, label text, held_until timestamptz);
+CREATE TYPE coupon.redeem_result AS (user_id text, status text, serial bigint, code text, order_ref text, redeemed_at timestamptz);
+CREATE TYPE coupon.request_result AS (request_id uuid, status text, outcome text, queue_position bigint, issuance coupon.issue_result,
+	requested_at timestamptz, decided_at timestamptz, repeated boolean);
+
+-- The node that accepted a request has it: 8 bits of its id say which.
+CREATE FUNCTION coupon_cluster.node_of(request_id uuid, cluster text) RETURNS text
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT $2 || coalesce(
+		(SELECT n.node_id FROM coupon_cluster.node n WHERE n.node_id = ((get_byte(uuid_send($1), 8) & 3) << 6 | get_byte(uuid_send($1), 9) >> 2)),
+		(SELECT min(n.node_id) FROM coupon_cluster.node n))
+$$;
+
+CREATE FUNCTION public.coupon_request_status(request_id uuid) RETURNS coupon.request_result
+LANGUAGE plproxy
+AS $$ CLUSTER coupon_cluster.node_of(request_id, 'coupon_node_'); RUN ON 0; $$;
+
+-- By way of a proxy nobody waits longer than wait_timeout, less what the call takes.
+CREATE FUNCTION coupon_cluster.patience(timeout interval) RETURNS interval
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$ SELECT least($1, make_interval(secs => greatest(s.wait_timeout - 2, 0.5))) FROM coupon_cluster.setting s $$;
+
+CREATE FUNCTION coupon_cluster.coupon_request_wait(request_id uuid, timeout interval) RETURNS coupon.request_result
+LANGUAGE plproxy
+AS $$ CLUSTER coupon_cluster.node_of(request_id, 'coupon_wait_'); RUN ON 0; TARGET public.coupon_request_wait; $$;
+
+CREATE FUNCTION public.coupon_request_wait(request_id uuid, timeout interval DEFAULT '5 s') RETURNS coupon.request_result
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	answer coupon.request_result;
+BEGIN
+	SELECT * INTO answer FROM coupon_cluster.coupon_request_wait($1, coupon_cluster.patience($2));
+	RETURN answer;
+END
+$$;
+
+-- coupon_cluster.WAY is plproxy's; public.WAY calls it, and once more with a new map.
+DO $do$
+DECLARE
+	f record;
+	user_type text;
+	names text;
+	result text;
+BEGIN
+	FOR f IN
+		SELECT * FROM (VALUES
+			('coupon_issue', 'campaign_id bigint, user_id USER_TYPE, request_key text DEFAULT NULL', 'coupon.issue_result', 'coupon'),
+			('coupon_issue_grouped', 'campaign_id bigint, user_id USER_TYPE, request_key text DEFAULT NULL', 'coupon.issue_result', 'coupon'),
+			('coupon_request', 'campaign_id bigint, user_id USER_TYPE, request_key text DEFAULT NULL', 'coupon.request_result', 'coupon'),
+			('coupon_request_status_of', 'campaign_id bigint, user_id USER_TYPE', 'coupon.request_result', 'coupon'),
+			('coupon_hold', 'campaign_id bigint, serial bigint, user_id USER_TYPE, ttl interval DEFAULT ''5 min'', request_key text DEFAULT NULL', 'coupon.hold_result', 'coupon'),
+			('coupon_hold_many', 'campaign_id bigint, serials bigint[], user_id USER_TYPE, ttl interval DEFAULT ''5 min'', request_key text DEFAULT NULL', 'SETOF coupon.hold_result', 'coupon'),
+			('coupon_hold_any', 'campaign_id bigint, user_id USER_TYPE, ttl interval DEFAULT ''5 min'', request_key text DEFAULT NULL', 'coupon.hold_result', 'coupon'),
+			('coupon_confirm', 'campaign_id bigint, serial bigint, user_id USER_TYPE, ref text', 'coupon.hold_result', 'coupon'),
+			('coupon_release', 'campaign_id bigint, serial bigint, user_id USER_TYPE', 'boolean', 'coupon'),
+			('coupon_redeem', 'campaign_id bigint, user_id USER_TYPE, order_ref text, serial bigint DEFAULT NULL', 'coupon.redeem_result', 'coupon'),
+			('coupon_redeem_cancel', 'campaign_id bigint, user_id USER_TYPE, order_ref text, serial bigint DEFAULT NULL', 'coupon.redeem_result', 'coupon'),
+			('coupon_revoke', 'campaign_id bigint, user_id USER_TYPE, reason text, serial bigint DEFAULT NULL', 'boolean', 'coupon')
+		) v(name, arguments, result, cluster)
+	LOOP
+		FOREACH user_type IN ARRAY ARRAY['text', 'bigint', 'uuid']
+		LOOP
+			SELECT string_agg('$' || n, ', ' ORDER BY n) INTO names FROM generate_series(1, array_length(string_to_array(f.arguments, ','), 1)) n;
+			EXECUTE format(
+				'CREATE FUNCTION coupon_cluster.%I(%s) RETURNS %s LANGUAGE plproxy AS %L',
+				f.name, regexp_replace(replace(f.arguments, 'USER_TYPE', user_type), ' DEFAULT (''[^'']*''|NULL)', '', 'g'), f.result,
+				format('CLUSTER %L; RUN ON public.coupon_home(campaign_id, user_id); TARGET public.%s;', f.cluster, f.name));
+			result := CASE WHEN f.result LIKE 'SETOF %' THEN format('RETURN QUERY SELECT * FROM coupon_cluster.%I(%s);', f.name, names)
+			          WHEN f.result LIKE 'coupon.%' THEN format('SELECT * INTO answer FROM coupon_cluster.%I(%s); RETURN answer;', f.name, names)
+			          ELSE format('RETURN coupon_cluster.%I(%s);', f.name, names) END;
+			EXECUTE format(
+				'CREATE FUNCTION public.%I(%s) RETURNS %s LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS %L',
+				f.name, replace(f.arguments, 'USER_TYPE', user_type), f.result,
+				format($body$
+DECLARE
+	answer %s;
+BEGIN
+	%s
+EXCEPTION
+	WHEN SQLSTATE 'UC301' THEN
+		PERFORM coupon_cluster.refresh(public.coupon_home(campaign_id, user_id));
+		%s
+END
+$body$, replace(f.result, 'SETOF ', ''), result, result));
+		END LOOP;
+	END LOOP;
+END
+$do$;
+
+CREATE FUNCTION coupon_cluster.coupon_issue_many(campaign_id bigint, user_ids text[], request_keys text[]) RETURNS SETOF coupon.issue_result
+LANGUAGE plproxy
+AS $$
+	CLUSTER 'coupon';
+	SPLIT user_ids, request_keys;
+	RUN ON coupon_cluster.home_of_item(campaign_id, user_ids);
+	TARGET public.coupon_issue_many;
+$$;
+
+-- Answers come node by node; each user's are in their order, so the array's is found again.
+CREATE FUNCTION public.coupon_issue_many(campaign_id bigint, user_ids text[], request_keys text[] DEFAULT NULL) RETURNS SETOF coupon.issue_result
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+	keys text[] := coalesce($3, array_fill(NULL::text, ARRAY[coalesce(array_length($2, 1), 0)]));
+	answers coupon.issue_result[];
+	again text[];
+	again_keys text[];
+BEGIN
+	IF array_length($2, 1) IS DISTINCT FROM array_length(keys, 1) THEN
+		RAISE array_subscript_error USING
+			MESSAGE = 'user_ids and request_keys differ in length',
+			DETAIL = format('They have %s and %s elements.', coalesce(array_length($2, 1), 0), coalesce(array_length(keys, 1), 0)),
+			HINT = 'Pass a key for each user; null: none.';
+	END IF;
+	SELECT array_agg(a) INTO answers FROM coupon_cluster.coupon_issue_many($1, $2, keys) a;
+	IF EXISTS (SELECT FROM unnest(answers) a WHERE a.status = 'moved') THEN
+		PERFORM coupon_cluster.refresh((SELECT public.coupon_home($1, a.user_id) FROM unnest(answers) a WHERE a.status = 'moved' LIMIT 1));
+		SELECT array_agg(w.user_id ORDER BY w.n), array_agg(w.key ORDER BY w.n) INTO again, again_keys
+		  FROM unnest($2, keys) WITH ORDINALITY w(user_id, key, n)
+		 WHERE w.user_id IN (SELECT a.user_id FROM unnest(answers) a WHERE a.status = 'moved');
+		SELECT array_agg(a) INTO answers
+		  FROM (SELECT a.* FROM unnest(answers) a WHERE a.status <> 'moved'
+		        UNION ALL
+		        SELECT a.* FROM coupon_cluster.coupon_issue_many($1, again, again_keys) a) a;
+	END IF;
+	RETURN QUERY
+		SELECT a.user_id, a.status, a.serial, a.code, a.issued_at, a.expires_at
+		  FROM (SELECT w.user_id, w.n, row_number() OVER (PARTITION BY w.user_id ORDER BY w.n) AS nth FROM unnest($2) WITH ORDINALITY w(user_id, n)) w
+		  JOIN (SELECT o.*, row_number() OVER (PARTITION BY o.user_id ORDER BY o.n) AS nth
+		          FROM unnest(answers) WITH ORDINALITY o(user_id, status, serial, code, issued_at, expires_at, n)) a
+		    ON a.user_id IS NOT DISTINCT FROM w.user_id AND a.nth = w.nth
+		 ORDER BY w.n;
+END
+$$;
+
+COMMIT;
