@@ -339,8 +339,8 @@ def answers_were_true(account):
         campaign = step.args.get('campaign')
         if step.way == 'request':
             continue
-        own = {(row[0], str(row[2])) for other in step.transaction.steps if other.start <= step.start
-               for row in other.rows or () if other.way in ISSUES + HOLDS + CONFIRMS}
+        own = {(row[0], str(row[2])) for other in step.transaction.steps if other.start <= step.start and other.way in CHANGES
+               for row in other.rows or () if row[1] in ('issued', 'held', 'confirmed', 'redeemed')}
         for row in step.rows or ():
             if step.way not in ISSUES + HOLDS + CONFIRMS + ('redeem',):
                 continue
@@ -555,7 +555,12 @@ def rooms_keep_their_order(account):
             a, b = first.rows[0], second.rows[0]
             if first.stop < second.start and a[2] is not None and b[2] is not None and int(b[2]) > int(a[2]):
                 yield Violation('positions never rise', f'ticket {token}', [first, second])
-    joins = {token: steps[0] for token, steps in asked.items() if steps[0].way == 'join'}
+    lost = collections.defaultdict(lambda: math.inf)    # the first call of each whose answer was lost, which may have made the ticket
+    for step in account.history.steps():
+        if step.way == 'join' and step.end == UNKNOWN:
+            lost[step.args['room'], step.args['user']] = min(step.start, lost[step.args['room'], step.args['user']])
+    joins = {token: steps[0] for token, steps in asked.items()
+             if steps[0].way == 'join' and steps[0].start < lost[steps[0].args['room'], steps[0].args['user']]}
     places = collections.defaultdict(list)
     for ticket in account.history.tickets:
         if ticket['admitted_at'] is not None and ticket['token'] in joins:

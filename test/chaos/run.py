@@ -229,23 +229,34 @@ class Round:
         history.clock, history.clock_was_set = self.clock + 0.001, self.clock > 0
         history.read(f'{self.home}/history')
         history.campaigns, history.rooms = self.campaigns, self.rooms
-        self.sell_out()
         self.collect(history)
+        self.sell_out(history)
         self.violations += checker.check(history)
         self.events = len(history.events)
         for words, number in self.errors.items():
             self.violations.append(checker.laws.Violation('misuse is an error, and nothing else is', f'{words} ({number} times)', []))
         self.look_into_logs()
 
-    def sell_out(self):
+    def sell_out(self, history):
         """Demand above the stock: nothing may be left, and nothing be stranded (law 2)."""
         query = self.servers.primary.query
-        found = []
-        for (name, campaigns) in self.ids.items():
-            for campaign in campaigns:
-                for row in query('SELECT * FROM coupon_verify($1::bigint)', [campaign]):
-                    found.append(('the server agrees', f'coupon_verify({campaign}): {row}'))
-        self.findings = found
+        for campaign in (campaign for campaigns in self.ids.values() for campaign in campaigns):
+            if query('SELECT closed_at IS NOT NULL FROM coupon.campaign WHERE campaign_id = $1::bigint', [campaign]) == [['t']]:
+                continue
+            query('SELECT coupon_campaign_require_room($1::bigint, NULL)', [campaign])
+            def sold():
+                query("SELECT count(*) FROM coupon_issue_many($1::bigint, ARRAY(SELECT 'last' || gen_random_uuid()"
+                      ' FROM generate_series(1, (SELECT remaining + 1 FROM coupon_status($1::bigint)))))', [campaign])
+                return query("SELECT remaining = 0 AND issued + held = stock AND i.status = 'sold_out' AND stock = ("
+                             ' SELECT count(*) FROM coupon.issuance WHERE campaign_id = $1::bigint)'
+                             " FROM coupon_status($1::bigint), coupon_issue($1::bigint, 'too late') i", [campaign]) == [['t']]
+            try:
+                server.poll('the last unit', sold, self.patience)
+            except TimeoutError:
+                history.findings.append(('never undersell', f'campaign {campaign} does not sell out: '
+                                         + str(query('SELECT * FROM coupon_status($1::bigint)', [campaign]))))
+        for row in query('SELECT * FROM coupon_verify()'):
+            history.findings.append(('the server agrees', f'coupon_verify(): {row}'))
 
     def collect(self, history):
         query = self.servers.primary.query
@@ -260,7 +271,6 @@ class Round:
                                     'ended_at': row[4] and float(row[4]), 'reason': row[5]})
         history.events = [Event(id, key, type, json.loads(payload), trace) for id, key, type, payload, trace in
                           query('SELECT id, key, type, payload, traceparent FROM coupon.outbox')]
-        history.findings = self.findings
 
     def look_into_logs(self):
         for name in os.listdir(self.home):
