@@ -469,7 +469,9 @@ def requests_end(account):
     accepted = {}
     for step in account.history.steps():
         if step.way == 'request' and step.rows and step.rows[0][0] and step.end == COMMITTED:
-            accepted.setdefault(step.rows[0][0], step)
+            accepted.setdefault(step.rows[0][0], step)      # the one that made it, unless that one's answer was lost
+            if step.rows[0][5] == 'f':
+                accepted[step.rows[0][0]] = step
     rows = {row['request_id']: row for row in account.history.requests}
     polls = collections.defaultdict(list)
     for step in account.history.steps():
@@ -496,7 +498,7 @@ def requests_end(account):
             decided[step.rows[0][0]].append(event)
     for request, row in rows.items():
         events = decided.get(request, [])
-        if row['outcome'] is not None and request in accepted and len(events) != 1 and not (row['request_key'] and not events):
+        if row['outcome'] is not None and request in accepted and accepted[request].rows[0][5] == 'f' and len(events) != 1 and not (row['request_key'] and not events):
             yield Violation('one event for each change', f'request {request} ended {row["outcome"]}, with {len(events)} events', [accepted[request], *events])
 
 

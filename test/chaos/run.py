@@ -57,6 +57,11 @@ def template(home, options):
     return node.data
 
 
+def published_event(message):
+    headers = dict(zip(message['headers'][::2], message['headers'][1::2]))
+    return Event(headers['id'], message['key'], headers['ce_type'], json.loads(message['payload']), headers.get('traceparent'))
+
+
 class Round:
     def __init__(self, home, seed, options):
         self.seed, self.options, self.home, self.patience = seed, options, home, options.patience
@@ -127,12 +132,12 @@ class Round:
     def prepare(self):
         options, primary = self.options, self.servers.primary
         self.has = {'clock'} if self.servers.clock_file else set()
+        if options.broker and self.seed % 2 == 0:
+            self.has.add('broker')
+            self.servers.start_broker(options.broker, ['coupon-issued', 'own-events'])
         if not options.no_standby:
             self.has.add('standby')
             self.servers.add_standby()
-        if options.broker:
-            self.has.add('broker')
-            self.servers.start_broker(options.broker, ['coupon-issued', 'own-events'])
         wanted = options.faults.split(',') if options.faults else None
         self.faults = [fault for fault in faults.FAULTS if (fault[2] is None or fault[2] in self.has) and
                        (wanted is None or fault[0].__name__ in wanted)]
@@ -215,6 +220,9 @@ class Round:
         self.await_('never undersell', 'units are in flight, and nobody is there',
                     'SELECT coalesce(sum(s.in_flight), 0) = 0 FROM coupon.campaign c, coupon_status(c.campaign_id) s')
 
+        if 'broker' in self.has:
+            self.await_('every event is published', 'events stay in the outbox', 'SELECT count(*) = 0 FROM coupon.outbox')
+
     def await_(self, law, what, query):
         try:
             server.poll(what, lambda: self.servers.primary.query(query) == [['t']], self.patience)
@@ -269,8 +277,11 @@ class Round:
                          ' extract(epoch FROM t.ended_at), t.reason FROM coupon.ticket t JOIN coupon.room r USING (room_id)'):
             history.tickets.append({'room': row[0], 'token': row[1], 'user': row[2], 'admitted_at': row[3] and float(row[3]),
                                     'ended_at': row[4] and float(row[4]), 'reason': row[5]})
-        history.events = [Event(id, key, type, json.loads(payload), trace) for id, key, type, payload, trace in
-                          query('SELECT id, key, type, payload, traceparent FROM coupon.outbox')]
+        events = [Event(id, key, type, json.loads(payload), trace) for id, key, type, payload, trace in
+                  query('SELECT id, key, type, payload, traceparent FROM coupon.outbox')]
+        if 'broker' in self.has:
+            history.published = [[published_event(message) for message in partition] for partition in self.servers.published()]
+        history.events = list({event.id: event for events in [events, *history.published] for event in events}.values())
 
     def look_into_logs(self):
         for name in os.listdir(self.home):

@@ -3,6 +3,7 @@
 Everything lives in one directory and listens on Unix sockets there; the front,
 PgBouncer and the broker on the loopback address.
 """
+import json
 import os
 import shutil
 import signal
@@ -14,6 +15,8 @@ import time
 import pq
 
 DATABASE = 'postgres'
+# of a topic: the mock keeps the last 5 MB of each
+PARTITIONS = 24
 
 
 def free_port():
@@ -234,20 +237,14 @@ query_wait_timeout = 10
 ''')
 
     def start_broker(self, program, topics):
-        """A Kafka of librdkafka's, and a consumer that writes down what it gets."""
-        self.broker = subprocess.Popen([program, '-b', '3', *[word for topic in topics for word in ('-t', f'{topic}:4')]],
+        """A Kafka of librdkafka's."""
+        self.broker = subprocess.Popen([program, '-b', '3', *[word for topic in topics for word in ('-t', f'{topic}:{PARTITIONS}')]],
                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.helpers.append(self.broker)
         self.brokers = self.broker.stdout.readline().decode().strip()
-        self.consumed = f'{self.home}/consumed'
-        for topic in topics:
-            with open(f'{self.consumed}.{topic}', 'w') as out, open(f'{self.home}/kcat.log', 'a') as log:
-                self.helpers.append(subprocess.Popen(
-                    ['kcat', '-C', '-q', '-J', '-u', '-b', self.brokers, '-t', topic, '-o', 'beginning', '-X', 'fetch.wait.max.ms=50',
-                     '-X', 'reconnect.backoff.ms=20', '-X', 'reconnect.backoff.max.ms=500', '-X', 'auto.offset.reset=earliest'],
-                    stdin=subprocess.DEVNULL, stdout=out, stderr=log))
+        self.topics = topics
         self.primary.query(f"ALTER SYSTEM SET coupon.kafka_brokers = '{self.brokers}'")
-        self.primary.query('ALTER SYSTEM SET coupon.kafka_partitions = 4')
+        self.primary.query(f'ALTER SYSTEM SET coupon.kafka_partitions = {PARTITIONS}')
         self.primary.query('SELECT pg_reload_conf()')
 
     def tell_broker(self, command):
@@ -256,6 +253,16 @@ query_wait_timeout = 10
         answer = self.broker.stdout.readline().decode().strip()
         if answer != 'ok':
             raise RuntimeError(f'the broker: {command}: {answer}')
+
+    def published(self):
+        """What the broker has: the messages of each partition, in order."""
+        partitions = {}
+        for topic in self.topics:
+            messages = run('kcat', '-C', '-q', '-J', '-e', '-b', self.brokers, '-t', topic, '-o', 'beginning')
+            for line in messages.splitlines():
+                message = json.loads(line)
+                partitions.setdefault((topic, message['partition']), []).append(message)
+        return list(partitions.values())
 
     # ---- the end ----
 
