@@ -3,6 +3,8 @@
 #   make, make install, make installcheck, make clean     as in any extension
 #   make test     build, check, run every test on private servers
 #   make test-sanitized    the same with coupon built for AddressSanitizer
+#   make chaos    build, an hour of a sale in which everything is broken, held
+#                 against its laws (CHAOS_TIME=600: ten minutes); test/chaos
 #   make demo     build, run the two sales of the demo on a private server
 #   make serve    a private server that serves HTTP, with routes to try, until Ctrl-C
 #   make bench    build, coupon beside its peers: SQL, PgQ, Redis, Redis and
@@ -113,7 +115,7 @@ endif
 no_headers += say where another PostgreSQL is: make PG_CONFIG=/path/to/pg_config.  \
 	"make test" and "make demo" install what is missing themselves.
 
-all install installcheck installdirs uninstall tmp_install tmp_install_fault test-run demo-run serve-run bench-run bench-quick-run bench-figures-run bench-scenarios-run:
+all install installcheck installdirs uninstall tmp_install tmp_install_fault test-run chaos-run demo-run serve-run bench-run bench-quick-run bench-figures-run bench-scenarios-run:
 	@echo '*** $(no_headers)' >&2; exit 1
 
 clean:
@@ -150,6 +152,10 @@ tmp_install_fault:
 test-run: tmp_install check-layers check-sql
 	@test/bin/run_tests $(TESTS)
 
+CHAOS_TIME = 3600
+chaos-run: tmp_install tmp_install_fault kafka-programs
+	@test/bin/chaos -p -t $(CHAOS_TIME) -d 120 -c 60 $(if $(CHAOS_SEED),-s $(CHAOS_SEED)) --release $(CHAOS)
+
 demo-run: tmp_install kafka-programs tmp_bench/http_load
 	@bench/demo.sh
 
@@ -171,7 +177,7 @@ endif
 
 # make reads pg_config's answer when it starts, so what has been installed
 # in between is seen by a second make only.
-test demo serve bench bench-quick bench-figures bench-scenarios:
+test chaos demo serve bench bench-quick bench-figures bench-scenarios:
 	@pg_config=$$(test/bin/install_dependencies '$(PG_CONFIG)' $@) && \
 		$(MAKE) --no-print-directory PG_CONFIG="$$pg_config" $@-run
 
@@ -247,6 +253,6 @@ check-layers:
 check-sql: $(script)
 	@test/bin/check_sql
 
-.PHONY: check-librdkafka tmp_install tmp_install_fault test test-run test-sanitized demo demo-run serve serve-run bench bench-run bench-quick bench-quick-run bench-figures bench-figures-run \
+.PHONY: check-librdkafka tmp_install tmp_install_fault test test-run test-sanitized chaos chaos-run demo demo-run serve serve-run bench bench-run bench-quick bench-quick-run bench-figures bench-figures-run \
 	bench-scenarios bench-scenarios-run kafka-programs kafka bench-programs \
 	format check-format lint fresh-machines deb deb-test dist check-layers check-sql

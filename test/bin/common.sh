@@ -118,14 +118,14 @@ finish()
 	exit "$1"
 }
 
-# copy_install: the private installation into the work directory, so that
+# copy_install [DIRECTORY]: the private installation into the work directory, so that
 # a server's user can read it and a new build does not change it under them.
 # Sets bindir and pgxs_dir, and PG_CONFIG for whoever builds something: the
 # one of the copy, first in PATH, knows of no headers.
 copy_install()
 {
 	[ -r "$top/tmp_install/paths.sh" ] || make -s -C "$top" tmp_install >&2
-	cp -a "$top/tmp_install" "$work/pg"
+	cp -a "$top/${1:-tmp_install}" "$work/pg"
 	[ -z "$server_user" ] || chown -hR "$server_user:" "$work/pg"
 	# shellcheck disable=SC2034
 	libdir='' pgxs_dir=''

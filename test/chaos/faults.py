@@ -226,3 +226,32 @@ def disk_full(round):
     os.unlink(ballast)
     round.servers.ensure_up()
     return what
+
+
+@fault(12, needs='fault points')
+def point(round):
+    """A named point in the C code (src/base/fault.h) fails whoever reaches it."""
+    points = round.servers.primary.query('SELECT point, throws FROM fault.points()')
+    name, throws = round.random.choice(points + [points[0]] * 10)      # the first is any allocation
+    kind = round.random.choice(['error', 'fatal', 'kill', 'sleep', 'memory'] if throws == 't' else ['kill', 'sleep'])
+    before = checkpointer(round)
+    round.sql(f"SELECT fault.arm('{name}', '{kind}', skip => {round.random.choice([0, 0, 3, 20])}, ms => 200)")
+
+    def fired():
+        try:
+            return round.servers.primary.query(f"SELECT fired > 0 OR kind IS NULL FROM fault.points() WHERE point = '{name}'", patience=0) == [['t']]
+        except (pq.Lost, pq.Failed):
+            return True             # by the crash that it was
+    try:
+        server.poll(name, fired, 1)
+        hit = True
+    except TimeoutError:
+        hit = False
+    round.sql('SELECT fault.disarm()')
+    if kind == 'kill' and hit:
+        recover(round, name, before)
+        round.crashes += 1
+    round.servers.ensure_up()
+    if hit:
+        round.hits[kind] += 1
+    return f'{kind} at {name}: {"hit" if hit else "nobody came by"}'

@@ -53,6 +53,11 @@ def template(home, options):
     node.start()
     node.query('CREATE EXTENSION coupon')
     node.query(ATTEMPT)
+    if options.points:
+        with open(options.points) as file:
+            connection = pq.Connection(node.conninfo())
+            connection.query(file.read())
+            connection.close()
     node.stop()
     return node.data
 
@@ -70,6 +75,7 @@ class Round:
         self.errors = collections.Counter()
         self.done = collections.Counter()
         self.crashes = 0
+        self.hits = collections.Counter()       # of fault points, by kind
         self.violations = []
         self.clock = 0
         os.makedirs(home)
@@ -111,7 +117,8 @@ class Round:
 
     def run(self, template):
         options = self.options
-        self.servers = server.Servers(self.home, template, self.seed, self.patience)
+        on_disks = options.disks and self.seed % 4 == 1
+        self.servers = server.Servers(self.home, template, self.seed, self.patience, options.disks if on_disks else None)
         try:
             self.pooler = self.servers.start_pooler()
             self.prepare()
@@ -135,9 +142,13 @@ class Round:
         if options.broker and self.seed % 2 == 0:
             self.has.add('broker')
             self.servers.start_broker(options.broker, ['coupon-issued', 'own-events'])
-        if not options.no_standby:
+        if self.servers.disks:
+            self.has.add('small disks')
+        elif not options.no_standby:
             self.has.add('standby')
             self.servers.add_standby()
+        if options.points:
+            self.has.add('fault points')
         wanted = options.faults.split(',') if options.faults else None
         self.faults = [fault for fault in faults.FAULTS if (fault[2] is None or fault[2] in self.has) and
                        (wanted is None or fault[0].__name__ in wanted)]
@@ -309,6 +320,9 @@ def parse_options():
     add('-k', '--keep', help='directory for what a failed round leaves')
     add('-v', '--verbose', action='store_true', help='say each fault')
     add('--no-standby', action='store_true', help='no standby, so no promotion')
+    add('--points', help='the file that declares the fault points of this build')
+    add('--disks', help='a directory with two small disks, data and wal')
+    add('--release', action='store_true', help='hold the amounts against those of a release')
     add('--broker', help='the mock broker\'s program')
     add('--home', required=True, help='an empty directory to work in')
     options = parser.parse_args()
@@ -327,10 +341,20 @@ def command(options, seed):
     return ' '.join(words)
 
 
+def enough(calls, crashes, promotions, hits):
+    """What a release asks for."""
+    wanted = [('recorded operations', calls, 1000000), ('crash and kill cycles', crashes, 300), ('promotions', promotions, 20)]
+    wanted += [(f'fault point hits of kind {kind}', hits[kind], 100) for kind in ('error', 'fatal', 'kill', 'sleep', 'memory')]
+    for what, measured, required in wanted:
+        print(f'{what:36} {measured:9}  required {required:9}  {"pass" if measured >= required else "FAIL"}')
+    return all(measured >= required for _, measured, required in wanted)
+
+
 def main():
     options = parse_options()
     made = template(options.home, options)
     calls = answers = unknown = crashes = events = failed = 0
+    hits = collections.Counter()
     done, begun, number = collections.Counter(), time.monotonic(), 0
     while number < options.rounds if options.time is None else time.monotonic() - begun < options.time:
         seed = options.seed + number
@@ -339,6 +363,7 @@ def main():
         start = time.monotonic()
         violations = round.run(made)
         calls, answers, unknown = calls + round.writer.calls, answers + round.writer.answers, unknown + round.writer.unknown
+        hits += round.hits
         crashes, events, done = crashes + round.crashes, events + round.events, done + round.done
         print(f'round {number}, seed {seed}: {round.writer.calls} calls ({round.writer.unknown} unknown), {round.events} events, {round.crashes} crashes, '
               f'{sum(round.done.values())} faults, {len(violations)} violations, {time.monotonic() - start:.0f} s', flush=True)
@@ -352,7 +377,11 @@ def main():
         shutil.rmtree(round.home, ignore_errors=True)
     print(f'{number} rounds, {calls} calls with {answers} answers, {unknown} unknown, {events} events, {crashes} crashes and kills; '
           + ', '.join(f'{name} {times}' for name, times in sorted(done.items())))
+    if hits:
+        print('fault points: ' + ', '.join(f'{kind} {times}' for kind, times in sorted(hits.items())))
     print(f'{failed} rounds with violations' if failed else 'all laws kept')
+    if options.release:
+        failed += not enough(calls, crashes, done['promote'], hits)
     return 1 if failed else 0
 
 

@@ -126,11 +126,11 @@ class Node:
 class Servers:
     """What a round runs on; `primary` is whom the sessions are to call."""
 
-    def __init__(self, home, template, seed, patience):
+    def __init__(self, home, template, seed, patience, disks=None):
         self.home, self.seed, self.patience = home, seed, patience
         self.names = iter(f'node{n}' for n in range(1000))
         self.lock = threading.Lock()
-        self.standby = None
+        self.standby = self.disks = None
         self.helpers = []
         self.front_port, self.pooler_port = free_port(), free_port()
         self.clock_file = None
@@ -138,6 +138,12 @@ class Servers:
         self.clock_preload()
         self.primary = self.node()
         shutil.copytree(template, self.primary.data, symlinks=True)
+        if disks:
+            # both on small disks, in place of where they would be
+            self.disks = disks
+            for directory, disk in ((self.primary.data, 'data'), (f'{self.primary.data}/pg_wal', 'wal')):
+                shutil.move(directory, f'{disks}/{disk}/postgres')
+                os.symlink(f'{disks}/{disk}/postgres', directory)
         self.primary.configure(self.settings())
         self.primary.start()
 
@@ -276,6 +282,9 @@ query_wait_timeout = 10
                     return False    # what is left of the last one is not gone yet, or its disk is full
             return self.primary.answers()
         poll('the server to answer again', up, self.patience)
+
+    def disk(self, what):
+        return f'{self.disks}/{what}'
 
     def close(self):
         for helper in self.helpers:

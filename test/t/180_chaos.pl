@@ -24,7 +24,7 @@ like($tried, qr/^\d+ histories, \d+ laws, 0 failed$/m, 'and says so');
 
 # It ends in its time however loaded the machine is: what is loaded has fewer calls.
 my @command = ($python, 'test/chaos/run.py', '--home', PostgreSQL::Test::Utils::tempdir_short(),
-	'-s', $seed, '-d', 90, '-c', 20, '--rate', 150, '--between', 60);
+	'-s', $seed, '-d', 80, '-c', 20, '--rate', 120, '--between', 70);
 push @command, '--broker', kafka_program('mock_broker') unless kafka_tools_missing();
 my $out = '';
 IPC::Run::run(\@command, '<', \undef, '>', \$out, '2>&1');
