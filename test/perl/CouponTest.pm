@@ -6,6 +6,7 @@ use strict;
 use warnings;
 
 use Exporter 'import';
+use InitdbTemplate;
 use PostgreSQL::Test::BackgroundPsql;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;

@@ -9,6 +9,7 @@ use Exporter 'import';
 use File::Basename;
 use File::Path;
 use File::Copy;
+use InitdbTemplate;
 use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
