@@ -99,7 +99,8 @@ run_part()
 		echo "price: skipped: BENCH_BEFORE names no other revision"
 	else
 		BENCH_IN_SERVER='' timeout --foreground -k 30 "${BENCH_PART_LIMIT:-5400}" \
-			"$bench_dir/figures/price.sh" "$BENCH_BEFORE" | tee "$results/price.txt"
+			"$bench_dir/figures/price.sh" "$BENCH_BEFORE" | tee "$results/price.txt" ||
+			grep -q ' now / before, ' "$results/price.txt"	# a figure that falls short is no failure
 	fi
 }
 
