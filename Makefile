@@ -47,7 +47,7 @@ OBJS = $(patsubst %.c,%.o,$(filter-out $(if $(HAVE_HTTP),src/front/listener_miss
 
 # The two -Wno- are for idioms of PostgreSQL's own headers and macros.
 PG_CFLAGS = -Wall -Wextra -Wshadow=local -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
-PG_CPPFLAGS = -I$(srcdir)/src -DCOUPON_JWT_LIBRARY='"$(JWT_LIBRARY)"'
+PG_CPPFLAGS = -I$(srcdir)/src -I$(libpq_srcdir) -DCOUPON_JWT_LIBRARY='"$(JWT_LIBRARY)"'
 ifneq ($(filter true 1,$(CI) $(WERROR)),)
 PG_CFLAGS += -Werror
 endif
@@ -62,7 +62,7 @@ ISOLATION = $(filter-out grouped,$(patsubst test/specs/%.spec,%,$(sort $(wildcar
 ISOLATION_OPTS = --inputdir=test --outputdir=.
 
 # Debian: librdkafka-dev
-SHLIB_LINK = -lrdkafka $(if $(HAVE_HTTP),-lmicrohttpd) -lpthread
+SHLIB_LINK = -lrdkafka $(libpq) $(if $(HAVE_HTTP),-lmicrohttpd) -lpthread
 
 EXTRA_CLEAN = $(script).new tmp_install tmp_install_fault tmp_fault tmp_kafka tmp_bench tmp_log tmp_lint tmp_pages tmp_pgspot tmp_openapi tmp_clients tmp_grafana tmp_deb tmp_dist .built_for
 

@@ -16,6 +16,7 @@
 #include "base/stat.h"
 #include "base/trace.h"
 #include "base/worker.h"
+#include "cluster/transfer_worker.h"
 #include "front/front_worker.h"
 #include "front/http_issue.h"
 #include "front/limit.h"
@@ -24,6 +25,7 @@
 #include "group/group.h"
 #include "kafka/publish.h"
 #include "kafka/publisher_status.h"
+#include "node/fence.h"
 #include "outbox/event_id.h"
 #include "outbox/outbox.h"
 #include "queue/queue.h"
@@ -50,6 +52,7 @@ static const CouponModule *const modules[] = {
 #endif
 	&coupon_stat_module,
 	&coupon_database_module,
+	&coupon_fence_module,
 	&coupon_event_id_module,
 	&coupon_outbox_module,
 	&coupon_publisher_module,
@@ -96,6 +99,7 @@ static const CouponWorkerKind *const workers[COUPON_WORKER_IDS] = {
 	[COUPON_ROOM_WORKER] = &coupon_room_worker,
 	[COUPON_GROUP] = &coupon_group_worker,
 	[COUPON_PUBLISHER] = &coupon_publisher,
+	[COUPON_TRANSFER] = &coupon_transfer,
 };
 
 void

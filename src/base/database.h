@@ -21,6 +21,7 @@ typedef enum CouponWorkerId
 	COUPON_ROOM_WORKER,
 	COUPON_GROUP,
 	COUPON_PUBLISHER,
+	COUPON_TRANSFER,
 	COUPON_WORKER_IDS			/* how many there are */
 } CouponWorkerId;
 

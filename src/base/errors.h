@@ -22,6 +22,11 @@
 #define ERRCODE_COUPON_NOT_COMMITTED		MAKE_SQLSTATE('U','C','2','0','4')
 
 #define ERRCODE_COUPON_NOT_HERE				MAKE_SQLSTATE('U','C','3','0','1')
+#define ERRCODE_COUPON_FENCED				MAKE_SQLSTATE('U','C','3','0','2')
 #define ERRCODE_COUPON_NODE_MAP				MAKE_SQLSTATE('U','C','3','0','3')
+
+/* raised by SQL alone */
+#define ERRCODE_COUPON_CALLER_REPLACED		MAKE_SQLSTATE('U','C','3','1','0')
+#define ERRCODE_COUPON_REPLACED				MAKE_SQLSTATE('U','C','3','1','1')
 
 #endif							/* COUPON_ERRORS_H */

@@ -34,6 +34,9 @@ int			coupon_group_workers = 0;
 int			coupon_publish_interval = 0;
 int			coupon_kafka_partitions = 0;
 int			coupon_kafka_replication = 0;
+bool		coupon_cluster = false;
+int			coupon_cluster_timeout = 0;
+int			coupon_transfer_low_water = 0;
 
 #define SECOND		1000		/* in ms */
 #define HOUR		(3600 * SECOND)
@@ -94,7 +97,12 @@ static const struct
 	{"coupon.kafka_partitions", &coupon_kafka_partitions, 12, 0, 100000, PGC_SIGHUP, 0,
 	"Partitions that a topic must have; 0: any number."},
 	{"coupon.kafka_replication", &coupon_kafka_replication, 0, 0, 100, PGC_SIGHUP, 0,
-	"Replication factor that a topic must have; 0: any."}
+	"Replication factor that a topic must have; 0: any."},
+	{"coupon.cluster_timeout", &coupon_cluster_timeout, 1 * SECOND, 10, 60 * SECOND, PGC_SIGHUP, GUC_UNIT_MS,
+	"How long to wait for the answer of another node."},
+	{"coupon.transfer_low_water", &coupon_transfer_low_water, 5, 0, 100, PGC_SIGHUP, 0,
+		"With fewer free units than this percentage of a campaign's units at this node, more are fetched from others.",
+	"0: only when a call finds none."}
 };
 
 /* host:port, host or protocol://host:port, by commas; or nothing at all */
@@ -151,6 +159,11 @@ define_others(void)
 							   NULL,
 							   &coupon_databases, "postgres",
 							   PGC_SIGHUP, 0, check_databases, NULL, NULL);
+	DefineCustomBoolVariable("coupon.cluster",
+							 "Starts the worker that shares stock with other nodes.",
+							 "A node of a cluster sells nothing before another one has confirmed it.",
+							 &coupon_cluster, false,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("coupon.kafka_brokers",
 							   "Kafka brokers to publish to, host:port separated by commas; empty: none.",
 							   NULL,

@@ -26,6 +26,9 @@ extern char *coupon_kafka_config_file;
 extern int	coupon_kafka_partitions;
 extern int	coupon_kafka_replication;
 extern bool coupon_kafka_create_topics;
+extern bool coupon_cluster;
+extern int	coupon_cluster_timeout;
+extern int	coupon_transfer_low_water;
 
 /* Defines all, or those that a session may have without preloading. */
 extern void coupon_guc_define(bool preloaded);

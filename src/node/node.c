@@ -35,6 +35,7 @@
 #include "base/catalog.h"
 #include "base/compat.h"
 #include "base/errors.h"
+#include "node/fence.h"
 #include "node/node.h"
 
 PG_FUNCTION_INFO_V1(coupon_slot);
@@ -197,6 +198,8 @@ coupon_node_has_slot(int slot)
 		LockRelationOid(coupon_catalog()->slot, RowExclusiveLock);
 	if (unlikely(!coupon_node_known))
 		(void) coupon_node_look();
+	if (!coupon_fence_open() && !RecoveryInProgress())
+		return false;
 	return (owned[slot / 64] >> (slot % 64) & 1) != 0;
 }
 
@@ -209,6 +212,8 @@ coupon_node_has(int64 campaign_id, const text *user_id)
 void
 coupon_node_refuse(int64 campaign_id, const text *user_id)
 {
+	if (!coupon_fence_open())
+		coupon_fence_refuse();
 	ereport(ERROR,
 			(errcode(ERRCODE_COUPON_NOT_HERE),
 			 errmsg("the user has their home on another node"),

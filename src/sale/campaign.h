@@ -86,7 +86,7 @@ typedef struct CouponCampaignRow
 	bool		labels_public;
 	int64		stock;			/* the last serial */
 	int64		withdrawn;		/* units that are off the sale */
-	bool		shared;			/* with the other nodes of a cluster */
+	int			keeper;			/* the node that adds units; 0: not shared */
 	int32		nshards;
 	char	   *topic;
 } CouponCampaignRow;

@@ -17,6 +17,7 @@
 #include "base/errors.h"
 #include "base/spi.h"
 #include "base/trace.h"
+#include "node/node.h"
 #include "outbox/outbox.h"
 #include "outbox/payload.h"
 #include "sale/campaign.h"
@@ -40,7 +41,7 @@ void
 coupon_campaign_lock_row(int64 campaign_id, bool allow_closed, CouponCampaignRow *row)
 {
 	static CouponStatement lock = {
-		"SELECT paused, closed_at IS NOT NULL, coded, topic, labels_public, withdrawn, dumped IS NOT NULL, shared"
+		"SELECT paused, closed_at IS NOT NULL, coded, topic, labels_public, withdrawn, dumped IS NOT NULL, keeper"
 		"  FROM coupon.campaign WHERE campaign_id = $1 FOR NO KEY UPDATE",
 		1, {INT8OID}
 	};
@@ -51,6 +52,7 @@ coupon_campaign_lock_row(int64 campaign_id, bool allow_closed, CouponCampaignRow
 	};
 	Datum		values[1] = {Int64GetDatum(campaign_id)};
 	bool		copy;
+	bool		isnull;
 
 	if (coupon_spi_execute(&lock, SPI_OK_SELECT, values, NULL) == 0)
 		coupon_campaign_unknown(campaign_id);
@@ -61,7 +63,9 @@ coupon_campaign_lock_row(int64 campaign_id, bool allow_closed, CouponCampaignRow
 	row->labels_public = DatumGetBool(coupon_spi_value(0, 5, NULL));
 	row->withdrawn = DatumGetInt64(coupon_spi_value(0, 6, NULL));
 	copy = DatumGetBool(coupon_spi_value(0, 7, NULL));
-	row->shared = DatumGetBool(coupon_spi_value(0, 8, NULL));
+	row->keeper = DatumGetInt16(coupon_spi_value(0, 8, &isnull));
+	if (isnull)
+		row->keeper = 0;
 	row->stock = 0;
 	row->nshards = 0;
 	if (coupon_spi_execute(&last_shard, SPI_OK_SELECT, values, NULL) > 0)
@@ -130,6 +134,12 @@ coupon_campaign_add_units(int64 campaign_id, int64 units, CouponCampaignRow *row
 	};
 	Datum		values[1] = {Int64GetDatum(campaign_id)};
 
+	if (row->keeper != 0 && row->keeper != coupon_node_id())
+		ereport(ERROR,
+				(errcode(ERRCODE_COUPON_NODE_MAP),
+				 errmsg("campaign is shared and gets its units at another node"),
+				 errdetail("The keeper of campaign %lld is node %d.", (long long) campaign_id, row->keeper),
+				 errhint("Add stock, or import codes, at that node.")));
 	/* whose snapshot does not show the shards must not get the row's lock */
 	(void) coupon_spi_execute(&touch, SPI_OK_UPDATE, values, NULL);
 	add_shards(campaign_id, units, row);

@@ -30,6 +30,7 @@
 #include "base/errors.h"
 #include "base/spi.h"
 #include "base/table_writer.h"
+#include "outbox/payload.h"
 #include "sale/away.h"
 #include "sale/stock.h"
 #include "sale/take.h"
@@ -39,6 +40,8 @@
 PG_FUNCTION_INFO_V1(coupon_units_cut);
 PG_FUNCTION_INFO_V1(coupon_units_leave);
 PG_FUNCTION_INFO_V1(coupon_units_arrive);
+PG_FUNCTION_INFO_V1(coupon_units_born);
+PG_FUNCTION_INFO_V1(coupon_units_lose);
 
 /* Serials first to last. */
 typedef struct Range
@@ -334,6 +337,35 @@ coupon_units_cut(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(result);
 }
 
+/* Deletes the issuances of ranges, whose units are not free then; returns how many. */
+static int64
+delete_issuances(int64 campaign_id, const Range *ranges, int n)
+{
+	static CouponStatement delete = {
+		"DELETE FROM coupon.issuance WHERE campaign_id = $1 AND serial BETWEEN $2 AND $3",
+		3, {INT8OID, INT8OID, INT8OID}
+	};
+	Datum		values[3] = {Int64GetDatum(campaign_id)};
+	volatile int64 deleted = 0;
+
+	coupon_away_leaving = true;
+	PG_TRY();
+	{
+		for (int i = 0; i < n; i++)
+		{
+			values[1] = Int64GetDatum(ranges[i].first);
+			values[2] = Int64GetDatum(ranges[i].last);
+			deleted += coupon_spi_execute(&delete, SPI_OK_DELETE, values, NULL);
+		}
+	}
+	PG_FINALLY();
+	{
+		coupon_away_leaving = false;
+	}
+	PG_END_TRY();
+	return deleted;
+}
+
 /*
  * coupon.units_leave(campaign_id, serials)
  *
@@ -342,13 +374,9 @@ coupon_units_cut(PG_FUNCTION_ARGS)
 Datum
 coupon_units_leave(PG_FUNCTION_ARGS)
 {
-	static CouponStatement delete = {
-		"DELETE FROM coupon.issuance WHERE campaign_id = $1 AND serial BETWEEN $2 AND $3",
-		3, {INT8OID, INT8OID, INT8OID}
-	};
 	int64		campaign_id = get_campaign(fcinfo);
 	CouponCampaignRow row;
-	Datum		values[3] = {Int64GetDatum(campaign_id)};
+	int64		deleted;
 	int			n;
 	Range	   *ranges = get_ranges(fcinfo, 1, &n);
 
@@ -357,30 +385,14 @@ coupon_units_leave(PG_FUNCTION_ARGS)
 		PG_RETURN_VOID();
 	coupon_spi_connect();
 	coupon_campaign_lock_row(campaign_id, true, &row);
-	coupon_away_leaving = true;
-	PG_TRY();
-	{
-		for (int i = 0; i < n; i++)
-		{
-			uint64		deleted;
-
-			values[1] = Int64GetDatum(ranges[i].first);
-			values[2] = Int64GetDatum(ranges[i].last);
-			deleted = coupon_spi_execute(&delete, SPI_OK_DELETE, values, NULL);
-			if (deleted != ranges[i].last - ranges[i].first + 1)
-				ereport(ERROR,
-						(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-						 errmsg("an issuance that was to go to another node is gone"),
-						 errdetail("Campaign %lld, serials %lld to %lld: %llu issuances.", (long long) campaign_id,
-								   (long long) ranges[i].first, (long long) ranges[i].last, (unsigned long long) deleted),
-						 errhint("Try again.")));
-		}
-	}
-	PG_FINALLY();
-	{
-		coupon_away_leaving = false;
-	}
-	PG_END_TRY();
+	deleted = delete_issuances(campaign_id, ranges, n);
+	if (deleted != count_units(ranges, n))
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("an issuance that was to go to another node is gone"),
+				 errdetail("Campaign %lld: %lld issuances of %lld.", (long long) campaign_id,
+						   (long long) deleted, (long long) count_units(ranges, n)),
+				 errhint("Try again.")));
 	note(campaign_id, ranges, n, true);
 	coupon_spi_finish();
 	PG_RETURN_VOID();
@@ -409,15 +421,36 @@ set_free(int64 campaign_id, const Range *ranges, int n)
 }
 
 /*
+ * Has ranges of serials here.  The campaign has at least so many serials, of
+ * which those that are new are away, but for the ranges.  Returns how many are
+ * new; *row is as it was before, but for them.
+ */
+static int64
+arrive(int64 campaign_id, const Range *ranges, int n, int64 last_serial, CouponCampaignRow *row)
+{
+	int64		before = row->stock;
+
+	if (n > 0)
+		last_serial = Max(last_serial, ranges[n - 1].last);
+	if (last_serial > before)
+	{
+		Range		all = {before + 1, last_serial};
+
+		coupon_campaign_add_units(campaign_id, last_serial - before, row);
+		note(campaign_id, &all, 1, true);
+	}
+	if (n > 0)
+		note(campaign_id, ranges, n, false);
+	return row->stock - before;
+}
+
+/*
  * coupon.units_arrive(campaign_id, serials, last_serial, free)
- *
- * last_serial: so many units the campaign has at least.
  */
 Datum
 coupon_units_arrive(PG_FUNCTION_ARGS)
 {
 	int64		campaign_id = get_campaign(fcinfo);
-	int64		last_serial = PG_GETARG_INT64(2);
 	CouponCampaignRow row;
 	int			n;
 	Range	   *ranges = get_ranges(fcinfo, 1, &n);
@@ -425,19 +458,75 @@ coupon_units_arrive(PG_FUNCTION_ARGS)
 	coupon_shmem_attach();
 	coupon_spi_connect();
 	coupon_campaign_lock_row(campaign_id, true, &row);
-	if (n > 0)
-		last_serial = Max(last_serial, ranges[n - 1].last);
-	if (last_serial > row.stock)
-	{
-		Range		all = {row.stock + 1, last_serial};
-
-		coupon_campaign_add_units(campaign_id, last_serial - row.stock, &row);
-		note(campaign_id, &all, 1, true);
-	}
-	if (n > 0)
-		note(campaign_id, ranges, n, false);
+	/* the keeper has made them */
+	row.keeper = 0;
+	(void) arrive(campaign_id, ranges, n, PG_GETARG_INT64(2), &row);
 	if (n > 0 && PG_GETARG_BOOL(3))
 		set_free(campaign_id, ranges, n);
+	coupon_spi_finish();
+	PG_RETURN_VOID();
+}
+
+/*
+ * coupon.units_born(campaign_id, serials, last_serial)
+ *
+ * At the keeper: the campaign has so many units from now on, of which these are
+ * here.
+ */
+Datum
+coupon_units_born(PG_FUNCTION_ARGS)
+{
+	int64		campaign_id = get_campaign(fcinfo);
+	CouponCampaignRow row;
+	int64		units;
+	int			n;
+	Range	   *ranges = get_ranges(fcinfo, 1, &n);
+
+	coupon_shmem_attach();
+	coupon_spi_connect();
+	coupon_campaign_lock_row(campaign_id, false, &row);
+	units = arrive(campaign_id, ranges, n, PG_GETARG_INT64(2), &row);
+	coupon_campaign_event(campaign_id, &row, COUPON_EVENT_STOCK_ADDED, units);
+	coupon_spi_finish();
+	PG_RETURN_VOID();
+}
+
+/*
+ * coupon.units_lose(campaign_id, serials)
+ *
+ * They went to another node before this server took the place of the one that
+ * sent them, and did not know it.  Whoever has one of them here had given it back.
+ */
+Datum
+coupon_units_lose(PG_FUNCTION_ARGS)
+{
+	int64		campaign_id = get_campaign(fcinfo);
+	CouponCampaignRow row;
+	CouponCampaign *campaign;
+	const CouponDefinition *def;
+	CouponStock *stock;
+	CouponUnit	unit;
+	int			n;
+	Range	   *ranges = get_ranges(fcinfo, 1, &n);
+
+	coupon_shmem_attach();
+	if (n == 0)
+		PG_RETURN_VOID();
+	coupon_spi_connect();
+	coupon_campaign_lock_row(campaign_id, true, &row);
+	(void) delete_issuances(campaign_id, ranges, n);
+	campaign = coupon_campaign_enter(campaign_id, &def);
+	stock = coupon_stock_open(campaign, def);
+	for (int i = 0; i < n; i++)
+	{
+		for (int64 serial = ranges[i].first; serial <= ranges[i].last; serial++)
+		{
+			CHECK_FOR_INTERRUPTS();
+			(void) coupon_stock_take_serial(campaign, stock, serial, &unit);
+		}
+	}
+	coupon_campaign_leave(campaign);
+	note(campaign_id, ranges, n, true);
 	coupon_spi_finish();
 	PG_RETURN_VOID();
 }

@@ -38,6 +38,7 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "base/database.h"
 #include "base/fault.h"
 #include "base/guc.h"
 #include "base/intent.h"
@@ -488,7 +489,29 @@ coupon_stock_sold_out(CouponCampaign *campaign, const CouponDefinition *def, Tim
 	pg_read_barrier();
 	stock = stock_of(campaign);
 	/* a verdict says nothing of units that the map has yet to hear of */
-	return coupon_stock_settled(stock) && count_shards(stock) >= (uint32) def->nshards;
+	return coupon_stock_settled(stock) && count_shards(stock) >= (uint32) def->nshards &&
+		(!def->shared || coupon_stock_gone_everywhere(stock));
+}
+
+bool
+coupon_stock_gone_everywhere(CouponStock *stock)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz until = (TimestampTz) pg_atomic_read_u64(&stock->gone_until);
+
+	pg_read_barrier();			/* gone_at is written before it */
+	if (now < until && pg_atomic_read_u64(&stock->gone_at) == pg_atomic_read_u64(&stock->supply))
+	{
+		/* as long as somebody asks it is found out anew in time */
+		if (until - now > COUPON_GONE_MS * INT64CONST(1000) / 2)
+			return true;
+		if (pg_atomic_exchange_u32(&stock->wanted, 1) == 0)
+			coupon_wake(COUPON_TRANSFER);
+		return true;
+	}
+	pg_atomic_write_u32(&stock->wanted, 1);
+	coupon_wake(COUPON_TRANSFER);
+	return false;
 }
 
 bool

@@ -10,6 +10,9 @@
 #include "sale/campaign.h"
 #include "sale/stock_map.h"
 
+/* How long it is said that no node has a unit, once that was found out. */
+#define COUPON_GONE_MS	1000
+
 /* A unit taken by this transaction. */
 typedef struct CouponUnit
 {
@@ -42,6 +45,13 @@ extern CouponStock *coupon_stock_known(CouponCampaign *campaign);
  */
 extern bool coupon_stock_sold_out(CouponCampaign *campaign, const CouponDefinition *def,
 								  TimestampTz now);
+
+/*
+ * Of a campaign that several nodes share, when no unit can be had here: can none
+ * be had anywhere, either?  As long as that is not known the transfer worker is
+ * asked for it, and for units.
+ */
+extern bool coupon_stock_gone_everywhere(CouponStock *stock);
 
 /* ---- taking; each unit is given back if the (sub)transaction aborts ---- */
 

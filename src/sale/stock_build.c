@@ -23,6 +23,7 @@
 #include "base/catalog.h"
 #include "base/fault.h"
 #include "base/intent.h"
+#include "base/random.h"
 #include "base/stat.h"
 #include "sale/stock.h"
 
@@ -129,6 +130,11 @@ make_stock(uint32 base)
 	pg_atomic_init_u64(&stock->lapse_at, (uint64) DT_NOBEGIN);
 	pg_atomic_init_u32(&stock->nshards, 0);
 	pg_atomic_init_u32(&stock->filter_state, 0);
+	coupon_random(&stock->birth, sizeof(stock->birth));
+	pg_atomic_init_u32(&stock->wanted, 0);
+	pg_atomic_init_u64(&stock->low_water, NEVER_FETCHED);
+	pg_atomic_init_u64(&stock->gone_at, NEVER_SOLD_OUT);
+	pg_atomic_init_u64(&stock->gone_until, 0);
 	ConditionVariableInit(&stock->changed);
 	stock->base = Max(base, 1);
 	return pointer;

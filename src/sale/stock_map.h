@@ -64,6 +64,14 @@ struct CouponStock
 								 * out before */
 	pg_atomic_uint32 nshards;	/* partition lock to write */
 	ConditionVariable changed;
+
+	/* of a campaign that several nodes share, see cluster/stock_report.c */
+	uint64		birth;			/* random, constant: supplies of another map
+								 * are other numbers */
+	pg_atomic_uint32 wanted;	/* 1: a call found nothing here */
+	pg_atomic_uint64 low_water; /* with fewer units, more are fetched */
+	pg_atomic_uint64 gone_at;	/* supply at which all nodes had nothing */
+	pg_atomic_uint64 gone_until;	/* a time, until which that may be said */
 	uint32		base;			/* shards in the first segment, constant */
 	pg_atomic_uint32 filter_state;	/* user_filter.c */
 	uint32		filter_words;	/* partition lock; constant once set */
@@ -72,6 +80,7 @@ struct CouponStock
 };
 
 #define NEVER_SOLD_OUT	PG_UINT64_MAX
+#define NEVER_FETCHED	PG_UINT64_MAX
 
 static inline CouponShard *
 get_shard(CouponStock *stock, uint32 number)

@@ -6,7 +6,10 @@
  * There are three answers to who gets no unit.  As long as another transaction
  * has one in its hands that may come back it is waited for, and then the
  * campaign is busy.  Sold out is said only when no unit is free, none in
- * flight and no hold has run out; until then a user is asked to try again.
+ * flight and no hold has run out; until then a user is asked to try again.  Of
+ * a campaign that several nodes share that must be true of all of them; who finds
+ * nothing here waits for the transfer worker, which fetches units or finds out
+ * that there are none.
  */
 #include "postgres.h"
 
@@ -15,6 +18,7 @@
 #include "utils/timestamp.h"
 
 #include "base/fault.h"
+#include "node/fence.h"
 #include "sale/sweep.h"
 #include "sale/take.h"
 
@@ -27,6 +31,8 @@ coupon_take(CouponCampaign *campaign, const CouponDefinition *def, CouponTableWr
 	int			taken = 0;
 
 	*why = COUPON_NO_SHORTAGE;
+	if (unlikely(def->shared) && !coupon_fence_passed())
+		coupon_fence_refuse();
 	while (*why == COUPON_NO_SHORTAGE)
 	{
 		TimestampTz now = GetCurrentTimestamp();
@@ -48,6 +54,20 @@ coupon_take(CouponCampaign *campaign, const CouponDefinition *def, CouponTableWr
 			break;
 
 		verdict = coupon_stock_judge(campaign, stock, supply, undecided);
+		if (verdict == COUPON_ALL_GONE && def->shared && purpose != COUPON_TO_SEND &&
+			!coupon_stock_gone_everywhere(stock))
+		{
+			/*
+			 * one may come from another node; of the first the call knows
+			 * nothing
+			 */
+			if (def->stock == 0)
+			{
+				*why = COUPON_SHORT_BUSY;
+				break;
+			}
+			verdict = COUPON_IN_FLIGHT;
+		}
 		if (verdict == COUPON_ALL_GONE)
 			*why = COUPON_SHORT_SOLD_OUT;
 		else if (!coupon_stock_wait(stock, verdict, wait_ms, &deadline))

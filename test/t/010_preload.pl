@@ -27,6 +27,14 @@ my %call = (
 	units_cut => [q{coupon.units_cut(1, 1)}],
 	units_leave => [q{coupon.units_leave(1, '{1,1}')}],
 	units_arrive => [q{coupon.units_arrive(1, '{1,1}', 1, true)}],
+	units_born => [q{coupon.units_born(1, '{1,1}', 1)}],
+	units_lose => [q{coupon.units_lose(1, '{1,1}')}],
+	node_confirmed => [q{coupon.node_confirmed()}],
+	node_set_confirmed => [q{coupon.node_set_confirmed(true)}],
+	stock_here => [q{coupon.stock_here(1)}],
+	stock_wants => [q{coupon.stock_wants('{1}')}],
+	stock_fetched => [q{coupon.stock_fetched(1)}],
+	stock_set_gone => [q{coupon.stock_set_gone(1, '1.1')}],
 	campaign_end => [q{coupon.campaign_end(1, true)}],
 	campaign_end_holds => [q{coupon.campaign_end_holds(1, '{1}')}],
 	coupon_codes_import => [q{coupon_codes_import(1, '{a,b}')}],
@@ -72,7 +80,7 @@ my %call = (
 my @functions = split /\n/, $node->safe_psql('postgres', q{
 	SELECT DISTINCT proname FROM pg_proc p JOIN pg_language l ON l.oid = prolang
 	WHERE lanname = 'c' AND prorettype <> 'trigger'::regtype
-	  AND probin LIKE '%coupon' AND proname !~ '^(coupon_units|route_check|http_.*|health_.*|warn_without_workers|refusal_forget|erase_.*|coupon_slot|coupon_home|slots_settle)$' ORDER BY 1});
+	  AND probin LIKE '%coupon' AND proname !~ '^(coupon_units|route_check|http_.*|health_.*|warn_without_workers|refusal_forget|erase_.*|coupon_slot|coupon_home|slots_settle|peers_ask)$' ORDER BY 1});
 is_deeply(\@functions, [ sort keys %call ], 'every C function is called here');
 
 # in a campaign that exists, so that nothing else can be the reason

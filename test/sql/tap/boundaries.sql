@@ -412,6 +412,8 @@ INSERT INTO trial (call, state) VALUES
 ('coupon_node_found(64, ''n'', ''host=h'', ''http://h:8080'')', '00000'), ('coupon_node_join(1, ''n'', ''host=h'', NULL)', 'UC303');
 -- verify looks at the tables; a campaign that is not there violates no law
 INSERT INTO trial (call, state) VALUES
+('coupon_cluster_create(''n'', 1)', 'UC303'), ('coupon_campaign_share({c})', 'UC303'), ('coupon_cluster_add_stock({c}, 1)', 'UC303'),
+('coupon_cluster_status({c})', '00000'), ('coupon_cluster_verify({c})', 'UC303'),
 ('coupon_restored()', '00000'), ('coupon_restored(NULL)', '00000'),
 ('coupon_verify(NULL)', '00000'), ('coupon_verify(0)', '00000'), ('coupon_verify(-1)', '00000'),
 ('coupon_verify(-9223372036854775808)', '00000'), ('coupon_verify(9223372036854775807)', '00000');

@@ -1,0 +1,342 @@
+/*
+ * peers.c
+ *	  Calls to other nodes, over libpq.
+ *
+ * A session keeps one connection to each node that it calls.  Everything is
+ * asynchronous: one that hangs costs those who call the others a timeout, once;
+ * until it answers again, its connection is made in the background of later
+ * calls, and nobody waits for it.
+ *
+ * Who may change coupon.node can have this server connect anywhere, with the
+ * rights of its operating system user.  So only roles are taken that are no
+ * superusers, and the one statement that is sent names its function.
+ */
+#include "postgres.h"
+
+#include <poll.h>
+
+#include "catalog/pg_type_d.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "libpq-fe.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "base/arguments.h"
+#include "base/compat.h"
+#include "base/guc.h"
+#include "cluster/peers.h"
+
+#define MAX_NODE_ID		64
+#define SLICE_MS		50		/* how often to look for interrupts */
+#define NODE_ROLE		"coupon_node"	/* unless the conninfo names one */
+#define CALL			"SELECT coupon.node_call($1, $2::pg_catalog.jsonb)"
+
+PG_FUNCTION_INFO_V1(coupon_peers_ask);
+
+typedef enum PeerState
+{
+	PEER_NONE,
+	PEER_CONNECTING,
+	PEER_READY,
+	PEER_ASKED					/* and has not answered */
+} PeerState;
+
+typedef struct Peer
+{
+	PGconn	   *conn;
+	char	   *conninfo;
+	PeerState	state;
+	short		wanted;			/* of poll(), while it connects */
+	bool		waited;			/* for it in vain, since it was last ready */
+} Peer;
+
+static Peer peers[MAX_NODE_ID + 1];
+
+static void
+forget(Peer *peer)
+{
+	if (peer->conn != NULL)
+		PQfinish(peer->conn);
+	if (peer->conninfo != NULL)
+		pfree(peer->conninfo);
+	peer->conn = NULL;
+	peer->conninfo = NULL;
+	peer->state = PEER_NONE;
+}
+
+/* The call has failed for good. */
+static void
+fail(Peer *peer, CouponPeerCall *call, const char *message)
+{
+	call->error = pstrdup(message);
+	/* libpq ends its messages with newlines */
+	for (size_t n = strlen(call->error); n > 0 && call->error[n - 1] == '\n'; n--)
+		call->error[n - 1] = '\0';
+	forget(peer);
+}
+
+static void
+start_connecting(Peer *peer, CouponPeerCall *call)
+{
+	/* what comes before dbname is for what the conninfo leaves open */
+	const char *const keywords[] = {"user", "client_encoding", "dbname", NULL};
+	const char *const values[] = {NODE_ROLE, GetDatabaseEncodingName(), call->conninfo, NULL};
+
+	peer->conninfo = MemoryContextStrdup(TopMemoryContext, call->conninfo);
+	peer->conn = PQconnectStartParams(keywords, values, 1);
+	if (peer->conn == NULL)
+		fail(peer, call, "out of memory");
+	else if (PQstatus(peer->conn) == CONNECTION_BAD)
+		fail(peer, call, PQerrorMessage(peer->conn));
+	else
+	{
+		peer->state = PEER_CONNECTING;
+		peer->wanted = POLLOUT;
+	}
+}
+
+static void
+send_call(Peer *peer, const char *name, CouponPeerCall *call)
+{
+	const char *const values[] = {name, call->argument};
+	const char *superuser = PQparameterStatus(peer->conn, "is_superuser");
+
+	if (superuser == NULL || strcmp(superuser, "off") != 0)
+		fail(peer, call, "the role of the connection to the node is a superuser");
+	else if (!PQsendQueryParams(peer->conn, CALL, 2, NULL, values, NULL, NULL, 0))
+		fail(peer, call, PQerrorMessage(peer->conn));
+	else
+	{
+		peer->state = PEER_ASKED;
+		peer->wanted = POLLIN | (PQflush(peer->conn) == 1 ? POLLOUT : 0);
+	}
+}
+
+static void
+go_on_connecting(Peer *peer, const char *name, CouponPeerCall *call)
+{
+	switch (PQconnectPoll(peer->conn))
+	{
+		case PGRES_POLLING_OK:
+			peer->state = PEER_READY;
+			send_call(peer, name, call);
+			break;
+		case PGRES_POLLING_READING:
+			peer->wanted = POLLIN;
+			break;
+		case PGRES_POLLING_WRITING:
+			peer->wanted = POLLOUT;
+			break;
+		default:
+			fail(peer, call, PQerrorMessage(peer->conn));
+	}
+}
+
+static void
+take_result(CouponPeerCall *call, PGresult *result)
+{
+	if (PQresultStatus(result) == PGRES_TUPLES_OK && PQntuples(result) == 1 && !PQgetisnull(result, 0, 0))
+		call->answer = pstrdup(PQgetvalue(result, 0, 0));
+	else if (PQresultStatus(result) == PGRES_TUPLES_OK)
+		call->error = pstrdup("no answer");
+	else
+	{
+		const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+		const char *message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+		const char *detail = PQresultErrorField(result, PG_DIAG_MESSAGE_DETAIL);
+
+		call->error = psprintf("%s: %s%s%s", state ? state : "?", message ? message : "connection lost",
+							   detail ? "; " : "", detail ? detail : "");
+	}
+}
+
+static void
+go_on_reading(Peer *peer, CouponPeerCall *call)
+{
+	peer->wanted = POLLIN;
+	if (PQflush(peer->conn) == 1)
+		peer->wanted |= POLLOUT;
+	if (!PQconsumeInput(peer->conn))
+	{
+		fail(peer, call, PQerrorMessage(peer->conn));
+		return;
+	}
+	while (!PQisBusy(peer->conn))
+	{
+		PGresult   *result = PQgetResult(peer->conn);
+
+		if (result == NULL)
+		{
+			peer->state = PEER_READY;
+			peer->waited = false;
+			if (PQstatus(peer->conn) == CONNECTION_BAD)
+				forget(peer);
+			return;
+		}
+		if (call->answer == NULL && call->error == NULL)
+			take_result(call, result);
+		PQclear(result);
+	}
+}
+
+static void
+go_on(Peer *peer, const char *name, CouponPeerCall *call)
+{
+	if (peer->state == PEER_CONNECTING)
+		go_on_connecting(peer, name, call);
+	else if (peer->state == PEER_ASKED)
+		go_on_reading(peer, call);
+}
+
+static void
+begin_call(const char *name, CouponPeerCall *call)
+{
+	Peer	   *peer = &peers[call->node_id];
+
+	call->answer = call->error = NULL;
+	/* a call that was interrupted, or a node that has moved */
+	if (peer->state == PEER_ASKED ||
+		(peer->conninfo != NULL && strcmp(peer->conninfo, call->conninfo) != 0))
+		forget(peer);
+	/* an idle connection that has ended since is made again, silently */
+	if (peer->state == PEER_READY && (!PQconsumeInput(peer->conn) || PQstatus(peer->conn) == CONNECTION_BAD))
+		forget(peer);
+	if (peer->state == PEER_NONE)
+		start_connecting(peer, call);
+	else if (peer->state == PEER_READY)
+		send_call(peer, name, call);
+}
+
+/* Is there somebody to wait for?  Those are written to fds, and who they are to which. */
+static int
+list_pending(CouponPeerCall *calls, int n, struct pollfd *fds, int *which, bool *patient)
+{
+	int			nfds = 0;
+
+	*patient = false;
+	for (int i = 0; i < n; i++)
+	{
+		Peer	   *peer = &peers[calls[i].node_id];
+
+		if (calls[i].answer != NULL || calls[i].error != NULL)
+		{
+			if (peer->state != PEER_ASKED)
+				continue;
+		}
+		if (peer->state == PEER_NONE || peer->state == PEER_READY)
+			continue;
+		fds[nfds].fd = PQsocket(peer->conn);
+		fds[nfds].events = peer->wanted;
+		fds[nfds].revents = 0;
+		which[nfds++] = i;
+		*patient = *patient || !peer->waited;
+	}
+	return nfds;
+}
+
+void
+coupon_peers_call(const char *name, CouponPeerCall *calls, int n)
+{
+	struct pollfd *fds = palloc(Max(n, 1) * sizeof(struct pollfd));
+	int		   *which = palloc(Max(n, 1) * sizeof(int));
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), coupon_cluster_timeout);
+	bool		patient;
+	int			nfds;
+
+	for (int i = 0; i < n; i++)
+		begin_call(name, &calls[i]);
+	while ((nfds = list_pending(calls, n, fds, which, &patient)) > 0)
+	{
+		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+		int			ready;
+
+		CHECK_FOR_INTERRUPTS();
+		ready = poll(fds, nfds, patient ? Max(Min(left, SLICE_MS), 0) : 0);
+		for (int i = 0; i < nfds && ready > 0; i++)
+		{
+			if (fds[i].revents != 0)
+				go_on(&peers[calls[which[i]].node_id], name, &calls[which[i]]);
+		}
+		if (ready <= 0 && (left <= 0 || !patient))
+			break;
+	}
+	for (int i = 0; i < n; i++)
+	{
+		Peer	   *peer = &peers[calls[i].node_id];
+
+		if (calls[i].answer == NULL && calls[i].error == NULL)
+		{
+			/*
+			 * one that connects goes on with that; an answer to this call has
+			 * no taker
+			 */
+			if (peer->state == PEER_ASKED)
+				forget(peer);
+			peer->waited = true;
+			calls[i].error = pstrdup("no answer in time");
+		}
+	}
+	pfree(which);
+	pfree(fds);
+}
+
+/*
+ * coupon.peers_ask(nodes, conninfos, call, arguments) RETURNS SETOF (node_id, answer, error)
+ */
+Datum
+coupon_peers_ask(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Datum	   *nodes;
+	Datum	   *conninfos;
+	Datum	   *arguments;
+	bool	   *nulls;
+	int			n;
+	int			m;
+	int			k;
+	CouponPeerCall *calls;
+
+	for (int i = 0; i < 4; i++)
+		coupon_require_argument(fcinfo, i, "argument");
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), INT4OID, sizeof(int32), true, TYPALIGN_INT, &nodes, &nulls, &n);
+	coupon_check_no_nulls("nodes", nulls, n);
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(1), TEXTOID, -1, false, TYPALIGN_INT, &conninfos, &nulls, &m);
+	coupon_check_no_nulls("conninfos", nulls, m);
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(3), TEXTOID, -1, false, TYPALIGN_INT, &arguments, &nulls, &k);
+	coupon_check_no_nulls("arguments", nulls, k);
+	if (m != n || k != n)
+		elog(ERROR, "arrays of different lengths");
+	calls = palloc0(Max(n, 1) * sizeof(CouponPeerCall));
+	for (int i = 0; i < n; i++)
+	{
+		calls[i].node_id = DatumGetInt32(nodes[i]);
+		if (calls[i].node_id < 1 || calls[i].node_id > MAX_NODE_ID)
+			elog(ERROR, "there is no node %d", calls[i].node_id);
+		calls[i].conninfo = TextDatumGetCString(conninfos[i]);
+		calls[i].argument = TextDatumGetCString(arguments[i]);
+	}
+	coupon_peers_call(text_to_cstring(PG_GETARG_TEXT_PP(2)), calls, n);
+
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; i < n; i++)
+	{
+		Datum		values[3] = {0};
+		bool		isnull[3] = {false, calls[i].answer == NULL, calls[i].error == NULL};
+
+		values[0] = Int32GetDatum(calls[i].node_id);
+		if (!isnull[1])
+			values[1] = CStringGetTextDatum(calls[i].answer);
+		if (!isnull[2])
+			values[2] = CStringGetTextDatum(calls[i].error);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, isnull);
+	}
+	/* a session of a person's keeps no connections */
+	for (int i = 0; i < n && MyBackendType != B_BG_WORKER; i++)
+		forget(&peers[calls[i].node_id]);
+	return (Datum) 0;
+}
