@@ -122,6 +122,7 @@ finish()
 # a server's user can read it and a new build does not change it under them.
 # Sets bindir and pgxs_dir, and PG_CONFIG for whoever builds something: the
 # one of the copy, first in PATH, knows of no headers.
+# shellcheck disable=SC2120 # most want it where the others are
 copy_install()
 {
 	[ -r "$top/tmp_install/paths.sh" ] || make -s -C "$top" tmp_install >&2
