@@ -213,14 +213,19 @@ $$;
 COMMENT ON FUNCTION @extschema@.coupon_node_join(integer, text, text, jsonb, text) IS
 	'Makes this server, which has sold nothing yet, a further node without slots. The map is what coupon_node_map() of another node returns.';
 
-CREATE FUNCTION @extschema@.coupon_node_map() RETURNS jsonb
-LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+CREATE FUNCTION coupon.map_here() RETURNS jsonb
+LANGUAGE sql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT jsonb_build_object(
 		'self', (SELECT s.node_id FROM coupon.node_self s),
 		'nodes', coalesce((SELECT jsonb_agg(to_jsonb(n) ORDER BY n.node_id) FROM coupon.node n), '[]'),
 		'slots', coalesce((SELECT jsonb_agg(jsonb_build_array(s.slot, s.node_id, s.version) ORDER BY s.slot) FROM coupon.slot s), '[]'))
 $$;
+COMMENT ON FUNCTION coupon.map_here() IS 'coupon_node_map() for those who have the right.';
+
+CREATE FUNCTION @extschema@.coupon_node_map() RETURNS jsonb
+LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$ SELECT coupon.map_here() $$;
 COMMENT ON FUNCTION @extschema@.coupon_node_map() IS
 	'What this node knows of nodes and slots, for coupon_node_learn() of others and of proxies.';
 

@@ -487,6 +487,8 @@ BEGIN
 			answer := '{}';
 		WHEN 'holdings' THEN answer := coupon.call_holdings(($2 ->> 'campaign_id')::bigint);
 		WHEN 'status' THEN answer := coupon.call_status(($2 ->> 'campaign_id')::bigint);
+		WHEN 'slots' THEN answer := jsonb_build_object('new', coupon.slots_accept($2 -> 'parcel'));
+		WHEN 'map' THEN answer := jsonb_build_object('new', coupon.learn_map($2 -> 'map'));
 		ELSE
 			RAISE invalid_parameter_value USING
 				MESSAGE = 'unknown call of a node',

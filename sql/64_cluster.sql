@@ -299,6 +299,8 @@ COMMENT ON FUNCTION coupon.stock_fetch_all() IS 'Fetches units of all campaigns 
 CREATE FUNCTION coupon.cluster_work() RETURNS integer
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+	pause integer;
 BEGIN
 	IF NOT EXISTS (SELECT FROM coupon.node_self) THEN
 		RETURN 1000;
@@ -310,6 +312,10 @@ BEGIN
 		PERFORM coupon.transfer_commits();
 		PERFORM coupon.node_set_confirmed(true);
 		RETURN 0;
+	END IF;
+	pause := coupon.slots_work();
+	IF pause IS NOT NULL THEN
+		RETURN pause;
 	END IF;
 	IF coupon.transfer_settle() OR coupon.stock_fetch_all() OR coupon.transfer_push() OR coupon.campaign_spread() OR coupon.node_unload() THEN
 		RETURN 0;

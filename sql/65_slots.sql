@@ -1,0 +1,428 @@
+-- Slots that move to another node, with all that their users have, while the sale goes on.
+--
+-- A wish to move slots is a row of coupon.slot_plan. The transfer worker takes some of
+-- them at a time, as many as move within a moment, and in transactions of their own:
+--	1  marks them as leaving: from here on their users are told to come again
+--	2  waits for the transactions that are at work for them, for their requests and for
+--	   their events; then takes their rows out of the tables and puts them into a parcel,
+--	   and gives the slots away. Or, if that takes too long, keeps them and tries later.
+--	3  sends the parcel until the receiver has said that it has it. The receiver takes it in
+--	   once: only that transaction makes it the owner of the slots.
+-- In between nobody has them, and whatever dies, it goes on from where it was.
+
+CREATE TABLE coupon.slot_plan (
+	slot     smallint PRIMARY KEY,
+	receiver smallint NOT NULL,
+	rows     bigint NOT NULL,
+	due_at   timestamptz NOT NULL,
+	left_at  timestamptz
+);
+COMMENT ON TABLE coupon.slot_plan IS 'Slots of this node that are to move to another one.';
+COMMENT ON COLUMN coupon.slot_plan.slot IS 'The slot.';
+COMMENT ON COLUMN coupon.slot_plan.receiver IS 'The node that is to have it.';
+COMMENT ON COLUMN coupon.slot_plan.rows IS 'About how many issuances its users have.';
+COMMENT ON COLUMN coupon.slot_plan.due_at IS 'From when on it may move.';
+COMMENT ON COLUMN coupon.slot_plan.left_at IS 'Since when its users are told to come again; null: they are served.';
+
+CREATE TABLE coupon.slot_parcel (
+	parcel_id uuid PRIMARY KEY,
+	donor     smallint NOT NULL,
+	receiver  smallint NOT NULL,
+	slots     smallint[] NOT NULL,
+	content   jsonb,
+	state     text COLLATE "C" NOT NULL CHECK (state IN ('sent', 'done', 'received')),
+	due_at    timestamptz NOT NULL,
+	noted_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+CREATE INDEX slot_parcel_due_idx ON coupon.slot_parcel (due_at) WHERE state = 'sent';
+COMMENT ON TABLE coupon.slot_parcel IS 'Slots that were given to another node or came from one, and on their way all that their users have.';
+COMMENT ON COLUMN coupon.slot_parcel.parcel_id IS 'The same at both nodes.';
+COMMENT ON COLUMN coupon.slot_parcel.donor IS 'The node that gave them away.';
+COMMENT ON COLUMN coupon.slot_parcel.receiver IS 'The node that they are for.';
+COMMENT ON COLUMN coupon.slot_parcel.slots IS 'The slots.';
+COMMENT ON COLUMN coupon.slot_parcel.content IS 'The rows of their users, until the receiver has them.';
+COMMENT ON COLUMN coupon.slot_parcel.state IS 'At the donor: sent, and done once the receiver has it. At the receiver: received.';
+COMMENT ON COLUMN coupon.slot_parcel.due_at IS 'When it is sent again.';
+COMMENT ON COLUMN coupon.slot_parcel.noted_at IS 'When this node had its part.';
+
+CREATE FUNCTION coupon.slot_of(user_id text) RETURNS integer
+LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'coupon_slot';
+COMMENT ON FUNCTION coupon.slot_of(text) IS 'coupon_slot().';
+
+-- ---- planning ----
+
+CREATE FUNCTION coupon.slots_plan(receivers smallint[]) RETURNS integer
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	self smallint := coupon.cluster_require();
+	alone text;
+	missing integer;
+	n integer;
+BEGIN
+	SELECT string_agg(c.campaign_id::text, ', ' ORDER BY c.campaign_id) INTO alone
+	  FROM (SELECT x.campaign_id FROM coupon.campaign x
+	         WHERE NOT x.shared AND x.archived_at IS NULL AND x.campaign_id < 1000000000 ORDER BY x.campaign_id LIMIT 20) c;
+	IF alone IS NOT NULL THEN
+		RAISE SQLSTATE 'UC303' USING
+			MESSAGE = 'campaigns are known to this node only',
+			DETAIL = format('Their users would be on a node without campaign %s.', alone),
+			HINT = 'Share them with coupon_campaign_share(), or archive them.';
+	END IF;
+	SELECT r INTO missing FROM unnest($1) r
+	 WHERE r = self OR NOT EXISTS (SELECT FROM coupon.node n WHERE n.node_id = r AND n.state = 'active') LIMIT 1;
+	IF FOUND THEN
+		RAISE SQLSTATE 'UC303' USING
+			MESSAGE = 'slots cannot move there',
+			DETAIL = format('Node %s is this one, is not known, or is not active.', coalesce(missing::text, 'null')),
+			HINT = 'coupon.node_status lists the nodes.';
+	END IF;
+	LOCK TABLE coupon.slot_plan IN SHARE ROW EXCLUSIVE MODE;
+	-- campaigns that are on this node as a whole stay, and keep their slot here
+	INSERT INTO coupon.slot_plan AS p (slot, receiver, rows, due_at)
+	SELECT f.slot, $1[f.place], coalesce(i.rows, 0), clock_timestamp()
+	  FROM (SELECT s.slot, row_number() OVER (ORDER BY s.slot) AS place
+	          FROM coupon.slot s
+	         WHERE s.node_id = self AND s.leaving IS NULL
+	           AND NOT EXISTS (SELECT FROM coupon.slot_plan q WHERE q.slot = s.slot)
+	           AND NOT EXISTS (SELECT FROM coupon.campaign c
+	                            WHERE c.campaign_id >= 1000000000 AND coupon.slot_of('campaign ' || c.campaign_id) = s.slot)) f
+	  LEFT JOIN (SELECT coupon.slot_of(x.user_id) AS slot, count(*) AS rows FROM coupon.issuance x GROUP BY 1) i ON i.slot = f.slot
+	 WHERE f.place <= cardinality($1);
+	GET DIAGNOSTICS n = ROW_COUNT;
+	RETURN n;
+END
+$$;
+COMMENT ON FUNCTION coupon.slots_plan(smallint[]) IS 'Plans for a slot of this node to move to each of these nodes; returns for how many.';
+
+CREATE FUNCTION @extschema@.coupon_slots_move(receiver integer, slots integer) RETURNS integer
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF $1 IS NULL OR $2 IS NULL OR $1 NOT BETWEEN 1 AND 64 OR $2 NOT BETWEEN 0 AND 1024 THEN
+		RAISE invalid_parameter_value USING
+			MESSAGE = 'invalid receiver or number of slots',
+			DETAIL = format('%s slots to node %s.', coalesce($2::text, 'null'), coalesce($1::text, 'null')),
+			HINT = 'A node is 1 to 64, and there are 1024 slots.';
+	END IF;
+	RETURN coupon.slots_plan(array_fill($1::smallint, ARRAY[$2]));
+END
+$$;
+COMMENT ON FUNCTION @extschema@.coupon_slots_move(integer, integer) IS
+	'Has so many slots of this node move to another one, with their users; returns for how many that is planned. The transfer worker does it, while the sale goes on.';
+
+CREATE FUNCTION coupon.slots_balance() RETURNS integer
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	self smallint := coupon.cluster_require();
+	receivers smallint[];
+BEGIN
+	-- what each node lacks, in turns, as far as this one has more than its share
+	WITH has AS (
+		SELECT n.node_id, (SELECT count(*) FROM coupon.slot s WHERE s.node_id = n.node_id)
+		                  + (SELECT count(*) FROM coupon.slot_plan p WHERE p.receiver = n.node_id)
+		                  - CASE WHEN n.node_id = self THEN (SELECT count(*) FROM coupon.slot_plan p) ELSE 0 END AS slots,
+		       count(*) FILTER (WHERE n.state = 'active') OVER () AS nodes,
+		       row_number() OVER (PARTITION BY n.state = 'active' ORDER BY n.node_id) AS place, n.state
+		  FROM coupon.node n WHERE n.state <> 'gone'),
+	due AS (SELECT h.*, CASE WHEN h.state = 'active' THEN 1024 / h.nodes + CASE WHEN h.place <= 1024 % h.nodes THEN 1 ELSE 0 END ELSE 0 END AS share
+	          FROM has h)
+	SELECT array_agg(w.node_id ORDER BY w.turn, w.node_id) INTO receivers
+	  FROM (SELECT d.node_id, g AS turn, row_number() OVER (ORDER BY g, d.node_id) AS place
+	          FROM due d, generate_series(1, d.share - d.slots) g WHERE d.node_id <> self) w
+	 WHERE w.place <= (SELECT d.slots - d.share FROM due d WHERE d.node_id = self);
+	RETURN coupon.slots_plan(coalesce(receivers, '{}'));
+END
+$$;
+COMMENT ON FUNCTION coupon.slots_balance() IS 'coupon_slots_balance() for those who have the right.';
+
+CREATE FUNCTION @extschema@.coupon_slots_balance() RETURNS integer
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$ SELECT coupon.slots_balance() $$;
+COMMENT ON FUNCTION @extschema@.coupon_slots_balance() IS
+	'Has those slots of this node move that are more than its share: all of them, if it is being drained. Returns for how many that is planned.';
+
+CREATE FUNCTION @extschema@.coupon_node_drain() RETURNS integer
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	self smallint := coupon.cluster_require();
+BEGIN
+	IF NOT EXISTS (SELECT FROM coupon.node n WHERE n.state = 'active' AND n.node_id <> self) THEN
+		RAISE SQLSTATE 'UC303' USING
+			MESSAGE = 'this is the last node',
+			DETAIL = format('No other node than %s is active.', self),
+			HINT = 'Have another server join first.';
+	END IF;
+	UPDATE coupon.node n SET state = 'draining', version = n.version + 1 WHERE n.node_id = self AND n.state = 'active';
+	RETURN coupon.slots_balance();
+END
+$$;
+COMMENT ON FUNCTION @extschema@.coupon_node_drain() IS
+	'Has all slots and all free units of this node move to the others. Returns how many slots are planned to.';
+
+CREATE FUNCTION @extschema@.coupon_node_remove(node_id integer) RETURNS boolean
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	self smallint := coupon.cluster_require();
+	left_over text;
+BEGIN
+	SELECT concat_ws(', ', CASE WHEN s.n > 0 THEN s.n || ' slots' END, CASE WHEN p.n > 0 THEN p.n || ' parcels' END,
+	                 CASE WHEN n.state IS NULL THEN 'nothing that is known' WHEN n.state = 'active' THEN 'state active' END)
+	  INTO left_over
+	  FROM (SELECT count(*) AS n FROM coupon.slot x WHERE x.node_id = $1) s,
+	       (SELECT count(*) AS n FROM coupon.slot_parcel x WHERE x.state = 'sent' AND (x.receiver = $1 OR x.donor = $1)) p
+	  LEFT JOIN coupon.node n ON n.node_id = $1;
+	IF left_over <> '' OR $1 IS NULL OR EXISTS (SELECT FROM coupon.transfer t WHERE t.state = 'cut' AND t.receiver = $1) THEN
+		RAISE SQLSTATE 'UC303' USING
+			MESSAGE = 'node cannot be removed',
+			DETAIL = format('Node %s has %s.', coalesce($1::text, 'null'), coalesce(nullif(left_over, ''), 'units on their way to it')),
+			HINT = 'Call coupon_node_drain() at that node, and wait until coupon.node_status shows no slots.';
+	END IF;
+	UPDATE coupon.node n SET state = 'gone', version = n.version + 1 WHERE n.node_id = $1 AND n.state <> 'gone';
+	RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.coupon_node_remove(integer) IS
+	'Takes a node that has been drained out of the sale. Returns whether this call did; the other nodes are told.';
+
+-- ---- at the donor ----
+
+CREATE FUNCTION coupon.slots_stay(seconds double precision) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	UPDATE coupon.slot_plan p SET left_at = NULL, due_at = clock_timestamp() + make_interval(secs => $1) WHERE p.left_at IS NOT NULL;
+	UPDATE coupon.slot s SET leaving = NULL WHERE s.leaving IS NOT NULL;
+END
+$$;
+COMMENT ON FUNCTION coupon.slots_stay(double precision) IS 'Slots that were about to leave are served again, and may move after so many seconds.';
+
+CREATE FUNCTION coupon.slots_next(OUT receiver smallint, OUT slots smallint[]) RETURNS record
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	self smallint := (SELECT s.node_id FROM coupon.node_self s);
+BEGIN
+	DELETE FROM coupon.slot_plan p USING coupon.slot s WHERE s.slot = p.slot AND s.node_id IS DISTINCT FROM self;
+	SELECT p.receiver INTO receiver FROM coupon.slot_plan p WHERE p.due_at <= clock_timestamp() ORDER BY p.due_at, p.slot LIMIT 1;
+	-- as many as move within a part of a second, one at least
+	SELECT array_agg(w.slot ORDER BY w.slot) INTO slots
+	  FROM (SELECT p.slot, sum(p.rows + 50) OVER (ORDER BY p.due_at, p.slot) AS cost, row_number() OVER (ORDER BY p.due_at, p.slot) AS place
+	          FROM coupon.slot_plan p WHERE p.receiver = slots_next.receiver AND p.due_at <= clock_timestamp()) w
+	 WHERE w.cost <= 4000 OR w.place = 1;
+END
+$$;
+COMMENT ON FUNCTION coupon.slots_next() IS 'Which slots are to leave next, all to one node; null: none.';
+
+CREATE FUNCTION coupon.slots_leave(slots smallint[], receiver smallint) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	UPDATE coupon.slot s SET leaving = $2
+	 WHERE s.slot = ANY ($1) AND s.node_id = (SELECT f.node_id FROM coupon.node_self f) AND s.leaving IS NULL;
+	UPDATE coupon.slot_plan p SET left_at = clock_timestamp() WHERE p.slot = ANY ($1);
+END
+$$;
+COMMENT ON FUNCTION coupon.slots_leave(smallint[], smallint) IS 'Step 1: users of these slots are told to come again.';
+
+CREATE FUNCTION coupon.slots_hindered(slots smallint[]) RETURNS text
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
+AS $$
+BEGIN
+	BEGIN
+		PERFORM coupon.slots_settle();
+	EXCEPTION WHEN lock_not_available THEN
+		RETURN 'a transaction of one of its users goes on';
+	END;
+	IF EXISTS (SELECT FROM coupon.request r WHERE r.decided_at IS NULL AND coupon.slot_of(r.user_id) = ANY ($1)) THEN
+		RETURN 'requests of its users wait';
+	ELSIF EXISTS (SELECT FROM coupon.campaign c WHERE c.campaign_id >= 1000000000 AND coupon.slot_of('campaign ' || c.campaign_id) = ANY ($1)) THEN
+		RETURN 'a campaign has its home there';
+	-- a user's events come from one node after the other, in their order
+	ELSIF coupon.has_broker() AND EXISTS (SELECT FROM coupon.outbox o WHERE coupon.slot_of(o.key) = ANY ($1)) THEN
+		RETURN 'events of its users are not published';
+	END IF;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION coupon.slots_hindered(smallint[]) IS 'Why slots that are leaving cannot go now; null: they can, and nobody is at work for them.';
+
+CREATE FUNCTION coupon.slots_give() RETURNS text
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	self smallint := (SELECT s.node_id FROM coupon.node_self s);
+	parcel uuid := gen_random_uuid();
+	receiver smallint;
+	moving smallint[];
+	versions jsonb;
+	hindrance text;
+	issuances jsonb;
+	campaigns jsonb := '[]';
+	c record;
+BEGIN
+	SELECT min(s.leaving), array_agg(s.slot ORDER BY s.slot), jsonb_agg(jsonb_build_array(s.slot, s.version + 1) ORDER BY s.slot)
+	  INTO receiver, moving, versions
+	  FROM coupon.slot s WHERE s.node_id = self AND s.leaving IS NOT NULL;
+	IF moving IS NULL THEN
+		RETURN NULL;
+	END IF;
+	hindrance := coupon.slots_hindered(moving);
+	IF hindrance IS NOT NULL THEN
+		IF EXISTS (SELECT FROM coupon.slot_plan p WHERE p.left_at > clock_timestamp() - interval '500 ms') THEN
+			RETURN 'waiting: ' || hindrance;
+		END IF;
+		PERFORM coupon.slots_stay(1 + 2 * random());
+		RETURN 'staying: ' || hindrance;
+	END IF;
+
+	PERFORM coupon.transfer_commits();
+	-- who takes a hold that has run out away is waited for
+	SELECT jsonb_agg(to_jsonb(i) - 'shard' ORDER BY i.campaign_id, i.serial) INTO issuances
+	  FROM (SELECT x.* FROM coupon.issuance x WHERE coupon.slot_of(x.user_id) = ANY (moving) AND x.campaign_id < 1000000000 FOR UPDATE) i;
+	FOR c IN SELECT r.campaign_id, range_agg(int8range(r.serial, r.serial, '[]')) AS serials
+	           FROM jsonb_to_recordset(issuances) r(campaign_id bigint, serial bigint)
+	          GROUP BY r.campaign_id ORDER BY r.campaign_id
+	LOOP
+		campaigns := campaigns || jsonb_build_object('definition', coupon.campaign_definition(c.campaign_id), 'transfer_id', gen_random_uuid(),
+			'campaign_id', c.campaign_id, 'serials', c.serials, 'labels',
+			(SELECT jsonb_agg(jsonb_build_array(u.serial, u.label)) FROM coupon.unit u WHERE u.campaign_id = c.campaign_id AND c.serials @> u.serial));
+		INSERT INTO coupon.transfer (transfer_id, campaign_id, donor, receiver, serials, state, due_at)
+		VALUES ((campaigns -> -1 ->> 'transfer_id')::uuid, c.campaign_id, self, receiver, c.serials, 'cut', 'infinity');
+		PERFORM coupon.units_leave(c.campaign_id, coupon.ranges_of(c.serials));
+	END LOOP;
+
+	INSERT INTO coupon.slot_parcel (parcel_id, donor, receiver, slots, state, due_at, content)
+	SELECT parcel, self, receiver, moving, 'sent', clock_timestamp(), jsonb_build_object(
+		'parcel_id', parcel, 'donor', self, 'receiver', receiver, 'slots', versions, 'campaigns', campaigns,
+		'issuances', coalesce(issuances, '[]'),
+		'lapsed', coalesce((SELECT jsonb_agg(to_jsonb(x)) FROM coupon.lapsed_hold x WHERE coupon.slot_of(x.user_id) = ANY (moving) AND x.campaign_id < 1000000000), '[]'),
+		'keys', coalesce((SELECT jsonb_agg(to_jsonb(x)) FROM coupon.request_key x WHERE coupon.slot_of(x.user_id) = ANY (moving) AND x.campaign_id < 1000000000), '[]'),
+		'refusals', coalesce((SELECT jsonb_agg(to_jsonb(x)) FROM coupon.refusal x WHERE coupon.slot_of(x.user_id) = ANY (moving) AND x.campaign_id < 1000000000), '[]'));
+	DELETE FROM coupon.lapsed_hold x WHERE coupon.slot_of(x.user_id) = ANY (moving) AND x.campaign_id < 1000000000;
+	DELETE FROM coupon.request_key x WHERE coupon.slot_of(x.user_id) = ANY (moving) AND x.campaign_id < 1000000000;
+	DELETE FROM coupon.refusal x WHERE coupon.slot_of(x.user_id) = ANY (moving) AND x.campaign_id < 1000000000;
+	UPDATE coupon.slot s SET node_id = s.leaving, version = s.version + 1, leaving = NULL WHERE s.slot = ANY (moving);
+	DELETE FROM coupon.slot_plan p WHERE p.slot = ANY (moving);
+	RETURN 'given';
+END
+$$;
+COMMENT ON FUNCTION coupon.slots_give() IS 'Step 2: puts all that users of the leaving slots have into a parcel, and gives the slots away; or keeps them.';
+
+CREATE FUNCTION coupon.slots_done(parcel_id uuid) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM coupon.transfer_commits();
+	UPDATE coupon.transfer t SET state = 'done'
+	  FROM coupon.slot_parcel p, jsonb_array_elements(p.content -> 'campaigns') c
+	 WHERE p.parcel_id = $1 AND p.state = 'sent' AND t.transfer_id = (c ->> 'transfer_id')::uuid AND t.state = 'cut';
+	UPDATE coupon.slot_parcel p SET state = 'done', content = NULL WHERE p.parcel_id = $1 AND p.state = 'sent';
+END
+$$;
+COMMENT ON FUNCTION coupon.slots_done(uuid) IS 'Step 3, at the donor: the receiver has the parcel.';
+
+-- ---- at the receiver ----
+
+CREATE FUNCTION coupon.slots_accept(parcel jsonb) RETURNS boolean
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	self smallint := (SELECT s.node_id FROM coupon.node_self s);
+	ours smallint[];
+	n integer;
+	c record;
+BEGIN
+	PERFORM coupon.transfer_commits();
+	IF self IS DISTINCT FROM ($1 ->> 'receiver')::smallint THEN
+		RAISE SQLSTATE 'UC303' USING
+			MESSAGE = 'slots are for another node',
+			DETAIL = format('Parcel %s is for node %s.', $1 ->> 'parcel_id', $1 ->> 'receiver'),
+			HINT = 'Correct the conninfo of the node in coupon.node.';
+	END IF;
+	SELECT array_agg((r ->> 0)::smallint) INTO ours FROM jsonb_array_elements($1 -> 'slots') r;
+	-- the same parcel again waits here for the first one
+	INSERT INTO coupon.slot_parcel (parcel_id, donor, receiver, slots, state, due_at)
+	VALUES (($1 ->> 'parcel_id')::uuid, ($1 ->> 'donor')::smallint, self, ours, 'received', 'infinity')
+	ON CONFLICT ON CONSTRAINT slot_parcel_pkey DO NOTHING;
+	IF NOT FOUND THEN
+		RETURN false;
+	END IF;
+	UPDATE coupon.slot s SET node_id = self, version = (r ->> 1)::bigint, leaving = NULL
+	  FROM jsonb_array_elements($1 -> 'slots') r
+	 WHERE s.slot = (r ->> 0)::smallint AND s.version < (r ->> 1)::bigint;
+	GET DIAGNOSTICS n = ROW_COUNT;
+	IF n <> cardinality(ours) THEN
+		RAISE SQLSTATE 'UC303' USING
+			MESSAGE = 'slots were given away by a node that does not have them',
+			DETAIL = format('Of the %s slots of parcel %s this node knows %s otherwise.', cardinality(ours), $1 ->> 'parcel_id', cardinality(ours) - n),
+			HINT = 'Compare coupon.slot of the nodes.';
+	END IF;
+
+	FOR c IN SELECT r.* FROM jsonb_to_recordset($1 -> 'campaigns')
+	                    r(campaign_id bigint, definition jsonb, transfer_id uuid, serials int8multirange, labels jsonb)
+	LOOP
+		PERFORM coupon.campaign_define(c.definition);
+		INSERT INTO coupon.transfer (transfer_id, campaign_id, donor, receiver, serials, state, due_at)
+		VALUES (c.transfer_id, c.campaign_id, ($1 ->> 'donor')::smallint, self, c.serials, 'settled', 'infinity');
+		PERFORM coupon.units_arrive(c.campaign_id, coupon.ranges_of(c.serials), (c.definition ->> 'last_serial')::bigint, false);
+		INSERT INTO coupon.unit (campaign_id, serial, label)
+		SELECT c.campaign_id, (l ->> 0)::bigint, l ->> 1 FROM jsonb_array_elements(nullif(c.labels, 'null')) l
+		ON CONFLICT ON CONSTRAINT unit_pkey DO NOTHING;
+	END LOOP;
+	INSERT INTO coupon.issuance (campaign_id, serial, shard, nth, issued_at, expires_at, user_id, state, policy, redeemed_at, order_ref, held_until, confirm_ref)
+	SELECT i.campaign_id, i.serial, coupon.shard_of(i.campaign_id, i.serial), i.nth, i.issued_at, i.expires_at, i.user_id, i.state, i.policy,
+	       i.redeemed_at, i.order_ref, i.held_until, i.confirm_ref
+	  FROM jsonb_populate_recordset(NULL::coupon.issuance, $1 -> 'issuances') i;
+	INSERT INTO coupon.lapsed_hold SELECT l.* FROM jsonb_populate_recordset(NULL::coupon.lapsed_hold, $1 -> 'lapsed') l;
+	INSERT INTO coupon.request_key SELECT k.* FROM jsonb_populate_recordset(NULL::coupon.request_key, $1 -> 'keys') k;
+	INSERT INTO coupon.refusal SELECT r.* FROM jsonb_populate_recordset(NULL::coupon.refusal, $1 -> 'refusals') r
+	 WHERE EXISTS (SELECT FROM coupon.campaign x WHERE x.campaign_id = r.campaign_id)
+	ON CONFLICT ON CONSTRAINT refusal_pkey DO NOTHING;
+	RETURN true;
+END
+$$;
+COMMENT ON FUNCTION coupon.slots_accept(jsonb) IS 'Step 3, at the receiver: takes slots in with all that their users have, once.';
+
+-- ---- the worker ----
+
+CREATE FUNCTION coupon.slots_work() RETURNS integer
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	p coupon.slot_parcel;
+	next record;
+	done boolean;
+BEGIN
+	SELECT * INTO p FROM coupon.slot_parcel x WHERE x.state = 'sent' AND x.due_at <= clock_timestamp() ORDER BY x.due_at LIMIT 1;
+	IF p.parcel_id IS NOT NULL THEN
+		SELECT c.answer IS NOT NULL INTO done FROM coupon.peers_call('slots', jsonb_build_object('parcel', p.content), p.receiver) c;
+		IF done THEN
+			PERFORM coupon.slots_done(p.parcel_id);
+			-- so that the others send nobody here; who is not told now asks later
+			PERFORM coupon.peers_call('map', jsonb_build_object('map', coupon.map_here()));
+		ELSE
+			UPDATE coupon.slot_parcel x SET due_at = clock_timestamp() + interval '200 ms' WHERE x.parcel_id = p.parcel_id;
+		END IF;
+		RETURN 0;
+	END IF;
+	IF EXISTS (SELECT FROM coupon.slot s WHERE s.leaving IS NOT NULL) THEN
+		RETURN CASE WHEN coupon.slots_give() LIKE 'waiting%' THEN 10 ELSE 0 END;
+	END IF;
+	SELECT * INTO next FROM coupon.slots_next();
+	IF next.slots IS NULL THEN
+		RETURN NULL;
+	END IF;
+	SELECT c.answer IS NOT NULL INTO done FROM coupon.peers_call('map', jsonb_build_object('map', coupon.map_here()), next.receiver) c;
+	IF done THEN
+		PERFORM coupon.slots_leave(next.slots, next.receiver);
+	ELSE
+		UPDATE coupon.slot_plan x SET due_at = clock_timestamp() + interval '1 s' WHERE x.receiver = next.receiver;
+	END IF;
+	RETURN 0;
+END
+$$;
+COMMENT ON FUNCTION coupon.slots_work() IS 'One step of the moving of slots, of the transfer worker. Returns after how many milliseconds there may be another one; null: there is nothing to do.';
