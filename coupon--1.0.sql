@@ -2528,14 +2528,15 @@ BEGIN
 		PERFORM coupon.node_set_confirmed(true);
 		RETURN 0;
 	END IF;
-	pause := coupon.slots_work();
+	-- who is on the way comes first; whether more leave takes turns with the rest
+	pause := coupon.slots_work(random() < 0.5);
 	IF pause IS NOT NULL THEN
 		RETURN pause;
 	END IF;
 	IF coupon.transfer_settle() OR coupon.stock_fetch_all() OR coupon.transfer_push() OR coupon.campaign_spread() OR coupon.node_unload() THEN
 		RETURN 0;
 	END IF;
-	RETURN 100;
+	RETURN coalesce(coupon.slots_work(true), 100);
 END
 $$;
 COMMENT ON FUNCTION coupon.cluster_work() IS 'One step of the transfer worker. Returns after how many milliseconds there may be another one.';
@@ -3203,7 +3204,7 @@ COMMENT ON FUNCTION coupon.slots_accept(jsonb) IS 'Step 3, at the receiver: take
 
 -- ---- the worker ----
 
-CREATE FUNCTION coupon.slots_work() RETURNS integer
+CREATE FUNCTION coupon.slots_work(may_begin boolean) RETURNS integer
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -3226,6 +3227,9 @@ BEGIN
 	IF EXISTS (SELECT FROM coupon.slot s WHERE s.leaving IS NOT NULL) THEN
 		RETURN CASE WHEN coupon.slots_give() LIKE 'waiting%' THEN 10 ELSE 0 END;
 	END IF;
+	IF NOT $1 OR NOT EXISTS (SELECT FROM coupon.slot_plan x WHERE x.due_at <= clock_timestamp()) THEN
+		RETURN NULL;
+	END IF;
 	SELECT * INTO next FROM coupon.slots_next();
 	IF next.slots IS NULL THEN
 		RETURN NULL;
@@ -3239,7 +3243,7 @@ BEGIN
 	RETURN 0;
 END
 $$;
-COMMENT ON FUNCTION coupon.slots_work() IS 'One step of the moving of slots, of the transfer worker. Returns after how many milliseconds there may be another one; null: there is nothing to do.';
+COMMENT ON FUNCTION coupon.slots_work(boolean) IS 'One step of the moving of slots, of the transfer worker. Returns after how many milliseconds there may be another one; null: there is nothing to do.';
 
 -- Waiting rooms.  Tickets are kept as requests are.
 
@@ -6170,7 +6174,7 @@ REVOKE ALL ON FUNCTION coupon.slots_hindered(smallint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.slots_give() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.slots_done(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.slots_accept(jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.slots_work() FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.slots_work(boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.coupon_slots_move(integer, integer) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_slots_move(integer, integer) TO coupon_admin;
 REVOKE ALL ON FUNCTION @extschema@.coupon_slots_balance() FROM PUBLIC;

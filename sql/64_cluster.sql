@@ -313,14 +313,15 @@ BEGIN
 		PERFORM coupon.node_set_confirmed(true);
 		RETURN 0;
 	END IF;
-	pause := coupon.slots_work();
+	-- who is on the way comes first; whether more leave takes turns with the rest
+	pause := coupon.slots_work(random() < 0.5);
 	IF pause IS NOT NULL THEN
 		RETURN pause;
 	END IF;
 	IF coupon.transfer_settle() OR coupon.stock_fetch_all() OR coupon.transfer_push() OR coupon.campaign_spread() OR coupon.node_unload() THEN
 		RETURN 0;
 	END IF;
-	RETURN 100;
+	RETURN coalesce(coupon.slots_work(true), 100);
 END
 $$;
 COMMENT ON FUNCTION coupon.cluster_work() IS 'One step of the transfer worker. Returns after how many milliseconds there may be another one.';

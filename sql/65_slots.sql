@@ -389,7 +389,7 @@ COMMENT ON FUNCTION coupon.slots_accept(jsonb) IS 'Step 3, at the receiver: take
 
 -- ---- the worker ----
 
-CREATE FUNCTION coupon.slots_work() RETURNS integer
+CREATE FUNCTION coupon.slots_work(may_begin boolean) RETURNS integer
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -412,6 +412,9 @@ BEGIN
 	IF EXISTS (SELECT FROM coupon.slot s WHERE s.leaving IS NOT NULL) THEN
 		RETURN CASE WHEN coupon.slots_give() LIKE 'waiting%' THEN 10 ELSE 0 END;
 	END IF;
+	IF NOT $1 OR NOT EXISTS (SELECT FROM coupon.slot_plan x WHERE x.due_at <= clock_timestamp()) THEN
+		RETURN NULL;
+	END IF;
 	SELECT * INTO next FROM coupon.slots_next();
 	IF next.slots IS NULL THEN
 		RETURN NULL;
@@ -425,4 +428,4 @@ BEGIN
 	RETURN 0;
 END
 $$;
-COMMENT ON FUNCTION coupon.slots_work() IS 'One step of the moving of slots, of the transfer worker. Returns after how many milliseconds there may be another one; null: there is nothing to do.';
+COMMENT ON FUNCTION coupon.slots_work(boolean) IS 'One step of the moving of slots, of the transfer worker. Returns after how many milliseconds there may be another one; null: there is nothing to do.';

@@ -135,7 +135,7 @@ append_to_file($direct, "SELECT coupon_issue($campaign, 'user-3')");
 sub p50
 {
 	my ($database, $script) = @_;
-	my ($out, $err) = run_command([ 'pgbench', '-n', '-M', 'prepared', '-t', 400, '-f', $script, '-d', $main->connstr($database) ]);
+	my ($out, $err) = run_command([ 'pgbench', '-n', '-M', 'prepared', '-t', 400, '-f', $script, $main->connstr($database) ]);
 
 	return $out =~ /latency average = ([\d.]+) ms/ ? $1 : die $err;
 }
