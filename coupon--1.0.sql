@@ -3110,16 +3110,16 @@ BEGIN
 		PERFORM coupon.units_leave(c.campaign_id, coupon.ranges_of(c.serials));
 	END LOOP;
 
+	WITH lapsed AS (DELETE FROM coupon.lapsed_hold x WHERE coupon.slot_of(x.user_id) = ANY (moving) AND x.campaign_id < 1000000000 RETURNING x.*),
+	keys AS (DELETE FROM coupon.request_key x WHERE coupon.slot_of(x.user_id) = ANY (moving) AND x.campaign_id < 1000000000 RETURNING x.*),
+	refusals AS (DELETE FROM coupon.refusal x WHERE coupon.slot_of(x.user_id) = ANY (moving) AND x.campaign_id < 1000000000 RETURNING x.*)
 	INSERT INTO coupon.slot_parcel (parcel_id, donor, receiver, slots, state, due_at, content)
 	SELECT parcel, self, receiver, moving, 'sent', clock_timestamp(), jsonb_build_object(
 		'parcel_id', parcel, 'donor', self, 'receiver', receiver, 'slots', versions, 'campaigns', campaigns,
 		'issuances', coalesce(issuances, '[]'),
-		'lapsed', coalesce((SELECT jsonb_agg(to_jsonb(x)) FROM coupon.lapsed_hold x WHERE coupon.slot_of(x.user_id) = ANY (moving) AND x.campaign_id < 1000000000), '[]'),
-		'keys', coalesce((SELECT jsonb_agg(to_jsonb(x)) FROM coupon.request_key x WHERE coupon.slot_of(x.user_id) = ANY (moving) AND x.campaign_id < 1000000000), '[]'),
-		'refusals', coalesce((SELECT jsonb_agg(to_jsonb(x)) FROM coupon.refusal x WHERE coupon.slot_of(x.user_id) = ANY (moving) AND x.campaign_id < 1000000000), '[]'));
-	DELETE FROM coupon.lapsed_hold x WHERE coupon.slot_of(x.user_id) = ANY (moving) AND x.campaign_id < 1000000000;
-	DELETE FROM coupon.request_key x WHERE coupon.slot_of(x.user_id) = ANY (moving) AND x.campaign_id < 1000000000;
-	DELETE FROM coupon.refusal x WHERE coupon.slot_of(x.user_id) = ANY (moving) AND x.campaign_id < 1000000000;
+		'lapsed', coalesce((SELECT jsonb_agg(to_jsonb(x)) FROM lapsed x), '[]'),
+		'keys', coalesce((SELECT jsonb_agg(to_jsonb(x)) FROM keys x), '[]'),
+		'refusals', coalesce((SELECT jsonb_agg(to_jsonb(x)) FROM refusals x), '[]'));
 	UPDATE coupon.slot s SET node_id = s.leaving, version = s.version + 1, leaving = NULL WHERE s.slot = ANY (moving);
 	DELETE FROM coupon.slot_plan p WHERE p.slot = ANY (moving);
 	RETURN 'given';
