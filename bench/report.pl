@@ -80,8 +80,18 @@ sub read_part
 		push @{ $order{$part}{conditions} }, $c unless $seen{$c}++;
 		push @{ $order{$part}{variants} }, $v unless $seen_variant{$v}++;
 		my $cell = $cell{$part}{$c}{$v} //= { runs => [] };
+		# a run that failed is as one that was not made; one that broke a law voids all
+		if ($run{violations} =~ /^failed: /)
+		{
+			$cell->{failed} = $run{violations};
+			next;
+		}
 		push @{ $cell->{runs} }, \%run;
 		$cell->{void} = $run{violations} if $run{violations};
+	}
+	for my $cell (map { values %$_ } values %{ $cell{$part} })
+	{
+		$cell->{void} = $cell->{failed} unless @{ $cell->{runs} };
 	}
 	return 1;
 }
@@ -449,7 +459,7 @@ for my $part (@parts)
 {
 	next unless read_part($part);
 	$text{$part} = $tables{$part}->() . "\n";
-	if (my $voids = join '', map { my $c = $_; map { my $x = $cell{$part}{$c}{$_}; $x && $x->{void} ? "- void: $_, $c: $x->{void}\n" : () } @{ $order{$part}{variants} } } @{ $order{$part}{conditions} })
+	if (my $voids = join '', map { my $c = $_; map { my $x = $cell{$part}{$c}{$_}; my $why = $x && ($x->{void} // $x->{failed}); $why ? "- void: $_, $c: $why\n" : () } @{ $order{$part}{variants} } } @{ $order{$part}{conditions} })
 	{
 		$text{$part} .= "$voids\n";
 	}
@@ -462,9 +472,9 @@ for my $part (@parts)
 	my ($command) = $machine =~ /^command: (.*)/m;
 	my ($most) = sort { $b <=> $a } @others;
 	# as BENCH_OTHERS by default
-	$text{$part} .= "**The machine was not quiet: do not rely on these.** " if median(@others) > 10;
+	$text{$part} .= "**The machine was not quiet: do not rely on these.** " if (median(@others) // 0) > 10;
 	$text{$part} .= sprintf "%s%d runs; other work of the machine took %.1f %% of the CPU time in the median run, %.1f %% at most. `%s`\n",
-	  ($date ? "$date, $took, " : ''), scalar @others, median(@others), $most, $command // 'make bench';
+	  ($date ? "$date, $took, " : ''), scalar @others, median(@others) // 0, $most // 0, $command // 'make bench';
 
 	spew("$dir/$part.csv",
 		"condition,variant,per_second,lowest,highest,passes,seconds,average_ms,server_cpu_us,p50,p95,p99,p999,of_bare_insert,coupon_is_times,grouped_is_times\n",

@@ -15,6 +15,7 @@
 #	BENCH_LAST      figures.csv to compare with, else that of BENCH_RESULTS as it
 #	                is committed, or as it is before the run
 #	BENCH_PART_LIMIT  seconds after which a part is given up (5400)
+#	BENCH_TIME      the same of all parts together; what there is by then is told
 #	BENCH_QUICK     quick: the figures that matter, in 10 minutes (make bench-quick);
 #	                full: all of the price of an issue, in 15.  Both are the parts
 #	                above with settings of their own, each of which can be given,
@@ -34,14 +35,14 @@ set -a
 case ${BENCH_QUICK:-} in
 	'') ;;
 	quick)
-		: "${BENCH_PASSES:=3}" "${BENCH_PARTS:=issue bulk to_row mixes growth latency profile}"
+		: "${BENCH_PASSES:=3}" "${BENCH_PARTS:=issue bulk to_row mixes latency profile growth}" "${BENCH_TIME:=900}"
 		: "${BENCH_CLIENTS:=64:select1,insert,coupon,grouped,http 200:insert,coupon,grouped}"
 		: "${BENCH_MIXES:=sold_out polls}" "${BENCH_WAITING:=1000}" "${BENCH_ROWS:=1000000}"
 		;;
 	full)
-		: "${BENCH_PASSES:=2}" "${BENCH_PARTS:=issue bulk to_row mixes latency price growth profile}"
+		: "${BENCH_PASSES:=2}" "${BENCH_PARTS:=issue bulk to_row mixes latency price profile growth}" "${BENCH_TIME:=1140}"
 		: "${BENCH_CLIENTS:=16:insert,coupon 64:select1,insert,coupon,grouped,http 200:insert,coupon,grouped,http 1000@64:insert,grouped}"
-		: "${BENCH_MIXES:=sold_out polls holds}" "${BENCH_ROWS:=0 1000000:64,200 10000000}"
+		: "${BENCH_MIXES:=sold_out polls holds}" "${BENCH_ROWS:=0 1000000:64,200 10000000:64:coupon,grouped}"
 		;;
 	*)
 		echo "BENCH_QUICK is quick or full" >&2
@@ -49,14 +50,14 @@ case ${BENCH_QUICK:-} in
 		;;
 esac
 if [ -n "${BENCH_QUICK:-}" ]; then
-	: "${BENCH_SECONDS:=3}" "${BENCH_RESULTS:=${BASH_SOURCE[0]%/*}/results/quick}" "${BENCH_PART_LIMIT:=600}"
+	: "${BENCH_SECONDS:=3}" "${BENCH_RESULTS:=${BASH_SOURCE[0]%/*}/results/quick}" 
 	: "${BENCH_BULK:=200 10000}" "${BENCH_ROW_CLIENTS:=64}" "${BENCH_ROW_VARIANTS:=insert request}" "${BENCH_MIX_VARIANTS:=select1 coupon}"
 	: "${BENCH_GROWTH:=rows}" "${BENCH_ROWS_SECONDS:=3}"
 	: "${BENCH_SHARES:=70c}" "${BENCH_LATENCY_VARIANTS:=insert coupon grouped}" "${BENCH_LATENCY_SECONDS:=6}"
 	: "${BENCH_PROFILE:=coupon:64 grouped:64 many:1}" "${BENCH_PATIENCE:=3}" "${BENCH_RETRIES:=1}"
 	: "${BENCH_PRICE_ROWS:=1000000}" "${BENCH_PRICE_SHARES:=0}" "${BENCH_PRICE_PERF:=0}"
 fi
-: "${BENCH_SECONDS:=5}" "${BENCH_PAIRS:=1}"
+: "${BENCH_SECONDS:=5}" "${BENCH_PAIRS:=1}" "${BENCH_PART_LIMIT:=5400}" "${BENCH_TIME:=86400}"
 set +a
 # shellcheck source=bench/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -93,13 +94,20 @@ tell()
 # run_part NAME: that of parts/, or price, which has servers of its own
 run_part()
 {
+	local limit=$((BENCH_TIME - SECONDS))
+
+	[ "$limit" -lt "$BENCH_PART_LIMIT" ] || limit=$BENCH_PART_LIMIT
+	if [ "$limit" -le 0 ]; then
+		echo "$1: not begun: $BENCH_TIME s are over"
+		return 1
+	fi
+	limit=(timeout --foreground -k 30 "$limit")
 	if [ "$1" != price ]; then
-		timeout --foreground -k 30 "${BENCH_PART_LIMIT:-5400}" "$bench_dir/parts/$1.sh"
+		"${limit[@]}" "$bench_dir/parts/$1.sh"
 	elif [ -z "${BENCH_BEFORE:-}" ]; then
 		echo "price: skipped: BENCH_BEFORE names no other revision"
 	else
-		BENCH_IN_SERVER='' timeout --foreground -k 30 "${BENCH_PART_LIMIT:-5400}" \
-			"$bench_dir/figures/price.sh" "$BENCH_BEFORE" | tee "$results/price.txt" ||
+		BENCH_IN_SERVER='' "${limit[@]}" "$bench_dir/figures/price.sh" "$BENCH_BEFORE" | tee "$results/price.txt" ||
 			grep -q ' now / before, ' "$results/price.txt"	# a figure that falls short is no failure
 	fi
 }
