@@ -84,6 +84,7 @@ sub read_part
 		if ($run{violations} =~ /^failed: /)
 		{
 			$cell->{failed} = $run{violations};
+			push @{ $cell->{lost} }, \%run;
 			next;
 		}
 		push @{ $cell->{runs} }, \%run;
@@ -91,7 +92,9 @@ sub read_part
 	}
 	for my $cell (map { values %$_ } values %{ $cell{$part} })
 	{
-		$cell->{void} = $cell->{failed} unless @{ $cell->{runs} };
+		next if @{ $cell->{runs} };
+		$cell->{runs} = $cell->{lost};
+		$cell->{void} = $cell->{failed};
 	}
 	return 1;
 }

@@ -127,7 +127,7 @@ for part in ${BENCH_PARTS:-issue to_row bulk latency sale mixes snapshot growth 
 	echo "command: ${BENCH_ASKED}make bench${BENCH_QUICK:+-quick}" >>"$results/$part.machine.txt"
 	run_part "$part" || { status=1; echo "$part: FAILED"; }
 	echo "took: $((SECONDS - began)) s" | tee -a "$results/$part.machine.txt"
-	tell
+	tell || status=1
 done
 document=()
 if [ "$results" = "$bench_dir/results/latest" ]; then
