@@ -29,6 +29,7 @@ def law(function):
 ISSUES = ('issue', 'grouped', 'many', 'attempt', 'http_issue')
 HOLDS = ('hold', 'hold_many', 'hold_any', 'http_hold')
 CONFIRMS = ('confirm', 'http_confirm')
+REQUESTS = ('request', 'http_request')      # decided later
 # what each way may leave behind; confirming what was lost is a refusal
 CHANGES = {
     **dict.fromkeys(ISSUES, {'issued': 'issued'}),
@@ -37,6 +38,7 @@ CHANGES = {
                                'limit_reached': 'confirm_refused'}),
     'redeem': {'redeemed': 'redeemed'},
     'cancel': {'cancelled': 'redeem_cancelled'},
+    'http_release': {'released': 'hold_released'},
 }
 OPERATIONS = {'add_stock': 'campaign_stock_added', 'pause': 'campaign_paused', 'resume': 'campaign_resumed', 'close': 'campaign_closed',
               'emit': 'chaos.own'}
@@ -100,8 +102,8 @@ class Account:
     def latest(self, step):
         if step is None:
             return math.inf
-        if step.way == 'request':
-            return self.seen[step.rows[0][0]] if step.rows else math.inf
+        if step.way in REQUESTS:
+            return self.seen[step.rows[0][0]] if step.way == 'request' and step.rows else math.inf
         return step.transaction.done if step.end == COMMITTED else math.inf
 
     def is_before(self, event, step):
@@ -131,6 +133,15 @@ class Account:
         yield None, -math.inf, bounds[0][1] if bounds else math.inf
         for n, event in enumerate(events):
             yield state(event), bounds[n][0], bounds[n + 1][1] if n + 1 < len(events) else math.inf
+
+
+    def certain(self, events, state):
+        """(state, from, to): when it must have been so."""
+        bounds = self.moments(events)
+        for n, event in enumerate(events):
+            start, stop = bounds[n][1], bounds[n + 1][0] if n + 1 < len(events) else math.inf
+            if start < stop:
+                yield state(event), start, stop
 
 
 # type of event -> the states of a unit before it, and after it
@@ -232,7 +243,7 @@ def events_match_answers(account):
     for transaction in account.history.transactions:
         missing, found = [], []
         for step in transaction.steps:
-            if step.way == 'request':
+            if step.way in REQUESTS:
                 continue
             events = list(account.of_step.get(step.id, ()))
             if step.end == ABORTED:
@@ -284,7 +295,7 @@ def events_are_in_order(account):
     latest, holder = -math.inf, None      # the latest start among the events so far
     for event in account.events:
         step = account.step.get(event.step)
-        if step is None or step.way == 'request':
+        if step is None or step.way in REQUESTS:
             continue
         if step.end == COMMITTED and step.transaction.done < latest:
             yield Violation('events in order', 'its id is above that of an event whose call began after this one had been answered',
@@ -306,7 +317,7 @@ def the_broker_has_each_event_in_order(account):
                 continue
             seen[event.id] = event
             step = account.step.get(event.step)
-            if step is None or step.way == 'request':
+            if step is None or step.way in REQUESTS:
                 continue
             if step.end == COMMITTED and step.transaction.done < last[event.key][0]:
                 yield Violation('events in order', f'the broker has key {event.key} out of order', [last[event.key][1], event, step])
@@ -337,7 +348,7 @@ def answers_were_true(account):
 
     for step in account.history.steps():
         campaign = step.args.get('campaign')
-        if step.way == 'request':
+        if step.way in REQUESTS:
             continue
         own = {(row[0], str(row[2])) for other in step.transaction.steps if other.start <= step.start and other.way in CHANGES
                for row in other.rows or () if row[1] in ('issued', 'held', 'confirmed', 'redeemed')}
@@ -353,6 +364,53 @@ def answers_were_true(account):
                        for unit, state, start, stop in units_of(campaign, user)):
                 yield Violation('no answer tells of what is not committed', f'{user} was told {status} {serial} of campaign {campaign}, and at no moment'
                                 f' of call {step.id} this was so', [step, *(account.of_user.get((campaign, user), ())[-4:])])
+
+
+@law
+def nobody_is_forgotten(account):
+    """Who had a unit all through a call is not told that there is none for them: a retry finds its unit."""
+    had = collections.defaultdict(list)
+    for (campaign, serial), events in account.of_unit.items():
+        for event, start, stop in account.certain(events, lambda event: event):
+            after = STORY[event.type][1]
+            if after == 'held':
+                stop = min(stop, account.history.lapse(event) - 2 * account.history.clock)
+            if after != 'free':
+                had[campaign, event.user].append((after, serial, start, stop, event))
+    for step in account.history.steps():
+        campaign = step.args.get('campaign')
+        if step is not step.transaction.steps[0]:
+            continue                    # what came before in the transaction may have changed that
+        for row in step.rows or ():
+            if step.way in ISSUES and row[1] in ('sold_out', 'closed', 'paused', 'not_open', 'not_admitted'):
+                user, serial, states = row[0], None, ('owned', 'redeemed', 'expired')
+                if account.history.campaigns[campaign]['limit'] > 1:
+                    continue            # another one was asked for
+            elif step.way == 'redeem' and row[1] == 'not_issued':
+                user, serial, states = row[0], None, ('owned', 'redeemed')
+            elif step.way == 'revoke' and row[0] == 'f':
+                user, serial, states = step.args['user'], None, ('owned',)
+            elif step.way == 'release' and row[0] == 'f' or step.way in CONFIRMS and row[1] == 'not_held':
+                user, serial, states = step.args['user'], int(step.args['serial']), ('held',)
+            else:
+                continue
+            for state, unit, start, stop, event in had[campaign, user]:
+                if state in states and serial in (None, unit) and start < step.start and step.stop < stop:
+                    yield Violation('a retry finds its unit', f'{user} had unit {unit} of campaign {campaign} ({state}) all through call {step.id}',
+                                    [event, account.step.get(event.step), step])
+                    break
+
+
+@law
+def taken_is_true(account):
+    """A unit is another's only if it was at some moment of the call."""
+    for step in account.history.steps():
+        for row in step.rows or ():
+            if step.way in HOLDS and row[1] == 'taken':
+                events = account.of_unit.get((step.args['campaign'], int(row[2])), [])
+                if not any(event and STORY[event.type][1] != 'free' and event.user != row[0] and start <= step.stop and stop >= step.start
+                           for event, start, stop in account.periods(events, lambda event: event)):
+                    yield Violation('no answer tells of what is not committed', f'unit {row[2]} was said to be taken', [step, *events[-3:]])
 
 
 @law
@@ -512,7 +570,7 @@ def first_come_first_served(account):
     for step in account.history.steps():
         if step.way == 'request' and step.end == COMMITTED and step.rows and step.rows[0][0] in decided and step.rows[0][5] == 'f':
             lines[step.args['campaign']].append(step)
-        elif step.args.get('user'):
+        elif step.args.get('user') and step.way not in REQUESTS:
             busy[step.args['campaign'] if 'campaign' in step.args else None, step.args['user']].append(step)
         for user in step.args.get('users') or ():
             busy[step.args['campaign'], user].append(step)
@@ -557,9 +615,9 @@ def rooms_keep_their_order(account):
             a, b = first.rows[0], second.rows[0]
             if first.stop < second.start and a[2] is not None and b[2] is not None and int(b[2]) > int(a[2]):
                 yield Violation('positions never rise', f'ticket {token}', [first, second])
-    lost = collections.defaultdict(lambda: math.inf)    # the first call of each whose answer was lost, which may have made the ticket
+    lost = collections.defaultdict(lambda: math.inf)    # the first call of each whose token is not known, which may have made the ticket
     for step in account.history.steps():
-        if step.way == 'join' and step.end == UNKNOWN:
+        if step.way == 'http_join' or (step.way == 'join' and step.end == UNKNOWN):
             lost[step.args['room'], step.args['user']] = min(step.start, lost[step.args['room'], step.args['user']])
     joins = {token: steps[0] for token, steps in asked.items()
              if steps[0].way == 'join' and steps[0].start < lost[steps[0].args['room'], steps[0].args['user']]}
@@ -588,6 +646,25 @@ def rooms_have_no_more_in_than_fit(account):
                 break
 
 
+@law
+def rooms_are_asked(account):
+    """Who gets a unit of a campaign with a room was in it at some moment of the call."""
+    inside = collections.defaultdict(list)
+    for ticket in account.history.tickets:
+        if ticket['admitted_at'] is not None:
+            inside[ticket['room'], ticket['user']].append(
+                (account.history.earliest(ticket['admitted_at']), math.inf if ticket['ended_at'] is None else account.history.moment(ticket['ended_at'])))
+    for (campaign, user), events in account.of_user.items():
+        room = account.history.campaigns.get(campaign, {}).get('room')
+        if room is None:
+            continue
+        for event in events:
+            step = account.step.get(event.step)
+            if event.type in ('issued', 'held') and step is not None and not any(
+                    start <= step.stop and stop >= step.start for start, stop in inside[room, user]):
+                yield Violation('rooms are asked', f'{user} was not in room {room}', [step, event])
+
+
 # ---- the operator, and the server's own word ----
 
 @law
@@ -601,7 +678,7 @@ def closed_is_final(account):
         for (_, serial), story in ((unit, story) for unit, story in account.of_unit.items() if unit[0] == campaign):
             for event in story:
                 step = account.step.get(event.step)
-                if event.type not in ('issued', 'held') or step is None or step.way == 'request' or step.end != COMMITTED:
+                if event.type not in ('issued', 'held') or step is None or step.way in REQUESTS or step.end != COMMITTED:
                     continue
                 for n, change in enumerate(changes):
                     over = bounds[n + 1][0] if n + 1 < len(changes) else math.inf

@@ -5,6 +5,8 @@ would also hide what it is about: when a COMMIT is on its way, when the answer
 has come, and what is known of it when the connection is gone.
 """
 import ctypes
+import select
+import time
 
 from ctypes import POINTER, c_char_p, c_int, c_void_p
 
@@ -17,7 +19,8 @@ def declare(name, result, *arguments):
     return function
 
 
-connectdb = declare('PQconnectdb', c_void_p, c_char_p)
+connect_start = declare('PQconnectStart', c_void_p, c_char_p)
+connect_poll = declare('PQconnectPoll', c_int, c_void_p)
 finish = declare('PQfinish', None, c_void_p)
 status = declare('PQstatus', c_int, c_void_p)
 transaction_status = declare('PQtransactionStatus', c_int, c_void_p)
@@ -40,6 +43,9 @@ Notice = ctypes.CFUNCTYPE(None, c_void_p, c_char_p)
 set_notice_processor = declare('PQsetNoticeProcessor', c_void_p, c_void_p, Notice, c_void_p)
 
 COMMAND_OK, TUPLES_OK = 1, 2
+BAD = 1
+READING, WRITING, CONNECTED = 1, 2, 3
+PATIENCE = 10                   # seconds to connect
 SQLSTATE, MESSAGE = ord('C'), ord('M')
 
 
@@ -58,13 +64,26 @@ class Failed(Exception):
 class Connection:
     def __init__(self, conninfo):
         self.notices = []
-        self.conn = connectdb(conninfo.encode())
-        if status(self.conn) != 0:
+        self.conn = connect_start(conninfo.encode())
+        # before anything is said: libpq would print it
+        self.processor = Notice(lambda _, words: self.notices.append(words.decode(errors='replace')))
+        set_notice_processor(self.conn, self.processor, None)
+        if not self.connect():
             why = error_message(self.conn).decode(errors='replace').strip()
             self.close()
             raise Lost(why)
-        self.processor = Notice(lambda _, words: self.notices.append(words.decode(errors='replace')))
-        set_notice_processor(self.conn, self.processor, None)
+
+    def connect(self):
+        if status(self.conn) == BAD:
+            return False
+        state, deadline = WRITING, time.monotonic() + PATIENCE
+        while state in (READING, WRITING):
+            watched = [socket(self.conn)]
+            ready = select.select(watched if state == READING else [], watched if state == WRITING else [], [], PATIENCE)
+            if not any(ready) or time.monotonic() > deadline:
+                return False
+            state = connect_poll(self.conn)
+        return state == CONNECTED
 
     def close(self):
         if self.conn:

@@ -72,12 +72,12 @@ class Round:
         self.seed, self.options, self.home, self.patience = seed, options, home, options.patience
         self.random = random.Random(f'{seed}/faults')
         self.over = False
-        self.errors = collections.Counter()
+        self.errors, self.states = collections.Counter(), collections.Counter()
         self.done = collections.Counter()
         self.crashes = 0
         self.hits = collections.Counter()       # of fault points, by kind
         self.violations = []
-        self.clock = 0
+        self.clock = self.events = 0
         os.makedirs(home)
 
     # ---- for sessions and faults ----
@@ -90,6 +90,7 @@ class Round:
         return rng.choices(self.ways, self.way_weights)[0]
 
     def note_error(self, error, way):
+        self.states[error.sqlstate] += 1
         if error.sqlstate not in EXPECTED_ERRORS:
             self.errors[f'{way}: {error}'] += 1
 
@@ -129,9 +130,12 @@ class Round:
                 session.start()
             self.storm()
             self.quiet()
-            self.writer.close()
+            self.count()
             self.check()
+        except TimeoutError as error:
+            self.violations.append(checker.laws.Violation('what is begun ends', str(error), []))
         finally:
+            self.writer.close()
             self.over = True
             self.servers.close()
         return self.violations
@@ -200,7 +204,7 @@ class Round:
             if session.crash:
                 raise session.crash
             if since is not None and time.monotonic() - since > self.patience:
-                raise TimeoutError(f'{session.name} has waited for {self.patience:.0f} s:\n' + self.activity())
+                raise TimeoutError(f'{session.name} has waited for {self.patience:.0f} s:\n{self.activity()}')
 
     def activity(self):
         return '\n'.join(str(row) for row in self.servers.primary.query(
@@ -231,8 +235,28 @@ class Round:
         self.await_('never undersell', 'units are in flight, and nobody is there',
                     'SELECT coalesce(sum(s.in_flight), 0) = 0 FROM coupon.campaign c, coupon_status(c.campaign_id) s')
 
-        if 'broker' in self.has:
-            self.await_('every event is published', 'events stay in the outbox', 'SELECT count(*) = 0 FROM coupon.outbox')
+
+    def count(self):
+        """Of a quiet server: each answer is counted once, by its way and its outcome."""
+        query = self.servers.primary.query
+        session = Session(len(self.sessions), self)
+        told = collections.Counter()
+        session.told = lambda way, rows: told.update((way, row[1]) for row in rows)
+        self.over = False
+        self.await_('counters add up', 'no worker for grouped calls', 'SELECT workers > 0 FROM coupon_group_status()')
+        query('SELECT coupon_stat_reset()')
+        for _ in range(20):
+            for way in (workload.issue, workload.grouped, workload.many, workload.hold, workload.hold_many, workload.hold_any, workload.redeem,
+                        workload.cancel):
+                way(session)
+        session.leave()
+        self.over = True
+        counted = {(way, outcome): int(calls) for way, outcome, calls in query(
+            'SELECT way, outcome, calls FROM coupon.stat_call WHERE way = ANY($1::text[]) AND calls > 0',
+            [pq.array({way for way, _ in told})])}
+        if counted != dict(told):
+            self.violations.append(checker.laws.Violation(
+                'counters add up', f'told but not counted: {dict(told.items() - counted.items())}, counted: {dict(counted.items() - told.items())}', []))
 
     def await_(self, law, what, query):
         try:
@@ -278,6 +302,11 @@ class Round:
             history.findings.append(('the server agrees', f'coupon_verify(): {row}'))
 
     def collect(self, history):
+        # what time alone changes must not change between two looks
+        self.await_('never undersell', 'holds that have run out stay',
+                    "SELECT count(*) = 0 FROM coupon.issuance WHERE held_until < clock_timestamp() + '30 s'")
+        if 'broker' in self.has:
+            self.await_('every event is published', 'events stay in the outbox', 'SELECT count(*) = 0 FROM coupon.outbox')
         query = self.servers.primary.query
         history.issuances = [(int(c), int(s), u, state) for c, s, u, state in
                              query('SELECT campaign_id, serial, user_id, state FROM coupon.issuance')]
@@ -354,7 +383,7 @@ def main():
     options = parse_options()
     made = template(options.home, options)
     calls = answers = unknown = crashes = events = failed = 0
-    hits = collections.Counter()
+    hits, states = collections.Counter(), collections.Counter()
     done, begun, number = collections.Counter(), time.monotonic(), 0
     while number < options.rounds if options.time is None else time.monotonic() - begun < options.time:
         seed = options.seed + number
@@ -363,7 +392,7 @@ def main():
         start = time.monotonic()
         violations = round.run(made)
         calls, answers, unknown = calls + round.writer.calls, answers + round.writer.answers, unknown + round.writer.unknown
-        hits += round.hits
+        hits, states = hits + round.hits, states + round.states
         crashes, events, done = crashes + round.crashes, events + round.events, done + round.done
         print(f'round {number}, seed {seed}: {round.writer.calls} calls ({round.writer.unknown} unknown), {round.events} events, {round.crashes} crashes, '
               f'{sum(round.done.values())} faults, {len(violations)} violations, {time.monotonic() - start:.0f} s', flush=True)
@@ -377,6 +406,8 @@ def main():
         shutil.rmtree(round.home, ignore_errors=True)
     print(f'{number} rounds, {calls} calls with {answers} answers, {unknown} unknown, {events} events, {crashes} crashes and kills; '
           + ', '.join(f'{name} {times}' for name, times in sorted(done.items())))
+    if options.verbose:
+        print('SQLSTATEs: ' + ', '.join(f'{state} {times}' for state, times in sorted(states.items())))
     if hits:
         print('fault points: ' + ', '.join(f'{kind} {times}' for kind, times in sorted(hits.items())))
     print(f'{failed} rounds with violations' if failed else 'all laws kept')

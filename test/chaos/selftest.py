@@ -162,6 +162,25 @@ def a_key_twice(s):
     s.owns((1, 'a'), (2, 'a'))
 
 
+@case('a retry finds its unit')
+def a_unit_is_forgotten(s):
+    s.issue('a', 1)
+    s.call('issue', [['a', 'sold_out', None]], user='a')
+    s.owns((1, 'a'))
+
+
+@case('a retry finds its unit')
+def a_hold_is_forgotten(s):
+    held(s)
+    s.call('release', [['f']], user='a', serial=1)
+    s.history.issuances = [(1, 1, 'a', 'held')]
+
+
+@case('no answer tells of what is not committed')
+def taken_by_nobody(s):
+    s.call('hold', [['b', 'taken', '1', None]], user='b', serial=1)
+
+
 # ---- laws 5 and 6 ----
 
 @case('issued is durable')
@@ -343,6 +362,15 @@ def too_many_inside(s):
     s.history.rooms = {'hall': {'capacity': 1}}
     ticket(s, 't1', 'a', 8.0)
     ticket(s, 't2', 'b', 9.0)
+
+
+@case('rooms are asked')
+def past_the_room(s):
+    s.history.campaigns[1]['room'] = 'hall'
+    ticket(s, 't', 'a', 1.0, 2.0)
+    s.now = 5.0
+    s.issue('a', 1)
+    s.owns((1, 'a'))
 
 
 # ---- the operator ----

@@ -53,7 +53,7 @@ class Node:
 
     def conninfo(self, application='chaos'):
         return (f'host={self.home} port={self.port} dbname={DATABASE} user=postgres application_name={application} '
-                f'connect_timeout=10 gssencmode=disable')
+                'gssencmode=disable')
 
     def start(self):
         """Returns when it answers.  Not by pg_ctl, which goes by the clock."""

@@ -55,6 +55,7 @@ class Stop(Exception):
 
 class Session(threading.Thread):
     scope = 'SESSION'
+    told = None                     # who wants to know each answer, too
 
     def __init__(self, number, round):
         super().__init__(daemon=True, name=f'session {number}')
@@ -145,6 +146,8 @@ class Session(threading.Thread):
             step['rows'] = self.connection.query(sql, values)
             if args.get('fail'):
                 step['undone'] = True
+            if self.told:
+                self.told(way, step['rows'])
             return step['rows']
         except pq.Failed as error:
             step['error'] = error.sqlstate
@@ -267,7 +270,7 @@ class PooledSession(Session):
     scope = 'LOCAL'
 
     def conninfo(self):
-        return f'host=127.0.0.1 port={self.round.servers.pooler_port} dbname=postgres user=postgres connect_timeout=10 gssencmode=disable'
+        return f'host=127.0.0.1 port={self.round.servers.pooler_port} dbname=postgres user=postgres gssencmode=disable'
 
     def call(self, way, **args):
         if self.open is not None:

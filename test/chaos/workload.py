@@ -52,6 +52,8 @@ def key(s):
 
 
 def maybe_key(s, campaign):
+    if s.told:
+        return None                 # what a key repeats is answered one way and counted another
     return key(s) if campaign in s.round.ids['keyed'] or s.random.random() < 0.1 else None
 
 
@@ -132,7 +134,12 @@ def again(s):
 
 @way(16)
 def revoke(s):
-    s.call('revoke', campaign=s.pick('edge', 'edge', 'two', 'any', 'line_edge', 'line', 'seats', 'codes', 'keyed', 'room'), user=user(s))
+    s.call('revoke', campaign=s.pick('edge', 'edge', 'two', 'any', 'line_edge', 'seats', 'codes', 'keyed', 'room'), user=user(s))
+
+
+@way(6)
+def leave_the_line(s):
+    s.call('revoke', campaign=s.pick('line'), user=f'q{s.random.randrange(500)}')
 
 
 @way(6)
@@ -209,7 +216,9 @@ def release(s):
 @way(12)
 def request(s):
     campaign = s.pick('line', 'line', 'line_edge', 'paused')
-    rows = s.call('request', campaign=campaign, user=user(s), key=maybe_key(s, campaign))
+    # in one line there are only those who have nothing else to do with it
+    who = f'q{s.random.randrange(500)}' if campaign in s.round.ids['line'] else user(s)
+    rows = s.call('request', campaign=campaign, user=who, key=maybe_key(s, campaign))
     wishes = s.memory.setdefault('requests', [])
     wishes += [row[0] for row in rows if row[0]]
     del wishes[:-20]
@@ -290,3 +299,29 @@ def http_pay(s):
         ref = f'p{s.random.randrange(3)}-{who}'
         s.http('http_confirm', 'POST', f'/campaigns/{campaign}/holds/{serial}/confirmation', {'user_id': who, 'ref': ref},
                campaign=campaign, serial=serial, user=who, ref=ref)
+
+
+@way(4)
+def http_request(s):
+    campaign, who = s.pick('line', 'line_edge', 'paused'), user(s)
+    s.http('http_request', 'POST', f'/campaigns/{campaign}/requests', {'user_id': who}, campaign=campaign, user=who)
+
+
+@way(2)
+def http_release(s):
+    holds = s.memory.get('holds')
+    if holds:
+        campaign, serial, who = holds.pop()
+        s.http('http_release', 'DELETE', f'/campaigns/{campaign}/holds/{serial}?user_id={who}', campaign=campaign, serial=serial, user=who)
+
+
+@way(3)
+def http_visit(s):
+    who = f'v{s.random.randrange(60)}'
+    token = s.memory.setdefault('tickets', {}).get(who)
+    if token is None:
+        answer = s.http('http_join', 'POST', '/rooms/hall/tickets', {'user_id': who}, room='hall', user=who)
+        if answer.get('token'):
+            s.memory['tickets'][who] = answer['token']
+    else:
+        s.http('http_position', 'GET', f'/rooms/hall/tickets/{token}', token=token)
