@@ -84,7 +84,7 @@ class Node:
         found = []
         for entry in os.listdir('/proc'):
             try:
-                if entry.isdigit() and os.readlink(f'/proc/{entry}/cwd') == self.data and not self.is_zombie(entry):
+                if entry.isdigit() and os.readlink(f'/proc/{entry}/cwd') == os.path.realpath(self.data) and not self.is_zombie(entry):
                     found.append(int(entry))
             except OSError:
                 pass
@@ -292,3 +292,5 @@ query_wait_timeout = 10
             helper.wait()
         for node in filter(None, (self.standby, self.primary)):
             node.stop(signal.SIGQUIT)
+        for disk in ('data', 'wal') if self.disks else ():
+            shutil.rmtree(f'{self.disks}/{disk}/postgres')
