@@ -18,7 +18,7 @@ import server
 
 FAULTS = []
 TABLES = ['issuance', 'campaign', 'shard', 'unit', 'lapsed_hold', 'request_key', 'request_0', 'request_1', 'ticket_0', 'ticket_1',
-          'outbox_0', 'outbox_1', 'outbox_2', 'dead_letter', 'refusal', 'room', 'route']
+          'outbox_0', 'outbox_1', 'outbox_2', 'outbox_parked', 'dead_letter', 'refusal', 'room', 'route']
 SETTINGS = {
     'coupon.sold_out_wait': ['0', '5ms', '100ms'],
     'coupon.sweep_interval': ['20ms', '1s'],
@@ -228,7 +228,7 @@ def disk_full(round):
     return what
 
 
-@fault(12, needs='fault points')
+@fault(25, needs='fault points')
 def point(round):
     """A named point in the C code (src/base/fault.h) fails whoever reaches it."""
     points = round.servers.primary.query('SELECT point, throws FROM fault.points()')

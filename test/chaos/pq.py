@@ -30,6 +30,7 @@ error_message = declare('PQerrorMessage', c_char_p, c_void_p)
 exec_simple = declare('PQexec', c_void_p, c_void_p, c_char_p)
 exec_params = declare('PQexecParams', c_void_p, c_void_p, c_char_p, c_int, c_void_p, POINTER(c_char_p), c_void_p, c_void_p, c_int)
 send_query = declare('PQsendQuery', c_int, c_void_p, c_char_p)
+send_query_params = declare('PQsendQueryParams', c_int, c_void_p, c_char_p, c_int, c_void_p, POINTER(c_char_p), c_void_p, c_void_p, c_int)
 flush = declare('PQflush', c_int, c_void_p)
 result_status = declare('PQresultStatus', c_int, c_void_p)
 result_field = declare('PQresultErrorField', c_char_p, c_void_p, c_int)
@@ -98,8 +99,7 @@ class Connection:
         if parameters is None:
             result = exec_simple(self.conn, sql.encode())
         else:
-            values = (c_char_p * len(parameters))(*[None if p is None else str(p).encode() for p in parameters])
-            result = exec_params(self.conn, sql.encode(), len(parameters), None, values, None, None, 0)
+            result = exec_params(self.conn, sql.encode(), len(parameters), None, values_of(parameters), None, None, 0)
         return self.rows(result)
 
     def rows(self, result):
@@ -118,9 +118,12 @@ class Connection:
         finally:
             clear(result)
 
-    def send_and_leave(self, sql):
+    def send_and_leave(self, sql, parameters=None):
         """Sends it, and goes away without the answer."""
-        send_query(self.conn, sql.encode())
+        if parameters is None:
+            send_query(self.conn, sql.encode())
+        else:
+            send_query_params(self.conn, sql.encode(), len(parameters), None, values_of(parameters), None, None, 0)
         flush(self.conn)
         self.close()
 
@@ -129,6 +132,10 @@ class Connection:
         given_up = any('canceling wait for synchronous' in words for words in self.notices)
         self.notices.clear()
         return given_up
+
+
+def values_of(parameters):
+    return (c_char_p * len(parameters))(*[None if p is None else str(p).encode() for p in parameters])
 
 
 def array(values):

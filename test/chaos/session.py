@@ -134,11 +134,28 @@ class Session(threading.Thread):
         finally:
             self.record(steps, end)
 
-    def step(self, way, args, steps=None):
+    def abandon(self, way, **args):
+        """Asks, and is gone before there is an answer."""
+        self.connect()
+        sql, values = self.statement(way, args)
+        step = {'id': next(ids), 'way': way, **args, 'start': time.monotonic()}
+        try:
+            self.connection.query(f"SET {self.scope} coupon.traceparent = '{trace(step['id'])}'")
+            self.connection.send_and_leave(sql, values)
+        finally:
+            step['stop'] = time.monotonic()
+            self.leave()
+            self.record([step], UNKNOWN)
+
+    @staticmethod
+    def statement(way, args):
         sql, names = FUNCTIONS[way]
+        return sql, [pq.array(args[name]) if isinstance(args.get(name), list) else args.get(name) for name in names.split()]
+
+    def step(self, way, args, steps=None):
+        sql, values = self.statement(way, args)
         steps = self.open if steps is None else steps
         step = {'id': next(ids), 'way': way, **args}
-        values = [pq.array(args[name]) if isinstance(args.get(name), list) else args.get(name) for name in names.split()]
         step['start'] = step['stop'] = self.since = time.monotonic()
         steps.append(step)
         try:
@@ -278,3 +295,7 @@ class PooledSession(Session):
         with self.transaction():
             # a setting would stay with another's session; and a grouped call is alone
             return self.call('issue' if way == 'grouped' else way, **args)
+
+    def abandon(self, way, **args):
+        with self.transaction(fate='leave during'):
+            self.call('issue' if way == 'grouped' else way, **args)

@@ -130,6 +130,12 @@ def again(s):
             s.call(way, **args)
 
 
+@way(4)
+def leave(s):
+    """Gone before the answer."""
+    s.abandon(s.random.choice(['issue', 'grouped', 'grouped']), campaign=s.pick(*ISSUING), user=user(s), key=None)
+
+
 # ---- after issuing ----
 
 @way(16)

@@ -33,6 +33,6 @@ like($out, qr/^all laws kept$/m, 'and it says so');
 my ($calls) = $out =~ /^1 rounds, (\d+) calls/m;
 my ($crashes) = $out =~ /(\d+) crashes and kills/;
 note($out);
-cmp_ok($calls // 0, '>', 1000, 'the sessions called') or diag($out);
-cmp_ok($crashes // 0, '>', 3, 'and the server crashed') or diag($out);
+cmp_ok($calls // 0, '>', 100, 'the sessions called') or diag($out);
+cmp_ok($crashes // 0, '>', 0, 'and the server crashed') or diag($out);
 done_testing();
