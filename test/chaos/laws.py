@@ -40,7 +40,7 @@ CHANGES = {
     'cancel': {'cancelled': 'redeem_cancelled'},
     'http_release': {'released': 'hold_released'},
 }
-OPERATIONS = {'add_stock': 'campaign_stock_added', 'pause': 'campaign_paused', 'resume': 'campaign_resumed', 'close': 'campaign_closed',
+OPERATIONS = {'add_stock': 'campaign_stock_added', 'reduce': 'campaign_stock_reduced', 'pause': 'campaign_paused', 'resume': 'campaign_resumed', 'close': 'campaign_closed',
               'emit': 'chaos.own'}
 
 
@@ -428,7 +428,7 @@ def sold_out_is_true(account):
         # what the transaction has taken itself is in flight for others alone
         own = sum(row[1] in ('issued', 'held') for other in step.transaction.steps if other.start <= step.start and other.args.get('campaign') == campaign
                   and other.end != COMMITTED and other.way in ISSUES + HOLDS for row in other.rows or ())
-        if most + own < stock:
+        if most + own + taken[campaign].withdrawn(step.stop) < stock:
             free = taken[campaign].free(at)
             yield Violation('never undersell', f'sold out was said of campaign {campaign}, of whose {stock} units at most {most} were taken'
                             f' at any moment of call {step.id}; unit {free} was not', [*account.of_unit.get((campaign, free), ())[-3:], step])
@@ -448,6 +448,8 @@ class Occupation:
                     limits[serial] = hi
                 total += added.payload['units']
         self.stock = total
+        reduced = [event for event in account.of_campaign[campaign] if event.type == 'campaign_stock_reduced']
+        self.reductions = [(lo, event.payload['units']) for (lo, _), event in zip(account.moments(reduced), reduced)]
         changes = []
         for serial in range(1, total + 1):
             periods = []
@@ -480,6 +482,10 @@ class Occupation:
         for n in range(first + 1, last):
             best = max(best, (self.counts[n], self.times[n]), key=lambda found: found[0])
         return best
+
+    def withdrawn(self, at):
+        """How many units can have been taken off the sale by then; which, nobody says."""
+        return sum(units for lo, units in self.reductions if lo <= at)
 
     def free(self, at):
         return next(serial for serial, periods in self.units.items() if not any(start <= at <= stop for start, stop in periods))

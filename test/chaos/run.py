@@ -41,7 +41,7 @@ BEGIN
 EXCEPTION WHEN division_by_zero THEN NULL;
 END $$'''
 # errors that faults, locks and two users of one thing explain
-EXPECTED_ERRORS = {'57014', '57P01', '57P02', '57P03', '40001', '40P01', '55P03', 'UC020', 'UC005', 'UC002', '40003', '53100', '53200',
+EXPECTED_ERRORS = {'57014', '57P01', '57P02', '57P03', '40001', '40P01', '55P03', 'UC020', 'UC005', 'UC002', 'UC007', 'UC009', '40003', '53100', '53200',
                    '53300', '58030', '25006', '58000', '25P02', '55000'}
 
 
@@ -230,6 +230,7 @@ class Round:
         query('SELECT pg_reload_conf()')
         for campaign in self.ids['paused']:
             query('SELECT coupon_campaign_resume($1::bigint)', [campaign])
+        query("SELECT coupon_room_resume('hall')")
         self.await_(
             'every request ends', 'requests are not decided', 'SELECT count(*) = 0 FROM coupon.request WHERE outcome IS NULL')
         self.await_('never undersell', 'units are in flight, and nobody is there',

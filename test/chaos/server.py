@@ -5,6 +5,7 @@ PgBouncer and the broker on the loopback address.
 """
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -15,6 +16,15 @@ import time
 import pq
 
 DATABASE = 'postgres'
+# what a round's seed chooses: other paths through the code, or more traffic on them
+CHOSEN = {
+    'wal_level': ['replica', 'replica', 'logical'],
+    'shared_buffers': ['32MB', '32MB', '2MB'],
+    'coupon.max_campaigns': ['16384', '16384', '16'],       # of more that are in use, so that one has to go
+    'coupon.http_workers': ['1', '2'],
+    'coupon.group_workers': ['1', '2'],
+    'coupon.issuers': ['1', '2'],
+}
 # of a topic: the mock keeps the last 5 MB of each
 PARTITIONS = 24
 
@@ -47,7 +57,7 @@ class Node:
     def __init__(self, home, name, patience, environment):
         self.name, self.data, self.home, self.patience = name, f'{home}/{name}', home, patience
         self.log = f'{home}/{name}.log'
-        self.port = free_port()
+        self.port, self.front_port = free_port(), free_port()
         self.environment = environment
         self.process = None
 
@@ -132,7 +142,7 @@ class Servers:
         self.lock = threading.Lock()
         self.standby = self.disks = None
         self.helpers = []
-        self.front_port, self.pooler_port = free_port(), free_port()
+        self.pooler_port = free_port()
         self.clock_file = None
         self.environment = dict(os.environ)
         self.clock_preload()
@@ -151,12 +161,13 @@ class Servers:
         return Node(self.home, next(self.names), self.patience, self.environment)
 
     def settings(self):
+        chosen = random.Random(f'{self.seed}/settings')
         return {
             # who kills processes loses nothing that the system has; so most rounds save the wait for the disk
             'fsync': 'on' if self.seed % 4 == 0 else 'off',
             'unix_socket_directories': self.home,
-            'coupon.http_listen': f'127.0.0.1:{self.front_port}',
-            'cluster_name': 'chaos',
+            'coupon.http_listen': f'127.0.0.1:{self.primary.front_port}',
+            **{name: chosen.choice(values) for name, values in CHOSEN.items()},
         }
 
     def clock_preload(self):
@@ -184,6 +195,7 @@ class Servers:
         node = self.node()
         run('pg_basebackup', '-D', node.data, '-R', '-c', 'fast', '-X', 'stream', '-d', self.primary.conninfo('standby'),
             env=self.environment)
+        node.configure({'coupon.http_listen': f'127.0.0.1:{node.front_port}'})      # a front answers on a standby, too
         node.start()
         self.standby = node
         poll('the standby to stream', self.standby_is_level, self.patience)

@@ -29,6 +29,9 @@ FUNCTIONS = {
     'cancel': ('SELECT user_id, status, serial, order_ref FROM coupon_redeem_cancel($1::bigint, $2::text, $3::text)', 'campaign user order'),
     'revoke': ("SELECT coupon_revoke($1::bigint, $2::text, 'chaos')", 'campaign user'),
     'add_stock': ('SELECT coupon_campaign_add_stock($1::bigint, $2::bigint)', 'campaign units'),
+    'reduce': ('SELECT coupon_campaign_reduce_stock($1::bigint, $2::bigint)', 'campaign units'),
+    'room_pause': ('SELECT coupon_room_pause($1::text)', 'room'),
+    'room_resume': ('SELECT coupon_room_resume($1::text)', 'room'),
     'pause': ('SELECT coupon_campaign_pause($1::bigint)', 'campaign'),
     'resume': ('SELECT coupon_campaign_resume($1::bigint)', 'campaign'),
     'close': ('SELECT coupon_campaign_close($1::bigint)', 'campaign'),
@@ -256,7 +259,7 @@ class Session(threading.Thread):
         step['start'] = step['stop'] = self.since = time.monotonic()
         try:
             if self.front is None:
-                self.front = http.client.HTTPConnection('127.0.0.1', self.round.servers.front_port, timeout=self.round.patience)
+                self.front = http.client.HTTPConnection('127.0.0.1', self.round.servers.primary.front_port, timeout=self.round.patience)
                 self.front.connect()
             headers = {'traceparent': trace(step['id']), 'Content-Type': 'application/json'}
             if key is not None:
@@ -266,9 +269,10 @@ class Session(threading.Thread):
             answer = response.read()
             answer = json.loads(answer) if answer else {}
             status = answer.get('status' if response.status < 400 else 'code')
-            step['http'] = response.status
             if response.status < 500 or status in ('paused', 'busy'):
                 step['rows'], end = [[args.get('user'), status, answer.get('serial'), answer]], COMMITTED
+            else:
+                step['error'] = f'{response.status} {status}'
             return answer
         except (OSError, http.client.HTTPException):
             if self.front:

@@ -14,7 +14,7 @@ WAYS = []
 
 # name: stock, units a user may have, number of campaigns, what else
 CAMPAIGNS = {
-    'edge': dict(stock=30),
+    'edge': dict(stock=4, number=3),
     'plain': dict(stock=3000),
     'two': dict(stock=300, limit=2),
     'keyed': dict(stock=2000, limit=10000),
@@ -25,11 +25,12 @@ CAMPAIGNS = {
     'room': dict(stock=200, room='hall'),
     'paused': dict(stock=150),
     'grows': dict(stock=10),
+    'shrinks': dict(stock=150),
     'codes': dict(stock=0, codes=80),
-    'closing': dict(stock=20, number=4),
+    'closing': dict(stock=20, number=6),
 }
 ROOMS = {'hall': dict(capacity=15, method='fifo')}
-ISSUING = ['edge', 'edge', 'plain', 'two', 'any', 'line_edge', 'grows', 'codes', 'paused', 'closing', 'room']
+ISSUING = ['edge', 'edge', 'plain', 'two', 'any', 'line_edge', 'grows', 'shrinks', 'codes', 'paused', 'closing', 'room']
 ISOLATION = ['READ COMMITTED'] * 3 + ['REPEATABLE READ', 'SERIALIZABLE']
 FATES = ['commit'] * 10 + ['rollback'] * 4 + ['leave before', 'leave during', 'leave during', 'leave after']
 TTLS = ['0.05 s', '0.3 s', '1 s', '5 s', '5 min']
@@ -140,7 +141,7 @@ def leave(s):
 
 @way(16)
 def revoke(s):
-    s.call('revoke', campaign=s.pick('edge', 'edge', 'two', 'any', 'line_edge', 'seats', 'codes', 'keyed', 'room'), user=user(s))
+    s.call('revoke', campaign=s.pick('edge', 'edge', 'two', 'any', 'line_edge', 'shrinks', 'seats', 'codes', 'keyed', 'room'), user=user(s))
 
 
 @way(6)
@@ -269,10 +270,16 @@ def operate(s):
         s.call('pause', campaign=campaign)
         time.sleep(s.random.random() * 0.2)
         s.call('resume', campaign=campaign)
-    elif kind < 0.95:
+    elif kind < 0.85:
         s.call('add_stock', campaign=s.pick('grows'), units=s.random.randint(1, 3))
-    else:
+    elif kind < 0.95:
+        s.call('reduce', campaign=s.pick('shrinks'), units=s.random.randint(1, 3))
+    elif kind < 0.97:
         s.call('close', campaign=s.pick('closing'))
+    elif kind < 0.99:
+        s.call('room_pause', room='hall')
+        time.sleep(s.random.random() * 0.2)
+        s.call('room_resume', room='hall')
 
 
 @way(3)
