@@ -35,6 +35,15 @@ def free_port():
         return s.getsockname()[1]
 
 
+def kept_port():
+    """A port that stays ours while the server that listens there is down: the
+    front shares it, and nobody else can have it."""
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    s.bind(('127.0.0.1', 0))
+    return s
+
+
 def run(*command, **options):
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, **options)
     if done.returncode != 0:
@@ -57,7 +66,8 @@ class Node:
     def __init__(self, home, name, patience, environment):
         self.name, self.data, self.home, self.patience = name, f'{home}/{name}', home, patience
         self.log = f'{home}/{name}.log'
-        self.port, self.front_port = free_port(), free_port()
+        self.port, self.front = free_port(), kept_port()
+        self.front_port = self.front.getsockname()[1]
         self.environment = environment
         self.process = None
 
