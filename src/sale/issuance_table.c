@@ -7,10 +7,9 @@
  * a row.  Here it is cheaper: the stock map gives a serial to one session
  * only, and of two sessions that want the same user one is first in the user
  * index, whose page is locked from the check to the insertion; the other one's
- * insertion tells it so, and its row is deleted again.  A user is locked while
- * a single row of theirs is inserted, for the sake of holds, which first count
- * and then insert several.  Rows of a batch need no such lock: a hold that they
- * come before is told that it is.
+ * insertion tells it so, and its row is deleted again.  Only who counts a user's
+ * rows or keys first, and then inserts, locks the user: holds, and issues under a
+ * key.  A hold that another issue comes before is told that it is.
  *
  * Reads use dirty snapshots: they see what is committed now and what others
  * are about to commit, at every isolation level, as a unique index does.
@@ -456,6 +455,7 @@ void
 coupon_issuance_lock_user(const CouponDefinition *def, Datum user_id)
 {
 	coupon_lock(COUPON_LOCK_USER, coupon_user_hash(user_id, def->campaign_id));
+	COUPON_FAULT(user_locked);
 }
 
 void
@@ -519,10 +519,7 @@ coupon_issuance_insert(CouponTableWriter *writer, CouponCampaign *campaign,
 	int			conflict;
 
 	fill_row(coupon_writer_row(writer), def, user_id, issuance, confirm_ref);
-	coupon_issuance_lock_user(def, user_id);
-	COUPON_FAULT(user_locked);
 	conflict = coupon_writer_insert_unless(writer);
-	coupon_issuance_unlock_user(def, user_id);
 
 	/* in place of a lock on the shard, see campaign_delete.c */
 	if (pg_atomic_read_u32(&campaign->deletions) > 0)

@@ -93,10 +93,9 @@ extern int	coupon_issuance_rows_insert(CouponIssuanceRows *rows, CouponInsertion
 extern void coupon_issuance_await_none(int64 campaign_id, int64 first_serial, int64 last_serial);
 
 /*
- * While a user of a campaign is locked no other session holds, issues under a
- * key or issues a single unit for them; a batch without keys may, and then the
- * user index refuses whoever comes second.  Not to be held while waiting for
- * anything.
+ * While a user of a campaign is locked no other session holds or issues under a
+ * key for them; who issues without one may, and then the user index refuses
+ * whoever comes second.  Not to be held while waiting for anything.
  */
 extern void coupon_issuance_lock_user(const CouponDefinition *def, Datum user_id);
 extern void coupon_issuance_unlock_user(const CouponDefinition *def, Datum user_id);
