@@ -23,6 +23,7 @@
 	/* the stock map, and the row */ \
 	POINT(shard_building, MAY_THROW, "the shard is marked as being built, the index was not read") \
 	POINT(shard_read, MAY_THROW, "the index was read, the shard's bits are not there") \
+	POINT(shard_copied, MAY_THROW, "the shard's bits were read, the index is to be read again") \
 	POINT(shard_checked, MAY_THROW, "the index was read again, no bit is cleared") \
 	POINT(unit_marked, SILENT, "the unit's bit is set, no intent tells of it") \
 	POINT(unit_in_flight, SILENT, "the unit is in flight, and counted as free, too") \
@@ -30,6 +31,8 @@
 	POINT(unit_over, SILENT, "the unit of a row is in flight, the supply is the old one") \
 	POINT(unit_returns, SILENT, "a row's unit is to come back, the supply is the old one") \
 	POINT(unit_freed, SILENT, "what becomes of the unit is in its bit, it is in flight, too") \
+	POINT(units_missed, MAY_THROW, "no unit was got, nothing is judged") \
+	POINT(none_free, MAY_THROW, "none was free, who is in flight was not counted") \
 	POINT(units_gone, MAY_THROW, "no unit was seen, that is not remembered") \
 	POINT(commit_unsettled, SILENT, "the transaction is committed, its intents are not settled") \
 	POINT(abort_unsettled, SILENT, "the transaction is rolled back, its intents are not settled") \
@@ -55,6 +58,7 @@
 	/* answers */ \
 	POINT(call_published, MAY_THROW, "the grouped call can be taken, nobody waits for its answer") \
 	POINT(calls_taken, MAY_THROW, "the grouped calls are the worker's, nothing is issued") \
+	POINT(calls_carried_out, MAY_THROW, "the grouped calls have their units, nothing is committed") \
 	POINT(calls_committed, SILENT, "the grouped calls are committed, nobody was answered") \
 	POINT(turn_carried_out, MAY_THROW, "the calls of the front's turn are carried out, not committed") \
 	POINT(turn_committed, SILENT, "the front's turn is committed, nobody was answered") \

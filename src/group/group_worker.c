@@ -405,6 +405,7 @@ work_off_calls(void)
 		barred_since = 0;
 		carry_out();
 		PopActiveSnapshot();
+		COUPON_FAULT(calls_carried_out);
 		CommitTransactionCommand();
 		COUPON_FAULT(calls_committed);
 		answer();

@@ -436,6 +436,7 @@ coupon_stock_judge(CouponCampaign *campaign, CouponStock *stock, uint64 supply, 
 			return COUPON_IN_FLIGHT;
 		if (pg_atomic_read_u32(&shard->free) > 0)
 			return COUPON_LOOK_AGAIN;
+		COUPON_FAULT(none_free);
 		pg_read_barrier();		/* who takes lowers free last, who frees
 								 * raises it first */
 		in_flight += pg_atomic_read_u32(&shard->in_flight);

@@ -469,6 +469,7 @@ coupon_stock_recheck(CouponCampaign *campaign, CouponStock *stock, CouponShard *
 		 */
 		for (int i = 0; i < count_words(shard); i++)
 			taken[i] = pg_atomic_read_u64(&get_words(shard)[i]);
+		COUPON_FAULT(shard_copied);
 		pg_read_barrier();
 		if (pg_atomic_read_u32(&shard->in_flight) == 0)
 		{

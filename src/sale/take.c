@@ -53,6 +53,7 @@ coupon_take(CouponCampaign *campaign, const CouponDefinition *def, CouponTableWr
 		if (taken == n)
 			break;
 
+		COUPON_FAULT(units_missed);
 		verdict = coupon_stock_judge(campaign, stock, supply, undecided);
 		if (verdict == COUPON_ALL_GONE && def->shared && purpose != COUPON_TO_SEND &&
 			!coupon_stock_gone_everywhere(stock))

@@ -6,10 +6,11 @@ use warnings;
 
 use CouponTest;
 use Exporter 'import';
+use IPC::Run;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-our @EXPORT = qw(fault_server arm disarm asleep fired);
+our @EXPORT = qw(fault_server arm disarm asleep fired release start_sql answer);
 
 # fault_server(name, settings): as new_server, with fault points.  Waits for
 # the build, which run_tests makes beside the first tests.
@@ -48,6 +49,15 @@ sub disarm
 	return;
 }
 
+# release(node, point): who sleeps at this one goes on
+sub release
+{
+	my ($node, $point) = @_;
+
+	arm($node, $point, 'none');
+	return;
+}
+
 # asleep(node, point): waits until somebody sleeps there
 sub asleep
 {
@@ -62,6 +72,30 @@ sub fired
 	my ($node, $point) = @_;
 
 	return $node->safe_psql('postgres', "SELECT fired FROM fault.points() WHERE point = '$point'");
+}
+
+# start_sql(node, sql): a session that is at it; answer() has what it said
+sub start_sql
+{
+	my ($node, $sql) = @_;
+	my $file = PostgreSQL::Test::Utils::tempdir() . '/session.sql';
+	my %session = (out => '', err => '');
+
+	append_to_file($file, "$sql\n");
+	$session{run} = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-f', $file ],
+		'<', \undef, '>', \$session{out}, '2>', \$session{err},
+		IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
+	return \%session;
+}
+
+# answer(session): all that it has said, at its end
+sub answer
+{
+	my ($session) = @_;
+
+	$session->{run}->finish;
+	chomp(my $answer = $session->{out} . $session->{err});
+	return $answer;
 }
 
 1;

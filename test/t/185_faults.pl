@@ -123,7 +123,7 @@ my @drivers = (
 	[ $issue, qw(unit_marked unit_in_flight unit_taken row_written unit_changed event_appended commit_unsettled) ],
 	[ { %$issue, other => 1 }, qw(allocation) ],
 	[ $unread, qw(shard_building shard_read) ],
-	[ $sold_out, qw(shard_checked units_gone) ],
+	[ $sold_out, qw(units_missed none_free shard_copied shard_checked units_gone) ],
 	[ $lapsed, qw(unit_over hold_removed) ],
 	[ $revoked, qw(unit_returns unit_freed) ],
 	[ { %$issue, act => sub { "SELECT coupon_issue(1, '$_[0]', 'key')" } }, qw(user_locked key_unused) ],
@@ -137,7 +137,7 @@ my @drivers = (
 	[ $join, qw(ticket_entered) ],
 	[ { %$join, other => 1 }, qw(ticket_changed) ],
 	[ $grouped, qw(call_published) ],
-	[ { %$grouped, other => 1 }, qw(calls_taken calls_committed) ],
+	[ { %$grouped, other => 1 }, qw(calls_taken calls_carried_out calls_committed) ],
 	[ { %$http, other => 1 }, qw(turn_carried_out turn_committed) ],
 	[ { %$worker, other => 1 }, qw(worker_claimed) ]);
 

@@ -1,0 +1,161 @@
+# Two sessions between two lines of code: one sleeps at a fault point
+# (src/base/fault.h), the other one does what the first does not expect.  Each
+# of these orders is the one in which a mutant of test/mutants/ breaks a law.
+use strict;
+use warnings;
+
+use CouponFault;
+use CouponTest;
+use Test::More;
+
+my $node = fault_server('main', <<'END');
+coupon.sweep_interval = 1h
+END
+
+sub sql { return $node->safe_psql('postgres', $_[0]); }
+
+# campaign(stock, limit): a new one
+sub campaign { return sql("SELECT coupon_campaign_create('c', $_[0], " . ($_[1] // 1) . ')'); }
+
+# sleeper(point, sql): a session that has gone to sleep at the point
+sub sleeper
+{
+	my ($point, $sql) = @_;
+	my $session = start_sql($node, "SELECT fault.arm('$point', 'sleep', pid => pg_backend_pid()) \\g /dev/null\n$sql");
+
+	asleep($node, $point);
+	return $session;
+}
+
+# waiter(sql): a session that waits for a lock or for units, or is done
+sub waiter
+{
+	my ($sql) = @_;
+	my $session = start_sql($node, "SET application_name = 'waiter'; $sql");
+
+	poll_until('a session that waits', sub {
+		$session->{run}->pump_nb;
+		return $session->{out} ne '' ||
+		  sql(q{SELECT count(*) FROM pg_stat_activity WHERE application_name = 'waiter' AND wait_event_type IN ('Lock', 'Extension', 'IPC')}); });
+	return $session;
+}
+
+my $soon = within(5) * 1000;
+my ($c, $first, $second, $holder);
+
+# ---- the map is built while a unit comes back ----
+
+$c = campaign(2);
+sql("SELECT coupon_issue($c, 'returns')");
+$node->restart;
+$first = sleeper('shard_read', "SELECT (coupon_issue($c, 'a')).status");
+sql("SELECT coupon_revoke($c, 'returns', 'reason')");
+release($node, 'shard_read');
+is(answer($first), 'issued', 'a map that was being built knows of a unit that came back');
+conserved($node, 'postgres', 'building');
+
+# ---- a unit comes back between the look and the verdict ----
+
+$c = campaign(1);
+sql("SELECT coupon_issue($c, 'returns')");
+$first = sleeper('units_gone', "SELECT (coupon_issue($c, 'a')).status");
+sql("SELECT coupon_revoke($c, 'returns', 'reason')");
+release($node, 'units_gone');
+is(answer($first), 'issued', 'nobody is told sold_out of a unit that came back while it was said');
+conserved($node, 'postgres', 'verdict');
+
+# ---- it comes back by a rollback, between the two counts of the look ----
+
+$c = campaign(1);
+$holder = $node->background_psql('postgres');
+$holder->query_safe("BEGIN; SELECT coupon_issue($c, 'rolls back')");
+$first = sleeper('none_free', "SET coupon.sold_out_wait = '60s'; SELECT (coupon_issue($c, 'a')).status");
+$holder->query_safe('ROLLBACK');
+release($node, 'none_free');
+is(answer($first), 'issued', 'nor of one that a rollback gave back meanwhile');
+
+# ---- a unit is taken while others look: the bit is set, nothing is counted ----
+
+$c = campaign(1);
+$holder->query_safe('SELECT pg_advisory_lock(1)');
+$second = sleeper('unit_marked', "BEGIN; SELECT (coupon_issue($c, 'slow')).status; SELECT pg_advisory_xact_lock_shared(1); ROLLBACK");
+$first = start_sql($node, "SELECT fault.arm('none_free', 'sleep', pid => pg_backend_pid()) \\g /dev/null
+	SET coupon.sold_out_wait = 0; SELECT (coupon_issue($c, 'a')).status");
+poll_until('the look', sub {
+	$first->{run}->pump_nb;
+	return $first->{out} ne '' || sql(q{SELECT asleep FROM fault.points() WHERE point = 'none_free'}) ||
+	  sql(q{SELECT reached > 20 FROM fault.points() WHERE point = 'units_missed'}) eq 't'; });
+release($node, 'unit_marked');
+await_true($node, 'postgres', q{SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted});
+release($node, 'none_free');
+is(answer($first), 'busy', 'nor of one that is in flight');
+$holder->query_safe('SELECT pg_advisory_unlock(1)');
+answer($second);
+is(sql("SELECT (coupon_issue($c, 'b')).status"), 'issued', 'and it is to be had when it is back');
+conserved($node, 'postgres', 'in flight');
+
+# ---- the map is checked while a unit comes back and is taken again ----
+
+$c = campaign(2, 2);
+sql("SELECT count(*) FROM coupon_issue_many($c, '{x,y}')");
+$first = sleeper('shard_copied', "SET coupon.sold_out_wait = 0; SELECT (coupon_issue($c, 'a')).status");
+sql("SELECT coupon_revoke($c, 'x', 'reason')");
+arm($node, 'shard_checked', 'sleep');
+release($node, 'shard_copied');
+asleep($node, 'shard_checked');
+is(sql("SELECT (coupon_issue($c, 'z')).status"), 'issued', 'a unit that came back is sold again');
+release($node, 'shard_checked');
+like(answer($first), qr/^(busy|sold_out)$/, 'which whoever checks the map learns');
+conserved($node, 'postgres', 'checking');
+
+# ---- who waits for a unit is told when it has gone ----
+
+$c = campaign(1);
+$holder->query_safe("BEGIN; SELECT coupon_issue($c, 'takes it')");
+$first = waiter("SET coupon.sold_out_wait = '60s'; SET statement_timeout = $soon; SELECT (coupon_issue($c, 'a')).status");
+$holder->query_safe('COMMIT');
+is(answer($first), 'sold_out', 'who waits for the last unit is woken when it has gone');
+
+# ---- two calls with one key ----
+
+$c = campaign(10, 5);
+$first = sleeper('key_unused', "SELECT (coupon_issue($c, 'u', 'key')).serial");
+$second = waiter("SELECT (coupon_issue($c, 'u', 'key')).serial");
+release($node, 'key_unused');
+is(answer($first), answer($second), 'two calls with one key get one unit');
+is(sql("SELECT count(*) FROM coupon.issuance WHERE campaign_id = $c"), 1, '  and no more');
+
+# ---- two deliveries of one payment that is too late ----
+
+$c = campaign(1);
+sql("SELECT coupon_hold($c, 1, 'late', '1 ms')");
+poll_until('another has the unit', sub { sql("SELECT (coupon_issue($c, 'other')).status") =~ /issued/ });
+$first = sleeper('payment_locked', "SELECT (coupon_confirm($c, 1, 'late', 'payment')).status");
+$second = waiter("SELECT (coupon_confirm($c, 1, 'late', 'payment')).status");
+release($node, 'payment_locked');
+is(answer($first) . ' ' . answer($second), 'lost lost', 'a late payment is refused, however often it comes');
+is(sql("SELECT count(*) FROM coupon.outbox WHERE type = 'coupon.confirm_refused' AND key = 'late'"), 1, '  and given back once');
+
+# ---- grouped calls are answered when they are committed ----
+
+$c = campaign(10);
+poll_until('a worker', sub { sql("SELECT (coupon_issue_grouped($c, 'warm')).status") =~ /issued/ });
+arm($node, 'calls_carried_out', 'sleep');
+$first = start_sql($node, "SELECT (coupon_issue_grouped($c, 'grouped')).status");
+asleep($node, 'calls_carried_out');
+sql(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type LIKE 'coupon group%'});
+answer($first);
+is(sql("SELECT count(*) FROM coupon.issuance WHERE campaign_id = $c AND user_id = 'grouped'"),
+	($first->{out} =~ /issued/ ? 1 : 0), 'a grouped call whose worker ended is told issued only with its row');
+
+# ---- a savepoint that was released belongs to the one around it ----
+
+$c = campaign(2);
+$holder->query_safe("BEGIN; SAVEPOINT a; SELECT coupon_issue($c, 'kept'); RELEASE a; SAVEPOINT b; SELECT coupon_issue($c, 'gone'); ROLLBACK TO b");
+is(sql("SELECT (coupon_issue($c, 'next')).status || remaining FROM coupon_status($c)"), 'issued1', 'a rollback gives back what its own savepoint took');
+$holder->query_safe('COMMIT');
+conserved($node, 'postgres', 'savepoints');
+
+$holder->quit;
+$node->stop;
+done_testing();
