@@ -6,6 +6,7 @@
 #   make chaos    build, an hour of a sale in which everything is broken, held
 #                 against its laws (CHAOS_TIME=600: ten minutes); test/chaos
 #   make coverage     the same with coupon built for gcov: the share of lines that are run
+#   make mutants      plants the bugs of test/mutants/, and shows what catches each
 #   make demo     build, run the two sales of the demo on a private server
 #   make serve    a private server that serves HTTP, with routes to try, until Ctrl-C
 #   make bench    build, coupon beside its peers: SQL, PgQ, Redis, Redis and
@@ -65,7 +66,7 @@ ISOLATION_OPTS = --inputdir=test --outputdir=.
 # Debian: librdkafka-dev
 SHLIB_LINK = -lrdkafka $(libpq) $(if $(HAVE_HTTP),-lmicrohttpd) -lpthread
 
-EXTRA_CLEAN = $(script).new tmp_install tmp_install_fault tmp_fault tmp_coverage tmp_kafka tmp_bench tmp_log tmp_lint tmp_pages tmp_pgspot tmp_openapi tmp_clients tmp_grafana tmp_deb tmp_dist .built_for
+EXTRA_CLEAN = $(script).new tmp_install tmp_install_fault tmp_fault tmp_coverage tmp_mutants tmp_kafka tmp_bench tmp_log tmp_lint tmp_pages tmp_pgspot tmp_openapi tmp_clients tmp_grafana tmp_deb tmp_dist .built_for
 
 # A locale that this machine does not have makes each shell complain.
 ifneq ($(shell locale 2>&1 >/dev/null),)
@@ -191,6 +192,10 @@ test-sanitized:
 coverage:
 	@test/bin/coverage $(TESTS)
 
+# Planted bugs: does a test catch each?  MUTANTS: some of them, by name
+mutants:
+	@test/bin/mutants $(MUTANTS)
+
 # What the tests of the publisher run beside it.
 KAFKA_PROGRAMS = $(patsubst test/kafka/%.c,tmp_kafka/bin/%,$(sort $(wildcard test/kafka/*.c)))
 KAFKA_CFLAGS = -std=gnu11 -O2 -g -Wall -Wextra -Wshadow -Wno-missing-field-initializers \
@@ -258,6 +263,6 @@ check-layers:
 check-sql: $(script)
 	@test/bin/check_sql
 
-.PHONY: check-librdkafka tmp_install tmp_install_fault test test-run test-sanitized chaos chaos-run demo demo-run serve serve-run bench bench-run bench-quick bench-quick-run bench-figures bench-figures-run coverage \
+.PHONY: check-librdkafka tmp_install tmp_install_fault test test-run test-sanitized chaos chaos-run demo demo-run serve serve-run bench bench-run bench-quick bench-quick-run bench-figures bench-figures-run coverage mutants \
 	bench-scenarios bench-scenarios-run kafka-programs kafka bench-programs \
 	format check-format lint fresh-machines deb deb-test dist check-layers check-sql

@@ -94,6 +94,18 @@ answer($second);
 is(sql("SELECT (coupon_issue($c, 'b')).status"), 'issued', 'and it is to be had when it is back');
 conserved($node, 'postgres', 'in flight');
 
+# ---- a hold runs out, and its unit is in flight ----
+
+$c = campaign(1);
+sql("SELECT coupon_hold($c, 1, 'holder', '1 s')");
+is(sql("SELECT (coupon_issue($c, 'a')).status"), 'sold_out', 'sold_out while the last unit is held');
+poll_until('the hold has run out', sub { sql("SELECT held_until <= clock_timestamp() FROM coupon.issuance WHERE campaign_id = $c") eq 't' });
+$holder->query_safe("BEGIN; SELECT coupon_issue($c, 'takes over')");
+is(sql("SET coupon.sold_out_wait = 0; SELECT (coupon_issue($c, 'a')).status"), 'busy', '  not any more while another takes it over');
+$holder->query_safe('ROLLBACK');
+is(sql("SELECT (coupon_issue($c, 'a')).status"), 'issued', '  and to be had when that is undone');
+conserved($node, 'postgres', 'taken over');
+
 # ---- the map is checked while a unit comes back and is taken again ----
 
 $c = campaign(2, 2);
