@@ -3,10 +3,10 @@
 #   make, make install, make installcheck, make clean     as in any extension
 #   make test     build, check, run every test on private servers
 #   make test-sanitized    the same with coupon built for AddressSanitizer
-#   make chaos    build, an hour of a sale in which everything is broken, held
-#                 against its laws (CHAOS_TIME=600: ten minutes); test/chaos
 #   make coverage     the same with coupon built for gcov: the share of lines that are run
 #   make mutants      plants the bugs of test/mutants/, and shows what catches each
+#   make chaos    build, an hour of a sale in which everything is broken, held
+#                 against its laws (CHAOS_TIME=600: ten minutes); test/chaos
 #   make demo     build, run the two sales of the demo on a private server
 #   make serve    a private server that serves HTTP, with routes to try, until Ctrl-C
 #   make bench    build, coupon beside its peers: SQL, PgQ, Redis, Redis and
