@@ -1,0 +1,105 @@
+# A node whose server dies: the others sell on; its standby takes its place, with
+# its units and once; the old server is refused when it returns.
+use strict;
+use warnings;
+
+use CouponCluster;
+use CouponTest;
+use PostgreSQL::Test::Cluster;
+use Test::More;
+
+my $cluster = CouponCluster->new(nodes => [qw(one two three)], proxy => 0,
+	settings => "coupon.cluster = on\ncoupon.sold_out_wait = 5s\nmax_wal_senders = 10\nwal_level = replica\nhot_standby = on\n");
+my ($one, $two, $three) = map { $cluster->server($_) } $cluster->names;
+
+sub sql { return $_[0]->safe_psql('postgres', $_[1]); }
+
+sub confirmed { return await_true($_[0], 'postgres', 'SELECT coupon.node_confirmed()'); }
+
+# issue(server, campaign, users): answers by their number
+my $users = 0;
+sub issue
+{
+	my ($server, $campaign, $n) = @_;
+
+	$users += 100 * $n;
+	return sql($server, qq{SELECT string_agg(status || ' ' || n, ' ' ORDER BY status) FROM (SELECT status, count(*) AS n
+		FROM coupon_issue_many($campaign, ARRAY(SELECT u FROM generate_series(1, 100 * $n) g, LATERAL (SELECT 'u' || $users + g AS u) x
+			WHERE (SELECT s.node_id FROM coupon.slot s WHERE s.slot = coupon_slot(u)) = coupon_node_self() LIMIT $n)) GROUP BY 1) s});
+}
+
+sub settled
+{
+	my ($server) = @_;
+	return await_true($server, 'postgres', q{SELECT NOT EXISTS (SELECT FROM coupon.transfer WHERE state IN ('cut', 'received'))});
+}
+
+ok(confirmed($_), 'node ' . $_->name . ' is confirmed') for $one, $two, $three;
+my $campaign = sql($one, q{SELECT coupon_cluster_create('a', 3000)});
+ok(await_true($_, 'postgres', "SELECT (SELECT remaining FROM coupon.campaign_status WHERE campaign_id = $campaign) = 1000"),
+	'node ' . $_->name . ' has its part') for $one, $two, $three;
+settled($_) for $one, $two, $three;
+
+# ---- the standby stays behind ----
+$two->backup('base');
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($two, 'base', has_streaming => 1);
+$standby->start;
+is(issue($two, $campaign, 100), 'issued 100', 'node two sells');
+$two->wait_for_catchup($standby);
+$standby->stop('fast');
+
+# what the standby does not know: units that came, units that went, and users
+is(issue($one, $campaign, 800), 'issued 800', 'node one sells, and so node two has most');
+is(issue($three, $campaign, 1010), 'issued 1010', 'node three gets units of it');
+is(issue($two, $campaign, 900), 'issued 900', 'node two gets some of the others, and sells them');
+settled($_) for $one, $two, $three;
+cmp_ok(sql($two, "SELECT count(*) FROM coupon.transfer WHERE receiver = 2"), '>', 1, 'units came to node two');
+cmp_ok(sql($two, "SELECT count(*) FROM coupon.transfer WHERE donor = 2"), '>', 0, 'units left it');
+is(sql($one, "SELECT * FROM coupon_cluster_verify($campaign)"), '', 'all is well');
+$two->stop('immediate');
+
+# ---- the others sell on ----
+like(issue($one, $campaign, 10), qr/^(issued|busy) 10/, 'node one answers without node two');
+is(sql($one, q{SELECT node_id || state FROM coupon_cluster_status(1) WHERE state <> 'active'}), '2missing', 'which is missing');
+
+# ---- the standby takes its place: all others must know ----
+my $knows = sql($one, 'SELECT epoch >> 32 FROM coupon.node_epoch WHERE node_id = 2');
+$three->stop('immediate');
+$standby->start;
+$standby->promote;
+my $conninfo = $standby->connstr('postgres') =~ s/'/''/gr;
+my $moved = "UPDATE coupon.node SET conninfo = '$conninfo', version = version + 1 WHERE node_id = 2";
+sql($one, $moved);
+sql($standby, $moved);
+ok(await_true($one, 'postgres', "SELECT epoch >> 32 > $knows FROM coupon.node_epoch WHERE node_id = 2"), 'node one knows of the new server');
+like(sql_error($standby, 'postgres', "SELECT coupon_issue($campaign, 'x');"), qr/UC302.*not confirmed/s, 'but node three does not, so it sells nothing');
+is(sql($standby, 'SELECT coupon.node_confirmed()'), 'f', 'and is not confirmed');
+$three->start;
+ok(confirmed($standby), 'once node three knows, it is');
+is(sql($one, "SELECT * FROM coupon_cluster_verify($campaign)"), '', 'what it did not know it knows again: no unit is lost or doubled');
+
+# ---- the old server returns ----
+$two->start;
+ok(await_true($two, 'postgres', q{SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'coupon transfer')}), 'the old server is back');
+poll_until('it has asked', sub { sql($two, 'SELECT sum(cycles) FROM coupon.stat_worker') > 20 });
+is(sql($two, 'SELECT coupon.node_confirmed()'), 'f', 'it is not confirmed');
+like(sql_error($two, 'postgres', "SELECT coupon_issue($campaign, 'x');"), qr/UC302/, 'and sells nothing');
+# who has its old address is not given units either
+sql($one, q{UPDATE coupon.node SET conninfo = '} . ($two->connstr('postgres') =~ s/'/''/gr) . q{' WHERE node_id = 2});
+like(sql($one, "SELECT error FROM coupon.peers_call('cut', jsonb_build_object('campaign_id', $campaign, 'has', 0), 2)"), qr/UC311/, 'nor does it give any away');
+sql($one, $moved);
+$two->stop('immediate');
+
+# ---- everything that is left is sold, at all nodes ----
+my $left = sql($one, "SELECT sum(remaining) FROM coupon_cluster_status($campaign)");
+is(issue($standby, $campaign, $left), "issued $left", 'the new server sells all that is left');
+is(issue($_, $campaign, 3), 'sold_out 3', 'then all is gone, at node ' . $_->name) for $one, $standby, $three;
+is(sql($one, "SELECT * FROM coupon_cluster_verify($campaign)"), '', 'and all is well');
+
+# ---- a copy of a node that is none sells nothing of it ----
+sql($one, 'DELETE FROM coupon.node_self');
+like(sql_error($one, 'postgres', "SELECT coupon_issue($campaign, 'zz');"), qr/UC302/, 'a server that is no node does not sell what nodes share');
+
+$_->stop for $one, $three, $standby;
+done_testing;
