@@ -137,9 +137,12 @@ go_on_connecting(Peer *peer, const char *name, CouponPeerCall *call)
 	}
 }
 
+/* What comes after the row may be that its transaction could not commit. */
 static void
 take_result(CouponPeerCall *call, PGresult *result)
 {
+	if (call->error != NULL)
+		return;
 	if (PQresultStatus(result) == PGRES_TUPLES_OK && PQntuples(result) == 1 && !PQgetisnull(result, 0, 0))
 		call->answer = pstrdup(PQgetvalue(result, 0, 0));
 	else if (PQresultStatus(result) == PGRES_TUPLES_OK)
@@ -150,6 +153,7 @@ take_result(CouponPeerCall *call, PGresult *result)
 		const char *message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
 		const char *detail = PQresultErrorField(result, PG_DIAG_MESSAGE_DETAIL);
 
+		call->answer = NULL;
 		call->error = psprintf("%s: %s%s%s", state ? state : "?", message ? message : "connection lost",
 							   detail ? "; " : "", detail ? detail : "");
 	}
@@ -178,8 +182,7 @@ go_on_reading(Peer *peer, CouponPeerCall *call)
 				forget(peer);
 			return;
 		}
-		if (call->answer == NULL && call->error == NULL)
-			take_result(call, result);
+		take_result(call, result);
 		PQclear(result);
 	}
 }
