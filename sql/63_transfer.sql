@@ -131,10 +131,14 @@ DECLARE
 	known bigint := (SELECT e.epoch FROM coupon.node_epoch e WHERE e.node_id = $1);
 BEGIN
 	IF known = $2 THEN
-		RETURN true;
+		-- what is done with this call is committed before a server that replaces the node is
+		-- heard of, and so it is told of it
+		PERFORM pg_advisory_xact_lock_shared(hashtext('coupon.node_epoch'), $1);
+		RETURN EXISTS (SELECT FROM coupon.node_epoch e WHERE e.node_id = $1 AND e.epoch = $2);
 	ELSIF $2 IS NULL OR known IS NOT NULL AND $2 >> 32 <= known >> 32 THEN
 		RETURN false;
 	ELSIF NOT pg_is_in_recovery() THEN
+		PERFORM pg_advisory_xact_lock(hashtext('coupon.node_epoch'), $1);
 		INSERT INTO coupon.node_epoch AS e (node_id, epoch) VALUES ($1, $2)
 		ON CONFLICT ON CONSTRAINT node_epoch_pkey DO UPDATE SET epoch = excluded.epoch WHERE e.epoch >> 32 < excluded.epoch >> 32;
 		RETURN EXISTS (SELECT FROM coupon.node_epoch e WHERE e.node_id = $1 AND e.epoch = $2);
@@ -335,6 +339,15 @@ END
 $$;
 COMMENT ON FUNCTION coupon.transfer_out(bigint, smallint, bigint, timestamptz) IS 'Step 1, at the donor: sends up to so many free units away; null: none is free.';
 
+CREATE FUNCTION coupon.labels_of(serials int8multirange, labels text[], OUT serial bigint, OUT label text) RETURNS SETOF record
+LANGUAGE sql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT n.serial, l.label
+	  FROM (SELECT g AS serial, row_number() OVER (ORDER BY g) AS place FROM unnest($1) r, generate_series(lower(r), upper(r) - 1) g) n
+	  JOIN unnest($2) WITH ORDINALITY l(label, place) ON l.place = n.place
+$$;
+COMMENT ON FUNCTION coupon.labels_of(int8multirange, text[]) IS 'Each serial with its label.';
+
 CREATE FUNCTION coupon.transfer_in(message jsonb) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -359,9 +372,7 @@ BEGIN
 	PERFORM coupon.units_arrive(t.campaign_id, coupon.ranges_of(t.serials), ($1 -> 'campaign' ->> 'last_serial')::bigint, true);
 	IF t.labels IS NOT NULL THEN
 		INSERT INTO coupon.unit (campaign_id, serial, label)
-		SELECT t.campaign_id, n.serial, l.label
-		  FROM (SELECT g AS serial, row_number() OVER (ORDER BY g) AS place FROM unnest(t.serials) r, generate_series(lower(r), upper(r) - 1) g) n
-		  JOIN unnest(t.labels) WITH ORDINALITY l(label, place) ON l.place = n.place
+		SELECT t.campaign_id, l.serial, l.label FROM coupon.labels_of(t.serials, t.labels) l
 		ON CONFLICT ON CONSTRAINT unit_pkey DO NOTHING;
 	END IF;
 	RETURN true;
@@ -473,6 +484,13 @@ AS $$
 DECLARE
 	answer jsonb;
 BEGIN
+	-- each statement is to see what was committed before it
+	IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+		RAISE object_not_in_prerequisite_state USING
+			MESSAGE = 'nodes call each other at the isolation level read committed',
+			DETAIL = format('This transaction is %s.', current_setting('transaction_isolation')),
+			HINT = format('ALTER ROLE %I SET default_transaction_isolation = ''read committed''', session_user);
+	END IF;
 	PERFORM coupon.peer_check($2);
 	CASE $1
 		WHEN 'hello' THEN answer := coupon.call_hello($2);

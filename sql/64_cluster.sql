@@ -23,8 +23,9 @@ DECLARE
 BEGIN
 	SELECT * INTO started FROM coupon.node_start;
 	IF started.timeline = line AND started.system_identifier = system THEN
-		RETURN started.told;
+		RETURN false;
 	END IF;
+	PERFORM coupon.transfer_commits();
 	INSERT INTO coupon.node_epoch AS e (node_id, epoch) VALUES (self, coupon.epoch_after(0))
 	ON CONFLICT ON CONSTRAINT node_epoch_pkey DO UPDATE SET epoch = coupon.epoch_after(e.epoch);
 	IF started.is_self IS NULL THEN
@@ -34,52 +35,53 @@ BEGIN
 	END IF;
 	INSERT INTO coupon.node_start AS n (timeline, system_identifier, told) VALUES (line, system, started.is_self IS NULL)
 	ON CONFLICT ON CONSTRAINT node_start_pkey DO UPDATE SET timeline = excluded.timeline, system_identifier = excluded.system_identifier, told = false;
-	RETURN started.is_self IS NULL;
+	RETURN true;
 END
 $$;
-COMMENT ON FUNCTION coupon.node_begin() IS 'Gives a server that has replaced another one an epoch of its own; false: not all other nodes know of it yet.';
+COMMENT ON FUNCTION coupon.node_begin() IS 'Gives a new node, or a server that has replaced another one, an epoch of its own; false: it has one. It is to be committed before others are told.';
 
 CREATE FUNCTION coupon.transfers_restore(messages jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	self smallint := (SELECT s.node_id FROM coupon.node_self s);
-	m jsonb;
-	t coupon.transfer;
-	found_one boolean := true;
-	left_over integer;
+	lost int8multirange;
+	come int8multirange;
+	m record;
 BEGIN
-	-- a unit may have come and gone: each is done as soon as it can be
-	WHILE found_one LOOP
-		found_one := false;
-		left_over := 0;
-		FOR m IN SELECT x.m FROM jsonb_array_elements($1) x(m)
-		          WHERE NOT EXISTS (SELECT FROM coupon.transfer k WHERE k.transfer_id = (x.m ->> 'transfer_id')::uuid)
-		LOOP
-			t := jsonb_populate_record(NULL::coupon.transfer, m);
-			BEGIN
-				IF t.receiver = self THEN
-					PERFORM coupon.transfer_in(m);
-				ELSE
-					PERFORM coupon.units_lose(t.campaign_id, coupon.ranges_of(t.serials));
-					INSERT INTO coupon.transfer (transfer_id, campaign_id, donor, receiver, serials, labels, state, due_at)
-					VALUES (t.transfer_id, t.campaign_id, t.donor, t.receiver, t.serials, t.labels, 'done', clock_timestamp());
-				END IF;
-				found_one := true;
-			EXCEPTION WHEN check_violation OR SQLSTATE 'UC008' THEN
-				left_over := left_over + 1;
-			END;
-		END LOOP;
+	FOR m IN SELECT (x.m ->> 'campaign_id')::bigint AS campaign_id, max((x.m #>> '{campaign,last_serial}')::bigint) AS last_serial,
+	                jsonb_agg(x.m) AS all_of_it, (array_agg(x.m -> 'campaign' ORDER BY (x.m #>> '{campaign,version}')::bigint DESC))[1] AS definition
+	           FROM jsonb_array_elements($1) x(m)
+	          WHERE NOT EXISTS (SELECT FROM coupon.transfer k WHERE k.transfer_id = (x.m ->> 'transfer_id')::uuid)
+	          GROUP BY 1
+	LOOP
+		PERFORM coupon.campaign_define(m.definition);
+		-- a unit may have come and gone: what counts is how often, in whatever order
+		WITH moves AS (
+			SELECT CASE WHEN (x.m ->> 'receiver')::smallint = self THEN 1 ELSE -1 END AS weight, r.r
+			  FROM jsonb_array_elements(m.all_of_it) x(m), unnest((x.m ->> 'serials')::int8multirange) r(r)),
+		bounds AS (
+			SELECT b.serial, sum(b.weight) AS weight
+			  FROM (SELECT lower(v.r) AS serial, v.weight FROM moves v UNION ALL SELECT upper(v.r), -v.weight FROM moves v) b
+			 GROUP BY b.serial),
+		runs AS (
+			SELECT int8range(b.serial, lead(b.serial) OVER (ORDER BY b.serial)) AS r, sum(b.weight) OVER (ORDER BY b.serial) AS net FROM bounds b)
+		SELECT coalesce(range_agg(u.r) FILTER (WHERE u.net = 1), '{}'), coalesce(range_agg(u.r) FILTER (WHERE u.net = -1), '{}')
+		  INTO come, lost FROM runs u WHERE NOT upper_inf(u.r);
+		PERFORM coupon.units_arrive(m.campaign_id, coupon.ranges_of(come), m.last_serial, true);
+		PERFORM coupon.units_lose(m.campaign_id, coupon.ranges_of(lost));
+		INSERT INTO coupon.transfer (transfer_id, campaign_id, donor, receiver, serials, labels, state, due_at)
+		SELECT t.transfer_id, t.campaign_id, t.donor, t.receiver, t.serials, t.labels, CASE WHEN t.receiver = self THEN 'received' ELSE 'done' END, clock_timestamp()
+		  FROM jsonb_array_elements(m.all_of_it) x(m), jsonb_populate_record(NULL::coupon.transfer, x.m) t
+		ON CONFLICT ON CONSTRAINT transfer_pkey DO NOTHING;
+		INSERT INTO coupon.unit (campaign_id, serial, label)
+		SELECT m.campaign_id, l.serial, l.label
+		  FROM jsonb_array_elements(m.all_of_it) x(m), jsonb_populate_record(NULL::coupon.transfer, x.m) t, coupon.labels_of(t.serials, t.labels) l
+		ON CONFLICT ON CONSTRAINT unit_pkey DO NOTHING;
 	END LOOP;
-	IF left_over > 0 THEN
-		RAISE check_violation USING
-			MESSAGE = 'transfers that this server has forgotten do not fit what it has',
-			DETAIL = format('%s transfers.', left_over),
-			HINT = 'Compare the nodes with coupon_cluster_verify().';
-	END IF;
 END
 $$;
-COMMENT ON FUNCTION coupon.transfers_restore(jsonb) IS 'Does transfers again of which this server does not know, since it has replaced another one.';
+COMMENT ON FUNCTION coupon.transfers_restore(jsonb) IS 'Makes up for transfers of which this server does not know, since it has replaced another one.';
 
 CREATE FUNCTION coupon.node_confirm() RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -93,7 +95,7 @@ DECLARE
 	r record;
 BEGIN
 	PERFORM coupon.transfer_commits();
-	told := coupon.node_begin();
+	SELECT n.told INTO STRICT told FROM coupon.node_start n;
 	SELECT count(*) INTO others FROM coupon.node n WHERE n.state <> 'gone' AND n.node_id <> (SELECT s.node_id FROM coupon.node_self s);
 	FOR r IN SELECT * FROM coupon.peers_call('hello', jsonb_build_object('replaces', NOT told, 'map', @extschema@.coupon_node_map()))
 	LOOP
@@ -306,10 +308,11 @@ BEGIN
 		RETURN 1000;
 	END IF;
 	IF NOT coupon.node_confirmed() THEN
-		IF NOT coupon.node_confirm() THEN
+		IF coupon.node_begin() THEN
+			RETURN 0;
+		ELSIF NOT coupon.node_confirm() THEN
 			RETURN 100;
 		END IF;
-		PERFORM coupon.transfer_commits();
 		PERFORM coupon.node_set_confirmed(true);
 		RETURN 0;
 	END IF;

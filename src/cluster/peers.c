@@ -73,6 +73,7 @@ forget(Peer *peer)
 static void
 fail(Peer *peer, CouponPeerCall *call, const char *message)
 {
+	call->answer = NULL;
 	call->error = pstrdup(message);
 	/* libpq ends its messages with newlines */
 	for (size_t n = strlen(call->error); n > 0 && call->error[n - 1] == '\n'; n--)
@@ -272,6 +273,9 @@ coupon_peers_call(const char *name, CouponPeerCall *calls, int n)
 	{
 		Peer	   *peer = &peers[calls[i].node_id];
 
+		/* an answer counts once it is committed */
+		if (peer->state == PEER_ASKED)
+			calls[i].answer = NULL;
 		if (calls[i].answer == NULL && calls[i].error == NULL)
 		{
 			/*
