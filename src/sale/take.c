@@ -19,6 +19,7 @@
 
 #include "base/fault.h"
 #include "node/fence.h"
+#include "node/node.h"
 #include "sale/sweep.h"
 #include "sale/take.h"
 
@@ -31,7 +32,7 @@ coupon_take(CouponCampaign *campaign, const CouponDefinition *def, CouponTableWr
 	int			taken = 0;
 
 	*why = COUPON_NO_SHORTAGE;
-	if (unlikely(def->shared) && !coupon_fence_passed())
+	if (unlikely(def->shared) && !(coupon_node_here() && coupon_fence_passed()))
 		coupon_fence_refuse();
 	while (*why == COUPON_NO_SHORTAGE)
 	{
