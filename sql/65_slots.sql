@@ -410,7 +410,17 @@ BEGIN
 		RETURN 0;
 	END IF;
 	IF EXISTS (SELECT FROM coupon.slot s WHERE s.leaving IS NOT NULL) THEN
-		RETURN CASE WHEN coupon.slots_give() LIKE 'waiting%' THEN 10 ELSE 0 END;
+		BEGIN
+			RETURN CASE WHEN coupon.slots_give() LIKE 'waiting%' THEN 10 ELSE 0 END;
+		EXCEPTION WHEN OTHERS THEN
+			-- a hold that ran out in this moment is no reason to stay
+			IF EXISTS (SELECT FROM coupon.slot_plan x WHERE x.left_at > clock_timestamp() - interval '500 ms') THEN
+				RETURN 10;
+			END IF;
+			PERFORM coupon.slots_stay(5);
+			RAISE WARNING USING MESSAGE = 'slots could not be given away, and stay', DETAIL = SQLERRM;
+			RETURN 0;
+		END;
 	END IF;
 	IF NOT $1 OR NOT EXISTS (SELECT FROM coupon.slot_plan x WHERE x.due_at <= clock_timestamp()) THEN
 		RETURN NULL;
