@@ -509,7 +509,7 @@ if (my ($machine) = grep { -e } map { "$dir/$_.machine.txt" } @parts)
 }
 $text{quick} = join "\n", $text{figures},
 	($text{issue} ? "Rows (`select1`: answers) a second by connections:\n\n" . matrix('issue', \&rate) . cost_table('issue') : ()),
-	(map { $text{$_} ? cost_table($_) =~ s/^\n//r : () } 'to_row', 'bulk', 'mixes'), $text{profile} // (),
+	(map { $text{$_} ? cost_table($_) =~ s/^\n//r : () } 'to_row', 'bulk', 'mixes'), $text{profile} // slurp("$dir/profile.skipped.txt"),
 	(map { /^command: (.*)/m ? "`$1`, " . (/^date: (.*)/m)[0] . ', coupon ' . (/^coupon: (.*)/m)[0] . "\n" : () } (grep { length } map { slurp("$dir/$_.machine.txt") } @parts)[0] // '');
 spew("$dir/quick.md", $text{quick});
 if ($document)

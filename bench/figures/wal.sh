@@ -36,7 +36,7 @@ for usage in '' ', "usage_period_days": 30'; do
 	policy="{\"kind\": \"FIXED\", \"amount\": 5000$usage}"
 	prepare_variant coupon
 	name="WAL bytes per issue + event${usage:+, with an expiry}"
-	how=at_most required=700
+	how=at_most required=500
 	[ -z "$usage" ] || how=info
 	run
 	figure "$name" "$records" "$how" "$required" "$parts"
