@@ -39,6 +39,7 @@
 #include "base/stat.h"
 #include "base/table_writer.h"
 #include "base/trace.h"
+#include "node/fence.h"
 #include "queue/pending.h"
 #include "queue/queue_table.h"
 #include "request/issuer.h"
@@ -261,7 +262,8 @@ is_passing(int sqlerrcode)
 			return true;
 		default:
 			return sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
-				sqlerrcode == ERRCODE_COUPON_OUT_OF_MAP_MEMORY;
+				sqlerrcode == ERRCODE_COUPON_OUT_OF_MAP_MEMORY ||
+				sqlerrcode == ERRCODE_COUPON_FENCED;
 	}
 }
 
@@ -615,11 +617,12 @@ decide_line(void *arg)
 		const CouponDefinition *def;
 		CouponCampaign *campaign = coupon_campaign_enter(work->campaign_id, &def);
 		CouponStatus window = coupon_issue_window(def, GetCurrentTimestamp());
+		bool		shared = def->shared;
 
 		/* issuing enters anew, which may move the definition: keep a copy */
 		batch.topic = pstrdup(COUPON_DEFINITION_TOPIC(def));
 		coupon_campaign_leave(campaign);
-		if (window == COUPON_PAUSED || window == COUPON_NOT_OPEN)
+		if (window == COUPON_PAUSED || window == COUPON_NOT_OPEN || (shared && !coupon_fence_passed()))
 			work->resume_at = hold_line(work->campaign_id, PAUSED_MS, false);
 	}
 	if (work->resume_at == 0)

@@ -44,7 +44,7 @@ PG_FUNCTION_INFO_V1(coupon_request);
 static const char *const outcomes[] = {
 	"accepted", "repeated",
 	"already_issued", "sold_out", "busy", "not_open", "closed", "paused", "not_admitted", "held",
-	"returned", "other_call", OUTCOME_FULL
+	"returned", "other_call", OUTCOME_FULL, "moved"
 };
 
 CouponWay	coupon_way_request = {
