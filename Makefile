@@ -8,6 +8,7 @@
 #   make chaos    build, an hour of a sale in which everything is broken, held
 #                 against its laws (CHAOS_TIME=600: ten minutes); test/chaos
 #   make demo     build, run the two sales of the demo on a private server
+#   make cluster  build, a sale on three nodes and a proxy: one is killed, one added
 #   make serve    a private server that serves HTTP, with routes to try, until Ctrl-C
 #   make bench    build, coupon beside its peers: SQL, PgQ, Redis, Redis and
 #                 Kafka (three quarters of an hour); doc/benchmarks.md
@@ -117,7 +118,7 @@ endif
 no_headers += say where another PostgreSQL is: make PG_CONFIG=/path/to/pg_config.  \
 	"make test" and "make demo" install what is missing themselves.
 
-all install installcheck installdirs uninstall tmp_install tmp_install_fault test-run chaos-run demo-run serve-run bench-run bench-quick-run bench-figures-run bench-scenarios-run:
+all install installcheck installdirs uninstall tmp_install tmp_install_fault test-run chaos-run demo-run cluster-run serve-run bench-run bench-quick-run bench-figures-run bench-scenarios-run:
 	@echo '*** $(no_headers)' >&2; exit 1
 
 clean:
@@ -161,6 +162,9 @@ chaos-run: tmp_install tmp_install_fault kafka-programs
 demo-run: tmp_install kafka-programs tmp_bench/http_load
 	@bench/demo.sh
 
+cluster-run: tmp_install
+	@bench/cluster.sh
+
 serve-run: tmp_install kafka-programs
 	@bench/serve.sh $(HTTP_PORT)
 
@@ -179,7 +183,7 @@ endif
 
 # make reads pg_config's answer when it starts, so what has been installed
 # in between is seen by a second make only.
-test chaos demo serve bench bench-quick bench-figures bench-scenarios:
+test chaos demo cluster serve bench bench-quick bench-figures bench-scenarios:
 	@pg_config=$$(test/bin/install_dependencies '$(PG_CONFIG)' $@) && \
 		$(MAKE) --no-print-directory PG_CONFIG="$$pg_config" $@-run
 
@@ -263,6 +267,6 @@ check-layers:
 check-sql: $(script)
 	@test/bin/check_sql
 
-.PHONY: check-librdkafka tmp_install tmp_install_fault test test-run test-sanitized chaos chaos-run demo demo-run serve serve-run bench bench-run bench-quick bench-quick-run bench-figures bench-figures-run coverage mutants \
+.PHONY: check-librdkafka tmp_install tmp_install_fault test test-run test-sanitized chaos chaos-run demo demo-run cluster cluster-run serve serve-run bench bench-run bench-quick bench-quick-run bench-figures bench-figures-run coverage mutants \
 	bench-scenarios bench-scenarios-run kafka-programs kafka bench-programs \
 	format check-format lint fresh-machines deb deb-test dist check-layers check-sql

@@ -16,10 +16,10 @@ results=${BENCH_RESULTS:-$bench_dir/results/latest}
 mkdir -p "$results"
 describe | sed 's/^/# /' | tee "$results/figures.txt"
 status=0
-for name in ${BENCH_FIGURES:-price wal memory statistics calls publish queues operations support scenarios http}; do
+for name in ${BENCH_FIGURES:-price wal memory statistics calls publish queues operations support scenarios http cluster}; do
 	server=$BENCH_IN_SERVER
 	case $name in
-		queues | scenarios | http) server= ;;	# on one of its own, with other settings
+		queues | scenarios | http | cluster) server= ;;	# on one of its own, with other settings
 		price) server= ;;						# or two
 	esac
 	BENCH_IN_SERVER=$server "$bench_dir/figures/$name.sh" | tee -a "$results/figures.txt" || status=1

@@ -1,0 +1,272 @@
+#!/usr/bin/env bash
+#
+# A sale on several nodes, on servers of its own:
+#
+#   - N nodes beside one, each with the same share of the CPUs (a cgroup's quota:
+#     needs root; without it only the CPU time of an issue is compared), called by
+#     way of a proxy, which like the clients has as much as it wants;
+#   - messages between the nodes before low water;
+#   - a call by way of the proxy beside a direct one;
+#   - the last hundredth of a sale: how many calls are answered busy;
+#   - kill -9 of a node: how long until the others sell as before.
+#
+#	CLUSTER_QUOTA=12    percent of one CPU that each node has
+#	CLUSTER_STOCK=100000    units of the sale that is sold to its end
+set -euo pipefail
+# shellcheck source=bench/lib/nodes.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../lib/nodes.sh"
+# shellcheck source=bench/lib/results.sh
+. "$top/bench/lib/results.sh"
+
+: "${CLUSTER_QUOTA:=12}" "${CLUSTER_STOCK:=100000}" "${BENCH_SECONDS:=8}" "${BENCH_PAIRS:=2}"
+failed_figures=0
+nodes=()
+
+nodes_begin
+if [ ! -r "$("$PG_CONFIG" --sharedir)/extension/plproxy.control" ]; then
+	echo 'cluster figures, skipped: plproxy is not installed for this PostgreSQL, -, info'
+	exit 0
+fi
+
+# ---- the nodes' shares of the CPUs ----
+
+groups=/sys/fs/cgroup/cpu
+[ ! -e /sys/fs/cgroup/cgroup.controllers ] || groups=/sys/fs/cgroup
+
+# group NAME: a cgroup of the node's processes; 1 if there can be none
+group()
+{
+	local path=$groups/coupon_$$_$1 pid
+
+	mkdir "$path" 2>/dev/null || return 1
+	if [ -e "$path/cpu.cfs_quota_us" ]; then
+		echo 10000 >"$path/cpu.cfs_period_us"
+		echo $((CLUSTER_QUOTA * 100)) >"$path/cpu.cfs_quota_us"
+	elif ! echo "$((CLUSTER_QUOTA * 100)) 10000" >"$path/cpu.max" 2>/dev/null; then
+		rmdir "$path"
+		return 1
+	fi
+	pid=$(head -n 1 "$work/$1/postmaster.pid")
+	# the sessions to come are the postmaster's children
+	for pid in "$pid" $(<"/proc/$pid/task/$pid/children"); do
+		echo "$pid" >"$path/cgroup.procs" 2>/dev/null || true
+	done
+}
+
+no_groups()
+{
+	local name
+
+	for name in "${nodes[@]}"; do
+		[ -d "$groups/coupon_$$_$name" ] || continue
+		stop_server "$name"
+		rmdir "$groups/coupon_$$_$name" 2>/dev/null || true
+	done
+}
+# shellcheck disable=SC2317 # by the trap
+end()
+{
+	no_groups
+	finish "$1"
+}
+trap 'end $?' EXIT
+
+# cpu NAME...: microseconds of CPU time that the nodes' processes have had
+cpu()
+{
+	local name pid
+
+	for name; do
+		pid=$(head -n 1 "$work/$name/postmaster.pid")
+		# the postmaster knows what its children that are gone have had
+		sed 's/.*) //' "/proc/$pid/stat" | awk '{ print $12 + $13 + $14 + $15 }'
+		for pid in $(<"/proc/$pid/task/$pid/children"); do
+			sed 's/.*) //' "/proc/$pid/stat" 2>/dev/null | awk '{ print $12 + $13 }' || true
+		done
+	done | awk -v tick="$(getconf CLK_TCK)" '{ n += $1 } END { printf "%d\n", n * 1000000 / tick }'
+}
+
+# ---- calls ----
+
+cat >"$work/issue.sql" <<'END'
+\set user random(1, 1000000000000)
+SELECT coupon_issue(:campaign, 'u' || :user);
+END
+
+# issued CAMPAIGN: on all nodes
+issued()
+{
+	local name n=0
+
+	for name in "${nodes[@]}"; do
+		n=$((n + $(on "$name" "SELECT count(*) FROM coupon.issuance WHERE campaign_id = $1")))
+	done
+	echo "$n"
+}
+
+# load SERVER CLIENTS SECONDS CAMPAIGN: issues by so many connections
+load()
+{
+	pgbench -n -M prepared -c "$2" -j 2 -T "$3" -p "${port[$1]}" -D "campaign=$4" -f "$work/issue.sql" \
+		>"$work/pgbench.out" 2>"$work/pgbench.err" 9>&- || die "pgbench: $(tail -n 3 "$work/pgbench.err")"
+}
+
+# new_campaign UNITS: its id, once each node knows it
+new_campaign()
+{
+	local id name
+
+	id=$(on "${nodes[0]}" "SELECT coupon_cluster_create('figure ' || clock_timestamp(), $1)")
+	for name in "${nodes[@]}"; do
+		while [ "$(on "$name" "SELECT count(*) FROM coupon.transfer WHERE state IN ('cut', 'received')")" != 0 ] ||
+			[ "$(on "$name" "SELECT count(*) FROM coupon.campaign WHERE campaign_id = $id")" != 1 ]; do
+			sleep 0.05
+		done
+	done
+	echo "$id"
+}
+
+settings=('coupon.cluster = on' 'shared_buffers = 128MB' 'max_wal_size = 4GB' 'checkpoint_timeout = 30min' 'autovacuum = off')
+
+# ---- N nodes beside one ----
+
+quota=$CLUSTER_QUOTA
+declare -A rate cost
+for n in 1 2 4; do
+	while [ ${#nodes[@]} -lt "$n" ]; do
+		new_node "n$((${#nodes[@]} + 1))" $((${#nodes[@]} + 1)) "${settings[@]}"
+		[ -n "${port[proxy]:-}" ] || new_proxy proxy
+		group "${nodes[-1]}" || quota=
+	done
+	deal
+	for ((pair = 1; pair <= BENCH_PAIRS; pair++)); do
+		campaign=$(new_campaign 50000000)
+		load proxy $((12 * n)) 2 "$campaign"
+		before=$(cpu "${nodes[@]}")
+		begun=$(issued "$campaign")
+		load proxy $((12 * n)) "$BENCH_SECONDS" "$campaign"
+		done_units=$(($(issued "$campaign") - begun))
+		echo $((done_units / BENCH_SECONDS)) >>"$work/rate.$n"
+		awk -v us=$(($(cpu "${nodes[@]}") - before)) -v n="$done_units" 'BEGIN { print us / n }' >>"$work/cost.$n"
+	done
+	rate[$n]=$(median <"$work/rate.$n")
+	cost[$n]=$(median <"$work/cost.$n")
+done
+ratio()
+{
+	awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", a / b }'
+}
+if [ -n "$quota" ]; then
+	figure "issues a second, 2 nodes / 1" "$(ratio "${rate[2]}" "${rate[1]}")" at_least 1.8 "${rate[2]} / ${rate[1]}, each node $quota % of a CPU"
+	figure "issues a second, 4 nodes / 1" "$(ratio "${rate[4]}" "${rate[1]}")" at_least 3.5 "${rate[4]} / ${rate[1]}, each node $quota % of a CPU"
+else
+	figure "issues a second, 4 nodes / 1" - info 'no cgroup can be made here: needs root'
+fi
+figure "CPU time of an issue on a node, 4 nodes / 1" "$(ratio "${cost[4]}" "${cost[1]}")" at_most 1.1 "${cost[4]} us / ${cost[1]} us"
+
+# ---- messages before low water ----
+
+for name in "${nodes[@]}"; do
+	on "$name" "ALTER ROLE coupon_node SET log_statement = 'all'"
+	# the worker connects anew
+	on "$name" "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'coupon_node'" >/dev/null
+done
+campaign=$(new_campaign 40000)
+for name in "${nodes[@]}"; do
+	wc -l <"$work/$name.log" >"$work/$name.lines"
+done
+pgbench -n -M prepared -c 8 -j 2 -t 2500 -p "${port[proxy]}" -D "campaign=$campaign" -f "$work/issue.sql" >/dev/null 2>&1 9>&-
+messages=0
+for name in "${nodes[@]}"; do
+	messages=$((messages + $(tail -n "+$(($(<"$work/$name.lines") + 1))" "$work/$name.log" | grep -c 'coupon_node@' || true)))
+done
+figure "messages between nodes while 20,000 of 40,000 units are sold" "$messages" at_most 0
+
+no_groups
+nodes=()
+
+# ---- three nodes, as fast as they are ----
+
+for name in a b c; do
+	new_node "$name" $((${#nodes[@]} + 1)) "${settings[@]}"
+done
+new_proxy proxy3
+port[proxy]=${port[proxy3]}
+deal
+campaign=$(new_campaign 50000000)
+
+# p50 SERVER: of calls for users at home at node a, us
+cat >"$work/home.sql" <<'END'
+\set i random(1, 1000)
+SELECT coupon_issue(:campaign, (SELECT user_id FROM home WHERE n = :i));
+END
+for name in a proxy; do
+	on "$name" "CREATE TABLE home (n int PRIMARY KEY, user_id text);
+		INSERT INTO home SELECT row_number() OVER (), u FROM (SELECT 'home-' || g AS u FROM generate_series(1, 10000) g) x
+		 WHERE coupon_slot(u) % 3 = 0 LIMIT 1000; ANALYZE home" >/dev/null
+done
+p50()
+{
+	rm -f "$work"/log.*
+	pgbench -n -M prepared -c 1 -t 2000 -p "${port[$1]}" -D "campaign=$campaign" -f "$work/home.sql" -l --log-prefix="$work/log" >/dev/null 2>&1 9>&-
+	awk '{ print $3 }' "$work"/log.* | median
+}
+p50 a >/dev/null
+p50 proxy >/dev/null
+for ((pair = 1; pair <= 2 * BENCH_PAIRS; pair++)); do
+	awk -v p="$(p50 proxy)" -v d="$(p50 a)" 'BEGIN { print (p - d) / 1000 }' >>"$work/added"
+done
+figure "ms that a proxied call takes longer, p50" "$(printf %.3f "$(median <"$work/added")")" at_most 0.5 "differences $(paste -sd ' ' "$work/added")"
+
+# ---- the last hundredth ----
+
+campaign=$(new_campaign "$CLUSTER_STOCK")
+on proxy "CREATE TABLE answer (status text)"
+cat >"$work/last.sql" <<'END'
+\set user random(1, 1000000000000)
+INSERT INTO answer SELECT status FROM coupon_issue(:campaign, 'u' || :user);
+END
+last=$((CLUSTER_STOCK / 100))
+pgbench -n -M prepared -c 16 -j 2 -t $(((CLUSTER_STOCK - last) / 16)) -p "${port[proxy]}" -D "campaign=$campaign" -f "$work/issue.sql" >/dev/null 2>&1 9>&-
+pgbench -n -M prepared -c 16 -j 2 -T 120 -p "${port[proxy]}" -D "campaign=$campaign" -f "$work/last.sql" >/dev/null 2>&1 9>&- &
+load=$!
+deadline=$((SECONDS + 120))
+until [ "$(issued "$campaign")" = "$CLUSTER_STOCK" ] || [ $SECONDS -ge $deadline ]; do
+	sleep 0.02
+done
+kill "$load"
+wait "$load" 2>/dev/null || true
+IFS='|' read -r busy calls < <(on proxy "SELECT count(*) FILTER (WHERE status = 'busy'), count(*) FILTER (WHERE status <> 'sold_out') FROM answer")
+figure "percent of calls for the last $last units that are answered busy" \
+	"$(awk -v b="$busy" -v n="$calls" 'BEGIN { printf "%.2f", n ? 100 * b / n : 100 }')" at_most 5 "$busy of $calls"
+figure "units unsold of $CLUSTER_STOCK, 3 nodes" "$((CLUSTER_STOCK - $(issued "$campaign")))" at_most 0
+
+# ---- a node is killed ----
+
+campaign=$(new_campaign 50000000)
+# users at home at a and c, so that what is measured is not the errors of b's
+cat >"$work/others.sql" <<'END'
+\set i random(1, 1000000)
+SELECT coupon_issue(:campaign, (SELECT 'o' || u FROM (SELECT :i::bigint * 1000 + g AS u FROM generate_series(0, 99) g) x
+	WHERE coupon_slot('o' || u) % 3 <> 1 LIMIT 1));
+END
+rm -f "$work"/log.*
+pgbench -n -M prepared -c 8 -j 2 -T 20 -p "${port[proxy]}" -D "campaign=$campaign" -f "$work/others.sql" -l --log-prefix="$work/log" >/dev/null 2>&1 9>&- &
+load=$!
+sleep 8
+killed=$(date +%s%N)
+kill_server b
+wait "$load" || true
+# the first 200 ms from which on four fifths of the median rate before are reached again
+back=$(cat "$work"/log.* | awk -v killed="$killed" '
+	{ slot = int(($5 * 1e6 + $6 - killed / 1000) / 200000 + 1000) - 1000; n[slot]++ }
+	END {
+		for (i = -30; i < -1; i++) before[++m] = n[i] + 0
+		for (i = 1; i <= m; i++) for (j = i + 1; j <= m; j++) if (before[j] < before[i]) { x = before[i]; before[i] = before[j]; before[j] = x }
+		for (i = 0; i < 50; i++) if (n[i] >= 0.8 * before[int((m + 1) / 2)]) break
+		printf "%.1f", i * 0.2
+	}')
+figure "s from kill -9 of a node to the others' normal rate" "$back" at_most 2
+on a "SELECT count(*) FROM coupon_verify($campaign)" >"$work/verify"
+figure "violations that coupon_verify finds" "$(<"$work/verify")" at_most 0
+exit "$failed_figures"
