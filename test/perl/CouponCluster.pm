@@ -22,11 +22,12 @@ sub plproxy_is_missing
 	return -r "$sharedir/extension/plproxy.control" ? undef : 'skipped: plproxy is not installed for this PostgreSQL';
 }
 
-# new(nodes => names, proxy => 0 for none, settings => of each node)
+# new(nodes => names, proxy => 0 for none, settings => of each node, make => in
+# place of new_server)
 sub new
 {
 	my ($class, %options) = @_;
-	my $self = bless { settings => $options{settings} // '', order => [], server => {} }, $class;
+	my $self = bless { settings => $options{settings} // '', make => $options{make} // \&new_server, order => [], server => {} }, $class;
 
 	$self->add($_) for @{ $options{nodes} };
 	$self->deal;
@@ -39,7 +40,7 @@ sub add
 {
 	my ($self, $name) = @_;
 	my $id = @{ $self->{order} } + 1;
-	my $server = new_server($name, "coupon.databases = 'postgres'\n$self->{settings}");
+	my $server = $self->{make}->($name, "coupon.databases = 'postgres'\n$self->{settings}");
 	my $conninfo = $server->connstr('postgres') =~ s/'/''/gr;
 
 	# the role that the nodes' workers connect as
@@ -149,14 +150,29 @@ sub home
 sub kill
 {
 	my ($self, $name) = @_;
-	my $server = $self->server($name);
+
+	kill_server($self->server($name));
+	return;
+}
+
+sub kill_proxy
+{
+	my ($self) = @_;
+
+	kill_server($self->{proxy});
+	return;
+}
+
+sub kill_server
+{
+	my ($server) = @_;
 	my $postmaster = (split /\n/, slurp_file($server->data_dir . '/postmaster.pid'))[0];
 
-	kill 'STOP', $postmaster;
+	CORE::kill('STOP', $postmaster);
 	my @pids = ($postmaster, split / /, slurp_file("/proc/$postmaster/task/$postmaster/children"));
-	kill 'KILL', @pids;
+	CORE::kill('KILL', @pids);
 	# also until nobody has to be told of it: postmaster.pid names a process that is no more
-	poll_until("the end of $name", sub { !grep { -e "/proc/$_" } @pids });
+	poll_until('the end of ' . $server->name, sub { !grep { -e "/proc/$_" } @pids });
 	$server->{_pid} = undef;
 	return;
 }

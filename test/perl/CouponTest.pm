@@ -213,7 +213,7 @@ sub conserved
 						 WHERE i.campaign_id = c.campaign_id) i,
 				LATERAL (SELECT coalesce(sum(last_serial - first_serial + 1), 0) AS n
 						 FROM coupon.shard h WHERE h.campaign_id = c.campaign_id) u
-			WHERE s.stock <> u.n - c.withdrawn OR s.issued + s.held <> i.n OR s.in_flight <> 0
+			WHERE s.stock <> u.n - c.withdrawn - c.away OR s.issued + s.held <> i.n OR s.in_flight <> 0
 			   OR s.issued + s.held + s.in_flight + s.remaining <> s.stock}),
 		'', "$what: stock = issued + held + remaining, nothing in flight");
 	return;
