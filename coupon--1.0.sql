@@ -2887,18 +2887,26 @@ COMMENT ON FUNCTION coupon.slot_of(text) IS 'coupon_slot().';
 
 -- ---- planning ----
 
+CREATE FUNCTION coupon.campaigns_alone() RETURNS text
+LANGUAGE sql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT string_agg(a.campaign_id::text, ', ' ORDER BY a.campaign_id)
+	  FROM (SELECT c.campaign_id FROM coupon.campaign c
+	         WHERE NOT c.shared AND c.campaign_id < 1000000000
+	           AND (c.archived_at IS NULL OR EXISTS (SELECT FROM coupon.issuance i WHERE i.campaign_id = c.campaign_id))
+	         ORDER BY c.campaign_id LIMIT 20) a
+$$;
+COMMENT ON FUNCTION coupon.campaigns_alone() IS 'Campaigns that other nodes do not know, and that have users with a home of their own: these cannot move. Null: there are none.';
+
 CREATE FUNCTION coupon.slots_plan(receivers smallint[]) RETURNS integer
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	self smallint := coupon.cluster_require();
-	alone text;
+	alone text := coupon.campaigns_alone();
 	missing integer;
 	n integer;
 BEGIN
-	SELECT string_agg(c.campaign_id::text, ', ' ORDER BY c.campaign_id) INTO alone
-	  FROM (SELECT x.campaign_id FROM coupon.campaign x
-	         WHERE NOT x.shared AND x.archived_at IS NULL AND x.campaign_id < 1000000000 ORDER BY x.campaign_id LIMIT 20) c;
 	IF alone IS NOT NULL THEN
 		RAISE SQLSTATE 'UC303' USING
 			MESSAGE = 'campaigns are known to this node only',
@@ -3043,6 +3051,15 @@ DECLARE
 	self smallint := (SELECT s.node_id FROM coupon.node_self s);
 BEGIN
 	DELETE FROM coupon.slot_plan p USING coupon.slot s WHERE s.slot = p.slot AND s.node_id IS DISTINCT FROM self;
+	-- one that is made after the plan, too
+	IF coupon.campaigns_alone() IS NOT NULL THEN
+		UPDATE coupon.slot_plan p SET due_at = clock_timestamp() + interval '5 s';
+		RAISE WARNING USING
+			MESSAGE = 'slots cannot move now',
+			DETAIL = format('Other nodes do not know campaign %s.', coupon.campaigns_alone()),
+			HINT = 'Share it with coupon_campaign_share(), or archive it.';
+		RETURN;
+	END IF;
 	SELECT p.receiver INTO receiver FROM coupon.slot_plan p WHERE p.due_at <= clock_timestamp() ORDER BY p.due_at, p.slot LIMIT 1;
 	-- as many as move within a part of a second, one at least
 	SELECT array_agg(w.slot ORDER BY w.slot) INTO slots
@@ -3075,6 +3092,8 @@ BEGIN
 	END;
 	IF EXISTS (SELECT FROM coupon.request r WHERE r.decided_at IS NULL AND coupon.slot_of(r.user_id) = ANY ($1)) THEN
 		RETURN 'requests of its users wait';
+	ELSIF coupon.campaigns_alone() IS NOT NULL THEN
+		RETURN 'a campaign is known to this node only';
 	ELSIF EXISTS (SELECT FROM coupon.campaign c WHERE c.campaign_id >= 1000000000 AND coupon.slot_of('campaign ' || c.campaign_id) = ANY ($1)) THEN
 		RETURN 'a campaign has its home there';
 	-- a user's events come from one node after the other, in their order
@@ -3232,16 +3251,25 @@ DECLARE
 	p coupon.slot_parcel;
 	next record;
 	done boolean;
+	problem text;
 BEGIN
 	SELECT * INTO p FROM coupon.slot_parcel x WHERE x.state = 'sent' AND x.due_at <= clock_timestamp() ORDER BY x.due_at LIMIT 1;
 	IF p.parcel_id IS NOT NULL THEN
-		SELECT c.answer IS NOT NULL INTO done FROM coupon.peers_call('slots', jsonb_build_object('parcel', p.content), p.receiver) c;
+		SELECT c.answer IS NOT NULL, c.error INTO done, problem FROM coupon.peers_call('slots', jsonb_build_object('parcel', p.content), p.receiver) c;
 		IF done THEN
 			PERFORM coupon.slots_done(p.parcel_id);
 			-- so that the others send nobody here; who is not told now asks later
 			PERFORM coupon.peers_call('map', jsonb_build_object('map', coupon.map_here()));
 		ELSE
 			UPDATE coupon.slot_parcel x SET due_at = clock_timestamp() + interval '200 ms' WHERE x.parcel_id = p.parcel_id;
+			-- the receiver's fault, and not that it cannot now
+			IF problem ~ '^[0-9A-Z]{5}: ' AND problem !~ '^(08|40|53|55|57|58)' THEN
+				UPDATE coupon.slot_parcel x SET due_at = clock_timestamp() + interval '2 s' WHERE x.parcel_id = p.parcel_id;
+				RAISE WARNING USING
+					MESSAGE = format('node %s does not take slots', p.receiver),
+					DETAIL = format('Parcel %s: %s', p.parcel_id, problem),
+					HINT = 'Their users are served once it does: the parcel is sent again and again.';
+			END IF;
 		END IF;
 		RETURN 0;
 	END IF;
@@ -6197,6 +6225,7 @@ REVOKE ALL ON FUNCTION coupon.map_here() FROM PUBLIC;
 GRANT SELECT ON TABLE coupon.slot_plan TO coupon_admin, coupon_reader;
 GRANT SELECT ON TABLE coupon.slot_parcel TO coupon_admin;
 REVOKE ALL ON FUNCTION coupon.slot_of(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.campaigns_alone() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.slots_plan(smallint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.slots_balance() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.slots_stay(double precision) FROM PUBLIC;

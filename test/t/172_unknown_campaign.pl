@@ -1,0 +1,35 @@
+# A campaign that is made while slots are about to move is known to one node only: the
+# slots stay, with a word in the log, until it is shared.
+use strict;
+use warnings;
+
+use CouponCluster;
+use CouponTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $cluster = CouponCluster->new(nodes => [qw(one two)], proxy => 0, settings => "coupon.cluster = on\n");
+my $one = $cluster->server('one');
+ok(await_true($cluster->server($_), 'postgres', 'SELECT coupon.node_confirmed()'), "node $_ is confirmed") for $cluster->names;
+
+my $user = $cluster->on('one', q{SELECT 'u' || g FROM generate_series(1, 100000) g WHERE coupon_slot('u' || g) = 0 LIMIT 1});
+$one->psql('postgres', qq{
+	BEGIN;
+	SELECT coupon_slots_move(2, 3);
+	SELECT coupon_campaign_create('alone', 10) AS campaign \\gset
+	SELECT coupon_issue(:campaign, '$user');
+	COMMIT});
+my $campaign = $cluster->on('one', q{SELECT campaign_id FROM coupon.campaign WHERE name = 'alone'});
+is($cluster->on('one', "SELECT status FROM coupon_issue($campaign, '$user')"), 'already_issued', 'a user of a slot that is to move has a unit of a campaign of this node');
+
+poll_until('a word in the log', sub { slurp_file($one->logfile) =~ /slots cannot move now/ });
+is($cluster->on('one', 'SELECT count(*) FROM coupon.slot_plan'), '3', 'the slots are still to move');
+is($cluster->on('one', 'SELECT count(*) FROM coupon.slot WHERE slot IN (0, 2, 4) AND node_id = 1'), '3', 'and are here');
+is($cluster->on('one', "SELECT status FROM coupon_issue($campaign, '$user')"), 'already_issued', 'their users are served');
+
+$cluster->on('one', "SELECT coupon_campaign_share($campaign)");
+poll_until('the slots have moved', sub { $cluster->on('two', 'SELECT count(*) FROM coupon.slot WHERE slot IN (0, 2, 4) AND node_id = 2') eq '3' });
+is($cluster->on('two', "SELECT status FROM coupon_issue($campaign, '$user')"), 'already_issued', 'with what their users have');
+is($cluster->on('one', "SELECT * FROM coupon_cluster_verify($campaign)"), '', 'coupon_cluster_verify finds nothing');
+
+done_testing;
