@@ -202,6 +202,9 @@ BEGIN
 	END IF;
 	PERFORM coupon.node_become($1, $2, $3, $5);
 	PERFORM coupon.learn_map($4);
+	-- what was made before there were nodes has numbers without gaps
+	PERFORM setval('coupon.campaign_campaign_id_seq', ($4 -> 'numbers' ->> 'campaign')::bigint) WHERE ($4 -> 'numbers' ->> 'campaign')::bigint > 0;
+	PERFORM setval('coupon.room_room_id_seq', ($4 -> 'numbers' ->> 'room')::bigint) WHERE ($4 -> 'numbers' ->> 'room')::bigint > 0;
 	IF (SELECT count(*) FROM coupon.slot) <> 1024 THEN
 		RAISE SQLSTATE 'UC303' USING
 			MESSAGE = 'this is no map',
@@ -219,7 +222,10 @@ AS $$
 	SELECT jsonb_build_object(
 		'self', (SELECT s.node_id FROM coupon.node_self s),
 		'nodes', coalesce((SELECT jsonb_agg(to_jsonb(n) ORDER BY n.node_id) FROM coupon.node n), '[]'),
-		'slots', coalesce((SELECT jsonb_agg(jsonb_build_array(s.slot, s.node_id, s.version) ORDER BY s.slot) FROM coupon.slot s), '[]'))
+		'slots', coalesce((SELECT jsonb_agg(jsonb_build_array(s.slot, s.node_id, s.version) ORDER BY s.slot) FROM coupon.slot s), '[]'),
+		'numbers', CASE WHEN EXISTS (SELECT FROM coupon.node_self) THEN jsonb_build_object(
+			'campaign', (SELECT coalesce(max(c.campaign_id), 0) FROM coupon.campaign c WHERE c.campaign_id < 1000000000),
+			'room', (SELECT coalesce(max(r.room_id), 0) FROM coupon.room r)) END)
 $$;
 COMMENT ON FUNCTION coupon.map_here() IS 'coupon_node_map() for those who have the right.';
 

@@ -506,6 +506,9 @@ BEGIN
 		WHEN 'holdings' THEN answer := coupon.call_holdings(($2 ->> 'campaign_id')::bigint);
 		WHEN 'status' THEN answer := coupon.call_status(($2 ->> 'campaign_id')::bigint);
 		WHEN 'slots' THEN answer := jsonb_build_object('new', coupon.slots_accept($2 -> 'parcel'));
+		WHEN 'room_key' THEN
+			PERFORM coupon.room_key_put($2 -> 'key');
+			answer := '{}';
 		WHEN 'map' THEN answer := jsonb_build_object('new', coupon.learn_map($2 -> 'map'));
 		ELSE
 			RAISE invalid_parameter_value USING

@@ -29,9 +29,13 @@ BEGIN
 	INSERT INTO coupon.node_epoch AS e (node_id, epoch) VALUES (self, coupon.epoch_after(0))
 	ON CONFLICT ON CONSTRAINT node_epoch_pkey DO UPDATE SET epoch = coupon.epoch_after(e.epoch);
 	IF started.is_self IS NULL THEN
-		-- a new node: no two may give a campaign the same number
+		-- a new node: no two may give a campaign or a room the same number
 		EXECUTE format('ALTER SEQUENCE coupon.campaign_campaign_id_seq INCREMENT BY 64 RESTART WITH %s',
-			(SELECT ((coalesce(max(c.campaign_id) FILTER (WHERE c.campaign_id < 1000000000), 0) + 63) / 64) * 64 + self FROM coupon.campaign c));
+			(SELECT ((greatest(max(c.campaign_id) FILTER (WHERE c.campaign_id < 1000000000), CASE WHEN q.is_called THEN q.last_value END, 0) + 63) / 64) * 64 + self
+			   FROM coupon.campaign_campaign_id_seq q LEFT JOIN coupon.campaign c ON true GROUP BY q.is_called, q.last_value));
+		EXECUTE format('ALTER SEQUENCE coupon.room_room_id_seq INCREMENT BY 64 RESTART WITH %s',
+			(SELECT ((greatest(max(r.room_id), CASE WHEN q.is_called THEN q.last_value END, 0) + 63) / 64) * 64 + self
+			   FROM coupon.room_room_id_seq q LEFT JOIN coupon.room r ON true GROUP BY q.is_called, q.last_value));
 	END IF;
 	INSERT INTO coupon.node_start AS n (timeline, system_identifier, told) VALUES (line, system, started.is_self IS NULL)
 	ON CONFLICT ON CONSTRAINT node_start_pkey DO UPDATE SET timeline = excluded.timeline, system_identifier = excluded.system_identifier, told = false;

@@ -316,6 +316,7 @@ BEGIN
 
 	WITH lapsed AS (DELETE FROM coupon.lapsed_hold x WHERE coupon.slot_of(x.user_id) = ANY (moving) AND x.campaign_id < 1000000000 RETURNING x.*),
 	keys AS (DELETE FROM coupon.request_key x WHERE coupon.slot_of(x.user_id) = ANY (moving) AND x.campaign_id < 1000000000 RETURNING x.*),
+	guests AS (DELETE FROM coupon.room_guest x WHERE coupon.slot_of(x.user_id) = ANY (moving) RETURNING x.*),
 	refusals AS (DELETE FROM coupon.refusal x WHERE coupon.slot_of(x.user_id) = ANY (moving) AND x.campaign_id < 1000000000 RETURNING x.*)
 	INSERT INTO coupon.slot_parcel (parcel_id, donor, receiver, slots, state, due_at, content)
 	SELECT parcel, self, receiver, moving, 'sent', clock_timestamp(), jsonb_build_object(
@@ -323,7 +324,8 @@ BEGIN
 		'issuances', coalesce(issuances, '[]'),
 		'lapsed', coalesce((SELECT jsonb_agg(to_jsonb(x)) FROM lapsed x), '[]'),
 		'keys', coalesce((SELECT jsonb_agg(to_jsonb(x)) FROM keys x), '[]'),
-		'refusals', coalesce((SELECT jsonb_agg(to_jsonb(x)) FROM refusals x), '[]'));
+		'refusals', coalesce((SELECT jsonb_agg(to_jsonb(x)) FROM refusals x), '[]'),
+		'guests', coalesce((SELECT jsonb_agg(to_jsonb(x)) FROM guests x), '[]'));
 	UPDATE coupon.slot s SET node_id = s.leaving, version = s.version + 1, leaving = NULL WHERE s.slot = ANY (moving);
 	DELETE FROM coupon.slot_plan p WHERE p.slot = ANY (moving);
 	RETURN 'given';
@@ -398,6 +400,8 @@ BEGIN
 	  FROM jsonb_populate_recordset(NULL::coupon.issuance, $1 -> 'issuances') i;
 	INSERT INTO coupon.lapsed_hold SELECT l.* FROM jsonb_populate_recordset(NULL::coupon.lapsed_hold, $1 -> 'lapsed') l;
 	INSERT INTO coupon.request_key SELECT k.* FROM jsonb_populate_recordset(NULL::coupon.request_key, $1 -> 'keys') k;
+	INSERT INTO coupon.room_guest SELECT g.* FROM jsonb_populate_recordset(NULL::coupon.room_guest, $1 -> 'guests') g
+	ON CONFLICT ON CONSTRAINT room_guest_pkey DO NOTHING;
 	INSERT INTO coupon.refusal SELECT r.* FROM jsonb_populate_recordset(NULL::coupon.refusal, $1 -> 'refusals') r
 	 WHERE EXISTS (SELECT FROM coupon.campaign x WHERE x.campaign_id = r.campaign_id)
 	ON CONFLICT ON CONSTRAINT refusal_pkey DO NOTHING;

@@ -358,4 +358,130 @@ BEGIN
 END
 $$;
 
+-- ---- rooms ----
+-- A room is at one node, and so are its tickets. Who is admitted gets a pass there, signed so
+-- that the node where they have their home can check it alone: it is shown with each call
+-- that finds them admitted, so the application need not know of it.
+
+CREATE TYPE coupon.queue_result AS (status text, token text, queue_position bigint, eta interval, poll_after interval);
+
+CREATE TABLE coupon_cluster.room (
+	room_id bigint PRIMARY KEY,
+	name    text NOT NULL,
+	node_id smallint NOT NULL
+);
+
+CREATE FUNCTION coupon_cluster.rooms_at(node_id integer, OUT room_id bigint, OUT name text) RETURNS SETOF record
+LANGUAGE plproxy
+AS $$ CLUSTER coupon_cluster.name_of(node_id); RUN ON 0; SELECT r.room_id, r.name FROM coupon.room_status r; $$;
+REVOKE ALL ON FUNCTION coupon_cluster.rooms_at(integer) FROM PUBLIC;
+
+-- By name, or by number, which is what a token begins with; all nodes are asked for one that is new.
+CREATE FUNCTION coupon_cluster.find_room(room text, token text) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	number bigint := CASE WHEN token ~ '^[0-9]{1,18}\.' THEN split_part(token, '.', 1)::bigint END;
+	found_at integer := (SELECT min(r.node_id) FROM coupon_cluster.room r WHERE r.name = room OR r.room_id = number);
+	one record;
+BEGIN
+	IF found_at IS NOT NULL THEN
+		RETURN found_at;
+	END IF;
+	FOR one IN SELECT n.node_id FROM coupon_cluster.node n WHERE n.state <> 'gone' ORDER BY n.node_id
+	LOOP
+		BEGIN
+			INSERT INTO coupon_cluster.room (room_id, name, node_id)
+			SELECT q.room_id, q.name, one.node_id FROM coupon_cluster.rooms_at(one.node_id) q
+			ON CONFLICT ON CONSTRAINT room_pkey DO UPDATE SET name = excluded.name, node_id = excluded.node_id;
+		EXCEPTION
+			WHEN query_canceled OR admin_shutdown THEN
+				RAISE;
+			WHEN OTHERS THEN
+				CONTINUE;
+		END;
+	END LOOP;
+	-- whoever knows nothing of it says so best
+	RETURN coalesce((SELECT min(r.node_id) FROM coupon_cluster.room r WHERE r.name = room OR r.room_id = number),
+		(SELECT min(n.node_id) FROM coupon_cluster.node n WHERE n.state <> 'gone'));
+END
+$$;
+
+CREATE FUNCTION coupon_cluster.queue_join(node_id integer, room text, user_id text) RETURNS coupon.queue_result
+LANGUAGE plproxy
+AS $$ CLUSTER coupon_cluster.name_of(node_id); RUN ON 0;
+	SELECT q.status, q.token, q.queue_position, q.eta, q.poll_after FROM public.coupon_queue_join(room::text, user_id::text) q; $$;
+CREATE FUNCTION coupon_cluster.queue_position(node_id integer, token text) RETURNS coupon.queue_result
+LANGUAGE plproxy
+AS $$ CLUSTER coupon_cluster.name_of(node_id); RUN ON 0;
+	SELECT q.status, q.token, q.queue_position, q.eta, q.poll_after FROM public.coupon_queue_position(token::text) q; $$;
+CREATE FUNCTION coupon_cluster.queue_require(node_id integer, token text, room text, user_id text) RETURNS text
+LANGUAGE plproxy
+AS $$ CLUSTER coupon_cluster.name_of(node_id); RUN ON 0; SELECT public.coupon_queue_require(token::text, room::text, user_id::text)::text; $$;
+CREATE FUNCTION coupon_cluster.queue_leave(node_id integer, token text, reason text) RETURNS boolean
+LANGUAGE plproxy
+AS $$ CLUSTER coupon_cluster.name_of(node_id); RUN ON 0; SELECT public.coupon_queue_leave(token::text, reason::text); $$;
+CREATE FUNCTION coupon_cluster.room_pass(node_id integer, token text) RETURNS text
+LANGUAGE plproxy
+AS $$ CLUSTER coupon_cluster.name_of(node_id); RUN ON 0; SELECT public.coupon_room_pass(token::text); $$;
+CREATE FUNCTION coupon_cluster.room_admit(user_id text, pass text) RETURNS timestamptz
+LANGUAGE plproxy
+AS $$ CLUSTER 'coupon'; RUN ON public.coupon_slot(user_id); SELECT public.coupon_room_admit(pass::text); $$;
+
+CREATE FUNCTION coupon_cluster.welcome(node_id integer, token text) RETURNS timestamptz
+LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT coupon_cluster.room_admit(convert_from(decode(split_part(p.pass, '.', 4), 'hex'), 'UTF8'), p.pass)
+	  FROM (SELECT coupon_cluster.room_pass($1, $2) AS pass OFFSET 0) p
+$$;
+
+DO $do$
+DECLARE
+	user_type text;
+BEGIN
+	FOREACH user_type IN ARRAY ARRAY['text', 'bigint', 'uuid']
+	LOOP
+		EXECUTE format($f$
+			CREATE FUNCTION public.coupon_queue_join(room text, user_id %s) RETURNS coupon.queue_result
+			LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+			DECLARE
+				home integer := coupon_cluster.find_room($1, NULL);
+				answer coupon.queue_result;
+			BEGIN
+				SELECT * INTO answer FROM coupon_cluster.queue_join(home, $1, $2::text);
+				IF answer.status = 'ADMITTED' THEN
+					PERFORM coupon_cluster.welcome(home, answer.token);
+				END IF;
+				RETURN answer;
+			END
+			$body$ $f$, user_type);
+		EXECUTE format($f$
+			CREATE FUNCTION public.coupon_queue_require(token text, room text%s, user_id %s%s) RETURNS void
+			LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+			BEGIN
+				PERFORM coupon_cluster.queue_require(coupon_cluster.find_room(NULL, $1), $1, $2, $3::text);
+			END
+			$body$ $f$, CASE user_type WHEN 'text' THEN ' DEFAULT NULL' ELSE '' END, user_type, CASE user_type WHEN 'text' THEN ' DEFAULT NULL' ELSE '' END);
+	END LOOP;
+END
+$do$;
+
+CREATE FUNCTION public.coupon_queue_position(token text) RETURNS coupon.queue_result
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	home integer := coupon_cluster.find_room(NULL, $1);
+	answer coupon.queue_result;
+BEGIN
+	SELECT * INTO answer FROM coupon_cluster.queue_position(home, $1);
+	IF answer.status = 'ADMITTED' THEN
+		PERFORM coupon_cluster.welcome(home, $1);
+	END IF;
+	RETURN answer;
+END
+$$;
+
+CREATE FUNCTION public.coupon_queue_leave(token text, reason text DEFAULT 'left') RETURNS boolean
+LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$ SELECT coupon_cluster.queue_leave(coupon_cluster.find_room(NULL, $1), $1, $2) $$;
 COMMIT;

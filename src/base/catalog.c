@@ -43,7 +43,7 @@ static const char *const names[] = {
 	"room", "room_pkey", "room_name_key",
 	"ticket", "ticket_0", "ticket_1", "ticket_0_pkey", "ticket_1_pkey",
 	"ticket_0_user_idx", "ticket_1_user_idx",
-	"node_self", "node_self_pkey", "slot", "slot_pkey"
+	"room_guest", "room_guest_pkey", "node_self", "node_self_pkey", "slot", "slot_pkey"
 };
 
 StaticAssertDecl(lengthof(names) == sizeof(CouponCatalog) / sizeof(Oid),
@@ -163,6 +163,7 @@ static const CouponColumn ticket_columns[] = {
 	{INT8OID}, {INT8OID}, {UUIDOID}, {TIMESTAMPTZOID}, {TIMESTAMPTZOID},
 	{TIMESTAMPTZOID}, {TEXTOID, C_COLLATION_OID}, {TEXTOID, C_COLLATION_OID}
 };
+static const CouponColumn guest_columns[] = {{INT8OID}, {TEXTOID, C_COLLATION_OID}, {TIMESTAMPTZOID}};
 static const CouponColumn self_columns[] = {{INT2OID}, {BOOLOID}};
 static const CouponColumn slot_columns[] = {{INT2OID}, {INT2OID}, {INT8OID}, {INT2OID}};
 
@@ -176,6 +177,7 @@ StaticAssertDecl(lengthof(outbox_columns) == Outbox_natts, "coupon.outbox");
 StaticAssertDecl(lengthof(request_columns) == Request_natts, "coupon.request");
 StaticAssertDecl(lengthof(room_columns) == Room_natts, "coupon.room");
 StaticAssertDecl(lengthof(ticket_columns) == Ticket_natts, "coupon.ticket");
+StaticAssertDecl(lengthof(guest_columns) == Guest_natts, "coupon.room_guest");
 StaticAssertDecl(lengthof(self_columns) == Self_natts, "coupon.node_self");
 StaticAssertDecl(lengthof(slot_columns) == Slot_natts, "coupon.slot");
 
@@ -205,6 +207,7 @@ static const CouponTable outbox_table = {COLUMNS(outbox_columns), outbox_kept,.l
 static const CouponTable request_table = {COLUMNS(request_columns), queue_kept};
 static const CouponTable room_table = {COLUMNS(room_columns), kept_nothing};
 static const CouponTable ticket_table = {COLUMNS(ticket_columns), queue_kept};
+static const CouponTable guest_table = {COLUMNS(guest_columns), kept_nothing};
 static const CouponTable self_table = {COLUMNS(self_columns), kept_nothing};
 static const CouponTable slot_table = {COLUMNS(slot_columns), kept_nothing};
 
@@ -229,6 +232,7 @@ static const struct
 	{&catalog.room, &room_table},
 	{&catalog.tickets[0], &ticket_table},
 	{&catalog.tickets[1], &ticket_table},
+	{&catalog.room_guest, &guest_table},
 	{&catalog.node_self, &self_table},
 	{&catalog.slot, &slot_table}
 };

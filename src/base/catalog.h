@@ -55,6 +55,8 @@ typedef struct CouponCatalog
 	Oid			tickets[COUPON_QUEUE_CHILDREN];
 	Oid			ticket_pkeys[COUPON_QUEUE_CHILDREN];
 	Oid			ticket_user_keys[COUPON_QUEUE_CHILDREN];
+	Oid			room_guest;
+	Oid			room_guest_pkey;
 	Oid			node_self;
 	Oid			node_self_pkey;
 	Oid			slot;
@@ -127,6 +129,10 @@ enum
 };
 enum
 {
+	Guest_room_id = 1, Guest_user_id, Guest_until, Guest_natts = Guest_until
+};
+enum
+{
 	Self_node_id = 1, Self_is_self, Self_natts = Self_is_self
 };
 enum
@@ -168,7 +174,7 @@ typedef struct CouponTable
 	bool		local_deletes;	/* deletions are not for subscribers */
 } CouponTable;
 
-#define COUPON_TABLES	17		/* of them there are so many */
+#define COUPON_TABLES	18		/* of them there are so many */
 
 /*
  * What the C code knows of an open table of ours, and in *number, unless that

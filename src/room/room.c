@@ -30,8 +30,10 @@
 #include "base/intent.h"
 #include "base/locks.h"
 #include "base/trigger.h"
+#include "node/node.h"
 #include "room/room.h"
 #include "room/room_draw.h"
+#include "room/room_guest.h"
 #include "room/ticket_table.h"
 
 /* Before the start by longer than any session lasts. */
@@ -572,8 +574,9 @@ coupon_room_admits(int64 room_id, Datum user_id)
 	int64		bucket;
 	bool		admits = false;
 
+	/* of a room of another node */
 	if (line == NULL)
-		return false;
+		return unlikely(coupon_node_here()) && coupon_room_has_guest(room_id, user_id);
 	bucket = find_session(line, coupon_room_hash_user((text *) DatumGetPointer(user_id)), 0);
 	if (bucket >= 0)
 	{

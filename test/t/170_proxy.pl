@@ -111,6 +111,23 @@ like($refused, qr/42501: .*permission denied for function coupon_issue/, 'and wh
 (undef, undef, $refused) = $main->psql('proxy', "\\set VERBOSITY verbose\nSELECT coupon_cluster_connect('host=elsewhere')", extra_params => [ '-U', 'app' ]);
 like($refused, qr/42501: permission denied for function coupon_cluster_connect/, 'the map is the administrator\'s');
 
+# ---- a room at one node, users at all of them ----
+on($_, q{INSERT INTO coupon.room_key VALUES (1, decode(repeat('36', 64), 'hex'), decode(repeat('5c', 64), 'hex'), true)}) for qw(one two three);
+my $room = on('two', q{SELECT setval('coupon.room_room_id_seq', 1000); SELECT coupon_room_create('hall', 1000)}) =~ s/.*\n//r;
+my $roomy = 3;
+on($_, "SELECT coupon_campaign_add_stock($roomy, 100); UPDATE coupon.campaign SET room_id = $room WHERE campaign_id = $roomy") for qw(one two three);
+my @visitors = map { "visitor-$_" } 1 .. 12;
+is(proxy("SELECT string_agg(DISTINCT status, ' ') FROM unnest('{@{[ join ',', @visitors ]}}'::text[]) u, coupon_issue($roomy, u)"), 'not_admitted', 'a campaign behind a room: nobody is admitted yet');
+my @tokens = map { proxy("SELECT token FROM coupon_queue_join('hall', '$_'::text)") } @visitors;
+poll_until('admission', sub { proxy("SELECT string_agg(DISTINCT status, ' ') FROM unnest('{@{[ join ',', @tokens ]}}'::text[]) t, coupon_queue_position(t)") eq 'ADMITTED' });
+is(proxy("SELECT string_agg(DISTINCT status, ' ') FROM unnest('{@{[ join ',', @visitors ]}}'::text[]) u, coupon_issue($roomy, u)"), 'issued', 'who is admitted there is believed everywhere');
+is(join(' ', map { on($_, "SELECT count(*) > 0 FROM coupon.issuance WHERE campaign_id = $roomy") } qw(one two three)), 't t t', 'at every node');
+is(proxy("SELECT status FROM coupon_issue($roomy, 'stranger')"), 'not_admitted', 'and nobody else');
+is(proxy("SELECT coupon_queue_require('$tokens[0]', 'hall', '$visitors[0]')"), '', 'a token is required where it is');
+is(proxy("SELECT coupon_queue_leave('$tokens[0]')"), 't', 'who leaves, leaves there');
+is(proxy("SELECT status FROM coupon_queue_position('$tokens[0]')"), 'GONE', 'and is gone');
+like(sql_error($main, 'proxy', q{SELECT coupon_queue_join('nowhere', 'ann'::text)}), qr/UC202/, 'no such room');
+
 # ---- an old map ----
 my $moved = (grep { home($_) eq 'one' } map { "moving-$_" } 1 .. 99)[0];
 my $slot = proxy("SELECT coupon_slot('$moved')");
