@@ -457,7 +457,7 @@ sub compare_with_last
 
 # ---- all of it ----
 
-my %text;
+my (%text, @all_others);
 for my $part (@parts)
 {
 	next unless read_part($part);
@@ -469,6 +469,7 @@ for my $part (@parts)
 	$text{$part} .= join '', map { "- $_\n" } sort keys %{ { map { $_ => 1 } split /\n/, slurp("$dir/$part.skipped.txt") } };
 	$text{$part} .= "\n" if $text{$part} =~ /^- .*\n\z/m;
 	my @others = map { $_->{others_cpu_percent} || 0 } map { @{ $_->{runs} } } map { values %$_ } values %{ $cell{$part} };
+	push @all_others, @others;
 	my $machine = slurp("$dir/$part.machine.txt");
 	my ($took) = $machine =~ /^took: (.*)/m;
 	my ($date) = $machine =~ /^date: (.*)/m;
@@ -510,6 +511,8 @@ if (my ($machine) = grep { -e } map { "$dir/$_.machine.txt" } @parts)
 $text{quick} = join "\n", $text{figures},
 	($text{issue} ? "Rows (`select1`: answers) a second by connections:\n\n" . matrix('issue', \&rate) . cost_table('issue') : ()),
 	(map { $text{$_} ? cost_table($_) =~ s/^\n//r : () } 'to_row', 'bulk', 'mixes'), $text{profile} // slurp("$dir/profile.skipped.txt"),
+	((median(@all_others) // 0) > 10 ? "**The machine was not quiet: do not rely on these.**\n" : ()),
+	sprintf("%d runs; other work of the machine took %.1f %% of the CPU time in the median run.\n", scalar @all_others, median(@all_others) // 0),
 	(map { /^command: (.*)/m ? "`$1`, " . (/^date: (.*)/m)[0] . ', coupon ' . (/^coupon: (.*)/m)[0] . "\n" : () } (grep { length } map { slurp("$dir/$_.machine.txt") } @parts)[0] // '');
 spew("$dir/quick.md", $text{quick});
 if ($document)
