@@ -2210,6 +2210,8 @@ BEGIN
 			DETAIL = format('This transaction is %s.', current_setting('transaction_isolation')),
 			HINT = format('ALTER ROLE %I SET default_transaction_isolation = ''read committed''', session_user);
 	END IF;
+	-- what the caller is told, and which server is known to have replaced another, is true after a crash
+	PERFORM coupon.transfer_commits();
 	PERFORM coupon.peer_check($2);
 	CASE $1
 		WHEN 'hello' THEN answer := coupon.call_hello($2);
@@ -2293,6 +2295,7 @@ DECLARE
 	self smallint := (SELECT s.node_id FROM coupon.node_self s);
 	lost int8multirange;
 	come int8multirange;
+	fresh int8multirange;
 	m record;
 BEGIN
 	FOR m IN SELECT (x.m ->> 'campaign_id')::bigint AS campaign_id, max((x.m #>> '{campaign,last_serial}')::bigint) AS last_serial,
@@ -2301,7 +2304,11 @@ BEGIN
 	          WHERE NOT EXISTS (SELECT FROM coupon.transfer k WHERE k.transfer_id = (x.m ->> 'transfer_id')::uuid)
 	          GROUP BY 1
 	LOOP
+		-- one that was dropped here stays so
+		CONTINUE WHEN m.definition ->> 'closed_at' IS NOT NULL AND NOT EXISTS (SELECT FROM coupon.campaign c WHERE c.campaign_id = m.campaign_id);
 		PERFORM coupon.campaign_define(m.definition);
+		SELECT int8multirange(int8range(s.last + 1, greatest(m.last_serial, s.last) + 1)) INTO fresh
+		  FROM (SELECT coalesce(max(x.last_serial), 0) AS last FROM coupon.shard x WHERE x.campaign_id = m.campaign_id) s;
 		-- a unit may have come and gone: what counts is how often, in whatever order
 		WITH moves AS (
 			SELECT CASE WHEN (x.m ->> 'receiver')::smallint = self THEN 1 ELSE -1 END AS weight, r.r
@@ -2314,6 +2321,11 @@ BEGIN
 			SELECT int8range(b.serial, lead(b.serial) OVER (ORDER BY b.serial)) AS r, sum(b.weight) OVER (ORDER BY b.serial) AS net FROM bounds b)
 		SELECT coalesce(range_agg(u.r) FILTER (WHERE u.net = 1), '{}'), coalesce(range_agg(u.r) FILTER (WHERE u.net = -1), '{}')
 		  INTO come, lost FROM runs u WHERE NOT upper_inf(u.r);
+		-- what is new to this server is away with that; as the keeper it has what never left it
+		IF (m.definition ->> 'keeper')::smallint = self AND NOT (m.definition ->> 'coded')::boolean THEN
+			come := come + (fresh - lost);
+		END IF;
+		lost := lost - fresh;
 		PERFORM coupon.units_arrive(m.campaign_id, coupon.ranges_of(come), m.last_serial, true);
 		PERFORM coupon.units_lose(m.campaign_id, coupon.ranges_of(lost));
 		INSERT INTO coupon.transfer (transfer_id, campaign_id, donor, receiver, serials, labels, state, due_at)
@@ -2364,11 +2376,12 @@ BEGIN
 		UPDATE coupon.node_start n SET told = true;
 		UPDATE coupon.campaign_copy c SET version = 0;
 	END IF;
-	RETURN true;
+	-- nothing is sold before that is committed
+	RETURN told;
 END
 $$;
 COMMENT ON FUNCTION coupon.node_confirm() IS
-	'Asks the other nodes whether this server has been replaced: one that says no is enough. One that has replaced another server tells all of them, and does again what it does not know of.';
+	'Asks the other nodes whether this server has been replaced: one that says no is enough. One that has replaced another server tells all of them, makes up for what it does not know of, and asks once more.';
 
 -- ---- what the worker does; each returns whether there was something to do ----
 

@@ -491,6 +491,8 @@ BEGIN
 			DETAIL = format('This transaction is %s.', current_setting('transaction_isolation')),
 			HINT = format('ALTER ROLE %I SET default_transaction_isolation = ''read committed''', session_user);
 	END IF;
+	-- what the caller is told, and which server is known to have replaced another, is true after a crash
+	PERFORM coupon.transfer_commits();
 	PERFORM coupon.peer_check($2);
 	CASE $1
 		WHEN 'hello' THEN answer := coupon.call_hello($2);
