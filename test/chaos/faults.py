@@ -235,7 +235,10 @@ def point(round):
     name, throws = round.random.choice(points + [points[0]] * 10)      # the first is any allocation
     kind = round.random.choice(['error', 'fatal', 'kill', 'sleep', 'memory'] if throws == 't' else ['kill', 'sleep'])
     before = checkpointer(round)
-    round.sql(f"SELECT fault.arm('{name}', '{kind}', skip => {round.random.choice([0, 0, 3, 20])}, ms => 200)")
+    # who sleeps long is met by all; many short naps widen each gap a little
+    times, ms = round.random.choice([(1, 200), (100, 5)]) if kind == 'sleep' else (1, 0)
+    skip = round.random.choice([0, 0, 3, 20])
+    round.sql(f"SELECT fault.arm('{name}', '{kind}', skip => {skip}, times => {times}, ms => {ms})")
 
     def fired():
         try:
@@ -245,6 +248,8 @@ def point(round):
     try:
         server.poll(name, fired, 1)
         hit = True
+        if times > 1:
+            time.sleep(0.3)
     except TimeoutError:
         hit = False
     round.sql('SELECT fault.disarm()')

@@ -67,6 +67,7 @@ class Session(threading.Thread):
         self.connection = self.front = None
         self.open = None            # the steps of the open transaction
         self.since = None           # when the call began that runs
+        self.running = None         # which it is, for others to do the same
         self.memory = {}            # what ways want to come back to, by name
         self.crash = None
 
@@ -159,6 +160,7 @@ class Session(threading.Thread):
         sql, values = self.statement(way, args)
         steps = self.open if steps is None else steps
         step = {'id': next(ids), 'way': way, **args}
+        self.running = (way, args)
         step['start'] = step['stop'] = self.since = time.monotonic()
         steps.append(step)
         try:
@@ -178,7 +180,7 @@ class Session(threading.Thread):
             raise
         finally:
             step['stop'] = time.monotonic()
-            self.since = None
+            self.since = self.running = None
 
     def record(self, steps, end):
         if steps:

@@ -33,6 +33,8 @@ ROOMS = {'hall': dict(capacity=15, method='fifo')}
 ISSUING = ['edge', 'edge', 'plain', 'two', 'any', 'line_edge', 'grows', 'shrinks', 'codes', 'paused', 'closing', 'room']
 ISOLATION = ['READ COMMITTED'] * 3 + ['REPEATABLE READ', 'SERIALIZABLE']
 FATES = ['commit'] * 10 + ['rollback'] * 4 + ['leave before', 'leave during', 'leave during', 'leave after']
+# what a user does twice at once
+TWICE = ('issue', 'grouped', 'hold', 'hold_many', 'hold_any', 'confirm', 'release', 'redeem', 'cancel', 'request')
 TTLS = ['0.05 s', '0.3 s', '1 s', '5 s', '5 min']
 
 
@@ -129,6 +131,16 @@ def again(s):
         del unknown[:-20]
         if not way.startswith('http'):
             s.call(way, **args)
+
+
+@way(20)
+def double_click(s):
+    """The call that somebody else is in the middle of."""
+    running = [other.running for other in s.round.sessions if other is not s and other.running]
+    running = [(way, args) for way, args in running if way in TWICE and not args.get('fail')]
+    if running:
+        way, args = s.random.choice(running)
+        s.call(way, **args)
 
 
 @way(4)
