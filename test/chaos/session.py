@@ -30,6 +30,10 @@ FUNCTIONS = {
     'revoke': ("SELECT coupon_revoke($1::bigint, $2::text, 'chaos')", 'campaign user'),
     'add_stock': ('SELECT coupon_campaign_add_stock($1::bigint, $2::bigint)', 'campaign units'),
     'reduce': ('SELECT coupon_campaign_reduce_stock($1::bigint, $2::bigint)', 'campaign units'),
+    'withdraw': ('SELECT coupon_units_withdraw($1::bigint, $2::bigint[])', 'campaign serials'),
+    'alter': ('SELECT coupon_campaign_alter($1::bigint, per_user_limit => $2::int)', 'campaign limit'),
+    'import': ('SELECT coupon_codes_import($1::bigint, $2::text[])', 'campaign codes'),
+    'drop': ('CALL coupon_campaign_drop($1::bigint)', 'campaign'),
     'room_pause': ('SELECT coupon_room_pause($1::text)', 'room'),
     'room_resume': ('SELECT coupon_room_resume($1::text)', 'room'),
     'pause': ('SELECT coupon_campaign_pause($1::bigint)', 'campaign'),
@@ -58,6 +62,7 @@ class Stop(Exception):
 
 class Session(threading.Thread):
     scope = 'SESSION'
+    pooled = False
     told = None                     # who wants to know each answer, too
 
     def __init__(self, number, round):
@@ -291,6 +296,7 @@ class Session(threading.Thread):
 class PooledSession(Session):
     """Through PgBouncer, which gives each transaction another server session."""
     scope = 'LOCAL'
+    pooled = True
 
     def conninfo(self):
         return f'host=127.0.0.1 port={self.round.servers.pooler_port} dbname=postgres user=postgres gssencmode=disable'

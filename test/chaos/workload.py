@@ -16,7 +16,7 @@ WAYS = []
 CAMPAIGNS = {
     'edge': dict(stock=4, number=3),
     'plain': dict(stock=3000),
-    'two': dict(stock=300, limit=2),
+    'two': dict(stock=300, limit=2, most=3),
     'keyed': dict(stock=2000, limit=10000),
     'seats': dict(stock=0, seats=60, limit=4),
     'any': dict(stock=40, limit=2),
@@ -275,23 +275,40 @@ def visit(s):
 # ---- the operator ----
 
 @way(1)
+def pause(s):
+    campaign = s.pick('paused')
+    s.call('pause', campaign=campaign)
+    time.sleep(s.random.random() * 0.2)
+    s.call('resume', campaign=campaign)
+
+
+@way(1)
+def change_stock(s):
+    kind = s.random.random()
+    if kind < 0.5:
+        s.call('add_stock', campaign=s.pick('grows'), units=s.random.randint(1, 3))
+    elif kind < 0.7:
+        s.call('reduce', campaign=s.pick('shrinks'), units=s.random.randint(1, 3))
+    elif kind < 0.8:
+        s.call('withdraw', campaign=s.pick('shrinks'), serials=[s.random.randint(1, 150)])
+    else:
+        s.call('import', campaign=s.pick('codes'), codes=[f'N-{s.number}-{s.next_number()}'])
+
+
+@way(0.5)
 def operate(s):
     kind = s.random.random()
-    if kind < 0.4:
-        campaign = s.pick('paused')
-        s.call('pause', campaign=campaign)
-        time.sleep(s.random.random() * 0.2)
-        s.call('resume', campaign=campaign)
-    elif kind < 0.85:
-        s.call('add_stock', campaign=s.pick('grows'), units=s.random.randint(1, 3))
-    elif kind < 0.95:
-        s.call('reduce', campaign=s.pick('shrinks'), units=s.random.randint(1, 3))
-    elif kind < 0.97:
-        s.call('close', campaign=s.pick('closing'))
-    elif kind < 0.99:
+    if kind < 0.3:
         s.call('room_pause', room='hall')
         time.sleep(s.random.random() * 0.2)
         s.call('room_resume', room='hall')
+    elif kind < 0.8:
+        s.call('alter', campaign=s.pick('two'), limit=s.random.choice([2, 3]))
+    elif kind < 0.9:
+        s.call('close', campaign=s.pick('closing'))
+    elif not s.pooled:
+        # one that was closed by then, in many transactions
+        s.call('drop', campaign=s.pick('closing'))
 
 
 @way(3)
