@@ -228,12 +228,13 @@ def disk_full(round):
     return what
 
 
-@fault(25, needs='fault points')
+@fault(35, needs='fault points')
 def point(round):
     """A named point in the C code (src/base/fault.h) fails whoever reaches it."""
     points = round.servers.primary.query('SELECT point, throws FROM fault.points()')
     name, throws = round.random.choice(points + [points[0]] * 10)      # the first is any allocation
-    kind = round.random.choice(['error', 'fatal', 'kill', 'sleep', 'memory'] if throws == 't' else ['kill', 'sleep'])
+    kinds = ['error', 'fatal', 'kill', 'sleep', 'memory'] if throws == 't' else ['kill', 'sleep']
+    kind = min(kinds, key=lambda kind: (round.hits[kind], round.random.random()))
     before = checkpointer(round)
     # who sleeps long is met by all; many short naps widen each gap a little
     times, ms = round.random.choice([(1, 200), (100, 5)]) if kind == 'sleep' else (1, 0)
