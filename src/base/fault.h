@@ -66,6 +66,11 @@
 	POINT(event_sent, SILENT, "the broker's client has the event, it is not noted as sent") \
 	POINT(event_delivered, MAY_THROW, "the broker has the event, its row is there") \
 	POINT(event_removed, MAY_THROW, "the event's row is gone, that is not committed") \
+	/* other nodes */ \
+	POINT(units_sent, MAY_THROW, "units are away in their shards' rows, no transfer tells of it") \
+	POINT(units_come, MAY_THROW, "units are here in their shards' rows, they are not free") \
+	POINT(peer_asked, MAY_THROW, "another node is asked, it has not answered") \
+	POINT(peer_answered, MAY_THROW, "another node has answered, nothing follows from it") \
 	/* workers */ \
 	POINT(worker_claimed, MAY_THROW, "the worker has its slot, it has not begun")
 

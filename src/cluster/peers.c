@@ -28,6 +28,7 @@
 
 #include "base/arguments.h"
 #include "base/compat.h"
+#include "base/fault.h"
 #include "base/guc.h"
 #include "cluster/peers.h"
 
@@ -254,6 +255,7 @@ coupon_peers_call(const char *name, CouponPeerCall *calls, int n)
 
 	for (int i = 0; i < n; i++)
 		begin_call(name, &calls[i]);
+	COUPON_FAULT(peer_asked);
 	while ((nfds = list_pending(calls, n, fds, which, &patient)) > 0)
 	{
 		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
@@ -288,6 +290,7 @@ coupon_peers_call(const char *name, CouponPeerCall *calls, int n)
 			calls[i].error = pstrdup("no answer in time");
 		}
 	}
+	COUPON_FAULT(peer_answered);
 	pfree(which);
 	pfree(fds);
 }

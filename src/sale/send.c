@@ -28,6 +28,7 @@
 #include "base/arguments.h"
 #include "base/catalog.h"
 #include "base/errors.h"
+#include "base/fault.h"
 #include "base/spi.h"
 #include "base/table_writer.h"
 #include "outbox/payload.h"
@@ -323,6 +324,7 @@ coupon_units_cut(PG_FUNCTION_ARGS)
 	if (n > 0)
 	{
 		note(campaign_id, ranges, n, true);
+		COUPON_FAULT(units_sent);
 		/* the notes are there for all to see, and so are the rows by now */
 		if (drop_issued(campaign, units, taken) != taken)
 			ereport(ERROR,
@@ -441,6 +443,7 @@ arrive(int64 campaign_id, const Range *ranges, int n, int64 last_serial, CouponC
 	}
 	if (n > 0)
 		note(campaign_id, ranges, n, false);
+	COUPON_FAULT(units_come);
 	return row->stock - before;
 }
 

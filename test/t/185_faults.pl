@@ -33,6 +33,7 @@ like(slurp_file("$ENV{COUPON_FAULT_INSTALL}/lib/coupon.so"), qr/fault point/, 'a
 sql(q{
 	SELECT coupon_campaign_create('sale', 5000);
 	SELECT coupon_room_create('room', 100000);
+	CREATE ROLE coupon_node LOGIN IN ROLE coupon_admin;
 	SELECT coupon_campaign_create('memory', 100, 2)});
 
 # starved(what, sql): fails at its first allocation, then at its second...
@@ -117,6 +118,12 @@ my $publish = {
 my $worker = {
 	act => sub { "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'coupon sweeper'" },
 	check => sub { "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'coupon sweeper'" } };
+my $sent = {
+	act => sub { 'SELECT coupon.units_arrive(1, coupon.units_cut(1, 1), 1, true)' },
+	check => sub { 'SELECT away = 0 FROM coupon.campaign WHERE campaign_id = 1' } };
+my $peer = {
+	act => sub { "SELECT error LIKE 'UC303%' FROM coupon.peers_ask('{1}', ARRAY['host=" . $node->host . ' port=' . $node->port . " dbname=postgres'], 'hello', ARRAY['{}'])" },
+	check => sub { 'SELECT true' } };
 
 # who fails: the session that calls, or somebody else, who tries again
 my @drivers = (
@@ -139,6 +146,8 @@ my @drivers = (
 	[ $grouped, qw(call_published) ],
 	[ { %$grouped, other => 1 }, qw(calls_taken calls_carried_out calls_committed) ],
 	[ { %$http, other => 1 }, qw(turn_carried_out turn_committed) ],
+	[ $sent, qw(units_sent units_come) ],
+	[ $peer, qw(peer_asked peer_answered) ],
 	[ { %$worker, other => 1 }, qw(worker_claimed) ]);
 
 my %throws = map { split /\|/ } split /\n/, sql('SELECT point, throws FROM fault.points()');
