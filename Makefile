@@ -2,7 +2,8 @@
 #
 #   make, make install, make installcheck, make clean     as in any extension
 #   make test     build, check, run every test on private servers
-#   make test-sanitized    the same with coupon built for AddressSanitizer
+#   make test-sanitized    the same with coupon built for AddressSanitizer and UBSan
+#   make valgrind     a small sale under valgrind
 #   make coverage     the same with coupon built for gcov: the share of lines that are run
 #   make mutants      plants the bugs of test/mutants/, and shows what catches each
 #   make chaos    build, an hour of a sale in which everything is broken, held
@@ -187,10 +188,17 @@ test chaos demo cluster serve bench bench-quick bench-figures bench-scenarios:
 	@pg_config=$$(test/bin/install_dependencies '$(PG_CONFIG)' $@) && \
 		$(MAKE) --no-print-directory PG_CONFIG="$$pg_config" $@-run
 
-# Memory errors in coupon, found by whatever the tests do (twice as slow).
+# Memory errors and undefined behaviour in coupon, found by whatever the tests do
+# (twice as slow).  With PG_CONFIG=... a server that was configured with
+# --enable-cassert, which checks itself, too.
 # With -O1 gcc takes for clobbered by longjmp what is not.
 test-sanitized:
-	@COUPON_SANITIZED=1 $(MAKE) --no-print-directory COPT='-O1 -fsanitize=address -fno-omit-frame-pointer -Wno-clobbered' test
+	@COUPON_SANITIZED=1 $(MAKE) --no-print-directory \
+		COPT='-O1 -fsanitize=address,undefined -fno-omit-frame-pointer -Wno-clobbered' test
+
+# A small sale by every function under valgrind (some minutes).
+valgrind: tmp_install
+	@test/bin/valgrind_run
 
 # Which lines of src/ the tests run (three times as slow).
 coverage:
@@ -267,6 +275,6 @@ check-layers:
 check-sql: $(script)
 	@test/bin/check_sql
 
-.PHONY: check-librdkafka tmp_install tmp_install_fault test test-run test-sanitized chaos chaos-run demo demo-run cluster cluster-run serve serve-run bench bench-run bench-quick bench-quick-run bench-figures bench-figures-run coverage mutants \
+.PHONY: check-librdkafka tmp_install tmp_install_fault test test-run test-sanitized chaos chaos-run demo demo-run cluster cluster-run serve serve-run bench bench-run bench-quick bench-quick-run bench-figures bench-figures-run coverage mutants valgrind \
 	bench-scenarios bench-scenarios-run kafka-programs kafka bench-programs \
 	format check-format lint fresh-machines deb deb-test dist check-layers check-sql

@@ -79,42 +79,6 @@ coupon_answer_header(CouponHttpCall *call, const char *name, const char *value)
 	MemoryContextSwitchTo(oldcontext);
 }
 
-const char *
-coupon_answer_phrase(int status)
-{
-	switch (status)
-	{
-		case 400:
-			return "Bad Request";
-		case 401:
-			return "Unauthorized";
-		case 403:
-			return "Forbidden";
-		case 404:
-			return "Not Found";
-		case 405:
-			return "Method Not Allowed";
-		case 409:
-			return "Conflict";
-		case 410:
-			return "Gone";
-		case 413:
-			return "Content Too Large";
-		case 414:
-			return "URI Too Long";
-		case 425:
-			return "Too Early";
-		case 429:
-			return "Too Many Requests";
-		case 431:
-			return "Request Header Fields Too Large";
-		case 503:
-			return "Service Unavailable";
-		default:
-			return status >= 500 ? "Internal Server Error" : "Error";
-	}
-}
-
 void
 coupon_answer_problem(CouponHttpCall *call, int status, const char *code, const char *title,
 					  const char *detail, const char *hint)

@@ -36,7 +36,4 @@ extern bool coupon_answer_is_token(const char *name);
 /* Appends a text to a path, as one segment: percent-encoded. */
 extern void coupon_answer_append_segment(StringInfo path, const text *segment);
 
-/* The standard phrase of a status. */
-extern const char *coupon_answer_phrase(int status);
-
 #endif							/* COUPON_ANSWER_H */

@@ -57,12 +57,6 @@ coupon_route_stale(void)
 	return stale || !loaded;
 }
 
-List *
-coupon_route_list(void)
-{
-	return routes;
-}
-
 /* ---- what is known of a route ---- */
 
 /* The type coupon.http_answer. */

@@ -72,9 +72,6 @@ extern void coupon_route_load(void);
 /* Must they be read? */
 extern bool coupon_route_stale(void);
 
-/* All routes, in the order of their paths. */
-extern List *coupon_route_list(void);
-
 /*
  * The route of a request; its path's arguments are set in the call.  NULL if
  * there is none: then *allow, unless it is NULL, are the methods that the path
