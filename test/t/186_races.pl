@@ -54,12 +54,30 @@ release($node, 'shard_read');
 is(answer($first), 'issued', 'a map that was being built knows of a unit that came back');
 conserved($node, 'postgres', 'building');
 
-# ---- a unit comes back between the look and the verdict ----
+# ---- a unit comes back between the look and the verdict, twice ----
+
+# sold_out(campaign): its stock is gone, the map was checked, and that is remembered
+sub sold_out
+{
+	my ($campaign) = @_;
+
+	sql("SELECT coupon_issue($campaign, 'returns')");
+	is(sql("SELECT (coupon_issue($campaign, 'nobody')).status"), 'sold_out', 'the only unit is gone');
+	return;
+}
 
 $c = campaign(1);
-sql("SELECT coupon_issue($c, 'returns')");
-$first = sleeper('units_gone', "SELECT (coupon_issue($c, 'a')).status");
+sold_out($c);
+my $slept = fired($node, 'units_gone');
 sql("SELECT coupon_revoke($c, 'returns', 'reason')");
+sql("SELECT coupon_issue($c, 'first')");
+$first = sleeper('units_gone', "SELECT (coupon_issue($c, 'a')).status");
+sql("SELECT coupon_revoke($c, 'first', 'reason')");
+sql("SELECT coupon_issue($c, 'second')");
+# who is told sold_out has heard it twice: to sleep there again
+arm($node, 'units_gone', 'sleep');
+poll_until('the second look', sub { fired($node, 'units_gone') == $slept + 2 });
+sql("SELECT coupon_revoke($c, 'second', 'reason')");
 release($node, 'units_gone');
 is(answer($first), 'issued', 'nobody is told sold_out of a unit that came back while it was said');
 conserved($node, 'postgres', 'verdict');
@@ -67,6 +85,8 @@ conserved($node, 'postgres', 'verdict');
 # ---- it comes back by a rollback, between the two counts of the look ----
 
 $c = campaign(1);
+sold_out($c);
+sql("SELECT coupon_revoke($c, 'returns', 'reason')");
 $holder = $node->background_psql('postgres');
 $holder->query_safe("BEGIN; SELECT coupon_issue($c, 'rolls back')");
 $first = sleeper('none_free', "SET coupon.sold_out_wait = '60s'; SELECT (coupon_issue($c, 'a')).status");
@@ -77,14 +97,17 @@ is(answer($first), 'issued', 'nor of one that a rollback gave back meanwhile');
 # ---- a unit is taken while others look: the bit is set, nothing is counted ----
 
 $c = campaign(1);
+sold_out($c);
+sql("SELECT coupon_revoke($c, 'returns', 'reason')");
 $holder->query_safe('SELECT pg_advisory_lock(1)');
 $second = sleeper('unit_marked', "BEGIN; SELECT (coupon_issue($c, 'slow')).status; SELECT pg_advisory_xact_lock_shared(1); ROLLBACK");
+my $looks = sql(q{SELECT reached FROM fault.points() WHERE point = 'units_missed'});
 $first = start_sql($node, "SELECT fault.arm('none_free', 'sleep', pid => pg_backend_pid()) \\g /dev/null
 	SET coupon.sold_out_wait = 0; SELECT (coupon_issue($c, 'a')).status");
 poll_until('the look', sub {
 	$first->{run}->pump_nb;
 	return $first->{out} ne '' || sql(q{SELECT asleep FROM fault.points() WHERE point = 'none_free'}) ||
-	  sql(q{SELECT reached > 20 FROM fault.points() WHERE point = 'units_missed'}) eq 't'; });
+	  sql(qq{SELECT reached > $looks + 20 FROM fault.points() WHERE point = 'units_missed'}) eq 't'; });
 release($node, 'unit_marked');
 await_true($node, 'postgres', q{SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted});
 release($node, 'none_free');
