@@ -3122,6 +3122,8 @@ BEGIN
 		RETURN 'a campaign is known to this node only';
 	ELSIF EXISTS (SELECT FROM coupon.campaign c WHERE c.campaign_id >= 1000000000 AND coupon.slot_of('campaign ' || c.campaign_id) = ANY ($1)) THEN
 		RETURN 'a campaign has its home there';
+	ELSIF EXISTS (SELECT FROM coupon.campaign c WHERE NOT c.shared AND c.archived_at IS NULL AND c.campaign_id < 1000000000) THEN
+		RETURN 'a campaign is known to this node only';
 	-- a user's events come from one node after the other, in their order
 	ELSIF coupon.has_broker() AND EXISTS (SELECT FROM coupon.outbox o WHERE coupon.slot_of(o.key) = ANY ($1)) THEN
 		RETURN 'events of its users are not published';
@@ -3163,7 +3165,11 @@ BEGIN
 	PERFORM coupon.transfer_commits();
 	-- who takes a hold that has run out away is waited for
 	SELECT jsonb_agg(to_jsonb(i) - 'shard' ORDER BY i.campaign_id, i.serial) INTO issuances
-	  FROM (SELECT x.* FROM coupon.issuance x WHERE coupon.slot_of(x.user_id) = ANY (moving) AND x.campaign_id < 1000000000 FOR UPDATE) i;
+	  FROM (SELECT x.* FROM coupon.issuance x
+	         WHERE coupon.slot_of(x.user_id) = ANY (moving) AND x.campaign_id < 1000000000
+	           -- rows of one that ends are taken away here
+	           AND NOT EXISTS (SELECT FROM coupon.campaign c WHERE c.campaign_id = x.campaign_id AND c.archived_at IS NOT NULL)
+	           FOR UPDATE OF x) i;
 	FOR c IN SELECT r.campaign_id, range_agg(int8range(r.serial, r.serial, '[]')) AS serials
 	           FROM jsonb_to_recordset(issuances) r(campaign_id bigint, serial bigint)
 	          GROUP BY r.campaign_id ORDER BY r.campaign_id
@@ -5381,6 +5387,8 @@ AS $$
 	       format('SELECT coupon_campaign_require_room(%s, NULL); or name another room.', c.campaign_id), 'A room admits nobody')
 	  FROM coupon.campaign c
 	 WHERE c.room_id IS NOT NULL AND c.closed_at IS NULL AND NOT EXISTS (SELECT FROM coupon.room o WHERE o.room_id = c.room_id)
+	   -- that of a node may be at another one
+	   AND NOT EXISTS (SELECT FROM coupon.node_self)
 	UNION ALL
 	SELECT coupon.finding('error', 'A restored copy has not been checked', format('%s campaigns issue nothing.', count(*)),
 	       'SELECT * FROM coupon_restored(); says what is missing, and lets those be sold of which everything is there.', 'A copy has not been checked')

@@ -417,6 +417,8 @@ AS $$
 	       format('SELECT coupon_campaign_require_room(%s, NULL); or name another room.', c.campaign_id), 'A room admits nobody')
 	  FROM coupon.campaign c
 	 WHERE c.room_id IS NOT NULL AND c.closed_at IS NULL AND NOT EXISTS (SELECT FROM coupon.room o WHERE o.room_id = c.room_id)
+	   -- that of a node may be at another one
+	   AND NOT EXISTS (SELECT FROM coupon.node_self)
 	UNION ALL
 	SELECT coupon.finding('error', 'A restored copy has not been checked', format('%s campaigns issue nothing.', count(*)),
 	       'SELECT * FROM coupon_restored(); says what is missing, and lets those be sold of which everything is there.', 'A copy has not been checked')

@@ -57,6 +57,12 @@ SELECT is((SELECT get_byte(uuid_send(request_id), 8) & 3 = 0 AND get_byte(uuid_s
 UPDATE coupon.slot SET leaving = NULL;
 SELECT is((SELECT status FROM coupon_issue(:c, 'ann')), 'issued', 'it stays after all');
 
+-- what keeps a slot that is leaving
+SELECT is(coupon.slots_hindered(ARRAY[coupon_slot('fay')]::smallint[]), 'requests of its users wait', 'requests are decided first');
+SELECT is(coupon.slots_hindered(ARRAY[coupon_slot('zoe')]::smallint[]), 'a campaign is known to this node only', 'nobody goes where their campaign is not');
+UPDATE coupon.campaign SET shared = true, keeper = 1;
+SELECT is(coupon.slots_hindered(ARRAY[coupon_slot('zoe')]::smallint[]), NULL, 'nothing keeps the others');
+
 -- a savepoint that is rolled back takes the change with it
 SAVEPOINT s;
 UPDATE coupon.slot SET node_id = 2 WHERE slot = coupon_slot('ben');
