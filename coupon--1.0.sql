@@ -3122,8 +3122,6 @@ BEGIN
 		RETURN 'a campaign is known to this node only';
 	ELSIF EXISTS (SELECT FROM coupon.campaign c WHERE c.campaign_id >= 1000000000 AND coupon.slot_of('campaign ' || c.campaign_id) = ANY ($1)) THEN
 		RETURN 'a campaign has its home there';
-	ELSIF EXISTS (SELECT FROM coupon.campaign c WHERE NOT c.shared AND c.archived_at IS NULL AND c.campaign_id < 1000000000) THEN
-		RETURN 'a campaign is known to this node only';
 	-- a user's events come from one node after the other, in their order
 	ELSIF coupon.has_broker() AND EXISTS (SELECT FROM coupon.outbox o WHERE coupon.slot_of(o.key) = ANY ($1)) THEN
 		RETURN 'events of its users are not published';
@@ -3168,7 +3166,7 @@ BEGIN
 	  FROM (SELECT x.* FROM coupon.issuance x
 	         WHERE coupon.slot_of(x.user_id) = ANY (moving) AND x.campaign_id < 1000000000
 	           -- rows of one that ends are taken away here
-	           AND NOT EXISTS (SELECT FROM coupon.campaign c WHERE c.campaign_id = x.campaign_id AND c.archived_at IS NOT NULL)
+	           AND NOT EXISTS (SELECT FROM coupon.campaign e WHERE e.campaign_id = x.campaign_id AND e.archived_at IS NOT NULL)
 	           FOR UPDATE OF x) i;
 	FOR c IN SELECT r.campaign_id, range_agg(int8range(r.serial, r.serial, '[]')) AS serials
 	           FROM jsonb_to_recordset(issuances) r(campaign_id bigint, serial bigint)
