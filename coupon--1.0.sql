@@ -1566,11 +1566,28 @@ END
 $$;
 COMMENT ON FUNCTION coupon.node_become(integer, text, text, text) IS 'Makes this server a node, which has no slots yet.';
 
+CREATE FUNCTION coupon.node_number() RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	self smallint := (SELECT s.node_id FROM coupon.node_self s);
+BEGIN
+	EXECUTE format('ALTER SEQUENCE coupon.campaign_campaign_id_seq INCREMENT BY 64 RESTART WITH %s',
+		(SELECT ((greatest(max(c.campaign_id) FILTER (WHERE c.campaign_id < 1000000000), CASE WHEN q.is_called THEN q.last_value END, 0) + 63) / 64) * 64 + self
+		   FROM coupon.campaign_campaign_id_seq q LEFT JOIN coupon.campaign c ON true GROUP BY q.is_called, q.last_value));
+	EXECUTE format('ALTER SEQUENCE coupon.room_room_id_seq INCREMENT BY 64 RESTART WITH %s',
+		(SELECT ((greatest(max(r.room_id), CASE WHEN q.is_called THEN q.last_value END, 0) + 63) / 64) * 64 + self
+		   FROM coupon.room_room_id_seq q LEFT JOIN coupon.room r ON true GROUP BY q.is_called, q.last_value));
+END
+$$;
+COMMENT ON FUNCTION coupon.node_number() IS 'From here on this node gives campaigns and rooms numbers that no other node gives.';
+
 CREATE FUNCTION @extschema@.coupon_node_found(node_id integer, name text, conninfo text, http_url text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	PERFORM coupon.node_become($1, $2, $3, $4);
+	PERFORM coupon.node_number();
 	INSERT INTO coupon.slot (slot, node_id, version)
 	SELECT s::smallint, $1::smallint, 1 FROM generate_series(0, 1023) s;
 END
@@ -1643,6 +1660,7 @@ BEGIN
 	-- what was made before there were nodes has numbers without gaps
 	PERFORM setval('coupon.campaign_campaign_id_seq', ($4 -> 'numbers' ->> 'campaign')::bigint) WHERE ($4 -> 'numbers' ->> 'campaign')::bigint > 0;
 	PERFORM setval('coupon.room_room_id_seq', ($4 -> 'numbers' ->> 'room')::bigint) WHERE ($4 -> 'numbers' ->> 'room')::bigint > 0;
+	PERFORM coupon.node_number();
 	IF (SELECT count(*) FROM coupon.slot) <> 1024 THEN
 		RAISE SQLSTATE 'UC303' USING
 			MESSAGE = 'this is no map',
@@ -2113,22 +2131,23 @@ CREATE FUNCTION coupon.stock_report(campaign_id bigint) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+	nodes jsonb := jsonb_build_object('nodes', (SELECT jsonb_agg(n.node_id ORDER BY n.node_id) FROM coupon.node n WHERE n.state <> 'gone'));
 	transit bigint;
 	h record;
 BEGIN
 	IF NOT coupon.node_confirmed() THEN
-		RETURN '{"free": 0, "gone": false, "transit": 0, "number": "fenced"}';
+		RETURN '{"free": 0, "gone": false, "transit": 0, "number": "fenced"}'::jsonb || nodes;
 	ELSIF NOT EXISTS (SELECT FROM coupon.campaign c WHERE c.campaign_id = $1) THEN
-		RETURN '{"free": 0, "gone": true, "transit": 0, "number": "unknown"}';
+		RETURN '{"free": 0, "gone": true, "transit": 0, "number": "unknown"}'::jsonb || nodes;
 	END IF;
 	-- first what is under way, then what is here: a unit that leaves between the two is not missed
 	-- but said to be free
 	SELECT * INTO h FROM coupon.stock_here($1);
 	SELECT count(*) INTO transit FROM coupon.transfer t WHERE t.campaign_id = $1 AND t.state = 'cut';
-	RETURN jsonb_build_object('free', h.free, 'gone', h.gone, 'transit', transit, 'number', h.number);
+	RETURN jsonb_build_object('free', h.free, 'gone', h.gone, 'transit', transit, 'number', h.number) || nodes;
 END
 $$;
-COMMENT ON FUNCTION coupon.stock_report(bigint) IS 'What this node has of a campaign, and whether units that it has sent away have yet to arrive.';
+COMMENT ON FUNCTION coupon.stock_report(bigint) IS 'What this node has of a campaign, whether units that it has sent away have yet to arrive, and which nodes it knows.';
 
 -- ---- what nodes ask of each other ----
 
@@ -2272,15 +2291,6 @@ BEGIN
 	PERFORM coupon.transfer_commits();
 	INSERT INTO coupon.node_epoch AS e (node_id, epoch) VALUES (self, coupon.epoch_after(0))
 	ON CONFLICT ON CONSTRAINT node_epoch_pkey DO UPDATE SET epoch = coupon.epoch_after(e.epoch);
-	IF started.is_self IS NULL THEN
-		-- a new node: no two may give a campaign or a room the same number
-		EXECUTE format('ALTER SEQUENCE coupon.campaign_campaign_id_seq INCREMENT BY 64 RESTART WITH %s',
-			(SELECT ((greatest(max(c.campaign_id) FILTER (WHERE c.campaign_id < 1000000000), CASE WHEN q.is_called THEN q.last_value END, 0) + 63) / 64) * 64 + self
-			   FROM coupon.campaign_campaign_id_seq q LEFT JOIN coupon.campaign c ON true GROUP BY q.is_called, q.last_value));
-		EXECUTE format('ALTER SEQUENCE coupon.room_room_id_seq INCREMENT BY 64 RESTART WITH %s',
-			(SELECT ((greatest(max(r.room_id), CASE WHEN q.is_called THEN q.last_value END, 0) + 63) / 64) * 64 + self
-			   FROM coupon.room_room_id_seq q LEFT JOIN coupon.room r ON true GROUP BY q.is_called, q.last_value));
-	END IF;
 	INSERT INTO coupon.node_start AS n (timeline, system_identifier, told) VALUES (line, system, started.is_self IS NULL)
 	ON CONFLICT ON CONSTRAINT node_start_pkey DO UPDATE SET timeline = excluded.timeline, system_identifier = excluded.system_identifier, told = false;
 	RETURN true;
@@ -2499,6 +2509,7 @@ DECLARE
 	before jsonb;
 	reports jsonb := '{}';
 	answer jsonb;
+	disagree boolean := false;
 	r record;
 BEGIN
 	-- twice, the second time only if the first one found nothing anywhere
@@ -2508,6 +2519,13 @@ BEGIN
 		FOR r IN SELECT * FROM coupon.peers_call('report', jsonb_build_object('campaign_id', $1))
 		LOOP
 			reports := reports || jsonb_build_object(r.node_id, coalesce(r.answer - 'epoch', '{"gone": false, "free": 0}'));
+		END LOOP;
+		-- one of the two may know a node that has joined, or left, which the other one has not heard of
+		FOR r IN SELECT x.key::integer AS node_id FROM jsonb_each(reports) x WHERE x.value -> 'nodes' <> reports -> self::text -> 'nodes'
+		LOOP
+			disagree := true;
+			PERFORM coupon.learn_map(c.answer -> 'map')
+			   FROM coupon.peers_call('hello', jsonb_build_object('map', coupon.map_here()), r.node_id) c WHERE c.answer IS NOT NULL;
 		END LOOP;
 		SELECT x.key::integer AS node_id INTO r
 		  FROM jsonb_each(reports) x
@@ -2523,7 +2541,7 @@ BEGIN
 			END IF;
 			RETURN false;
 		END IF;
-		IF EXISTS (SELECT FROM jsonb_each(reports) x WHERE NOT (x.value ->> 'gone')::boolean OR (x.value ->> 'transit')::bigint > 0) THEN
+		IF disagree OR EXISTS (SELECT FROM jsonb_each(reports) x WHERE NOT (x.value ->> 'gone')::boolean OR (x.value ->> 'transit')::bigint > 0) THEN
 			RETURN false;
 		END IF;
 	END LOOP;
@@ -3792,7 +3810,14 @@ DECLARE
 BEGIN
 	INSERT INTO coupon.room_key AS r (key_id, inner_key, outer_key, signs, made_at)
 	VALUES (k.key_id, k.inner_key, k.outer_key, k.signs, clock_timestamp())
-	ON CONFLICT ON CONSTRAINT room_key_pkey DO UPDATE SET signs = true WHERE excluded.signs AND r.inner_key = excluded.inner_key;
+	-- a key of that number that not all nodes got is none
+	ON CONFLICT ON CONSTRAINT room_key_pkey DO UPDATE SET inner_key = excluded.inner_key, outer_key = excluded.outer_key, signs = excluded.signs WHERE NOT r.signs;
+	IF NOT EXISTS (SELECT FROM coupon.room_key r WHERE r.key_id = k.key_id AND r.inner_key = k.inner_key) THEN
+		RAISE SQLSTATE 'UC303' USING
+			MESSAGE = 'another key of that number is used',
+			DETAIL = format('Key %s.', k.key_id),
+			HINT = 'Call coupon_room_key_rotate() again, at one node.';
+	END IF;
 	-- passes of the one before are good as long as they last
 	IF k.signs THEN
 		DELETE FROM coupon.room_key r WHERE r.key_id < (SELECT max(x.key_id) FROM coupon.room_key x WHERE x.signs AND x.key_id < k.key_id);
@@ -6416,6 +6441,7 @@ GRANT SELECT ON TABLE coupon.node_self TO coupon_admin, coupon_reader;
 REVOKE ALL ON FUNCTION coupon.node_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.slots_settle() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.node_become(integer, text, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.node_number() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.learn_map(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.map_here() FROM PUBLIC;
 GRANT SELECT ON TABLE coupon.slot_plan TO coupon_admin, coupon_reader;

@@ -128,11 +128,28 @@ END
 $$;
 COMMENT ON FUNCTION coupon.node_become(integer, text, text, text) IS 'Makes this server a node, which has no slots yet.';
 
+CREATE FUNCTION coupon.node_number() RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	self smallint := (SELECT s.node_id FROM coupon.node_self s);
+BEGIN
+	EXECUTE format('ALTER SEQUENCE coupon.campaign_campaign_id_seq INCREMENT BY 64 RESTART WITH %s',
+		(SELECT ((greatest(max(c.campaign_id) FILTER (WHERE c.campaign_id < 1000000000), CASE WHEN q.is_called THEN q.last_value END, 0) + 63) / 64) * 64 + self
+		   FROM coupon.campaign_campaign_id_seq q LEFT JOIN coupon.campaign c ON true GROUP BY q.is_called, q.last_value));
+	EXECUTE format('ALTER SEQUENCE coupon.room_room_id_seq INCREMENT BY 64 RESTART WITH %s',
+		(SELECT ((greatest(max(r.room_id), CASE WHEN q.is_called THEN q.last_value END, 0) + 63) / 64) * 64 + self
+		   FROM coupon.room_room_id_seq q LEFT JOIN coupon.room r ON true GROUP BY q.is_called, q.last_value));
+END
+$$;
+COMMENT ON FUNCTION coupon.node_number() IS 'From here on this node gives campaigns and rooms numbers that no other node gives.';
+
 CREATE FUNCTION @extschema@.coupon_node_found(node_id integer, name text, conninfo text, http_url text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	PERFORM coupon.node_become($1, $2, $3, $4);
+	PERFORM coupon.node_number();
 	INSERT INTO coupon.slot (slot, node_id, version)
 	SELECT s::smallint, $1::smallint, 1 FROM generate_series(0, 1023) s;
 END
@@ -205,6 +222,7 @@ BEGIN
 	-- what was made before there were nodes has numbers without gaps
 	PERFORM setval('coupon.campaign_campaign_id_seq', ($4 -> 'numbers' ->> 'campaign')::bigint) WHERE ($4 -> 'numbers' ->> 'campaign')::bigint > 0;
 	PERFORM setval('coupon.room_room_id_seq', ($4 -> 'numbers' ->> 'room')::bigint) WHERE ($4 -> 'numbers' ->> 'room')::bigint > 0;
+	PERFORM coupon.node_number();
 	IF (SELECT count(*) FROM coupon.slot) <> 1024 THEN
 		RAISE SQLSTATE 'UC303' USING
 			MESSAGE = 'this is no map',

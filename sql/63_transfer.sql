@@ -394,22 +394,23 @@ CREATE FUNCTION coupon.stock_report(campaign_id bigint) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+	nodes jsonb := jsonb_build_object('nodes', (SELECT jsonb_agg(n.node_id ORDER BY n.node_id) FROM coupon.node n WHERE n.state <> 'gone'));
 	transit bigint;
 	h record;
 BEGIN
 	IF NOT coupon.node_confirmed() THEN
-		RETURN '{"free": 0, "gone": false, "transit": 0, "number": "fenced"}';
+		RETURN '{"free": 0, "gone": false, "transit": 0, "number": "fenced"}'::jsonb || nodes;
 	ELSIF NOT EXISTS (SELECT FROM coupon.campaign c WHERE c.campaign_id = $1) THEN
-		RETURN '{"free": 0, "gone": true, "transit": 0, "number": "unknown"}';
+		RETURN '{"free": 0, "gone": true, "transit": 0, "number": "unknown"}'::jsonb || nodes;
 	END IF;
 	-- first what is under way, then what is here: a unit that leaves between the two is not missed
 	-- but said to be free
 	SELECT * INTO h FROM coupon.stock_here($1);
 	SELECT count(*) INTO transit FROM coupon.transfer t WHERE t.campaign_id = $1 AND t.state = 'cut';
-	RETURN jsonb_build_object('free', h.free, 'gone', h.gone, 'transit', transit, 'number', h.number);
+	RETURN jsonb_build_object('free', h.free, 'gone', h.gone, 'transit', transit, 'number', h.number) || nodes;
 END
 $$;
-COMMENT ON FUNCTION coupon.stock_report(bigint) IS 'What this node has of a campaign, and whether units that it has sent away have yet to arrive.';
+COMMENT ON FUNCTION coupon.stock_report(bigint) IS 'What this node has of a campaign, whether units that it has sent away have yet to arrive, and which nodes it knows.';
 
 -- ---- what nodes ask of each other ----
 

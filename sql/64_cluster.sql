@@ -28,15 +28,6 @@ BEGIN
 	PERFORM coupon.transfer_commits();
 	INSERT INTO coupon.node_epoch AS e (node_id, epoch) VALUES (self, coupon.epoch_after(0))
 	ON CONFLICT ON CONSTRAINT node_epoch_pkey DO UPDATE SET epoch = coupon.epoch_after(e.epoch);
-	IF started.is_self IS NULL THEN
-		-- a new node: no two may give a campaign or a room the same number
-		EXECUTE format('ALTER SEQUENCE coupon.campaign_campaign_id_seq INCREMENT BY 64 RESTART WITH %s',
-			(SELECT ((greatest(max(c.campaign_id) FILTER (WHERE c.campaign_id < 1000000000), CASE WHEN q.is_called THEN q.last_value END, 0) + 63) / 64) * 64 + self
-			   FROM coupon.campaign_campaign_id_seq q LEFT JOIN coupon.campaign c ON true GROUP BY q.is_called, q.last_value));
-		EXECUTE format('ALTER SEQUENCE coupon.room_room_id_seq INCREMENT BY 64 RESTART WITH %s',
-			(SELECT ((greatest(max(r.room_id), CASE WHEN q.is_called THEN q.last_value END, 0) + 63) / 64) * 64 + self
-			   FROM coupon.room_room_id_seq q LEFT JOIN coupon.room r ON true GROUP BY q.is_called, q.last_value));
-	END IF;
 	INSERT INTO coupon.node_start AS n (timeline, system_identifier, told) VALUES (line, system, started.is_self IS NULL)
 	ON CONFLICT ON CONSTRAINT node_start_pkey DO UPDATE SET timeline = excluded.timeline, system_identifier = excluded.system_identifier, told = false;
 	RETURN true;
@@ -255,6 +246,7 @@ DECLARE
 	before jsonb;
 	reports jsonb := '{}';
 	answer jsonb;
+	disagree boolean := false;
 	r record;
 BEGIN
 	-- twice, the second time only if the first one found nothing anywhere
@@ -264,6 +256,13 @@ BEGIN
 		FOR r IN SELECT * FROM coupon.peers_call('report', jsonb_build_object('campaign_id', $1))
 		LOOP
 			reports := reports || jsonb_build_object(r.node_id, coalesce(r.answer - 'epoch', '{"gone": false, "free": 0}'));
+		END LOOP;
+		-- one of the two may know a node that has joined, or left, which the other one has not heard of
+		FOR r IN SELECT x.key::integer AS node_id FROM jsonb_each(reports) x WHERE x.value -> 'nodes' <> reports -> self::text -> 'nodes'
+		LOOP
+			disagree := true;
+			PERFORM coupon.learn_map(c.answer -> 'map')
+			   FROM coupon.peers_call('hello', jsonb_build_object('map', coupon.map_here()), r.node_id) c WHERE c.answer IS NOT NULL;
 		END LOOP;
 		SELECT x.key::integer AS node_id INTO r
 		  FROM jsonb_each(reports) x
@@ -279,7 +278,7 @@ BEGIN
 			END IF;
 			RETURN false;
 		END IF;
-		IF EXISTS (SELECT FROM jsonb_each(reports) x WHERE NOT (x.value ->> 'gone')::boolean OR (x.value ->> 'transit')::bigint > 0) THEN
+		IF disagree OR EXISTS (SELECT FROM jsonb_each(reports) x WHERE NOT (x.value ->> 'gone')::boolean OR (x.value ->> 'transit')::bigint > 0) THEN
 			RETURN false;
 		END IF;
 	END LOOP;

@@ -59,7 +59,14 @@ DECLARE
 BEGIN
 	INSERT INTO coupon.room_key AS r (key_id, inner_key, outer_key, signs, made_at)
 	VALUES (k.key_id, k.inner_key, k.outer_key, k.signs, clock_timestamp())
-	ON CONFLICT ON CONSTRAINT room_key_pkey DO UPDATE SET signs = true WHERE excluded.signs AND r.inner_key = excluded.inner_key;
+	-- a key of that number that not all nodes got is none
+	ON CONFLICT ON CONSTRAINT room_key_pkey DO UPDATE SET inner_key = excluded.inner_key, outer_key = excluded.outer_key, signs = excluded.signs WHERE NOT r.signs;
+	IF NOT EXISTS (SELECT FROM coupon.room_key r WHERE r.key_id = k.key_id AND r.inner_key = k.inner_key) THEN
+		RAISE SQLSTATE 'UC303' USING
+			MESSAGE = 'another key of that number is used',
+			DETAIL = format('Key %s.', k.key_id),
+			HINT = 'Call coupon_room_key_rotate() again, at one node.';
+	END IF;
 	-- passes of the one before are good as long as they last
 	IF k.signs THEN
 		DELETE FROM coupon.room_key r WHERE r.key_id < (SELECT max(x.key_id) FROM coupon.room_key x WHERE x.signs AND x.key_id < k.key_id);

@@ -501,7 +501,9 @@ coupon_stock_gone_everywhere(CouponStock *stock)
 	TimestampTz until = (TimestampTz) pg_atomic_read_u64(&stock->gone_until);
 
 	pg_read_barrier();			/* gone_at is written before it */
-	if (now < until && pg_atomic_read_u64(&stock->gone_at) == pg_atomic_read_u64(&stock->supply))
+	/* nor is it said for longer when the clock was set back */
+	if (now < until && until - now <= COUPON_GONE_MS * INT64CONST(1000) &&
+		pg_atomic_read_u64(&stock->gone_at) == pg_atomic_read_u64(&stock->supply))
 	{
 		/* as long as somebody asks it is found out anew in time */
 		if (until - now > COUPON_GONE_MS * INT64CONST(1000) / 2)

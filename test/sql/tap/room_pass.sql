@@ -50,6 +50,14 @@ SELECT lives_ok(format('SELECT coupon_room_admit(%L)', :'old_pass'), 'passes of 
 SELECT is(coupon_room_key_rotate(), 3, 'a third key');
 SELECT throws_ok(format('SELECT coupon_room_admit(%L)', :'old_pass'), 'UC203', NULL, 'those of the first are not any more');
 
+-- a rotation that another node could not end, and the next one, which has the same number
+SELECT coupon.room_key_put(to_jsonb(coupon.room_key_new(4))) AS ignore \gset
+SELECT to_jsonb(coupon.room_key_new(4)) AS next \gset
+SELECT coupon.room_key_put(:'next') AS ignore \gset
+SELECT coupon.room_key_put(:'next'::jsonb || '{"signs": true}') AS ignore \gset
+SELECT is((SELECT k.inner_key::text || k.signs FROM coupon.room_key k WHERE k.key_id = 4), (:'next'::jsonb ->> 'inner_key') || 'true', 'a key that not all nodes got is replaced');
+SELECT throws_ok(format('SELECT coupon.room_key_put(%L)', to_jsonb(coupon.room_key_new(4))), 'UC303', NULL, 'one that signs is not, and the caller is told');
+
 -- a room that is here: its own sessions decide, and nobody's pass
 SELECT coupon_room_create('hall', 10) AS r \gset
 UPDATE coupon.campaign SET room_id = :r WHERE campaign_id = :d;
