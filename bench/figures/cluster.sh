@@ -10,6 +10,7 @@
 #   - the last hundredth of a sale: how many calls are answered busy;
 #   - kill -9 of a node: how long until the others sell as before.
 #
+#	CLUSTER_WARM=10     seconds until what is measured begins
 #	CLUSTER_QUOTA=12    percent of one CPU that each node has
 #	CLUSTER_STOCK=100000    units of the sale that is sold to its end
 set -euo pipefail
@@ -18,7 +19,7 @@ set -euo pipefail
 # shellcheck source=bench/lib/results.sh
 . "$top/bench/lib/results.sh"
 
-: "${CLUSTER_QUOTA:=12}" "${CLUSTER_STOCK:=100000}" "${BENCH_SECONDS:=8}" "${BENCH_PAIRS:=2}"
+: "${CLUSTER_QUOTA:=12}" "${CLUSTER_WARM:=10}" "${CLUSTER_STOCK:=100000}" "${BENCH_SECONDS:=8}" "${BENCH_PAIRS:=2}"
 failed_figures=0
 nodes=()
 
@@ -30,26 +31,29 @@ fi
 
 # ---- the nodes' shares of the CPUs ----
 
-groups=/sys/fs/cgroup/cpu
+groups=/sys/fs/cgroup/cpu accounts=/sys/fs/cgroup/cpuacct
 [ ! -e /sys/fs/cgroup/cgroup.controllers ] || groups=/sys/fs/cgroup
 
-# group NAME: a cgroup of the node's processes; 1 if there can be none
+# group NAME: cgroups of the node's processes, for its quota and its CPU time; 1 if there
+# can be none
 group()
 {
-	local path=$groups/coupon_$$_$1 pid
+	local path=$groups/coupon_$$_$1 postmaster pid
 
 	mkdir "$path" 2>/dev/null || return 1
 	if [ -e "$path/cpu.cfs_quota_us" ]; then
 		echo 10000 >"$path/cpu.cfs_period_us"
 		echo $((CLUSTER_QUOTA * 100)) >"$path/cpu.cfs_quota_us"
+		mkdir "$accounts/coupon_$$_$1"
 	elif ! echo "$((CLUSTER_QUOTA * 100)) 10000" >"$path/cpu.max" 2>/dev/null; then
 		rmdir "$path"
 		return 1
 	fi
-	pid=$(head -n 1 "$work/$1/postmaster.pid")
+	postmaster=$(head -n 1 "$work/$1/postmaster.pid")
 	# the sessions to come are the postmaster's children
-	for pid in "$pid" $(<"/proc/$pid/task/$pid/children"); do
+	for pid in "$postmaster" $(<"/proc/$postmaster/task/$postmaster/children"); do
 		echo "$pid" >"$path/cgroup.procs" 2>/dev/null || true
+		[ ! -d "$accounts/coupon_$$_$1" ] || echo "$pid" >"$accounts/coupon_$$_$1/cgroup.procs" 2>/dev/null || true
 	done
 }
 
@@ -60,7 +64,7 @@ no_groups()
 	for name in "${nodes[@]}"; do
 		[ -d "$groups/coupon_$$_$name" ] || continue
 		stop_server "$name"
-		rmdir "$groups/coupon_$$_$name" 2>/dev/null || true
+		rmdir "$groups/coupon_$$_$name" "$accounts/coupon_$$_$name" 2>/dev/null || true
 	done
 }
 # shellcheck disable=SC2317 # by the trap
@@ -71,19 +75,28 @@ end()
 }
 trap 'end $?' EXIT
 
-# cpu NAME...: microseconds of CPU time that the nodes' processes have had
+# cpu NAME...: microseconds of CPU time that the nodes have had; to the clock's tick
+# (10 ms a process) where there are no cgroups
 cpu()
 {
 	local name pid
 
 	for name; do
-		pid=$(head -n 1 "$work/$name/postmaster.pid")
-		# the postmaster knows what its children that are gone have had
-		sed 's/.*) //' "/proc/$pid/stat" | awk '{ print $12 + $13 + $14 + $15 }'
-		for pid in $(<"/proc/$pid/task/$pid/children"); do
-			sed 's/.*) //' "/proc/$pid/stat" 2>/dev/null | awk '{ print $12 + $13 }' || true
-		done
-	done | awk -v tick="$(getconf CLK_TCK)" '{ n += $1 } END { printf "%d\n", n * 1000000 / tick }'
+		if [ -r "$accounts/coupon_$$_$name/cpuacct.usage" ]; then
+			awk '{ printf "%d\n", $1 / 1000 }' "$accounts/coupon_$$_$name/cpuacct.usage"
+		elif [ -r "$groups/coupon_$$_$name/cpu.stat" ] && grep -q usage_usec "$groups/coupon_$$_$name/cpu.stat"; then
+			awk '$1 == "usage_usec" { print $2 }' "$groups/coupon_$$_$name/cpu.stat"
+		else
+			pid=$(head -n 1 "$work/$name/postmaster.pid")
+			# the postmaster knows what its children that are gone have had
+			{
+				sed 's/.*) //' "/proc/$pid/stat" | awk '{ print $12 + $13 + $14 + $15 }'
+				for pid in $(<"/proc/$pid/task/$pid/children"); do
+					sed 's/.*) //' "/proc/$pid/stat" 2>/dev/null | awk '{ print $12 + $13 }' || true
+				done
+			} | awk -v tick="$(getconf CLK_TCK)" '{ print $1 * 1000000 / tick }'
+		fi
+	done | awk '{ n += $1 } END { printf "%d\n", n }'
 }
 
 # ---- calls ----
@@ -102,6 +115,16 @@ issued()
 		n=$((n + $(on "$name" "SELECT count(*) FROM coupon.issuance WHERE campaign_id = $1")))
 	done
 	echo "$n"
+}
+
+# counts CAMPAIGN: a line for each node: units, and when that was
+counts()
+{
+	local name
+
+	for name in "${nodes[@]}"; do
+		on "$name" "SELECT count(*) || ' ' || extract(epoch FROM clock_timestamp()) FROM coupon.issuance WHERE campaign_id = $1"
+	done
 }
 
 # load SERVER CLIENTS SECONDS CAMPAIGN: issues by so many connections
@@ -141,13 +164,22 @@ for n in 1 2 4; do
 	deal
 	for ((pair = 1; pair <= BENCH_PAIRS; pair++)); do
 		campaign=$(new_campaign 50000000)
-		load proxy $((12 * n)) 2 "$campaign"
+		# each session has to come first, at each node, which costs as much as 100 issues
+		load proxy $((6 * n)) $((CLUSTER_WARM + BENCH_SECONDS + 2)) "$campaign" &
+		load=$!
+		sleep "$CLUSTER_WARM"
+		counts "$campaign" >"$work/before"
 		before=$(cpu "${nodes[@]}")
-		begun=$(issued "$campaign")
-		load proxy $((12 * n)) "$BENCH_SECONDS" "$campaign"
-		done_units=$(($(issued "$campaign") - begun))
-		echo $((done_units / BENCH_SECONDS)) >>"$work/rate.$n"
-		awk -v us=$(($(cpu "${nodes[@]}") - before)) -v n="$done_units" 'BEGIN { print us / n }' >>"$work/cost.$n"
+		begun=$(date +%s%N)
+		sleep "$BENCH_SECONDS"
+		used=$(($(cpu "${nodes[@]}") - before))
+		lasted=$(($(date +%s%N) - begun))
+		counts "$campaign" >"$work/after"
+		wait "$load"
+		# each node by its own clock: they are asked one after another
+		paste "$work/before" "$work/after" | awk '{ rate += ($3 - $1) / ($4 - $2) } END { printf "%.0f\n", rate }' >"$work/rate"
+		cat "$work/rate" >>"$work/rate.$n"
+		awk -v us="$used" -v s="$lasted" '{ printf "%.1f\n", us / ($1 * s / 1e9) }' "$work/rate" >>"$work/cost.$n"
 	done
 	rate[$n]=$(median <"$work/rate.$n")
 	cost[$n]=$(median <"$work/cost.$n")
