@@ -231,8 +231,10 @@ def disk_full(round):
 @fault(35, needs='fault points')
 def point(round):
     """A named point in the C code (src/base/fault.h) fails whoever reaches it."""
-    points = round.servers.primary.query('SELECT point, throws FROM fault.points()')
-    name, throws = round.random.choice(points + [points[0]] * 10)      # the first is any allocation
+    points = [found for found in round.servers.primary.query('SELECT point, throws FROM fault.points()')
+              if round.options.point in (None, found[0])]
+    # an allocation is many points
+    name, throws = round.random.choices(points, [10 if name == 'allocation' else 1 for name, _ in points])[0]
     kinds = ['error', 'fatal', 'kill', 'sleep', 'memory'] if throws == 't' else ['kill', 'sleep']
     kind = min(kinds, key=lambda kind: (round.hits[kind], round.random.random()))
     before = checkpointer(round)

@@ -45,7 +45,7 @@ def kept_port():
 
 
 def run(*command, **options):
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, **options)
+    done = subprocess.run(command, timeout=300, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, **options)
     if done.returncode != 0:
         raise RuntimeError(f'{" ".join(command)}: {done.stdout.decode(errors="replace")[-2000:]}')
     return done.stdout.decode(errors='replace')
