@@ -133,6 +133,7 @@ conserved($node, 'postgres', 'taken over');
 
 $c = campaign(2, 2);
 sql("SELECT count(*) FROM coupon_issue_many($c, '{x,y}')");
+my $hints = sql('SELECT sum(false_hints) FROM coupon.stat_stock');
 $first = sleeper('shard_copied', "SET coupon.sold_out_wait = 0; SELECT (coupon_issue($c, 'a')).status");
 sql("SELECT coupon_revoke($c, 'x', 'reason')");
 arm($node, 'shard_checked', 'sleep');
@@ -141,6 +142,7 @@ asleep($node, 'shard_checked');
 is(sql("SELECT (coupon_issue($c, 'z')).status"), 'issued', 'a unit that came back is sold again');
 release($node, 'shard_checked');
 like(answer($first), qr/^(busy|sold_out)$/, 'which whoever checks the map learns');
+is(sql('SELECT sum(false_hints) FROM coupon.stat_stock'), $hints, '  so that the map offers nobody what is sold');
 conserved($node, 'postgres', 'checking');
 
 # ---- who waits for a unit is told when it has gone ----
@@ -165,9 +167,9 @@ is(sql("SELECT count(*) FROM coupon.issuance WHERE campaign_id = $c"), 1, '  and
 $c = campaign(1);
 sql("SELECT coupon_hold($c, 1, 'late', '1 ms')");
 poll_until('another has the unit', sub { sql("SELECT (coupon_issue($c, 'other')).status") =~ /issued/ });
-$first = sleeper('payment_locked', "SELECT (coupon_confirm($c, 1, 'late', 'payment')).status");
+$first = sleeper('payment_refused', "SELECT (coupon_confirm($c, 1, 'late', 'payment')).status");
 $second = waiter("SELECT (coupon_confirm($c, 1, 'late', 'payment')).status");
-release($node, 'payment_locked');
+release($node, 'payment_refused');
 is(answer($first) . ' ' . answer($second), 'lost lost', 'a late payment is refused, however often it comes');
 is(sql("SELECT count(*) FROM coupon.outbox WHERE type = 'coupon.confirm_refused' AND key = 'late'"), 1, '  and given back once');
 
