@@ -90,6 +90,12 @@ on proxy 'SELECT coupon_cluster_refresh()' >/dev/null
 on proxy "SELECT format('  node %s has %s of the 1,024 slots', name, count(*)) FROM coupon_cluster.slot JOIN coupon_cluster.node USING (node_id) GROUP BY name ORDER BY min(node_id)"
 
 campaign=$(on one "SELECT coupon_cluster_create('flash', $units)")
+# a node that has yet to hear of it would say that there is none
+for name in "${nodes[@]}"; do
+	until [ "$(on "$name" "SELECT count(*) FROM coupon.campaign WHERE campaign_id = $campaign")" = 1 ]; do
+		sleep 0.1
+	done
+done
 say "Campaign $campaign: $units units, an equal part for each node"
 
 # who gets an error, or is told to, tries again later, as an application would

@@ -27,6 +27,8 @@ note("seed $seed");
 my $cluster = CouponCluster->new(nodes => [qw(one two three)], settings => "coupon.cluster = on\n");
 my $proxy = $cluster->proxy_server;
 my $campaign = $cluster->on('one', "SELECT coupon_cluster_create('storm', $units)");
+# a node that has yet to hear of it would say that there is none
+await_true($cluster->server($_), 'postgres', "SELECT count(*) = 1 FROM coupon.campaign WHERE campaign_id = $campaign") for $cluster->names;
 
 # What users were told is noted at the proxy, in a commit after the node's.
 $cluster->proxy(q{
