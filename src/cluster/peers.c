@@ -35,6 +35,9 @@
 #define MAX_NODE_ID		64
 #define SLICE_MS		50		/* how often to look for interrupts */
 #define NODE_ROLE		"coupon_node"	/* unless the conninfo names one */
+#define READS_ALL		"holdings"	/* the one call that takes its time, for a
+									 * person who waits */
+#define READS_ALL_PATIENCE	60
 #define CALL			"SELECT coupon.node_call($1, $2::pg_catalog.jsonb)"
 
 PG_FUNCTION_INFO_V1(coupon_peers_ask);
@@ -217,9 +220,12 @@ begin_call(const char *name, CouponPeerCall *call)
 		send_call(peer, name, call);
 }
 
-/* Is there somebody to wait for?  Those are written to fds, and who they are to which. */
+/*
+ * Is there somebody to wait for?  Those are written to fds, and who they are to
+ * which.  Is it worth while to wait?  For connections only for a time.
+ */
 static int
-list_pending(CouponPeerCall *calls, int n, struct pollfd *fds, int *which, bool *patient)
+list_pending(CouponPeerCall *calls, int n, struct pollfd *fds, int *which, bool may_connect, bool *patient)
 {
 	int			nfds = 0;
 
@@ -239,7 +245,7 @@ list_pending(CouponPeerCall *calls, int n, struct pollfd *fds, int *which, bool 
 		fds[nfds].events = peer->wanted;
 		fds[nfds].revents = 0;
 		which[nfds++] = i;
-		*patient = *patient || !peer->waited;
+		*patient = *patient || (!peer->waited && (may_connect || peer->state == PEER_ASKED));
 	}
 	return nfds;
 }
@@ -249,14 +255,16 @@ coupon_peers_call(const char *name, CouponPeerCall *calls, int n)
 {
 	struct pollfd *fds = palloc(Max(n, 1) * sizeof(struct pollfd));
 	int		   *which = palloc(Max(n, 1) * sizeof(int));
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), coupon_cluster_timeout);
+	TimestampTz connected = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), coupon_cluster_timeout);
+	int			times = strcmp(name, READS_ALL) == 0 ? READS_ALL_PATIENCE : 1;
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), coupon_cluster_timeout * times);
 	bool		patient;
 	int			nfds;
 
 	for (int i = 0; i < n; i++)
 		begin_call(name, &calls[i]);
 	COUPON_FAULT(peer_asked);
-	while ((nfds = list_pending(calls, n, fds, which, &patient)) > 0)
+	while ((nfds = list_pending(calls, n, fds, which, GetCurrentTimestamp() < connected, &patient)) > 0)
 	{
 		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
 		int			ready;

@@ -32,4 +32,16 @@ poll_until('the slots have moved', sub { $cluster->on('two', 'SELECT count(*) FR
 is($cluster->on('two', "SELECT status FROM coupon_issue($campaign, '$user')"), 'already_issued', 'with what their users have');
 is($cluster->on('one', "SELECT * FROM coupon_cluster_verify($campaign)"), '', 'coupon_cluster_verify finds nothing');
 
+# ---- verify reads all of a campaign, and takes longer than other calls ----
+my $lock = $cluster->server('two')->background_psql('postgres');
+$lock->query_safe('BEGIN; LOCK TABLE coupon.shard IN ACCESS EXCLUSIVE MODE');
+my $verify = $one->background_psql('postgres');
+$verify->query_until(qr/began/, "\\echo began\nSELECT law FROM coupon_cluster_verify($campaign);\n");
+ok(await_true($cluster->server('two'), 'postgres',
+	q{SELECT EXISTS (SELECT FROM pg_stat_activity WHERE usename = 'coupon_node' AND wait_event_type = 'Lock' AND clock_timestamp() - query_start > '1500 ms')}),
+	'node two takes longer than coupon.cluster_timeout');
+$lock->query_safe('COMMIT');
+is($verify->query('SELECT 1'), '1', 'and is not missing');
+$_->quit for $lock, $verify;
+
 done_testing;
