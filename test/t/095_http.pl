@@ -265,7 +265,7 @@ sql(q{ALTER FUNCTION sources.target(text, text, text, text) RENAME TO target_at_
 my $gate = $node->background_psql('postgres');
 $gate->query_safe('BEGIN; SELECT pg_advisory_xact_lock(1)');
 my $turn = $node->background_psql('postgres');
-my $asked = $turn->query_until(qr/asks/, qq{\\echo asks
+my $answers = $turn->query_until(qr/asks/, qq{\\echo asks
 	BEGIN;
 	SELECT 'a ' || coalesce(r #>> '{error,code}', 'accepted') FROM coupon_api.issue_fcfs('$shared', 'a') r;
 	SAVEPOINT next;
@@ -280,7 +280,7 @@ $locker->query_safe('BEGIN; LOCK TABLE coupon.issuance IN SHARE MODE');
 sql("SELECT coupon_request($shared, 'b'::text)");
 $gate->query_safe('COMMIT');
 $gate->quit;
-like($asked . $turn->query_until(qr/answered/, ''), qr/a accepted.*b requested/s, 'F1: a request that another session has made is not taken for one\'s own');
+like($answers . $turn->query_until(qr/answered/, ''), qr/a accepted.*b requested/s, 'F1: a request that another session has made is not taken for one\'s own');
 $turn->quit;
 $locker->query_safe('COMMIT');
 $locker->quit;
