@@ -1507,24 +1507,6 @@ LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalo
 AS $$ SELECT s.node_id::integer FROM coupon.node_self s $$;
 COMMENT ON FUNCTION @extschema@.coupon_node_self() IS 'Which node this server is; null: none.';
 
-CREATE VIEW coupon.node_status AS
-SELECT n.node_id, n.name, n.state,
-       (SELECT pg_catalog.count(*) FROM coupon.slot s WHERE s.node_id OPERATOR(pg_catalog.=) n.node_id) AS slots,
-       (SELECT pg_catalog.count(*) FROM coupon.slot s
-         WHERE s.node_id OPERATOR(pg_catalog.=) n.node_id AND s.leaving IS NOT NULL) AS leaving,
-       EXISTS (SELECT FROM coupon.node_self f WHERE f.node_id OPERATOR(pg_catalog.=) n.node_id) AS is_self,
-       n.conninfo, n.http_url
-  FROM coupon.node n;
-COMMENT ON COLUMN coupon.node_status.node_id IS 'The node''s number.';
-COMMENT ON COLUMN coupon.node_status.name IS 'Its name.';
-COMMENT ON COLUMN coupon.node_status.state IS 'active, draining or gone.';
-COMMENT ON COLUMN coupon.node_status.slots IS 'How many slots it has.';
-COMMENT ON COLUMN coupon.node_status.leaving IS 'How many of them are about to be given away.';
-COMMENT ON COLUMN coupon.node_status.is_self IS 'Whether it is this server.';
-COMMENT ON COLUMN coupon.node_status.conninfo IS 'How to connect to it.';
-COMMENT ON COLUMN coupon.node_status.http_url IS 'Where its front listens.';
-COMMENT ON VIEW coupon.node_status IS 'The nodes of the sale, and how many slots each has, as far as this node knows.';
-
 CREATE FUNCTION coupon.node_become(node_id integer, name text, conninfo text, http_url text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -2559,13 +2541,16 @@ AS $$
 DECLARE
 	campaign bigint;
 	wanting bigint[] := coupon.stock_wants(ARRAY(SELECT c.campaign_id FROM coupon.campaign c
-		WHERE c.shared AND c.closed_at IS NULL AND NOT c.paused AND c.dumped IS NULL));
+		WHERE c.shared AND c.closed_at IS NULL AND NOT c.paused AND c.dumped IS NULL ORDER BY random()));
+	fetched boolean;
 BEGIN
 	FOREACH campaign IN ARRAY wanting LOOP
 		-- a campaign's trouble is its own
 		BEGIN
-			PERFORM coupon.stock_fetch(campaign);
+			fetched := coupon.stock_fetch(campaign);
 			PERFORM coupon.stock_fetched(campaign);
+			-- this has locked the campaign until the commit: no node is called meanwhile, which may wait for this one
+			EXIT WHEN fetched;
 		EXCEPTION WHEN OTHERS THEN
 			RAISE WARNING USING MESSAGE = format('no units of campaign %s could be fetched', campaign), DETAIL = SQLERRM;
 		END;
@@ -2573,7 +2558,7 @@ BEGIN
 	RETURN wanting <> '{}';
 END
 $$;
-COMMENT ON FUNCTION coupon.stock_fetch_all() IS 'Fetches units of all campaigns that want some.';
+COMMENT ON FUNCTION coupon.stock_fetch_all() IS 'Fetches units of those campaigns that want some, of one in a transaction; returns whether any does.';
 
 CREATE FUNCTION coupon.cluster_work() RETURNS integer
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -2912,7 +2897,8 @@ CREATE TABLE coupon.slot_parcel (
 	content   jsonb,
 	state     text COLLATE "C" NOT NULL CHECK (state IN ('sent', 'done', 'received')),
 	due_at    timestamptz NOT NULL,
-	noted_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+	noted_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	problem   text
 );
 CREATE INDEX slot_parcel_due_idx ON coupon.slot_parcel (due_at) WHERE state = 'sent';
 COMMENT ON TABLE coupon.slot_parcel IS 'Slots that were given to another node or came from one, and on their way all that their users have.';
@@ -2924,6 +2910,29 @@ COMMENT ON COLUMN coupon.slot_parcel.content IS 'The rows of their users, until 
 COMMENT ON COLUMN coupon.slot_parcel.state IS 'At the donor: sent, and done once the receiver has it. At the receiver: received.';
 COMMENT ON COLUMN coupon.slot_parcel.due_at IS 'When it is sent again.';
 COMMENT ON COLUMN coupon.slot_parcel.noted_at IS 'When this node had its part.';
+COMMENT ON COLUMN coupon.slot_parcel.problem IS 'Why the receiver did not take it when it was sent last; null: it did, or it was not sent yet.';
+
+CREATE VIEW coupon.node_status AS
+SELECT n.node_id, n.name, n.state,
+       (SELECT pg_catalog.count(*) FROM coupon.slot s WHERE s.node_id OPERATOR(pg_catalog.=) n.node_id) AS slots,
+       (SELECT pg_catalog.count(*) FROM coupon.slot s
+         WHERE s.node_id OPERATOR(pg_catalog.=) n.node_id AND s.leaving IS NOT NULL) AS leaving,
+       EXISTS (SELECT FROM coupon.node_self f WHERE f.node_id OPERATOR(pg_catalog.=) n.node_id) AS is_self,
+       n.conninfo, n.http_url,
+       (SELECT p.problem FROM coupon.slot_parcel p
+         WHERE p.receiver OPERATOR(pg_catalog.=) n.node_id AND p.state OPERATOR(pg_catalog.=) 'sent'::pg_catalog.text AND p.problem IS NOT NULL
+         ORDER BY p.noted_at LIMIT 1) AS problem
+  FROM coupon.node n;
+COMMENT ON COLUMN coupon.node_status.node_id IS 'The node''s number.';
+COMMENT ON COLUMN coupon.node_status.name IS 'Its name.';
+COMMENT ON COLUMN coupon.node_status.state IS 'active, draining or gone.';
+COMMENT ON COLUMN coupon.node_status.slots IS 'How many slots it has.';
+COMMENT ON COLUMN coupon.node_status.leaving IS 'How many of them are about to be given away.';
+COMMENT ON COLUMN coupon.node_status.is_self IS 'Whether it is this server.';
+COMMENT ON COLUMN coupon.node_status.conninfo IS 'How to connect to it.';
+COMMENT ON COLUMN coupon.node_status.http_url IS 'Where its front listens.';
+COMMENT ON COLUMN coupon.node_status.problem IS 'Why it has not taken slots that this node has given to it; null: it has, or was not asked yet.';
+COMMENT ON VIEW coupon.node_status IS 'The nodes of the sale, and how many slots each has, as far as this node knows.';
 
 CREATE FUNCTION coupon.slot_of(user_id text) RETURNS integer
 LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'coupon_slot';
@@ -3225,7 +3234,7 @@ BEGIN
 	UPDATE coupon.transfer t SET state = 'done'
 	  FROM coupon.slot_parcel p, jsonb_array_elements(p.content -> 'campaigns') c
 	 WHERE p.parcel_id = $1 AND p.state = 'sent' AND t.transfer_id = (c ->> 'transfer_id')::uuid AND t.state = 'cut';
-	UPDATE coupon.slot_parcel p SET state = 'done', content = NULL WHERE p.parcel_id = $1 AND p.state = 'sent';
+	UPDATE coupon.slot_parcel p SET state = 'done', content = NULL, problem = NULL WHERE p.parcel_id = $1 AND p.state = 'sent';
 END
 $$;
 COMMENT ON FUNCTION coupon.slots_done(uuid) IS 'Step 3, at the donor: the receiver has the parcel.';
@@ -3303,23 +3312,23 @@ DECLARE
 	p coupon.slot_parcel;
 	next record;
 	done boolean;
-	problem text;
+	reason text;
 BEGIN
 	SELECT * INTO p FROM coupon.slot_parcel x WHERE x.state = 'sent' AND x.due_at <= clock_timestamp() ORDER BY x.due_at LIMIT 1;
 	IF p.parcel_id IS NOT NULL THEN
-		SELECT c.answer IS NOT NULL, c.error INTO done, problem FROM coupon.peers_call('slots', jsonb_build_object('parcel', p.content), p.receiver) c;
+		SELECT c.answer IS NOT NULL, c.error INTO done, reason FROM coupon.peers_call('slots', jsonb_build_object('parcel', p.content), p.receiver) c;
 		IF done THEN
 			PERFORM coupon.slots_done(p.parcel_id);
 			-- so that the others send nobody here; who is not told now asks later
 			PERFORM coupon.peers_call('map', jsonb_build_object('map', coupon.map_here()));
 		ELSE
-			UPDATE coupon.slot_parcel x SET due_at = clock_timestamp() + interval '200 ms' WHERE x.parcel_id = p.parcel_id;
+			UPDATE coupon.slot_parcel x SET due_at = clock_timestamp() + interval '200 ms', problem = coalesce(reason, 'the receiver is not known') WHERE x.parcel_id = p.parcel_id;
 			-- the receiver's fault, and not that it cannot now
-			IF problem ~ '^[0-9A-Z]{5}: ' AND problem !~ '^(08|40|53|55|57|58)' THEN
+			IF reason ~ '^[0-9A-Z]{5}: ' AND reason !~ '^(08|40|53|55|57|58)' THEN
 				UPDATE coupon.slot_parcel x SET due_at = clock_timestamp() + interval '2 s' WHERE x.parcel_id = p.parcel_id;
 				RAISE WARNING USING
 					MESSAGE = format('node %s does not take slots', p.receiver),
-					DETAIL = format('Parcel %s: %s', p.parcel_id, problem),
+					DETAIL = format('Parcel %s: %s', p.parcel_id, reason),
 					HINT = 'Their users are served once it does: the parcel is sent again and again.';
 			END IF;
 		END IF;

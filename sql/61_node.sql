@@ -69,24 +69,6 @@ LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalo
 AS $$ SELECT s.node_id::integer FROM coupon.node_self s $$;
 COMMENT ON FUNCTION @extschema@.coupon_node_self() IS 'Which node this server is; null: none.';
 
-CREATE VIEW coupon.node_status AS
-SELECT n.node_id, n.name, n.state,
-       (SELECT pg_catalog.count(*) FROM coupon.slot s WHERE s.node_id OPERATOR(pg_catalog.=) n.node_id) AS slots,
-       (SELECT pg_catalog.count(*) FROM coupon.slot s
-         WHERE s.node_id OPERATOR(pg_catalog.=) n.node_id AND s.leaving IS NOT NULL) AS leaving,
-       EXISTS (SELECT FROM coupon.node_self f WHERE f.node_id OPERATOR(pg_catalog.=) n.node_id) AS is_self,
-       n.conninfo, n.http_url
-  FROM coupon.node n;
-COMMENT ON COLUMN coupon.node_status.node_id IS 'The node''s number.';
-COMMENT ON COLUMN coupon.node_status.name IS 'Its name.';
-COMMENT ON COLUMN coupon.node_status.state IS 'active, draining or gone.';
-COMMENT ON COLUMN coupon.node_status.slots IS 'How many slots it has.';
-COMMENT ON COLUMN coupon.node_status.leaving IS 'How many of them are about to be given away.';
-COMMENT ON COLUMN coupon.node_status.is_self IS 'Whether it is this server.';
-COMMENT ON COLUMN coupon.node_status.conninfo IS 'How to connect to it.';
-COMMENT ON COLUMN coupon.node_status.http_url IS 'Where its front listens.';
-COMMENT ON VIEW coupon.node_status IS 'The nodes of the sale, and how many slots each has, as far as this node knows.';
-
 CREATE FUNCTION coupon.node_become(node_id integer, name text, conninfo text, http_url text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$

@@ -296,13 +296,16 @@ AS $$
 DECLARE
 	campaign bigint;
 	wanting bigint[] := coupon.stock_wants(ARRAY(SELECT c.campaign_id FROM coupon.campaign c
-		WHERE c.shared AND c.closed_at IS NULL AND NOT c.paused AND c.dumped IS NULL));
+		WHERE c.shared AND c.closed_at IS NULL AND NOT c.paused AND c.dumped IS NULL ORDER BY random()));
+	fetched boolean;
 BEGIN
 	FOREACH campaign IN ARRAY wanting LOOP
 		-- a campaign's trouble is its own
 		BEGIN
-			PERFORM coupon.stock_fetch(campaign);
+			fetched := coupon.stock_fetch(campaign);
 			PERFORM coupon.stock_fetched(campaign);
+			-- this has locked the campaign until the commit: no node is called meanwhile, which may wait for this one
+			EXIT WHEN fetched;
 		EXCEPTION WHEN OTHERS THEN
 			RAISE WARNING USING MESSAGE = format('no units of campaign %s could be fetched', campaign), DETAIL = SQLERRM;
 		END;
@@ -310,7 +313,7 @@ BEGIN
 	RETURN wanting <> '{}';
 END
 $$;
-COMMENT ON FUNCTION coupon.stock_fetch_all() IS 'Fetches units of all campaigns that want some.';
+COMMENT ON FUNCTION coupon.stock_fetch_all() IS 'Fetches units of those campaigns that want some, of one in a transaction; returns whether any does.';
 
 CREATE FUNCTION coupon.cluster_work() RETURNS integer
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp

@@ -32,7 +32,8 @@ CREATE TABLE coupon.slot_parcel (
 	content   jsonb,
 	state     text COLLATE "C" NOT NULL CHECK (state IN ('sent', 'done', 'received')),
 	due_at    timestamptz NOT NULL,
-	noted_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+	noted_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	problem   text
 );
 CREATE INDEX slot_parcel_due_idx ON coupon.slot_parcel (due_at) WHERE state = 'sent';
 COMMENT ON TABLE coupon.slot_parcel IS 'Slots that were given to another node or came from one, and on their way all that their users have.';
@@ -44,6 +45,29 @@ COMMENT ON COLUMN coupon.slot_parcel.content IS 'The rows of their users, until 
 COMMENT ON COLUMN coupon.slot_parcel.state IS 'At the donor: sent, and done once the receiver has it. At the receiver: received.';
 COMMENT ON COLUMN coupon.slot_parcel.due_at IS 'When it is sent again.';
 COMMENT ON COLUMN coupon.slot_parcel.noted_at IS 'When this node had its part.';
+COMMENT ON COLUMN coupon.slot_parcel.problem IS 'Why the receiver did not take it when it was sent last; null: it did, or it was not sent yet.';
+
+CREATE VIEW coupon.node_status AS
+SELECT n.node_id, n.name, n.state,
+       (SELECT pg_catalog.count(*) FROM coupon.slot s WHERE s.node_id OPERATOR(pg_catalog.=) n.node_id) AS slots,
+       (SELECT pg_catalog.count(*) FROM coupon.slot s
+         WHERE s.node_id OPERATOR(pg_catalog.=) n.node_id AND s.leaving IS NOT NULL) AS leaving,
+       EXISTS (SELECT FROM coupon.node_self f WHERE f.node_id OPERATOR(pg_catalog.=) n.node_id) AS is_self,
+       n.conninfo, n.http_url,
+       (SELECT p.problem FROM coupon.slot_parcel p
+         WHERE p.receiver OPERATOR(pg_catalog.=) n.node_id AND p.state OPERATOR(pg_catalog.=) 'sent'::pg_catalog.text AND p.problem IS NOT NULL
+         ORDER BY p.noted_at LIMIT 1) AS problem
+  FROM coupon.node n;
+COMMENT ON COLUMN coupon.node_status.node_id IS 'The node''s number.';
+COMMENT ON COLUMN coupon.node_status.name IS 'Its name.';
+COMMENT ON COLUMN coupon.node_status.state IS 'active, draining or gone.';
+COMMENT ON COLUMN coupon.node_status.slots IS 'How many slots it has.';
+COMMENT ON COLUMN coupon.node_status.leaving IS 'How many of them are about to be given away.';
+COMMENT ON COLUMN coupon.node_status.is_self IS 'Whether it is this server.';
+COMMENT ON COLUMN coupon.node_status.conninfo IS 'How to connect to it.';
+COMMENT ON COLUMN coupon.node_status.http_url IS 'Where its front listens.';
+COMMENT ON COLUMN coupon.node_status.problem IS 'Why it has not taken slots that this node has given to it; null: it has, or was not asked yet.';
+COMMENT ON VIEW coupon.node_status IS 'The nodes of the sale, and how many slots each has, as far as this node knows.';
 
 CREATE FUNCTION coupon.slot_of(user_id text) RETURNS integer
 LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'coupon_slot';
@@ -345,7 +369,7 @@ BEGIN
 	UPDATE coupon.transfer t SET state = 'done'
 	  FROM coupon.slot_parcel p, jsonb_array_elements(p.content -> 'campaigns') c
 	 WHERE p.parcel_id = $1 AND p.state = 'sent' AND t.transfer_id = (c ->> 'transfer_id')::uuid AND t.state = 'cut';
-	UPDATE coupon.slot_parcel p SET state = 'done', content = NULL WHERE p.parcel_id = $1 AND p.state = 'sent';
+	UPDATE coupon.slot_parcel p SET state = 'done', content = NULL, problem = NULL WHERE p.parcel_id = $1 AND p.state = 'sent';
 END
 $$;
 COMMENT ON FUNCTION coupon.slots_done(uuid) IS 'Step 3, at the donor: the receiver has the parcel.';
@@ -423,23 +447,23 @@ DECLARE
 	p coupon.slot_parcel;
 	next record;
 	done boolean;
-	problem text;
+	reason text;
 BEGIN
 	SELECT * INTO p FROM coupon.slot_parcel x WHERE x.state = 'sent' AND x.due_at <= clock_timestamp() ORDER BY x.due_at LIMIT 1;
 	IF p.parcel_id IS NOT NULL THEN
-		SELECT c.answer IS NOT NULL, c.error INTO done, problem FROM coupon.peers_call('slots', jsonb_build_object('parcel', p.content), p.receiver) c;
+		SELECT c.answer IS NOT NULL, c.error INTO done, reason FROM coupon.peers_call('slots', jsonb_build_object('parcel', p.content), p.receiver) c;
 		IF done THEN
 			PERFORM coupon.slots_done(p.parcel_id);
 			-- so that the others send nobody here; who is not told now asks later
 			PERFORM coupon.peers_call('map', jsonb_build_object('map', coupon.map_here()));
 		ELSE
-			UPDATE coupon.slot_parcel x SET due_at = clock_timestamp() + interval '200 ms' WHERE x.parcel_id = p.parcel_id;
+			UPDATE coupon.slot_parcel x SET due_at = clock_timestamp() + interval '200 ms', problem = coalesce(reason, 'the receiver is not known') WHERE x.parcel_id = p.parcel_id;
 			-- the receiver's fault, and not that it cannot now
-			IF problem ~ '^[0-9A-Z]{5}: ' AND problem !~ '^(08|40|53|55|57|58)' THEN
+			IF reason ~ '^[0-9A-Z]{5}: ' AND reason !~ '^(08|40|53|55|57|58)' THEN
 				UPDATE coupon.slot_parcel x SET due_at = clock_timestamp() + interval '2 s' WHERE x.parcel_id = p.parcel_id;
 				RAISE WARNING USING
 					MESSAGE = format('node %s does not take slots', p.receiver),
-					DETAIL = format('Parcel %s: %s', p.parcel_id, problem),
+					DETAIL = format('Parcel %s: %s', p.parcel_id, reason),
 					HINT = 'Their users are served once it does: the parcel is sent again and again.';
 			END IF;
 		END IF;

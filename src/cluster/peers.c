@@ -37,7 +37,8 @@
 #define NODE_ROLE		"coupon_node"	/* unless the conninfo names one */
 #define READS_ALL		"holdings"	/* the one call that takes its time, for a
 									 * person who waits */
-#define READS_ALL_PATIENCE	60
+#define BYTES_PER_TIMEOUT	131072	/* a longer argument is more work */
+#define MAX_TIMEOUTS	60
 #define CALL			"SELECT coupon.node_call($1, $2::pg_catalog.jsonb)"
 
 PG_FUNCTION_INFO_V1(coupon_peers_ask);
@@ -129,6 +130,8 @@ go_on_connecting(Peer *peer, const char *name, CouponPeerCall *call)
 	{
 		case PGRES_POLLING_OK:
 			peer->state = PEER_READY;
+			/* it answers again */
+			peer->waited = false;
 			send_call(peer, name, call);
 			break;
 		case PGRES_POLLING_READING:
@@ -250,13 +253,26 @@ list_pending(CouponPeerCall *calls, int n, struct pollfd *fds, int *which, bool 
 	return nfds;
 }
 
+/* For how many times coupon.cluster_timeout is an answer waited for? */
+static int
+count_timeouts(const char *name, CouponPeerCall *calls, int n)
+{
+	size_t		longest = 0;
+
+	if (strcmp(name, READS_ALL) == 0)
+		return MAX_TIMEOUTS;
+	for (int i = 0; i < n; i++)
+		longest = Max(longest, strlen(calls[i].argument));
+	return (int) Min(1 + longest / BYTES_PER_TIMEOUT, MAX_TIMEOUTS);
+}
+
 void
 coupon_peers_call(const char *name, CouponPeerCall *calls, int n)
 {
 	struct pollfd *fds = palloc(Max(n, 1) * sizeof(struct pollfd));
 	int		   *which = palloc(Max(n, 1) * sizeof(int));
 	TimestampTz connected = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), coupon_cluster_timeout);
-	int			times = strcmp(name, READS_ALL) == 0 ? READS_ALL_PATIENCE : 1;
+	int			times = count_timeouts(name, calls, n);
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), coupon_cluster_timeout * times);
 	bool		patient;
 	int			nfds;

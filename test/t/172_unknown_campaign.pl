@@ -44,4 +44,36 @@ $lock->query_safe('COMMIT');
 is($verify->query('SELECT 1'), '1', 'and is not missing');
 $_->quit for $lock, $verify;
 
+# ---- a node that takes its time, or does not take slots ----
+my $two = $cluster->server('two');
+my $given = q{SELECT state || ' ' || coalesce((SELECT problem FROM coupon.node_status WHERE name = 'two'), 'no problem') FROM coupon.slot_parcel ORDER BY noted_at DESC LIMIT 1};
+my $asked = q{FROM pg_stat_activity WHERE usename = 'coupon_node' AND wait_event_type = 'Lock'};
+
+$lock = $two->background_psql('postgres');
+$lock->query_safe('BEGIN; LOCK TABLE coupon.slot_parcel IN SHARE MODE');
+$cluster->on('one', 'SELECT coupon_slots_move(2, 1)');
+poll_until('node one says why', sub { $cluster->on('one', $given) eq 'sent no answer in time' });
+$lock->query_safe('COMMIT');
+poll_until('a node that did not answer is asked again', sub { $cluster->on('one', $given) eq 'done no problem' });
+
+my $rich = $cluster->on('one', q{SELECT 'u' || g FROM generate_series(1, 100000) g
+	WHERE coupon_slot('u' || g) = (SELECT min(slot) FROM coupon.slot WHERE node_id = 1) LIMIT 1});
+my $large = $cluster->on('one', q{SELECT coupon_campaign_create('large', 5000, 5000)});
+$cluster->on('one', "SELECT coupon_campaign_share($large)");
+is($cluster->on('one', "SELECT count(*) FROM generate_series(1, 5000) g, LATERAL coupon_issue($large, '$rich' || left(g::text, 0)) i WHERE i.status = 'issued'"), '5000', 'a slot with many rows');
+$lock->query_safe('BEGIN; LOCK TABLE coupon.slot_parcel IN SHARE MODE');
+$cluster->on('one', 'SELECT coupon_slots_move(2, 1)');
+ok(await_true($two, 'postgres', "SELECT EXISTS (SELECT $asked AND clock_timestamp() - query_start > '2500 ms')"), 'it is waited for');
+is($cluster->on('two', "SELECT count(*) $asked"), '1', 'and not sent again');
+$lock->query_safe('COMMIT');
+poll_until('it has moved', sub { $cluster->on('one', $given) eq 'done no problem' });
+
+$cluster->on('two', q{ALTER TABLE coupon.slot_parcel ADD CONSTRAINT full_up CHECK (noted_at < '2000-01-01') NOT VALID});
+$cluster->on('one', 'SELECT coupon_slots_move(2, 1)');
+poll_until('node one says what node two says', sub { $cluster->on('one', $given) =~ /^sent 23514: .*full_up/ });
+$cluster->on('two', 'ALTER TABLE coupon.slot_parcel DROP CONSTRAINT full_up');
+poll_until('they are taken', sub { $cluster->on('one', $given) eq 'done no problem' });
+is($cluster->on('one', "SELECT * FROM coupon_cluster_verify($large)"), '', 'coupon_cluster_verify finds nothing');
+$lock->quit;
+
 done_testing;
