@@ -302,8 +302,16 @@ RESET session_replication_role;
 SELECT status FROM coupon_issue(:t, 'bob');
 SELECT status FROM coupon_issue(:t, 'carol');
 SELECT count(*), count(DISTINCT serial) FROM coupon.issuance WHERE campaign_id = :t;
+-- What was looked for when nothing was held is held now: it is to be had when the hold has run out.
+SELECT coupon_campaign_create('runs out', 1) AS v \gset
+SELECT status FROM coupon_issue(:v, 'alice');
+SELECT status FROM coupon_issue(:v, 'bob');
+SELECT coupon_revoke(:v, 'alice', 'test');
+SELECT status FROM coupon_hold(:v, 1, 'carol', '1 ms');
+SELECT pg_sleep(0.01);
+SELECT status FROM coupon_issue(:v, 'bob');
 -- leave nothing behind
-CREATE TEMP TABLE mine AS SELECT unnest(ARRAY[:c, :i, :m, :r, :a, :k, :l, :p, :h, :u, :s, :o, :d, :n, :q, :w, :t, :z, :f, :g]::bigint[]) AS campaign_id;
+CREATE TEMP TABLE mine AS SELECT unnest(ARRAY[:c, :i, :m, :r, :a, :k, :l, :p, :h, :u, :s, :o, :d, :n, :q, :w, :t, :z, :f, :g, :v]::bigint[]) AS campaign_id;
 DELETE FROM coupon.issuance WHERE campaign_id IN (SELECT campaign_id FROM mine);
 DELETE FROM coupon.unit WHERE campaign_id IN (SELECT campaign_id FROM mine);
 UPDATE coupon.campaign SET closed_at = now() WHERE campaign_id IN (SELECT campaign_id FROM mine);

@@ -25,6 +25,15 @@ SELECT pg_sleep(0.15);
 SELECT coupon_request_decide();
 SELECT status, outcome FROM coupon_request_status_of(:c, 'd');
 SELECT depth, decided FROM coupon_request_queue(:c);
+-- who was chosen by a transaction that failed is the next again: nobody overtakes
+SELECT coupon_campaign_create('undone', 3) AS u \gset
+SELECT u, status FROM unnest('{a,b}'::text[]) u, coupon_request(:u, u);
+BEGIN;
+SELECT coupon_request_decide(1);
+ROLLBACK;
+SELECT coupon_request_decide(1);
+SELECT user_id, outcome FROM coupon.request WHERE campaign_id = :u ORDER BY request_id;
+SELECT coupon_request_decide();
 -- a key is the same request, also when it is decided
 SELECT coupon_campaign_create('keys', 5, 5) AS k \gset
 SELECT request_id AS first FROM coupon_request(:k, 'a', 'k1') \gset
