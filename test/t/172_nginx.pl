@@ -28,7 +28,7 @@ foreach my $name (@names)
 {
 	$cluster->on($name, "UPDATE coupon.slot SET version = 3, node_id = CASE WHEN slot < 100 THEN 2 WHEN slot < 101 THEN 3 WHEN slot < 600 THEN 1 WHEN slot < 990 THEN 3 ELSE 2 END");
 	$cluster->on($name, "UPDATE coupon.node SET version = 2, http_url = 'http://127.0.0.1:' || (ARRAY[" . join(', ', map { $port{$_} } @names) . "])[node_id]");
-	$cluster->on($name, q{SELECT coupon_campaign_create('sale', 1000)});
+	$cluster->on($name, q{ALTER TABLE coupon.campaign ALTER campaign_id RESTART WITH 1; SELECT coupon_campaign_create('sale', 1000)});
 }
 my $http = HTTP::Tiny->new(timeout => 60);
 poll_until("the front of $_", sub { $http->get("http://127.0.0.1:$port{$_}/healthz")->{success} }) for @names;
