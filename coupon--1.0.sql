@@ -2198,6 +2198,25 @@ AS $$
 $$;
 COMMENT ON FUNCTION coupon.call_status(bigint) IS 'coupon_status() at this node, and what it has sent away that has yet to arrive.';
 
+CREATE FUNCTION coupon.call_leaving(node_id smallint) RETURNS jsonb
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	units bigint := 0;
+	transit bigint;
+BEGIN
+	-- first what is here, then what is under way: a unit that is sent away between the two is not missed
+	IF $1 = (SELECT s.node_id FROM coupon.node_self s) THEN
+		SELECT coalesce(sum(h.remaining + h.held + h.in_flight), 0) INTO units
+		  FROM coupon.campaign c, LATERAL @extschema@.coupon_status(c.campaign_id) h
+		 WHERE c.shared AND c.archived_at IS NULL AND c.dumped IS NULL;
+	END IF;
+	SELECT count(*) INTO transit FROM coupon.transfer t WHERE t.state = 'cut' AND $1 IN (t.donor, t.receiver);
+	RETURN jsonb_build_object('units', units, 'transit', transit);
+END
+$$;
+COMMENT ON FUNCTION coupon.call_leaving(smallint) IS 'What would be lost with a node, as far as this one knows: at the node itself units that are not issued, and at each one transfers from it or to it that have yet to arrive.';
+
 CREATE FUNCTION coupon.node_call(call text, argument jsonb) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -2227,6 +2246,7 @@ BEGIN
 			answer := '{}';
 		WHEN 'holdings' THEN answer := coupon.call_holdings(($2 ->> 'campaign_id')::bigint);
 		WHEN 'status' THEN answer := coupon.call_status(($2 ->> 'campaign_id')::bigint);
+		WHEN 'leaving' THEN answer := coupon.call_leaving(($2 ->> 'node_id')::smallint);
 		WHEN 'slots' THEN answer := jsonb_build_object('new', coupon.slots_accept($2 -> 'parcel'));
 		WHEN 'room_key' THEN
 			PERFORM coupon.room_key_put($2 -> 'key');
@@ -2466,22 +2486,26 @@ BEGIN
 	IF NOT FOUND THEN
 		RETURN false;
 	END IF;
-	SELECT n.node_id INTO target FROM coupon.node n WHERE n.state = 'active' ORDER BY random() LIMIT 1;
-	IF target IS NOT NULL THEN
-		FOR campaign IN SELECT c.campaign_id FROM coupon.campaign c WHERE c.shared AND c.dumped IS NULL
-		LOOP
-			IF (SELECT h.free > 0 FROM coupon.stock_here(campaign) h) THEN
-				t := coupon.transfer_out(campaign, target, 100000, clock_timestamp());
-				IF t.transfer_id IS NOT NULL THEN
-					RETURN true;
-				END IF;
-			END IF;
-		END LOOP;
-	END IF;
+	FOR campaign IN SELECT c.campaign_id FROM coupon.campaign c WHERE c.shared AND c.dumped IS NULL
+	LOOP
+		CONTINUE WHEN NOT (SELECT h.free > 0 FROM coupon.stock_here(campaign) h);
+		-- one that answers: who is dead would keep them from all until it is back
+		IF target IS NULL THEN
+			SELECT n.node_id INTO target
+			  FROM coupon.peers_call('report', jsonb_build_object('campaign_id', campaign)) a
+			  JOIN coupon.node n ON n.node_id = a.node_id AND n.state = 'active'
+			 WHERE a.answer IS NOT NULL ORDER BY random() LIMIT 1;
+			EXIT WHEN target IS NULL;
+		END IF;
+		t := coupon.transfer_out(campaign, target, 100000, clock_timestamp());
+		IF t.transfer_id IS NOT NULL THEN
+			RETURN true;
+		END IF;
+	END LOOP;
 	RETURN false;
 END
 $$;
-COMMENT ON FUNCTION coupon.node_unload() IS 'Sends the free units of a node that is being drained to another one.';
+COMMENT ON FUNCTION coupon.node_unload() IS 'Sends the free units of a node that is being drained to another one that answers.';
 
 CREATE FUNCTION coupon.stock_fetch(campaign_id bigint) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -2837,7 +2861,9 @@ BEGIN
 	RETURN QUERY
 	WITH known AS (
 		SELECT a.key::integer AS node_id, (t ->> 0)::uuid AS transfer_id, (t ->> 1)::integer AS donor, (t ->> 2)::integer AS receiver, (t ->> 3)::int8multirange AS serials
-		  FROM jsonb_each(answers) a, jsonb_array_elements(a.value -> 'transfers') t),
+		  FROM jsonb_each(answers) a, jsonb_array_elements(a.value -> 'transfers') t
+		 -- what came from a node that has left is here, and what went there and on is elsewhere
+		 WHERE answers ? (t ->> 1) AND answers ? (t ->> 2)),
 	weights AS (
 		SELECT (a.value ->> 'here')::int8multirange AS serials, 1 AS weight FROM jsonb_each(answers) a
 		UNION ALL
@@ -3065,6 +3091,9 @@ AS $$
 DECLARE
 	self smallint := coupon.cluster_require();
 	left_over text;
+	units bigint;
+	transit bigint;
+	silent text;
 BEGIN
 	SELECT concat_ws(', ', CASE WHEN s.n > 0 THEN s.n || ' slots' END, CASE WHEN p.n > 0 THEN p.n || ' parcels' END,
 	                 CASE WHEN n.state IS NULL THEN 'nothing that is known' WHEN n.state = 'active' THEN 'state active' END)
@@ -3078,12 +3107,30 @@ BEGIN
 			DETAIL = format('Node %s has %s.', coalesce($1::text, 'null'), coalesce(nullif(left_over, ''), 'units on their way to it')),
 			HINT = 'Call coupon_node_drain() at that node, and wait until coupon.node_status shows no slots.';
 	END IF;
+	-- who has it gone already has nothing to ask
+	SELECT sum((a.answer ->> 'units')::bigint), sum((a.answer ->> 'transit')::bigint), string_agg(a.node_id::text, ', ' ORDER BY a.node_id) FILTER (WHERE a.answer IS NULL)
+	  INTO units, transit, silent
+	  FROM (SELECT self::integer AS node_id, coupon.call_leaving($1::smallint) AS answer
+	        UNION ALL
+	        SELECT c.node_id, c.answer FROM coupon.peers_call('leaving', jsonb_build_object('node_id', $1)) c) a
+	 WHERE EXISTS (SELECT FROM coupon.node n WHERE n.node_id = $1 AND n.state <> 'gone');
+	IF units > 0 OR transit > 0 THEN
+		RAISE SQLSTATE 'UC303' USING
+			MESSAGE = 'node cannot be removed',
+			DETAIL = format('Node %s has %s units that are not issued, and %s transfers from it or to it have yet to arrive.', $1, units, transit),
+			HINT = 'Call it again when the units have moved, which they do by themselves while the nodes run: coupon_cluster_status() shows where they are.';
+	ELSIF silent IS NOT NULL THEN
+		RAISE WARNING USING
+			MESSAGE = 'not all nodes could be asked for units of the node that is removed',
+			DETAIL = format('No answer from node %s.', silent),
+			HINT = 'Compare with coupon_cluster_verify() whether units are at no node.';
+	END IF;
 	UPDATE coupon.node n SET state = 'gone', version = n.version + 1 WHERE n.node_id = $1 AND n.state <> 'gone';
 	RETURN FOUND;
 END
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_node_remove(integer) IS
-	'Takes a node that has been drained out of the sale. Returns whether this call did; the other nodes are told.';
+	'Takes a node that has been drained out of the sale; an ERROR while it has slots, or says that it has units that are not issued. Returns whether this call did; the other nodes are told.';
 
 -- ---- at the donor ----
 
@@ -6274,6 +6321,7 @@ REVOKE ALL ON FUNCTION coupon.stock_report(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.call_hello(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.call_cut(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.call_holdings(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.call_leaving(smallint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.call_status(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.node_call(text, jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.node_call(text, jsonb) TO coupon_admin;

@@ -479,6 +479,25 @@ AS $$
 $$;
 COMMENT ON FUNCTION coupon.call_status(bigint) IS 'coupon_status() at this node, and what it has sent away that has yet to arrive.';
 
+CREATE FUNCTION coupon.call_leaving(node_id smallint) RETURNS jsonb
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	units bigint := 0;
+	transit bigint;
+BEGIN
+	-- first what is here, then what is under way: a unit that is sent away between the two is not missed
+	IF $1 = (SELECT s.node_id FROM coupon.node_self s) THEN
+		SELECT coalesce(sum(h.remaining + h.held + h.in_flight), 0) INTO units
+		  FROM coupon.campaign c, LATERAL @extschema@.coupon_status(c.campaign_id) h
+		 WHERE c.shared AND c.archived_at IS NULL AND c.dumped IS NULL;
+	END IF;
+	SELECT count(*) INTO transit FROM coupon.transfer t WHERE t.state = 'cut' AND $1 IN (t.donor, t.receiver);
+	RETURN jsonb_build_object('units', units, 'transit', transit);
+END
+$$;
+COMMENT ON FUNCTION coupon.call_leaving(smallint) IS 'What would be lost with a node, as far as this one knows: at the node itself units that are not issued, and at each one transfers from it or to it that have yet to arrive.';
+
 CREATE FUNCTION coupon.node_call(call text, argument jsonb) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -508,6 +527,7 @@ BEGIN
 			answer := '{}';
 		WHEN 'holdings' THEN answer := coupon.call_holdings(($2 ->> 'campaign_id')::bigint);
 		WHEN 'status' THEN answer := coupon.call_status(($2 ->> 'campaign_id')::bigint);
+		WHEN 'leaving' THEN answer := coupon.call_leaving(($2 ->> 'node_id')::smallint);
 		WHEN 'slots' THEN answer := jsonb_build_object('new', coupon.slots_accept($2 -> 'parcel'));
 		WHEN 'room_key' THEN
 			PERFORM coupon.room_key_put($2 -> 'key');

@@ -221,22 +221,26 @@ BEGIN
 	IF NOT FOUND THEN
 		RETURN false;
 	END IF;
-	SELECT n.node_id INTO target FROM coupon.node n WHERE n.state = 'active' ORDER BY random() LIMIT 1;
-	IF target IS NOT NULL THEN
-		FOR campaign IN SELECT c.campaign_id FROM coupon.campaign c WHERE c.shared AND c.dumped IS NULL
-		LOOP
-			IF (SELECT h.free > 0 FROM coupon.stock_here(campaign) h) THEN
-				t := coupon.transfer_out(campaign, target, 100000, clock_timestamp());
-				IF t.transfer_id IS NOT NULL THEN
-					RETURN true;
-				END IF;
-			END IF;
-		END LOOP;
-	END IF;
+	FOR campaign IN SELECT c.campaign_id FROM coupon.campaign c WHERE c.shared AND c.dumped IS NULL
+	LOOP
+		CONTINUE WHEN NOT (SELECT h.free > 0 FROM coupon.stock_here(campaign) h);
+		-- one that answers: who is dead would keep them from all until it is back
+		IF target IS NULL THEN
+			SELECT n.node_id INTO target
+			  FROM coupon.peers_call('report', jsonb_build_object('campaign_id', campaign)) a
+			  JOIN coupon.node n ON n.node_id = a.node_id AND n.state = 'active'
+			 WHERE a.answer IS NOT NULL ORDER BY random() LIMIT 1;
+			EXIT WHEN target IS NULL;
+		END IF;
+		t := coupon.transfer_out(campaign, target, 100000, clock_timestamp());
+		IF t.transfer_id IS NOT NULL THEN
+			RETURN true;
+		END IF;
+	END LOOP;
 	RETURN false;
 END
 $$;
-COMMENT ON FUNCTION coupon.node_unload() IS 'Sends the free units of a node that is being drained to another one.';
+COMMENT ON FUNCTION coupon.node_unload() IS 'Sends the free units of a node that is being drained to another one that answers.';
 
 CREATE FUNCTION coupon.stock_fetch(campaign_id bigint) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -592,7 +596,9 @@ BEGIN
 	RETURN QUERY
 	WITH known AS (
 		SELECT a.key::integer AS node_id, (t ->> 0)::uuid AS transfer_id, (t ->> 1)::integer AS donor, (t ->> 2)::integer AS receiver, (t ->> 3)::int8multirange AS serials
-		  FROM jsonb_each(answers) a, jsonb_array_elements(a.value -> 'transfers') t),
+		  FROM jsonb_each(answers) a, jsonb_array_elements(a.value -> 'transfers') t
+		 -- what came from a node that has left is here, and what went there and on is elsewhere
+		 WHERE answers ? (t ->> 1) AND answers ? (t ->> 2)),
 	weights AS (
 		SELECT (a.value ->> 'here')::int8multirange AS serials, 1 AS weight FROM jsonb_each(answers) a
 		UNION ALL

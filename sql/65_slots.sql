@@ -200,6 +200,9 @@ AS $$
 DECLARE
 	self smallint := coupon.cluster_require();
 	left_over text;
+	units bigint;
+	transit bigint;
+	silent text;
 BEGIN
 	SELECT concat_ws(', ', CASE WHEN s.n > 0 THEN s.n || ' slots' END, CASE WHEN p.n > 0 THEN p.n || ' parcels' END,
 	                 CASE WHEN n.state IS NULL THEN 'nothing that is known' WHEN n.state = 'active' THEN 'state active' END)
@@ -213,12 +216,30 @@ BEGIN
 			DETAIL = format('Node %s has %s.', coalesce($1::text, 'null'), coalesce(nullif(left_over, ''), 'units on their way to it')),
 			HINT = 'Call coupon_node_drain() at that node, and wait until coupon.node_status shows no slots.';
 	END IF;
+	-- who has it gone already has nothing to ask
+	SELECT sum((a.answer ->> 'units')::bigint), sum((a.answer ->> 'transit')::bigint), string_agg(a.node_id::text, ', ' ORDER BY a.node_id) FILTER (WHERE a.answer IS NULL)
+	  INTO units, transit, silent
+	  FROM (SELECT self::integer AS node_id, coupon.call_leaving($1::smallint) AS answer
+	        UNION ALL
+	        SELECT c.node_id, c.answer FROM coupon.peers_call('leaving', jsonb_build_object('node_id', $1)) c) a
+	 WHERE EXISTS (SELECT FROM coupon.node n WHERE n.node_id = $1 AND n.state <> 'gone');
+	IF units > 0 OR transit > 0 THEN
+		RAISE SQLSTATE 'UC303' USING
+			MESSAGE = 'node cannot be removed',
+			DETAIL = format('Node %s has %s units that are not issued, and %s transfers from it or to it have yet to arrive.', $1, units, transit),
+			HINT = 'Call it again when the units have moved, which they do by themselves while the nodes run: coupon_cluster_status() shows where they are.';
+	ELSIF silent IS NOT NULL THEN
+		RAISE WARNING USING
+			MESSAGE = 'not all nodes could be asked for units of the node that is removed',
+			DETAIL = format('No answer from node %s.', silent),
+			HINT = 'Compare with coupon_cluster_verify() whether units are at no node.';
+	END IF;
 	UPDATE coupon.node n SET state = 'gone', version = n.version + 1 WHERE n.node_id = $1 AND n.state <> 'gone';
 	RETURN FOUND;
 END
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_node_remove(integer) IS
-	'Takes a node that has been drained out of the sale. Returns whether this call did; the other nodes are told.';
+	'Takes a node that has been drained out of the sale; an ERROR while it has slots, or says that it has units that are not issued. Returns whether this call did; the other nodes are told.';
 
 -- ---- at the donor ----
 

@@ -1,0 +1,71 @@
+# A node that is drained gives its free units to the others that answer, and is not
+# removed before: afterwards everything is sold, and no unit is lost.
+use strict;
+use warnings;
+
+use CouponCluster;
+use CouponTest;
+use Test::More;
+
+my $cluster = CouponCluster->new(nodes => [qw(one two three)], proxy => 0, settings => "coupon.cluster = on\ncoupon.sold_out_wait = 5s\nlog_min_messages = warning\n");
+my @names = $cluster->names;
+my $one = $cluster->server('one');
+
+# issue(node, campaign, n, prefix): to so many users who have their home there
+sub issue
+{
+	my ($node, $campaign, $n, $prefix) = @_;
+
+	return $cluster->on($node, qq{SELECT string_agg(status || ' ' || n, ' ' ORDER BY status) FROM (
+		SELECT status, count(*) AS n FROM coupon_issue_many($campaign, ARRAY(SELECT u FROM generate_series(1, 100 * $n) g, LATERAL (SELECT '$prefix' || g AS u) x
+			WHERE (SELECT s.node_id FROM coupon.slot s WHERE s.slot = coupon_slot(u)) = coupon_node_self() LIMIT $n)) GROUP BY 1) s});
+}
+
+sub slots { return $cluster->on($_[0], 'SELECT count(*) FROM coupon.slot WHERE node_id = 3') }
+
+ok(await_true($cluster->server($_), 'postgres', 'SELECT coupon.node_confirmed()'), "node $_ is confirmed") for @names;
+my $sale = $cluster->on('one', q{SELECT coupon_cluster_create('sale', 900)});
+my $ended = $cluster->on('one', q{SELECT coupon_cluster_create('ended', 30)});
+ok(await_true($cluster->server($_), 'postgres', "SELECT (SELECT sum(remaining) FROM coupon.campaign_status WHERE campaign_id IN ($sale, $ended)) = 310"), "node $_ has its third") for @names;
+$cluster->on('one', "SELECT coupon_campaign_close($ended)");
+ok(await_true($cluster->server('three'), 'postgres', "SELECT closed_at IS NOT NULL FROM coupon.campaign WHERE campaign_id = $ended"), 'a sale ends');
+is(issue('three', $sale, 20, 'a'), 'issued 20', 'node three has users');
+like(sql_error($one, 'postgres', 'SELECT coupon_node_remove(3);'), qr/UC303: node cannot be removed.*slots/s, 'a node that sells is not removed');
+
+# ---- slots alone leave first: the units stay until the node is drained ----
+$cluster->on('three', 'SELECT coupon_slots_move(1, 1024)');
+poll_until('node three has no slots', sub { slots('one') == 0 && slots('two') == 0 && slots('three') == 0 });
+poll_until('its users have arrived', sub { $cluster->sum(q{SELECT count(*) FROM coupon.slot_parcel WHERE state = 'sent'}) == 0 });
+$cluster->kill('two');
+like(sql_error($one, 'postgres', q{BEGIN; UPDATE coupon.node SET state = 'draining' WHERE node_id = 3; SELECT coupon_node_remove(3);}),
+	qr/UC303: node cannot be removed.*Node 3 has \d+ units that are not issued.*HINT/s, 'nor is one that has free units');
+is($cluster->on('one', 'SELECT state FROM coupon.node WHERE node_id = 3'), 'active', 'it stays what it was');
+
+# ---- they go to the one that answers ----
+$cluster->on('three', 'SELECT coupon_node_drain()');
+poll_until('node three has no units', sub { $cluster->on('three', 'SELECT sum(remaining) FROM coupon.campaign_status') == 0 });
+is($cluster->on('three', 'SELECT count(*) FROM coupon.transfer WHERE donor = 3 AND receiver = 2'), 0, 'none is kept for a node that is dead');
+$cluster->start('two');
+ok(await_true($cluster->server('two'), 'postgres', 'SELECT coupon.node_confirmed()'), 'node two is back');
+
+# ---- what is on its way, known to its donor alone, counts as well ----
+poll_until('quiet', sub { $cluster->sum(q{SELECT count(*) FROM coupon.transfer WHERE state IN ('cut', 'received')}) == 0 });
+is($cluster->on('two', q{BEGIN; INSERT INTO coupon.transfer (transfer_id, campaign_id, donor, receiver, serials, state, due_at)
+	VALUES (gen_random_uuid(), 1, 2, 3, '{}', 'cut', 'infinity'); SELECT coupon.call_leaving(3::smallint); ROLLBACK}), '{"units": 0, "transit": 1}', 'a transfer to it is seen at its donor');
+
+$cluster->tell;
+is($cluster->on('one', 'SELECT coupon_node_remove(3)'), 't', 'then it is removed');
+is($cluster->on('one', 'SELECT coupon_node_remove(3)'), 'f', 'once');
+$cluster->tell;
+is($cluster->on('two', 'SELECT state FROM coupon.node WHERE node_id = 3'), 'gone', 'node two hears of it');
+$cluster->server('three')->stop('fast');
+
+# ---- nothing is lost ----
+is($cluster->on('one', "SELECT string_agg(concat_ws(' ', law, detail), ', ') FROM coupon_cluster_verify($_)"), '', 'coupon_cluster_verify finds nothing') for $sale, $ended;
+is(issue('two', $sale, 500, 'b'), 'issued 500', 'node two sells');
+is(issue('one', $sale, 380, 'c'), 'issued 380', 'and node one the rest');
+poll_until('sold out', sub { issue('one', $sale, 1, 'd') eq 'sold_out 1' });
+is($cluster->on('one', "SELECT sum(stock) || ' ' || sum(issued) || ' ' || sum(in_transit) FROM coupon_cluster_status($sale)"), '900 900 0', 'all units are sold');
+is($cluster->on('two', "SELECT string_agg(concat_ws(' ', law, detail), ', ') FROM coupon_cluster_verify($_)"), '', 'coupon_cluster_verify finds nothing, either') for $sale, $ended;
+
+done_testing;
