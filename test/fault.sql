@@ -22,3 +22,23 @@ CREATE FUNCTION fault.disarm() RETURNS void
 CREATE FUNCTION fault.points(OUT point text, OUT place text, OUT throws boolean, OUT kind text,
 	OUT reached bigint, OUT fired bigint, OUT asleep integer) RETURNS SETOF record
 	LANGUAGE C STRICT AS '$libdir/coupon', 'coupon_fault_points';
+
+-- The steps of slots that move (sql/65_slots.sql) are SQL: triggers stand there.
+CREATE FUNCTION fault.reach() RETURNS trigger
+	LANGUAGE C AS '$libdir/coupon', 'coupon_fault_trigger';
+
+CREATE TRIGGER fault_leaving AFTER UPDATE ON coupon.slot FOR EACH ROW
+	WHEN (OLD.leaving IS NULL AND NEW.leaving IS NOT NULL) EXECUTE FUNCTION fault.reach('slots_leaving');
+CREATE TRIGGER fault_packed AFTER INSERT ON coupon.slot_parcel FOR EACH ROW
+	WHEN (NEW.state = 'sent') EXECUTE FUNCTION fault.reach('slots_packed');
+CREATE TRIGGER fault_given AFTER UPDATE ON coupon.slot FOR EACH ROW
+	WHEN (OLD.leaving = NEW.node_id) EXECUTE FUNCTION fault.reach('slots_given');
+CREATE TRIGGER fault_noted AFTER INSERT ON coupon.slot_parcel FOR EACH ROW
+	WHEN (NEW.state = 'received') EXECUTE FUNCTION fault.reach('slots_noted');
+CREATE TRIGGER fault_owned AFTER UPDATE ON coupon.slot FOR EACH ROW
+	WHEN (OLD.leaving IS NULL AND OLD.node_id <> NEW.node_id) EXECUTE FUNCTION fault.reach('slots_owned');
+-- at the end of its transaction
+CREATE CONSTRAINT TRIGGER fault_come AFTER INSERT ON coupon.slot_parcel DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+	WHEN (NEW.state = 'received') EXECUTE FUNCTION fault.reach('slots_come');
+CREATE TRIGGER fault_done AFTER UPDATE ON coupon.slot_parcel FOR EACH ROW
+	WHEN (NEW.state = 'done') EXECUTE FUNCTION fault.reach('slots_done');

@@ -16,6 +16,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include "commands/trigger.h"
 #include "miscadmin.h"
 #include "storage/pmsignal.h"
 #include "storage/spin.h"
@@ -71,6 +72,7 @@ static Fault *faults = NULL;
 PG_FUNCTION_INFO_V1(coupon_fault_arm);
 PG_FUNCTION_INFO_V1(coupon_fault_disarm);
 PG_FUNCTION_INFO_V1(coupon_fault_points);
+PG_FUNCTION_INFO_V1(coupon_fault_trigger);
 
 static void
 set_up(void)
@@ -283,4 +285,20 @@ coupon_fault_points(PG_FUNCTION_ARGS)
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;
+}
+
+/*
+ * coupon_fault_trigger() - reaches the point that the trigger names: for steps
+ * that are SQL
+ */
+Datum
+coupon_fault_trigger(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo) || ((TriggerData *) fcinfo->context)->tg_trigger->tgnargs != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("fault.reach() is for triggers with the name of a point")));
+	coupon_shmem_attach();
+	coupon_fault_reach(find_point(((TriggerData *) fcinfo->context)->tg_trigger->tgargs[0]));
+	return PointerGetDatum(NULL);
 }

@@ -71,6 +71,14 @@
 	POINT(units_come, MAY_THROW, "units are here in their shards' rows, they are not free") \
 	POINT(peer_asked, MAY_THROW, "another node is asked, it has not answered") \
 	POINT(peer_answered, MAY_THROW, "another node has answered, nothing follows from it") \
+	/* slots that move: triggers of test/fault.sql reach these */ \
+	POINT(slots_leaving, MAY_THROW, "slots are marked as leaving, that is not committed") \
+	POINT(slots_packed, MAY_THROW, "what the users of slots have is in the parcel and gone from the tables, the slots are here") \
+	POINT(slots_given, MAY_THROW, "slots are given away, that is not committed") \
+	POINT(slots_noted, MAY_THROW, "the parcel has come, nothing of it is in") \
+	POINT(slots_owned, MAY_THROW, "slots are here, their users have nothing yet") \
+	POINT(slots_come, MAY_THROW, "slots are here with all that their users have, that is not committed") \
+	POINT(slots_done, MAY_THROW, "the receiver has the parcel and the donor has noted that, which is not committed") \
 	/* workers */ \
 	POINT(worker_claimed, MAY_THROW, "the worker has its slot, it has not begun")
 

@@ -124,6 +124,19 @@ my $sent = {
 my $peer = {
 	act => sub { "SELECT error LIKE 'UC303%' FROM coupon.peers_ask('{1}', ARRAY['host=" . $node->host . ' port=' . $node->port . " dbname=postgres'], 'hello', ARRAY['{}'])" },
 	check => sub { 'SELECT true' } };
+# each step that 179_move_faults.pl drives between nodes
+my $move = {
+	act => sub { q{BEGIN;
+		INSERT INTO coupon.slot (slot, node_id, version) VALUES (0, 1, 1);
+		UPDATE coupon.slot SET leaving = 2;
+		INSERT INTO coupon.slot_parcel (parcel_id, donor, receiver, slots, state, due_at) VALUES (gen_random_uuid(), 1, 2, '{0}', 'sent', 'infinity');
+		UPDATE coupon.slot SET node_id = leaving, leaving = NULL;
+		UPDATE coupon.slot_parcel SET state = 'done';
+		INSERT INTO coupon.slot_parcel (parcel_id, donor, receiver, slots, state, due_at) VALUES (gen_random_uuid(), 2, 1, '{0}', 'received', 'infinity');
+		UPDATE coupon.slot SET node_id = 1;
+		SET CONSTRAINTS ALL IMMEDIATE;
+		ROLLBACK} },
+	check => sub { 'SELECT true' } };
 
 # who fails: the session that calls, another one, or either
 my @drivers = (
@@ -149,6 +162,7 @@ my @drivers = (
 	[ { %$http, other => 1 }, qw(turn_carried_out turn_committed) ],
 	[ $sent, qw(units_sent units_come) ],
 	[ $peer, qw(peer_asked peer_answered) ],
+	[ $move, qw(slots_leaving slots_packed slots_given slots_noted slots_owned slots_come slots_done) ],
 	[ { %$worker, other => 1 }, qw(worker_claimed) ]);
 
 my %throws = map { split /\|/ } split /\n/, sql('SELECT point, throws FROM fault.points()');
