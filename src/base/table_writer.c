@@ -7,44 +7,8 @@
  * methods.  The rest of PostgreSQL must not notice: what the executor would
  * have done is done here, or refused with a message when it is first met.
  *
- * What a DBA may add to our tables, and what becomes of it (the same list is
- * in doc/operations.md; each line has a test in test/sql/tap/table_writer.sql,
- * test/t/045_table_writer.pl or test/specs/serializable.spec):
- *
- *	CHECK and NOT NULL constraints		checked
- *	indexes, also unique, partial, on expressions, of any access method
- *										maintained; a conflict is an ERROR
- *	exclusion constraints				checked; a conflict is an ERROR
- *	constraints and indexes whose functions call coupon
- *										refused
- *	defaults							of no effect, we write every column
- *	dropped columns						null
- *	columns								refused
- *	other types, collations and typmods of our columns
- *										refused, for reading, too
- *	identity							refused
- *	triggers for what we do, of rows and of statements
- *										refused unless they are disabled
- *	rules for what we do				refused unless they are disabled
- *	foreign keys of our tables, deferred unique constraints
- *										refused: they are triggers
- *	foreign keys to our tables			refused where we update or delete
- *	row level security					refused
- *	inheritance: a parent				its constraints are ours
- *	inheritance: a child, or as a partition
- *										refused
- *	UNLOGGED, other access methods		refused
- *	tablespaces, storage parameters, statistics targets, compression
- *										as for any table
- *	VACUUM FULL, CLUSTER, REINDEX, also CONCURRENTLY
- *										as for any table
- *	publications, logical decoding		rows that were withdrawn are not
- *										decoded; updates and deletes need a
- *										replica identity
- *	REPEATABLE READ, SERIALIZABLE		writes conflict with others' reads;
- *										unique keys are judged by what is
- *										there now, as an index does
- *	cumulative statistics				counted
+ * What a DBA may add to our tables, and what becomes of it, is told by
+ * table_support.c.
  *
  * What the executor prepares for each statement is prepared here once per
  * session and table, and again after the table's relcache entry was
@@ -61,16 +25,10 @@
 #include "access/xact.h"
 #include "catalog/catalog.h"
 #include "catalog/pg_am_d.h"
-#include "catalog/pg_class.h"
-#include "catalog/pg_inherits.h"
-#include "catalog/pg_trigger.h"
-#include "commands/trigger.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "nodes/execnodes.h"
 #include "nodes/nodeFuncs.h"
-#include "rewrite/prs2lock.h"
-#include "rewrite/rewriteDefine.h"
 #include "storage/lmgr.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -119,112 +77,13 @@ forget_evaluating(void *writer)
 		evaluating = NULL;
 }
 
-/* ---- refusing ---- */
-
-pg_noreturn static void
-refuse(Relation rel, const char *what, const char *detail, const char *hint)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("%s on coupon.%s are not supported", what, RelationGetRelationName(rel)),
-			 errdetail("%s", detail),
-			 errhint("%s", hint)));
-}
-
-pg_noreturn static void
-refuse_part(Relation rel, const char *what, const char *name, const char *hint)
-{
-	refuse(rel, what, psprintf("\"%s\" would be passed over: rows are written below the executor.", name), hint);
-}
-
-#define WRITTEN_BELOW	"Rows are written below the executor."
-#define DROP_HINT		"Drop it, or disable it; the events in coupon.outbox tell of every change."
-
 void
 coupon_writer_refuse_nested(void)
 {
 	if (evaluating != NULL)
-		refuse(evaluating->relinfo->ri_RelationDesc, "constraints and indexes that call coupon",
-			   "A row was being written when coupon was called again.",
-			   "Drop the constraint or the index whose function calls it.");
-}
-
-/* What concerns every operation. */
-static void
-refuse_table(Relation rel, const CouponTable *table)
-{
-	TupleDesc	desc = RelationGetDescr(rel);
-
-	if (rel->rd_rel->relam != HEAP_TABLE_AM_OID)
-		refuse(rel, "other access methods than heap", WRITTEN_BELOW,
-			   "Use ALTER TABLE ... SET ACCESS METHOD heap.");
-	if (rel->rd_rel->relpersistence != RELPERSISTENCE_PERMANENT)
-		refuse(rel, "unlogged rows", "A crash would lose what users were told.",
-			   "Use ALTER TABLE ... SET LOGGED.");
-	if (rel->rd_rel->relrowsecurity)
-		refuse(rel, "row security policies", WRITTEN_BELOW,
-			   "Use ALTER TABLE ... DISABLE ROW LEVEL SECURITY, and grant functions to those who may call them.");
-	if (rel->rd_rel->relispartition)
-		refuse(rel, "partitioned parents", WRITTEN_BELOW, "Use ALTER TABLE ... DETACH PARTITION.");
-	if (rel->rd_rel->relhassubclass && find_inheritance_children(RelationGetRelid(rel), NoLock) != NIL)
-		refuse(rel, "child tables", "The unique indexes know nothing of a child's rows.",
-			   "Drop them, or use ALTER TABLE ... NO INHERIT.");
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute column = TupleDescAttr(desc, i);
-
-		if (column->attisdropped)
-			continue;
-		if (i >= table->ncolumns)
-			refuse_part(rel, "added columns", NameStr(column->attname),
-						"Drop it; keep data of your own in tables of your own.");
-		if (column->attidentity != '\0' || column->attgenerated != '\0')
-			refuse_part(rel, "identity columns", NameStr(column->attname),
-						"Use ALTER TABLE ... ALTER COLUMN ... DROP IDENTITY.");
-	}
-}
-
-static bool
-is_kept(const CouponTable *table, const char *name)
-{
-	for (const char *const *kept = table->kept; *kept != NULL; kept++)
-	{
-		if (strcmp(*kept, name) == 0)
-			return true;
-	}
-	return false;
-}
-
-/* What fires for some operations. */
-static void
-refuse_fired(Relation rel, const CouponTable *table, int operations)
-{
-	TriggerDesc *triggers = rel->trigdesc;
-	RuleLock   *rules = rel->rd_rules;
-
-	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
-	{
-		Trigger    *trigger = &triggers->triggers[i];
-		int			fires = (TRIGGER_FOR_INSERT(trigger->tgtype) ? COUPON_INSERT : 0) |
-		(TRIGGER_FOR_UPDATE(trigger->tgtype) ? COUPON_UPDATE : 0) |
-		(TRIGGER_FOR_DELETE(trigger->tgtype) ? COUPON_DELETE : 0);
-		const char *name = trigger->tgisinternal && OidIsValid(trigger->tgconstraint) ?
-		get_constraint_name(trigger->tgconstraint) : trigger->tgname;
-
-		if ((fires & operations) && trigger->tgenabled != TRIGGER_DISABLED && !is_kept(table, name))
-			refuse_part(rel, trigger->tgisinternal ? "constraints that need triggers" : "added triggers",
-						name, DROP_HINT);
-	}
-	for (int i = 0; rules != NULL && i < rules->numLocks; i++)
-	{
-		RewriteRule *rule = rules->rules[i];
-		int			fires = rule->event == CMD_INSERT ? COUPON_INSERT :
-		rule->event == CMD_UPDATE ? COUPON_UPDATE :
-		rule->event == CMD_DELETE ? COUPON_DELETE : 0;
-
-		if ((fires & operations) && rule->enabled != RULE_DISABLED)
-			refuse(rel, "rules", WRITTEN_BELOW, DROP_HINT);
-	}
+		coupon_table_refuse(evaluating->relinfo->ri_RelationDesc, "constraints and indexes that call coupon",
+							"A row was being written when coupon was called again.",
+							"Drop the constraint or the index whose function calls it.");
 }
 
 void
@@ -233,7 +92,7 @@ coupon_writer_allow(CouponTableWriter *writer, int operations)
 	Relation	rel = writer->relinfo->ri_RelationDesc;
 
 	if (operations & ~writer->allowed)
-		refuse_fired(rel, writer->table, operations);
+		coupon_table_refuse_fired(rel, writer->table, operations);
 	writer->allowed |= operations;
 
 	/* publications come and go without a change of the table */
@@ -340,8 +199,8 @@ prepare_indexes(CouponTableWriter *writer, Relation rel)
 			writer->lasting = false;
 	}
 	if (guarded != (1 << writer->table->nkeys) - 1)
-		refuse(rel, "missing unique indexes", "Nothing else keeps a unit from being sold twice.",
-			   "Create them as the extension's script does.");
+		coupon_table_refuse(rel, "missing unique indexes", "Nothing else keeps a unit from being sold twice.",
+							"Create them as the extension's script does.");
 }
 
 static CouponTableWriter *
@@ -354,7 +213,7 @@ prepare(int number, const CouponTable *table, Relation rel)
 	CouponTableWriter *writer = palloc0(sizeof(CouponTableWriter));
 	TupleDesc	desc;
 
-	refuse_table(rel, table);
+	coupon_table_refuse_parts(rel, table);
 	writer->number = number;
 	writer->changes = changes;
 	writer->table = table;

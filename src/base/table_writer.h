@@ -9,12 +9,9 @@
 #include "storage/itemptr.h"
 #include "utils/relcache.h"
 
-struct BulkInsertStateData;
+#include "base/table_support.h"
 
-/* What a call is going to do to the table. */
-#define COUPON_INSERT	1
-#define COUPON_UPDATE	2
-#define COUPON_DELETE	4
+struct BulkInsertStateData;
 
 typedef struct CouponTableWriter CouponTableWriter;
 

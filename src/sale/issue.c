@@ -22,10 +22,7 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "miscadmin.h"
-#include "port/pg_bswap.h"
-#include "storage/shmem.h"
 #include "utils/builtins.h"
-#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "base/arguments.h"
@@ -43,9 +40,6 @@
 #include "sale/take.h"
 #include "sale/unit_event.h"
 #include "sale/user_filter.h"
-
-#define palloc_huge_array(type, n) \
-	((type *) MemoryContextAllocHuge(CurrentMemoryContext, mul_size(sizeof(type), n)))
 
 /* A batch at work. */
 typedef struct Batch
@@ -140,105 +134,7 @@ decide(Batch *batch, int item, CouponStatus status)
 	}
 }
 
-static int
-compare_users(const CouponItem *items, int a, int b)
-{
-	return coupon_compare_texts((text *) DatumGetPointer(items[a].user_id),
-								(text *) DatumGetPointer(items[b].user_id));
-}
-
-/* A valid item, for sorting: most users are told apart by their first bytes. */
-typedef struct UserPlace
-{
-	uint64		prefix;
-	int			item;
-} UserPlace;
-
-static uint64
-user_prefix(Datum user_id)
-{
-	const text *user = (text *) DatumGetPointer(user_id);
-	uint64		prefix = 0;
-
-	memcpy(&prefix, VARDATA_ANY(user), Min(VARSIZE_ANY_EXHDR(user), sizeof(prefix)));
-	return pg_ntoh64(prefix);
-}
-
-/* By user, a user's items in their own order. */
-static int
-compare_places(const UserPlace *a, const UserPlace *b, const CouponItem *items)
-{
-	int			order = a->prefix < b->prefix ? -1 : a->prefix > b->prefix ? 1 :
-	compare_users(items, a->item, b->item);
-
-	return order != 0 ? order : a->item - b->item;
-}
-
-#define ST_SORT sort_places
-#define ST_ELEMENT_TYPE UserPlace
-#define ST_COMPARE_ARG_TYPE CouponItem
-#define ST_COMPARE(a, b, items) compare_places(a, b, items)
-#define ST_CHECK_FOR_INTERRUPTS
-#define ST_SCOPE static
-#define ST_DEFINE
-#include "lib/sort_template.h"
-
-static void
-sort_by_user(Batch *batch)
-{
-	UserPlace  *places = palloc_huge_array(UserPlace, batch->nvalid);
-
-	for (int i = 0; i < batch->nvalid; i++)
-	{
-		places[i].item = batch->by_user[i];
-		places[i].prefix = user_prefix(batch->items[places[i].item].user_id);
-	}
-	sort_places(places, batch->nvalid, batch->items);
-	for (int i = 0; i < batch->nvalid; i++)
-		batch->by_user[i] = places[i].item;
-	pfree(places);
-}
-
 /* ---- keys ---- */
-
-/* For sorting: by user and key, those without one last, the same in their order. */
-static int
-compare_keys(const void *a, const void *b, void *items)
-{
-	const CouponItem *x = (const CouponItem *) items + *(const int *) a;
-	const CouponItem *y = (const CouponItem *) items + *(const int *) b;
-	int			order = compare_users(items, *(const int *) a, *(const int *) b);
-
-	CHECK_FOR_INTERRUPTS();
-	if (order == 0 && x->request_key != NULL && y->request_key != NULL)
-		order = coupon_compare_texts(x->request_key, y->request_key);
-	else if (order == 0)
-		order = (x->request_key == NULL) - (y->request_key == NULL);
-	return order != 0 ? order : *(const int *) a - *(const int *) b;
-}
-
-/* The same key of the same user again: a twin of the first, by its number + 1. */
-static void
-find_twins(Batch *batch)
-{
-	CouponItem *items = batch->items;
-	int		   *sorted = palloc_huge_array(int, batch->nvalid);
-
-	memcpy(sorted, batch->by_user, batch->nvalid * sizeof(int));
-	qsort_arg(sorted, batch->nvalid, sizeof(int), compare_keys, items);
-	for (int i = 1; i < batch->nvalid; i++)
-	{
-		CouponItem *item = &items[sorted[i]];
-		CouponItem *before = &items[sorted[i - 1]];
-
-		item->twin = 0;
-		if (item->request_key != NULL && before->request_key != NULL &&
-			compare_users(items, sorted[i], sorted[i - 1]) == 0 &&
-			coupon_compare_texts(item->request_key, before->request_key) == 0)
-			item->twin = before->twin != 0 ? before->twin : sorted[i - 1] + 1;
-	}
-	pfree(sorted);
-}
 
 /* Gives an item its outcome if its key was used before. */
 static void
@@ -386,7 +282,7 @@ find_user_candidates(Batch *batch, int begin, int end)
 	int			wish = -1;		/* the first pending item */
 	int			ncandidates = 0;
 
-	if (batch->highest >= 0 && compare_users(batch->items, first, batch->highest) <= 0)
+	if (batch->highest >= 0 && coupon_compare_users(batch->items, first, batch->highest) <= 0)
 		wait = COUPON_NO_WAIT;
 	if (batch->keyed)
 		answer_keys(batch, begin, end, wait);
@@ -444,7 +340,7 @@ end_of_user(Batch *batch, int begin)
 	int			end = begin + 1;
 
 	while (end < batch->nvalid &&
-		   compare_users(batch->items, batch->by_user[begin], batch->by_user[end]) == 0)
+		   coupon_compare_users(batch->items, batch->by_user[begin], batch->by_user[end]) == 0)
 		end++;
 	return end;
 }
@@ -598,7 +494,7 @@ note_inserted(Batch *batch, int number)
 {
 	append_event(batch, &batch->items[number]);
 	decide(batch, number, COUPON_ISSUED);
-	if (batch->highest < 0 || compare_users(batch->items, number, batch->highest) > 0)
+	if (batch->highest < 0 || coupon_compare_users(batch->items, number, batch->highest) > 0)
 		batch->highest = number;
 }
 
@@ -718,6 +614,36 @@ work_off(Batch *batch)
 		coupon_outbox_finish(batch->outbox);
 }
 
+/* Items that are decided before anything is looked up; the others are pending. */
+static void
+enter_items(Batch *batch, int64 campaign_id, CouponStatus window)
+{
+	bool		on_node = coupon_node_here();
+
+	for (int i = 0; i < batch->nitems; i++)
+	{
+		CouponItem *item = &batch->items[i];
+
+		batch->pending[i] = batch->candidate[i] = false;
+		if (item->user_id == (Datum) 0)
+			item->status = COUPON_INVALID;
+		else if (on_node && !item->accepted &&
+				 !coupon_node_has(campaign_id, (text *) DatumGetPointer(item->user_id)))
+			item->status = COUPON_MOVED;
+		else if (window == COUPON_NOT_OPEN ||	/* nobody can have one yet */
+				 (window != COUPON_ISSUED &&
+				  coupon_filter_excludes(batch->campaign, item->user_id)))
+			decide(batch, i, window);
+		else
+		{
+			batch->pending[i] = true;
+			/* cppcheck-suppress objectIndex; one_int serves a single item */
+			batch->by_user[batch->nvalid++] = i;
+			batch->keyed |= item->request_key != NULL;
+		}
+	}
+}
+
 /* A batch; with refusals_only nothing is done, and false, if units may be issued. */
 static bool
 issue_batch(int64 campaign_id, CouponItem *items, int nitems, CouponWait wait,
@@ -728,7 +654,6 @@ issue_batch(int64 campaign_id, CouponItem *items, int nitems, CouponWait wait,
 	bool		one_bool[2];
 	CouponUnit	one_unit[2];
 	int			one_int = 0;
-	bool		on_node = coupon_node_here();
 
 	PreventCommandDuringRecovery("coupon_issue()");
 
@@ -767,33 +692,13 @@ issue_batch(int64 campaign_id, CouponItem *items, int nitems, CouponWait wait,
 		batch.dealt = palloc_huge_array(CouponUnit, nitems);
 	}
 
-	for (int i = 0; i < nitems; i++)
-	{
-		batch.pending[i] = batch.candidate[i] = false;
-		if (items[i].user_id == (Datum) 0)
-			items[i].status = COUPON_INVALID;
-		else if (on_node && !items[i].accepted &&
-				 !coupon_node_has(campaign_id, (text *) DatumGetPointer(items[i].user_id)))
-			items[i].status = COUPON_MOVED;
-		else if (window == COUPON_NOT_OPEN ||	/* nobody can have one yet */
-				 (window != COUPON_ISSUED &&
-				  coupon_filter_excludes(batch.campaign, items[i].user_id)))
-			decide(&batch, i, window);
-		else
-		{
-			batch.pending[i] = true;
-			/* cppcheck-suppress objectIndex; one_int serves a single item */
-			batch.by_user[batch.nvalid++] = i;
-			batch.keyed |= items[i].request_key != NULL;
-		}
-	}
-
+	enter_items(&batch, campaign_id, window);
 	if (batch.nvalid > 0)
 	{
 		if (batch.nvalid > 1)
-			sort_by_user(&batch);
+			coupon_sort_by_user(items, batch.by_user, batch.nvalid);
 		if (batch.nvalid > 1 && batch.keyed)
-			find_twins(&batch);
+			coupon_find_twins(items, batch.by_user, batch.nvalid);
 		if (window == COUPON_ISSUED)
 			batch.table = coupon_writer_open(coupon_catalog()->issuance, COUPON_INSERT);
 		batch.refusal = window;

@@ -8,23 +8,7 @@
 #include "access/htup.h"
 #include "fmgr.h"
 
-#include "sale/issuance_table.h"
-#include "sale/status_codes.h"
-
-/* One wish and its outcome. */
-typedef struct CouponItem
-{
-	Datum		user_id;		/* a detoasted text, 0: the item is invalid */
-	bool		admitted;		/* the campaign's room need not be asked again */
-	bool		accepted;		/* this node has said that the user's home is
-								 * here */
-	const char *trace;			/* of its call; NULL: the session's */
-	text	   *request_key;	/* what the caller calls the wish, or NULL */
-	int			twin;			/* issue.c's own */
-	CouponStatus status;		/* out */
-	bool		repeated;		/* out: issued to an earlier call with the key */
-	CouponIssuance issuance;	/* out, for issued and already_issued */
-} CouponItem;
+#include "sale/issue_item.h"
 
 /*
  * Issues one unit of a campaign to each item's user, in the current
@@ -34,13 +18,6 @@ typedef struct CouponItem
  */
 extern void coupon_issue_batch(int64 campaign_id, CouponItem *items, int nitems,
 							   CouponWait wait);
-
-/* What the item counts as: a repeated answer issues nothing. */
-static inline CouponStatus
-coupon_item_outcome(const CouponItem *item)
-{
-	return item->repeated && item->status == COUPON_ISSUED ? COUPON_ALREADY_ISSUED : item->status;
-}
 
 /* What the window says; COUPON_ISSUED: units may be issued. */
 extern CouponStatus coupon_issue_window(const CouponDefinition *def, TimestampTz now);

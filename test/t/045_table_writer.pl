@@ -1,4 +1,4 @@
-# The list at the head of src/base/table_writer.c, as far as it takes several
+# The list at the head of src/base/table_support.c, as far as it takes several
 # sessions or a server of its own: logical decoding, and what a DBA does to a
 # table while it is written.  The rest is in test/sql/tap/table_writer.sql.
 use strict;

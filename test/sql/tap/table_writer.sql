@@ -1,6 +1,6 @@
 -- What a DBA adds to the tables that are written below the executor works as
 -- everywhere, or is refused with a message: a test for each line of the list
--- at the head of src/base/table_writer.c.  What takes several sessions is in
+-- at the head of src/base/table_support.c.  What takes several sessions is in
 -- test/t/045_table_writer.pl and test/specs/.  Changes tables (rolled back),
 -- so not beside another test.
 BEGIN;
