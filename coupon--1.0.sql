@@ -1581,16 +1581,15 @@ CREATE FUNCTION coupon.learn_map(map jsonb) RETURNS integer
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	self smallint := (SELECT s.node_id FROM coupon.node_self s);
+	self smallint := coupon.cluster_require();
 	n integer;
 	changed integer;
 BEGIN
-	IF self IS NULL OR coalesce(jsonb_typeof($1 -> 'nodes') = 'array' AND jsonb_typeof($1 -> 'slots') = 'array', false) IS NOT TRUE THEN
+	IF (jsonb_typeof($1 -> 'nodes') = 'array' AND jsonb_typeof($1 -> 'slots') = 'array') IS NOT TRUE THEN
 		RAISE SQLSTATE 'UC303' USING
-			MESSAGE = CASE WHEN self IS NULL THEN 'this server is no node' ELSE 'this is no map' END,
-			DETAIL = CASE WHEN self IS NULL THEN 'coupon.node_self has no row.' ELSE 'It has no arrays nodes and slots.' END,
-			HINT = CASE WHEN self IS NULL THEN 'Make it one with coupon_node_found() or coupon_node_join().'
-			            ELSE 'Pass what coupon_node_map() of another node returns.' END;
+			MESSAGE = 'this is no map',
+			DETAIL = 'It has no arrays nodes and slots.',
+			HINT = 'Pass what coupon_node_map() of another node returns.';
 	END IF;
 	INSERT INTO coupon.node AS o (node_id, name, conninfo, http_url, state, version)
 	SELECT r.node_id, r.name, r.conninfo, r.http_url, r.state, r.version
@@ -2040,16 +2039,16 @@ AS $$
 #variable_conflict use_column
 DECLARE
 	t coupon.transfer;
-	ranges bigint[];
+	sent int8multirange;
 BEGIN
 	PERFORM coupon.transfer_commits();
-	ranges := coupon.units_cut($1, $3);
-	IF ranges = '{}' THEN
+	sent := coupon.serials_of(coupon.units_cut($1, $3));
+	IF isempty(sent) THEN
 		RETURN NULL;
 	END IF;
 	INSERT INTO coupon.transfer (transfer_id, campaign_id, donor, receiver, serials, labels, state, due_at)
-	SELECT gen_random_uuid(), $1, s.node_id, $2, coupon.serials_of(ranges),
-	       CASE WHEN c.coded THEN ARRAY(SELECT u.label FROM coupon.unit u WHERE u.campaign_id = $1 AND coupon.serials_of(ranges) @> u.serial ORDER BY u.serial) END,
+	SELECT gen_random_uuid(), $1, s.node_id, $2, sent,
+	       CASE WHEN c.coded THEN ARRAY(SELECT u.label FROM coupon.unit u WHERE u.campaign_id = $1 AND sent @> u.serial ORDER BY u.serial) END,
 	       'cut', $4
 	  FROM coupon.node_self s, coupon.campaign c WHERE c.campaign_id = $1
 	RETURNING * INTO STRICT t;
@@ -3149,14 +3148,15 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	self smallint := (SELECT s.node_id FROM coupon.node_self s);
+	alone text := coupon.campaigns_alone();
 BEGIN
 	DELETE FROM coupon.slot_plan p USING coupon.slot s WHERE s.slot = p.slot AND s.node_id IS DISTINCT FROM self;
 	-- one that is made after the plan, too
-	IF coupon.campaigns_alone() IS NOT NULL THEN
+	IF alone IS NOT NULL THEN
 		UPDATE coupon.slot_plan p SET due_at = clock_timestamp() + interval '5 s';
 		RAISE WARNING USING
 			MESSAGE = 'slots cannot move now',
-			DETAIL = format('Other nodes do not know campaign %s.', coupon.campaigns_alone()),
+			DETAIL = format('Other nodes do not know campaign %s.', alone),
 			HINT = 'Share it with coupon_campaign_share(), or archive it.';
 		RETURN;
 	END IF;
@@ -3913,15 +3913,15 @@ CREATE FUNCTION @extschema@.coupon_room_pass(token text) RETURNS text
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+	part text[] := CASE WHEN $1 ~ '^[0-9]{1,18}\.[0-9]{1,18}\.[0-9a-f]{32}$' THEN string_to_array($1, '.') END;
 	t record;
 	k coupon.room_key;
 	words text;
 BEGIN
 	SELECT x.room_id, x.user_id, x.admitted_at + r.session_ttl AS until INTO t
 	  FROM coupon.ticket x JOIN coupon.room r ON r.room_id = x.room_id
-	 WHERE x.room_id = CASE WHEN $1 ~ '^[0-9]{1,18}\.[0-9]{1,18}\.[0-9a-f]{32}$' THEN split_part($1, '.', 1)::bigint END
-	   AND x.number = CASE WHEN $1 ~ '^[0-9]{1,18}\.[0-9]{1,18}\.[0-9a-f]{32}$' THEN split_part($1, '.', 2)::bigint END
-	   AND sha256(uuid_send(x.secret)) = sha256(decode(CASE WHEN $1 ~ '^[0-9]{1,18}\.[0-9]{1,18}\.[0-9a-f]{32}$' THEN split_part($1, '.', 3) END, 'hex'))
+	 WHERE x.room_id = part[1]::bigint AND x.number = part[2]::bigint
+	   AND sha256(uuid_send(x.secret)) = sha256(decode(part[3], 'hex'))
 	   AND x.admitted_at IS NOT NULL AND x.ended_at IS NULL;
 	SELECT * INTO k FROM coupon.room_key x WHERE x.signs ORDER BY x.key_id DESC LIMIT 1;
 	IF t.until IS NULL OR t.until <= clock_timestamp() OR k.key_id IS NULL THEN

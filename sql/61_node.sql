@@ -143,16 +143,15 @@ CREATE FUNCTION coupon.learn_map(map jsonb) RETURNS integer
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	self smallint := (SELECT s.node_id FROM coupon.node_self s);
+	self smallint := coupon.cluster_require();
 	n integer;
 	changed integer;
 BEGIN
-	IF self IS NULL OR coalesce(jsonb_typeof($1 -> 'nodes') = 'array' AND jsonb_typeof($1 -> 'slots') = 'array', false) IS NOT TRUE THEN
+	IF (jsonb_typeof($1 -> 'nodes') = 'array' AND jsonb_typeof($1 -> 'slots') = 'array') IS NOT TRUE THEN
 		RAISE SQLSTATE 'UC303' USING
-			MESSAGE = CASE WHEN self IS NULL THEN 'this server is no node' ELSE 'this is no map' END,
-			DETAIL = CASE WHEN self IS NULL THEN 'coupon.node_self has no row.' ELSE 'It has no arrays nodes and slots.' END,
-			HINT = CASE WHEN self IS NULL THEN 'Make it one with coupon_node_found() or coupon_node_join().'
-			            ELSE 'Pass what coupon_node_map() of another node returns.' END;
+			MESSAGE = 'this is no map',
+			DETAIL = 'It has no arrays nodes and slots.',
+			HINT = 'Pass what coupon_node_map() of another node returns.';
 	END IF;
 	INSERT INTO coupon.node AS o (node_id, name, conninfo, http_url, state, version)
 	SELECT r.node_id, r.name, r.conninfo, r.http_url, r.state, r.version

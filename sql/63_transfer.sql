@@ -321,16 +321,16 @@ AS $$
 #variable_conflict use_column
 DECLARE
 	t coupon.transfer;
-	ranges bigint[];
+	sent int8multirange;
 BEGIN
 	PERFORM coupon.transfer_commits();
-	ranges := coupon.units_cut($1, $3);
-	IF ranges = '{}' THEN
+	sent := coupon.serials_of(coupon.units_cut($1, $3));
+	IF isempty(sent) THEN
 		RETURN NULL;
 	END IF;
 	INSERT INTO coupon.transfer (transfer_id, campaign_id, donor, receiver, serials, labels, state, due_at)
-	SELECT gen_random_uuid(), $1, s.node_id, $2, coupon.serials_of(ranges),
-	       CASE WHEN c.coded THEN ARRAY(SELECT u.label FROM coupon.unit u WHERE u.campaign_id = $1 AND coupon.serials_of(ranges) @> u.serial ORDER BY u.serial) END,
+	SELECT gen_random_uuid(), $1, s.node_id, $2, sent,
+	       CASE WHEN c.coded THEN ARRAY(SELECT u.label FROM coupon.unit u WHERE u.campaign_id = $1 AND sent @> u.serial ORDER BY u.serial) END,
 	       'cut', $4
 	  FROM coupon.node_self s, coupon.campaign c WHERE c.campaign_id = $1
 	RETURNING * INTO STRICT t;

@@ -258,14 +258,15 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	self smallint := (SELECT s.node_id FROM coupon.node_self s);
+	alone text := coupon.campaigns_alone();
 BEGIN
 	DELETE FROM coupon.slot_plan p USING coupon.slot s WHERE s.slot = p.slot AND s.node_id IS DISTINCT FROM self;
 	-- one that is made after the plan, too
-	IF coupon.campaigns_alone() IS NOT NULL THEN
+	IF alone IS NOT NULL THEN
 		UPDATE coupon.slot_plan p SET due_at = clock_timestamp() + interval '5 s';
 		RAISE WARNING USING
 			MESSAGE = 'slots cannot move now',
-			DETAIL = format('Other nodes do not know campaign %s.', coupon.campaigns_alone()),
+			DETAIL = format('Other nodes do not know campaign %s.', alone),
 			HINT = 'Share it with coupon_campaign_share(), or archive it.';
 		RETURN;
 	END IF;

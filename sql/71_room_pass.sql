@@ -106,15 +106,15 @@ CREATE FUNCTION @extschema@.coupon_room_pass(token text) RETURNS text
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+	part text[] := CASE WHEN $1 ~ '^[0-9]{1,18}\.[0-9]{1,18}\.[0-9a-f]{32}$' THEN string_to_array($1, '.') END;
 	t record;
 	k coupon.room_key;
 	words text;
 BEGIN
 	SELECT x.room_id, x.user_id, x.admitted_at + r.session_ttl AS until INTO t
 	  FROM coupon.ticket x JOIN coupon.room r ON r.room_id = x.room_id
-	 WHERE x.room_id = CASE WHEN $1 ~ '^[0-9]{1,18}\.[0-9]{1,18}\.[0-9a-f]{32}$' THEN split_part($1, '.', 1)::bigint END
-	   AND x.number = CASE WHEN $1 ~ '^[0-9]{1,18}\.[0-9]{1,18}\.[0-9a-f]{32}$' THEN split_part($1, '.', 2)::bigint END
-	   AND sha256(uuid_send(x.secret)) = sha256(decode(CASE WHEN $1 ~ '^[0-9]{1,18}\.[0-9]{1,18}\.[0-9a-f]{32}$' THEN split_part($1, '.', 3) END, 'hex'))
+	 WHERE x.room_id = part[1]::bigint AND x.number = part[2]::bigint
+	   AND sha256(uuid_send(x.secret)) = sha256(decode(part[3], 'hex'))
 	   AND x.admitted_at IS NOT NULL AND x.ended_at IS NULL;
 	SELECT * INTO k FROM coupon.room_key x WHERE x.signs ORDER BY x.key_id DESC LIMIT 1;
 	IF t.until IS NULL OR t.until <= clock_timestamp() OR k.key_id IS NULL THEN

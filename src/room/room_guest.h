@@ -5,8 +5,6 @@
 #ifndef COUPON_ROOM_GUEST_H
 #define COUPON_ROOM_GUEST_H
 
-#include "postgres.h"
-
 /* Is the user (a text) a guest whose pass has not ended? */
 extern bool coupon_room_has_guest(int64 room_id, Datum user_id);
 

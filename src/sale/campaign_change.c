@@ -249,15 +249,6 @@ coupon_shard_withdrawn(PG_FUNCTION_ARGS)
 	return PointerGetDatum(NULL);
 }
 
-static int
-compare_units(const void *a, const void *b)
-{
-	const CouponUnit *x = a;
-	const CouponUnit *y = b;
-
-	return x->serial < y->serial ? -1 : x->serial > y->serial;
-}
-
 /* Notes that units of one shard are withdrawn. */
 static void
 note_shard(int64 campaign_id, const CouponUnit *units, int n)
@@ -304,7 +295,7 @@ note_withdrawn(int64 campaign_id, CouponUnit *units, int n, CouponCampaignRow *r
 	};
 	Datum		values[2] = {Int64GetDatum(campaign_id), Int64GetDatum(n)};
 
-	qsort(units, n, sizeof(CouponUnit), compare_units);
+	qsort(units, n, sizeof(CouponUnit), coupon_compare_units);
 	coupon_shard_noting = true;
 	PG_TRY();
 	{

@@ -229,15 +229,6 @@ form_ranges(const Range *ranges, int n)
 
 /* ---- sending units away ---- */
 
-static int
-compare_units(const void *a, const void *b)
-{
-	const CouponUnit *x = a;
-	const CouponUnit *y = b;
-
-	return x->serial < y->serial ? -1 : x->serial > y->serial;
-}
-
 /* Units in their order as ranges; their number is written to *n. */
 static Range *
 ranges_of(const CouponUnit *units, int nunits, int *n)
@@ -318,7 +309,7 @@ coupon_units_cut(PG_FUNCTION_ARGS)
 	taken = def->unchecked ? 0 : coupon_take(campaign, def, table, COUPON_TO_SEND, wanted, 0, units, &why);
 	coupon_writer_close(table);
 
-	qsort(units, taken, sizeof(CouponUnit), compare_units);
+	qsort(units, taken, sizeof(CouponUnit), coupon_compare_units);
 	taken = drop_issued(campaign, units, taken);
 	ranges = ranges_of(units, taken, &n);
 	if (n > 0)

@@ -22,6 +22,16 @@ typedef struct CouponUnit
 	int64		serial;
 } CouponUnit;
 
+/* For qsort(): by their serials. */
+static inline int
+coupon_compare_units(const void *a, const void *b)
+{
+	const CouponUnit *x = a;
+	const CouponUnit *y = b;
+
+	return x->serial < y->serial ? -1 : x->serial > y->serial;
+}
+
 /* What a unit is taken for: units issued are counted. */
 typedef enum CouponPurpose
 {
