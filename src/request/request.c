@@ -185,8 +185,6 @@ refusal_of(CouponCampaign *campaign, const CouponDefinition *def, text *user_id,
 	CouponUserState state;
 	int			room;
 
-	if (window == COUPON_NOT_OPEN)
-		return window;
 	refusal = key == NULL ? COUPON_ISSUED : refusal_by_key(def, user_id, key, item);
 	if (refusal != COUPON_ISSUED)
 		return refusal;

@@ -276,8 +276,6 @@ try_any(CouponHold *hold, CouponWish *wish)
 	wish->taken = wish->inserted = false;
 	if (answer_key(hold))
 		return wish->status == COUPON_HOLD_BUSY;
-	if (refusal == COUPON_HOLD_NOT_OPEN)
-		return false;
 	if (refusal == COUPON_HOLD_PENDING &&
 		coupon_stock_sold_out(hold->campaign, hold->def, GetCurrentTimestamp()))
 	{

@@ -630,9 +630,7 @@ enter_items(Batch *batch, int64 campaign_id, CouponStatus window)
 		else if (on_node && !item->accepted &&
 				 !coupon_node_has(campaign_id, (text *) DatumGetPointer(item->user_id)))
 			item->status = COUPON_MOVED;
-		else if (window == COUPON_NOT_OPEN ||	/* nobody can have one yet */
-				 (window != COUPON_ISSUED &&
-				  coupon_filter_excludes(batch->campaign, item->user_id)))
+		else if (window != COUPON_ISSUED && coupon_filter_excludes(batch->campaign, item->user_id))
 			decide(batch, i, window);
 		else
 		{

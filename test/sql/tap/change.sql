@@ -56,6 +56,18 @@ SELECT ok(coupon_campaign_alter(:c, closes_at => 'infinity'), 'and goes on');
 SELECT is((pg_temp.event(:c)::jsonb) ?| '{opens_at,closes_at}', false, 'with no bounds');
 SELECT throws_ok(format('SELECT coupon_campaign_alter(%s, opens_at => ''2030-01-02'', closes_at => ''2030-01-01'')', :c), '22023', 'campaign would close before it opens');
 
+-- put off when some have a unit already: they are told so, whatever way they ask
+SELECT coupon_campaign_create('put off', 10) AS c \gset
+SELECT is(pg_temp.statuses(:c, '{a}'), 'issued', 'an open sale');
+SELECT is((SELECT status FROM coupon_hold_any(:c, 'h', '1 hour')), 'held', 'and a hold in it');
+SELECT ok(coupon_campaign_alter(:c, opens_at => 'infinity'), 'is put off');
+SELECT is((SELECT status || ' ' || (serial IS NOT NULL) FROM coupon_issue(:c, 'a')), 'already_issued true', 'who has a unit is told which');
+SELECT is(pg_temp.statuses(:c, '{a,b,h}'), 'already_issued not_open held', 'so are several');
+SELECT is((SELECT string_agg(status, ' ' ORDER BY u) FROM unnest('{a,b,h}'::text[]) u, coupon_hold_any(:c, u, '1 hour')),
+	'already_issued not_open already_held', 'and those who hold');
+SELECT is((SELECT string_agg(outcome, ' ' ORDER BY u) FROM unnest('{a,b,h}'::text[]) u, coupon_request(:c, u)),
+	'already_issued not_open held', 'and those who request');
+
 -- stock
 SELECT coupon_campaign_create('reduced', 200, 10) AS c \gset
 SELECT is(pg_temp.statuses(:c, '{a,b,c}'), 'issued issued issued', 'three are issued');
