@@ -41,7 +41,7 @@ CHANGES = {
     'http_release': {'released': 'hold_released'},
 }
 OPERATIONS = {'add_stock': 'campaign_stock_added', 'reduce': 'campaign_stock_reduced',
-              'withdraw': 'campaign_stock_reduced', 'alter': 'campaign_altered', 'import': 'campaign_stock_added', 'pause': 'campaign_paused', 'resume': 'campaign_resumed', 'close': 'campaign_closed',
+              'withdraw': 'campaign_stock_reduced', 'alter': 'campaign_altered', 'put_off': 'campaign_altered', 'import': 'campaign_stock_added', 'pause': 'campaign_paused', 'resume': 'campaign_resumed', 'close': 'campaign_closed',
               'emit': 'chaos.own'}
 
 
@@ -366,6 +366,31 @@ def answers_were_true(account):
                        for unit, state, start, stop in units_of(campaign, user)):
                 yield Violation('no answer tells of what is not committed', f'{user} was told {status} {serial} of campaign {campaign}, and at no moment'
                                 f' of call {step.id} this was so', [step, *(account.of_user.get((campaign, user), ())[-4:])])
+    for step, outcome, serial, start, stop in decisions(account):
+        campaign, user = step.args['campaign'], step.args['user']
+        if outcome == 'already_issued' and not any(str(unit) == serial and state[0] != 'held' and lo <= stop and hi >= start
+                                                   for unit, state, lo, hi in units_of(campaign, user)):
+            yield Violation('no answer tells of what is not committed', f'the request of {user} ended {outcome} {serial}, and at no moment this was so',
+                            [step, *(account.of_user.get((campaign, user), ())[-4:])])
+
+
+@law
+def limits_were_reached(account):
+    """A hold is refused by the limit only if the user had so many units at some moment within the call."""
+    for step in account.history.steps():
+        if step.way not in HOLDS or step is not step.transaction.steps[0]:
+            continue
+        for row in step.rows or ():
+            if row[1] != 'limit_reached':
+                continue
+            campaign, user = step.args['campaign'], row[0]
+            units = {event.serial for event in account.of_user.get((campaign, user), ())}
+            had = sum(any(event and STORY[event.type][1] != 'free' and event.user == user and start <= step.stop and stop >= step.start
+                          for event, start, stop in account.periods(account.of_unit[campaign, unit], lambda event: event)) for unit in units)
+            if had + len(step.rows) <= account.history.campaigns[campaign]['limit']:
+                yield Violation('no answer tells of what is not committed', f'{user} was told limit_reached, and had {had} units of campaign {campaign}',
+                                [step, *(account.of_user.get((campaign, user), ())[-4:])])
+            break
 
 
 @law
@@ -401,6 +426,14 @@ def nobody_is_forgotten(account):
                     yield Violation('a retry finds its unit', f'{user} had unit {unit} of campaign {campaign} ({state}) all through call {step.id}',
                                     [event, account.step.get(event.step), step])
                     break
+    for step, outcome, _, first, last in decisions(account):
+        campaign, user = step.args['campaign'], step.args['user']
+        if outcome in ('sold_out', 'closed', 'paused', 'not_open', 'not_admitted') and account.history.campaigns[campaign]['limit'] == 1:
+            for state, unit, start, stop, event in had[campaign, user]:
+                if state != 'held' and start < first and last < stop:
+                    yield Violation('a retry finds its unit', f'{user} had unit {unit} of campaign {campaign}, and their request ended {outcome}',
+                                    [event, account.step.get(event.step), step])
+                    break
 
 
 @law
@@ -419,18 +452,19 @@ def taken_is_true(account):
 def sold_out_is_true(account):
     """Only if at some moment within the call no unit was free or could come back: law 2."""
     taken = {}
-    for step in account.history.steps():
-        campaign = step.args.get('campaign')
-        if step.way not in ISSUES + HOLDS or not any(row[1] == 'sold_out' for row in step.rows or ()):
-            continue
+    said = [(step, step.start, step.stop) for step in account.history.steps()
+            if step.way in ISSUES + HOLDS and any(row[1] == 'sold_out' for row in step.rows or ())]
+    said += [(step, start, stop) for step, outcome, _, start, stop in decisions(account) if outcome == 'sold_out']
+    for step, start, stop in said:
+        campaign = step.args['campaign']
         if campaign not in taken:
             taken[campaign] = Occupation(account, campaign)
-        most, at = taken[campaign].most(step.start, step.stop)
+        most, at = taken[campaign].most(start, stop)
         stock = taken[campaign].stock
         # what the transaction has taken itself is in flight for others alone
         own = sum(row[1] in ('issued', 'held') for other in step.transaction.steps if other.start <= step.start and other.args.get('campaign') == campaign
                   and other.end != COMMITTED and other.way in ISSUES + HOLDS for row in other.rows or ())
-        if most + own + taken[campaign].withdrawn(step.stop) < stock:
+        if most + own + taken[campaign].withdrawn(stop) < stock:
             free = taken[campaign].free(at)
             yield Violation('never undersell', f'sold out was said of campaign {campaign}, of whose {stock} units at most {most} were taken'
                             f' at any moment of call {step.id}; unit {free} was not', [*account.of_unit.get((campaign, free), ())[-3:], step])
@@ -511,6 +545,25 @@ def a_key_gets_one_answer(account):
         got[wish] = event
 
 
+@law
+def a_key_is_told_of_its_own_unit(account):
+    """A repeated call is answered with the unit that its key got, and no other one: F27."""
+    units = collections.defaultdict(set)
+    for event in account.events:
+        step = account.step.get(event.step)
+        if step is not None and event.type in ('issued', 'held'):
+            keys = step.args.get('keys') or [step.args.get('key')] * len(step.args.get('users') or ('',))
+            for user, key in zip(step.args.get('users') or (event.user,), keys):
+                if user == event.user:
+                    units[event.campaign, user, key].add(event.serial)
+    for step in account.history.steps():
+        key = step.args.get('key')
+        for row in (step.rows or ()) if key and step.way in ISSUES and step.end == COMMITTED and len(step.transaction.steps) == 1 else ():
+            if row[1] == 'issued' and int(row[2]) not in units[step.args['campaign'], row[0], key]:
+                yield Violation('a retry finds its unit', f'{row[0]} was told that key {key} got unit {row[2]}, which it did not',
+                                [step, *account.of_unit.get((step.args['campaign'], int(row[2])), ())[-3:]])
+
+
 # ---- payments ----
 
 @law
@@ -528,6 +581,21 @@ def a_payment_is_refused_or_confirmed(account):
 
 
 # ---- requests ----
+
+def decisions(account):
+    """(step, outcome, serial, from, to): what became of requests, at their entry or
+    later, and between which moments that was found out."""
+    rows = {row['request_id']: row for row in account.history.requests}
+    for step in account.history.steps():
+        if step.way != 'request' or not step.rows:
+            continue
+        request, status, outcome, _, serial, repeated = step.rows[0]
+        if status == 'REFUSED':
+            yield step, outcome, serial, step.start, step.stop
+        elif repeated == 'f' and step.end == COMMITTED and request in rows and rows[request]['decided_at']:
+            row = rows[request]
+            yield step, row['outcome'], row['serial'], step.start, min(account.seen[request], account.history.moment(row['decided_at']))
+
 
 @law
 def requests_end(account):
@@ -555,6 +623,9 @@ def requests_end(account):
                 yield Violation('positions never rise', f'request {request}', [first, second])
             if first.rows[0][1] == 'COMPLETED' and second.rows[0][1:3] != first.rows[0][1:3] and second.rows[0][1] != 'NOT_REQUESTED':
                 yield Violation('every request ends', f'the outcome of request {request} changed', [first, second])
+        for poll in polls[request]:
+            if poll.rows[0][1] == 'COMPLETED' and row is not None and poll.rows[0][2] != row['outcome']:
+                yield Violation('every request ends', f'request {request} ended {row["outcome"]}, and was told otherwise', [step, poll])
     decided = collections.defaultdict(list)
     for event in account.events:
         step = account.step.get(event.step)
@@ -566,6 +637,11 @@ def requests_end(account):
         events = decided.get(request, [])
         if row['outcome'] is not None and request in accepted and accepted[request].rows[0][5] == 'f' and len(events) != 1 and not (row['request_key'] and not events):
             yield Violation('one event for each change', f'request {request} ended {row["outcome"]}, with {len(events)} events', [accepted[request], *events])
+        for event in events:
+            told = 'issued' if event.type == 'issued' else event.payload.get('outcome')
+            if told != row['outcome'] or (told == 'issued' and str(event.serial) != row['serial']):
+                yield Violation('one event for each change', f'request {request} ended {row["outcome"]} {row["serial"]}, its event says {told} {event.serial}',
+                                [account.step.get(event.step), event])
 
 
 @law

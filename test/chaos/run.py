@@ -229,6 +229,8 @@ class Round:
         query('SELECT pg_reload_conf()')
         for campaign in self.ids['paused']:
             query('SELECT coupon_campaign_resume($1::bigint)', [campaign])
+        for campaign in self.ids['put_off']:
+            query("SELECT coupon_campaign_alter($1::bigint, opens_at => '-infinity')", [campaign])
         query("SELECT coupon_room_resume('hall')")
         self.await_(
             'every request ends', 'requests are not decided', 'SELECT count(*) = 0 FROM coupon.request WHERE outcome IS NULL')

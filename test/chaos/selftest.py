@@ -163,6 +163,20 @@ def a_key_twice(s):
 
 
 @case('a retry finds its unit')
+def a_key_of_another_unit(s):
+    s.history.campaigns[1]['limit'] = 5
+    s.issue('a', 1, key='k')
+    s.issue('a', 2, key='l')
+    s.call('issue', [['a', 'issued', '2']], user='a', key='k')
+    s.owns((1, 'a'), (2, 'a'))
+
+
+@case('no answer tells of what is not committed')
+def the_limit_of_nobody(s):
+    s.call('hold', [['a', 'limit_reached', '1', None]], user='a', serial=1)
+
+
+@case('a retry finds its unit')
 def a_unit_is_forgotten(s):
     s.issue('a', 1)
     s.call('issue', [['a', 'sold_out', None]], user='a')
@@ -227,6 +241,18 @@ def two_events(s):
     step = s.issue('a', 1)
     s.event('coupon.redeemed', step)
     s.history.issuances = [(1, 1, 'a', 'redeemed')]
+
+
+@case('one event for each change')
+def an_event_of_another_kind(s):
+    s.event('coupon.redeemed', s.call('issue', None, UNKNOWN, user='a'))
+
+
+@case('one event for each change')
+def an_event_of_a_call_that_was_never_made(s):
+    s.event('coupon.issued', s.call('issue', [['a', 'issued', '1']], user='a'))
+    s.history.transactions.pop()
+    s.owns((1, 'a'))
 
 
 @case('one event for each change')
@@ -306,6 +332,69 @@ def wish(s, request, outcome, decided_at, user, polls=()):
     for status, position in polls:
         s.call('request_status', [[request, status, None, position, None]], request=request)
     return step
+
+
+def ended(s, outcome, serial=None, told=None):
+    """The request of a, which ended so; its event says `told`."""
+    step = wish(s, 'r', outcome, 5.0, 'a')
+    s.history.requests[-1]['serial'] = serial
+    if outcome == 'issued' and told is None:
+        s.event('coupon.issued', step, 'a', int(serial))
+    else:
+        s.event('coupon.request_failed', step, 'a', None, request_id='r', outcome=told or outcome)
+
+
+@case(None)
+def a_request_that_was_issued(s):
+    s.now = 4.0
+    ended(s, 'issued', '1')
+    s.call('request_status', [['r', 'COMPLETED', 'issued', '0', '1']], request='r')
+    s.call('request', [[None, 'REFUSED', 'already_issued', None, '1', 'f']], user='a')
+    s.owns((1, 'a'))
+
+
+@case('never undersell')
+def a_request_is_refused_too_early(s):
+    s.issue('b', 1)
+    s.call('request', [[None, 'REFUSED', 'sold_out', None, None, 'f']], user='a')
+    s.owns((1, 'b'))
+
+
+@case('never undersell')
+def a_request_ends_too_early(s):
+    s.issue('b', 1)
+    ended(s, 'sold_out')
+    s.owns((1, 'b'))
+
+
+@case('no answer tells of what is not committed')
+def a_request_of_somebody_who_has_nothing(s):
+    ended(s, 'already_issued', '1')
+
+
+@case('a retry finds its unit')
+def a_request_of_an_owner(s):
+    s.issue('a', 1)
+    s.call('request', [[None, 'REFUSED', 'closed', None, None, 'f']], user='a')
+    s.owns((1, 'a'))
+
+
+@case('every request ends')
+def a_poll_against_the_row(s):
+    ended(s, 'paused')
+    s.call('request_status', [['r', 'COMPLETED', 'closed', '0', None]], request='r')
+
+
+@case('one event for each change')
+def an_event_against_the_row(s):
+    ended(s, 'paused', told='closed')
+
+
+@case('one event for each change')
+def an_event_of_another_unit(s):
+    ended(s, 'issued', '1')
+    s.history.requests[-1]['serial'] = '2'
+    s.owns((1, 'a'))
 
 
 @case('every request ends')
@@ -388,6 +477,17 @@ def issued_in_a_pause(s):
     s.issue('a', 1)
     s.event('coupon.campaign_resumed', s.call('resume', [['t']]), None, None)
     s.owns((1, 'a'))
+
+
+@case('the server agrees')
+def a_finding_of_the_server(s):
+    s.history.findings.append(('the server agrees', 'coupon_verify(): a row'))
+
+
+@case('never oversell')
+def a_campaign_of_nobody(s):
+    s.event('coupon.issued', s.call('issue', [['a', 'issued', '1']], user='a', campaign=7), campaign_id=7)
+    s.history.issuances = [(7, 1, 'a', 'issued')]
 
 
 @case('counters add up')

@@ -32,6 +32,7 @@ FUNCTIONS = {
     'reduce': ('SELECT coupon_campaign_reduce_stock($1::bigint, $2::bigint)', 'campaign units'),
     'withdraw': ('SELECT coupon_units_withdraw($1::bigint, $2::bigint[])', 'campaign serials'),
     'alter': ('SELECT coupon_campaign_alter($1::bigint, per_user_limit => $2::int)', 'campaign limit'),
+    'put_off': ('SELECT coupon_campaign_alter($1::bigint, opens_at => $2::timestamptz)', 'campaign opens_at'),
     'import': ('SELECT coupon_codes_import($1::bigint, $2::text[])', 'campaign codes'),
     'drop': ('CALL coupon_campaign_drop($1::bigint)', 'campaign'),
     'room_pause': ('SELECT coupon_room_pause($1::text)', 'room'),

@@ -6,7 +6,7 @@ often as it should be seen; `s.call` records.  To add one:
 	    s.call('units', campaign=s.pick('seats'))
 
 with its statement in FUNCTIONS (session.py) and, if it changes units, what it
-promises in EXPECTED (laws.py).
+promises (laws.py).
 """
 import time
 
@@ -24,13 +24,14 @@ CAMPAIGNS = {
     'line_edge': dict(stock=25),
     'room': dict(stock=200, room='hall'),
     'paused': dict(stock=150),
+    'put_off': dict(stock=150),
     'grows': dict(stock=10),
     'shrinks': dict(stock=150),
     'codes': dict(stock=0, codes=80),
     'closing': dict(stock=20, number=6),
 }
 ROOMS = {'hall': dict(capacity=15, method='fifo')}
-ISSUING = ['edge', 'edge', 'plain', 'two', 'any', 'line_edge', 'grows', 'shrinks', 'codes', 'paused', 'closing', 'room']
+ISSUING = ['edge', 'edge', 'plain', 'two', 'any', 'line_edge', 'grows', 'shrinks', 'codes', 'paused', 'put_off', 'closing', 'room']
 ISOLATION = ['READ COMMITTED'] * 3 + ['REPEATABLE READ', 'SERIALIZABLE']
 FATES = ['commit'] * 10 + ['rollback'] * 4 + ['leave before', 'leave during', 'leave during', 'leave after']
 # what a user does twice at once
@@ -194,7 +195,7 @@ def hold_many(s):
 
 @way(8)
 def hold_any(s):
-    campaign = s.pick('seats', 'any', 'edge')
+    campaign = s.pick('seats', 'any', 'edge', 'put_off')
     remember(s, campaign, s.call('hold_any', campaign=campaign, user=user(s), ttl=s.random.choice(TTLS), key=maybe_key(s, campaign)))
 
 
@@ -234,7 +235,7 @@ def release(s):
 
 @way(12)
 def request(s):
-    campaign = s.pick('line', 'line', 'line_edge', 'paused')
+    campaign = s.pick('line', 'line', 'line_edge', 'paused', 'put_off')
     # in one line there are only those who have nothing else to do with it
     who = f'q{s.random.randrange(500)}' if campaign in s.round.ids['line'] else user(s)
     rows = s.call('request', campaign=campaign, user=who, key=maybe_key(s, campaign))
@@ -280,6 +281,15 @@ def pause(s):
     s.call('pause', campaign=campaign)
     time.sleep(s.random.random() * 0.2)
     s.call('resume', campaign=campaign)
+
+
+@way(1)
+def put_off(s):
+    """An open sale is to open later, and then at once."""
+    campaign = s.pick('put_off')
+    s.call('put_off', campaign=campaign, opens_at='infinity')
+    time.sleep(s.random.random() * 0.2)
+    s.call('put_off', campaign=campaign, opens_at='-infinity')
 
 
 @way(1)
