@@ -2033,6 +2033,14 @@ LANGUAGE sql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$ SELECT to_jsonb($1) - '{state,due_at,noted_at}'::text[] || jsonb_build_object('campaign', coupon.campaign_definition($1.campaign_id)) $$;
 COMMENT ON FUNCTION coupon.transfer_message(coupon.transfer) IS 'A transfer as its receiver is told of it.';
 
+CREATE FUNCTION coupon.units_labelled(campaign_id bigint, serials int8multirange) RETURNS SETOF coupon.unit
+LANGUAGE sql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+	-- range by range, so that the index finds them
+	SELECT u.* FROM unnest($2) r, LATERAL (SELECT x.* FROM coupon.unit x WHERE x.campaign_id = $1 AND x.serial >= lower(r) AND x.serial < upper(r) OFFSET 0) u
+$$;
+COMMENT ON FUNCTION coupon.units_labelled(bigint, int8multirange) IS 'The labels of some units.';
+
 CREATE FUNCTION coupon.transfer_out(campaign_id bigint, receiver smallint, units bigint, due_at timestamptz) RETURNS coupon.transfer
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -2048,7 +2056,7 @@ BEGIN
 	END IF;
 	INSERT INTO coupon.transfer (transfer_id, campaign_id, donor, receiver, serials, labels, state, due_at)
 	SELECT gen_random_uuid(), $1, s.node_id, $2, sent,
-	       CASE WHEN c.coded THEN ARRAY(SELECT u.label FROM coupon.unit u WHERE u.campaign_id = $1 AND sent @> u.serial ORDER BY u.serial) END,
+	       CASE WHEN c.coded THEN ARRAY(SELECT u.label FROM coupon.units_labelled($1, sent) u ORDER BY u.serial) END,
 	       'cut', $4
 	  FROM coupon.node_self s, coupon.campaign c WHERE c.campaign_id = $1
 	RETURNING * INTO STRICT t;
@@ -2066,6 +2074,30 @@ AS $$
 $$;
 COMMENT ON FUNCTION coupon.labels_of(int8multirange, text[]) IS 'Each serial with its label.';
 
+CREATE FUNCTION coupon.receiver_check(donor smallint, receiver smallint) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	donor_state text;
+BEGIN
+	IF $2 IS DISTINCT FROM (SELECT s.node_id FROM coupon.node_self s) THEN
+		RAISE SQLSTATE 'UC303' USING
+			MESSAGE = 'this is for another node',
+			DETAIL = format('It is for node %s.', $2),
+			HINT = 'Correct the conninfo of the node in coupon.node.';
+	END IF;
+	-- the lock: who says that the donor has left has this committed before, or has it refused
+	SELECT n.state INTO donor_state FROM coupon.node n WHERE n.node_id = $1 FOR SHARE;
+	IF donor_state = 'gone' THEN
+		RAISE SQLSTATE 'UC303' USING
+			MESSAGE = 'the node has left',
+			DETAIL = format('What node %s had sent away was taken back, or is lost with it.', $1),
+			HINT = 'Have a new server join, with a number of its own.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION coupon.receiver_check(smallint, smallint) IS 'Refuses units and slots that are for another node, or from one that has left.';
+
 CREATE FUNCTION coupon.transfer_in(message jsonb) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -2073,14 +2105,9 @@ DECLARE
 	t coupon.transfer := jsonb_populate_record(NULL::coupon.transfer, $1);
 BEGIN
 	PERFORM coupon.transfer_commits();
+	PERFORM coupon.receiver_check(t.donor, t.receiver);
 	-- this locks the campaign: the same transfer cannot come in twice at the same time
 	PERFORM coupon.campaign_define($1 -> 'campaign');
-	IF t.receiver IS DISTINCT FROM (SELECT s.node_id FROM coupon.node_self s) THEN
-		RAISE SQLSTATE 'UC303' USING
-			MESSAGE = 'units are for another node',
-			DETAIL = format('Transfer %s is for node %s.', t.transfer_id, t.receiver),
-			HINT = 'Correct the conninfo of the node in coupon.node.';
-	END IF;
 	INSERT INTO coupon.transfer (transfer_id, campaign_id, donor, receiver, serials, labels, state, due_at)
 	VALUES (t.transfer_id, t.campaign_id, t.donor, t.receiver, t.serials, t.labels, 'received', clock_timestamp())
 	ON CONFLICT ON CONSTRAINT transfer_pkey DO NOTHING;
@@ -2142,8 +2169,10 @@ BEGIN
 	PERFORM coupon.learn_map($1 -> 'map');
 	RETURN jsonb_build_object('map', @extschema@.coupon_node_map())
 	       || CASE WHEN ($1 ->> 'replaces')::boolean THEN jsonb_build_object(
+	              -- but for those that a parcel will bring
 	              'transfers', (SELECT coalesce(jsonb_agg(coupon.transfer_message(t) ORDER BY t.noted_at), '[]') FROM coupon.transfer t
-	                             WHERE t.donor IN (self, caller) AND t.receiver IN (self, caller)),
+	                             WHERE t.donor IN (self, caller) AND t.receiver IN (self, caller) AND NOT (t.state = 'cut' AND t.due_at = 'infinity')),
+	              'sent', (SELECT coalesce(jsonb_agg(x.slot), '[]') FROM coupon.slot_parcel p, unnest(p.slots) x(slot) WHERE p.state = 'sent' AND p.receiver = caller),
 	              'versions', (SELECT coalesce(jsonb_object_agg(c.campaign_id, c.version), '{}') FROM coupon.campaign c WHERE c.shared AND c.keeper = caller))
 	          ELSE '{}' END;
 END
@@ -2180,7 +2209,7 @@ AS $$
 		                           FROM coupon.shard s, generate_series(s.first_serial, s.last_serial) g
 		                          WHERE s.campaign_id = $1 AND s.away IS NOT NULL AND get_bit(s.away, g - s.first_serial) = 0) b
 		                  GROUP BY b.run) h),
-		'transfers', (SELECT coalesce(jsonb_agg(jsonb_build_array(t.transfer_id, t.donor, t.receiver, t.serials)), '[]')
+		'transfers', (SELECT coalesce(jsonb_agg(jsonb_build_array(t.transfer_id, t.donor, t.receiver, t.serials, t.state)), '[]')
 		                FROM coupon.transfer t WHERE t.campaign_id = $1),
 		'broken', (SELECT coalesce(jsonb_agg(to_jsonb(v)), '[]') FROM coupon.verify($1) v))
 $$;
@@ -2231,6 +2260,8 @@ BEGIN
 	END IF;
 	-- what the caller is told, and which server is known to have replaced another, is true after a crash
 	PERFORM coupon.transfer_commits();
+	-- the caller does not wait for ever, and its next call finds this one gone
+	PERFORM set_config('lock_timeout', current_setting('coupon.cluster_timeout'), true);
 	PERFORM coupon.peer_check($2);
 	CASE $1
 		WHEN 'hello' THEN answer := coupon.call_hello($2);
@@ -2243,7 +2274,12 @@ BEGIN
 		WHEN 'define' THEN
 			PERFORM coupon.campaign_define($2 -> 'campaign');
 			answer := '{}';
-		WHEN 'holdings' THEN answer := coupon.call_holdings(($2 ->> 'campaign_id')::bigint);
+		WHEN 'holdings' THEN
+			-- who asks for units of a node that has left wants nothing of them to come any more
+			IF $2 ? 'map' THEN
+				PERFORM coupon.learn_map($2 -> 'map');
+			END IF;
+			answer := coupon.call_holdings(($2 ->> 'campaign_id')::bigint);
 		WHEN 'status' THEN answer := coupon.call_status(($2 ->> 'campaign_id')::bigint);
 		WHEN 'leaving' THEN answer := coupon.call_leaving(($2 ->> 'node_id')::smallint);
 		WHEN 'slots' THEN answer := jsonb_build_object('new', coupon.slots_accept($2 -> 'parcel'));
@@ -2361,6 +2397,8 @@ DECLARE
 	confirmed integer := 0;
 	replaced boolean := false;
 	messages jsonb := '[]';
+	maps jsonb := '[]';
+	sent jsonb := '[]';
 	r record;
 BEGIN
 	PERFORM coupon.transfer_commits();
@@ -2374,6 +2412,8 @@ BEGIN
 		PERFORM coupon.learn_map(r.answer -> 'map');
 		IF NOT told THEN
 			messages := messages || (r.answer -> 'transfers');
+			maps := maps || (r.answer #> '{map,slots}');
+			sent := sent || (r.answer -> 'sent');
 			UPDATE coupon.campaign c SET version = v.value::bigint + 1
 			  FROM jsonb_each_text(r.answer -> 'versions') v
 			 WHERE c.campaign_id = v.key::bigint AND c.version <= v.value::bigint;
@@ -2384,6 +2424,7 @@ BEGIN
 	END IF;
 	IF NOT told THEN
 		PERFORM coupon.transfers_restore(messages);
+		PERFORM coupon.slots_restore(maps, sent);
 		UPDATE coupon.node_start n SET told = true;
 		UPDATE coupon.campaign_copy c SET version = 0;
 	END IF;
@@ -2422,6 +2463,71 @@ END
 $$;
 COMMENT ON FUNCTION coupon.transfer_settle() IS 'Tells a donor that its units have arrived.';
 
+CREATE FUNCTION coupon.units_places(answers jsonb, OUT first bigint, OUT last bigint, OUT places numeric) RETURNS SETOF record
+LANGUAGE sql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+	-- what a node has, and what its donor alone knows to have sent, less what its receiver alone
+	-- knows to have got; this holds whenever each node was asked
+	WITH known AS (
+		SELECT a.key::integer AS node_id, (t ->> 0)::uuid AS transfer_id, (t ->> 1)::integer AS donor, (t ->> 2)::integer AS receiver, (t ->> 3)::int8multirange AS serials
+		  FROM jsonb_each($1) a, jsonb_array_elements(a.value -> 'transfers') t
+		 -- what came from a node that has left is here, and what went there and on is elsewhere
+		 WHERE $1 ? (t ->> 1) AND $1 ? (t ->> 2)),
+	weights AS (
+		SELECT (a.value ->> 'here')::int8multirange AS serials, 1 AS weight FROM jsonb_each($1) a
+		UNION ALL
+		SELECT k.serials, CASE WHEN k.node_id = k.donor THEN 1 ELSE -1 END FROM known k
+		 WHERE NOT EXISTS (SELECT FROM known o WHERE o.transfer_id = k.transfer_id AND o.node_id <> k.node_id)),
+	bounds AS (
+		SELECT b.serial, sum(b.weight) AS weight
+		  FROM (SELECT lower(x.r) AS serial, w.weight FROM weights w, unnest(w.serials) x(r)
+		        UNION ALL
+		        SELECT upper(x.r), -w.weight FROM weights w, unnest(w.serials) x(r)
+		        UNION ALL
+		        SELECT 1, 0
+		        UNION ALL
+		        SELECT max((a.value ->> 'last_serial')::bigint) + 1, 0 FROM jsonb_each($1) a) b
+		 GROUP BY b.serial),
+	runs AS (
+		SELECT b.serial AS first, lead(b.serial) OVER (ORDER BY b.serial) - 1 AS last, sum(b.weight) OVER (ORDER BY b.serial) AS places FROM bounds b)
+	SELECT r.first, r.last, r.places FROM runs r WHERE r.last >= r.first
+$$;
+COMMENT ON FUNCTION coupon.units_places(jsonb) IS 'At how many nodes, or on their way between two, the units of a campaign are: one, by the law. The answers are of coupon.call_holdings(), by node, of all nodes.';
+
+CREATE FUNCTION coupon.transfer_back(t coupon.transfer) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	self smallint := (SELECT s.node_id FROM coupon.node_self s);
+	answers jsonb := jsonb_build_object(self, coupon.call_holdings($1.campaign_id));
+	nowhere int8multirange;
+	r record;
+BEGIN
+	FOR r IN SELECT * FROM coupon.peers_call('holdings', jsonb_build_object('campaign_id', $1.campaign_id, 'map', coupon.map_here()))
+	LOOP
+		IF r.answer IS NULL THEN
+			answers := NULL;
+		END IF;
+		answers := answers || jsonb_build_object(r.node_id, r.answer);
+	END LOOP;
+	-- what it had received and sent on is at a node; of two donors of one unit the first takes it back
+	SELECT coalesce(range_agg(int8range(p.first, p.last, '[]')), '{}') * $1.serials INTO nowhere FROM coupon.units_places(answers) p WHERE p.places = 0;
+	IF answers IS NULL OR EXISTS (
+			SELECT FROM jsonb_each(answers) a, jsonb_array_elements(a.value -> 'transfers') x
+			 WHERE x ->> 4 = 'cut' AND (x ->> 1)::smallint = a.key::smallint AND a.key::smallint < self
+			   AND NOT answers ? (x ->> 2) AND (x ->> 3)::int8multirange && nowhere) THEN
+		UPDATE coupon.transfer x SET due_at = clock_timestamp() + interval '1 second' WHERE x.transfer_id = $1.transfer_id;
+		RETURN;
+	END IF;
+	PERFORM coupon.transfer_commits();
+	UPDATE coupon.transfer x SET state = 'done' WHERE x.transfer_id = $1.transfer_id AND x.state = 'cut';
+	IF FOUND THEN
+		PERFORM coupon.units_arrive($1.campaign_id, coupon.ranges_of(nowhere), 0, true);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION coupon.transfer_back(coupon.transfer) IS 'At the donor: takes back units that were for a node which has left and that are at no other one. All nodes must say so.';
+
 CREATE FUNCTION coupon.transfer_push() RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -2432,6 +2538,9 @@ BEGIN
 	SELECT * INTO t FROM coupon.transfer x WHERE x.state = 'cut' AND x.due_at <= clock_timestamp() ORDER BY x.due_at LIMIT 1;
 	IF t.transfer_id IS NULL THEN
 		RETURN false;
+	ELSIF EXISTS (SELECT FROM coupon.node n WHERE n.node_id = t.receiver AND n.state = 'gone') THEN
+		PERFORM coupon.transfer_back(t);
+		RETURN true;
 	END IF;
 	SELECT c.answer IS NOT NULL INTO done
 	  FROM coupon.peers_call('receive', jsonb_build_object('transfer', coupon.transfer_message(t)), t.receiver) c;
@@ -2855,34 +2964,10 @@ BEGIN
 	IF law IS NOT NULL THEN
 		RETURN;
 	END IF;
-	-- each unit is at one node: what a node has, and what its donor alone knows to have sent,
-	-- less what its receiver alone knows to have got; this holds whenever each node was asked
 	RETURN QUERY
-	WITH known AS (
-		SELECT a.key::integer AS node_id, (t ->> 0)::uuid AS transfer_id, (t ->> 1)::integer AS donor, (t ->> 2)::integer AS receiver, (t ->> 3)::int8multirange AS serials
-		  FROM jsonb_each(answers) a, jsonb_array_elements(a.value -> 'transfers') t
-		 -- what came from a node that has left is here, and what went there and on is elsewhere
-		 WHERE answers ? (t ->> 1) AND answers ? (t ->> 2)),
-	weights AS (
-		SELECT (a.value ->> 'here')::int8multirange AS serials, 1 AS weight FROM jsonb_each(answers) a
-		UNION ALL
-		SELECT k.serials, CASE WHEN k.node_id = k.donor THEN 1 ELSE -1 END FROM known k
-		 WHERE NOT EXISTS (SELECT FROM known o WHERE o.transfer_id = k.transfer_id AND o.node_id <> k.node_id)),
-	bounds AS (
-		SELECT b.serial, sum(b.weight) AS weight
-		  FROM (SELECT lower(x.r) AS serial, w.weight FROM weights w, unnest(w.serials) x(r)
-		        UNION ALL
-		        SELECT upper(x.r), -w.weight FROM weights w, unnest(w.serials) x(r)
-		        UNION ALL
-		        SELECT 1, 0
-		        UNION ALL
-		        SELECT max((a.value ->> 'last_serial')::bigint) + 1, 0 FROM jsonb_each(answers) a) b
-		 GROUP BY b.serial),
-	runs AS (
-		SELECT b.serial AS first, lead(b.serial) OVER (ORDER BY b.serial) - 1 AS last, sum(b.weight) OVER (ORDER BY b.serial) AS places FROM bounds b)
-	SELECT NULL::integer, CASE WHEN r.places > 1 THEN 'unit is at two nodes' ELSE 'unit is at no node' END, r.first, NULL::text,
-	       format('serials %s to %s, %s places', r.first, r.last, r.places)
-	  FROM runs r WHERE r.places <> 1 AND r.last >= r.first;
+	SELECT NULL::integer, CASE WHEN p.places > 1 THEN 'unit is at two nodes' ELSE 'unit is at no node' END, p.first, NULL::text,
+	       format('serials %s to %s, %s places', p.first, p.last, p.places)
+	  FROM coupon.units_places(answers) p WHERE p.places <> 1;
 END
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_cluster_verify(bigint) IS
@@ -3093,6 +3178,7 @@ DECLARE
 	units bigint;
 	transit bigint;
 	silent text;
+	answers boolean;
 BEGIN
 	SELECT concat_ws(', ', CASE WHEN s.n > 0 THEN s.n || ' slots' END, CASE WHEN p.n > 0 THEN p.n || ' parcels' END,
 	                 CASE WHEN n.state IS NULL THEN 'nothing that is known' WHEN n.state = 'active' THEN 'state active' END)
@@ -3100,20 +3186,22 @@ BEGIN
 	  FROM (SELECT count(*) AS n FROM coupon.slot x WHERE x.node_id = $1) s,
 	       (SELECT count(*) AS n FROM coupon.slot_parcel x WHERE x.state = 'sent' AND (x.receiver = $1 OR x.donor = $1)) p
 	  LEFT JOIN coupon.node n ON n.node_id = $1;
-	IF left_over <> '' OR $1 IS NULL OR EXISTS (SELECT FROM coupon.transfer t WHERE t.state = 'cut' AND t.receiver = $1) THEN
+	IF left_over <> '' OR $1 IS NULL THEN
 		RAISE SQLSTATE 'UC303' USING
 			MESSAGE = 'node cannot be removed',
-			DETAIL = format('Node %s has %s.', coalesce($1::text, 'null'), coalesce(nullif(left_over, ''), 'units on their way to it')),
+			DETAIL = format('Node %s has %s.', coalesce($1::text, 'null'), coalesce(nullif(left_over, ''), 'no number')),
 			HINT = 'Call coupon_node_drain() at that node, and wait until coupon.node_status shows no slots.';
 	END IF;
 	-- who has it gone already has nothing to ask
-	SELECT sum((a.answer ->> 'units')::bigint), sum((a.answer ->> 'transit')::bigint), string_agg(a.node_id::text, ', ' ORDER BY a.node_id) FILTER (WHERE a.answer IS NULL)
-	  INTO units, transit, silent
+	SELECT sum((a.answer ->> 'units')::bigint), sum((a.answer ->> 'transit')::bigint), string_agg(a.node_id::text, ', ' ORDER BY a.node_id) FILTER (WHERE a.answer IS NULL),
+	       bool_or(a.node_id = $1 AND a.answer IS NOT NULL)
+	  INTO units, transit, silent, answers
 	  FROM (SELECT self::integer AS node_id, coupon.call_leaving($1::smallint) AS answer
 	        UNION ALL
 	        SELECT c.node_id, c.answer FROM coupon.peers_call('leaving', jsonb_build_object('node_id', $1)) c) a
 	 WHERE EXISTS (SELECT FROM coupon.node n WHERE n.node_id = $1 AND n.state <> 'gone');
-	IF units > 0 OR transit > 0 THEN
+	-- what is on its way to one that is dead comes back to who has sent it
+	IF answers AND (units > 0 OR transit > 0) THEN
 		RAISE SQLSTATE 'UC303' USING
 			MESSAGE = 'node cannot be removed',
 			DETAIL = format('Node %s has %s units that are not issued, and %s transfers from it or to it have yet to arrive.', $1, units, transit),
@@ -3298,12 +3386,7 @@ DECLARE
 	c record;
 BEGIN
 	PERFORM coupon.transfer_commits();
-	IF self IS DISTINCT FROM ($1 ->> 'receiver')::smallint THEN
-		RAISE SQLSTATE 'UC303' USING
-			MESSAGE = 'slots are for another node',
-			DETAIL = format('Parcel %s is for node %s.', $1 ->> 'parcel_id', $1 ->> 'receiver'),
-			HINT = 'Correct the conninfo of the node in coupon.node.';
-	END IF;
+	PERFORM coupon.receiver_check(($1 ->> 'donor')::smallint, ($1 ->> 'receiver')::smallint);
 	SELECT array_agg((r ->> 0)::smallint) INTO ours FROM jsonb_array_elements($1 -> 'slots') r;
 	-- the same parcel again waits here for the first one
 	INSERT INTO coupon.slot_parcel (parcel_id, donor, receiver, slots, state, due_at)
@@ -3349,6 +3432,28 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION coupon.slots_accept(jsonb) IS 'Step 3, at the receiver: takes slots in with all that their users have, once.';
+
+CREATE FUNCTION coupon.slots_restore(maps jsonb, sent jsonb) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	self smallint := (SELECT s.node_id FROM coupon.node_self s);
+BEGIN
+	-- what is on its way to this node comes by itself
+	UPDATE coupon.slot s SET node_id = self, version = m.version, leaving = NULL
+	  FROM (SELECT DISTINCT ON (x.m -> 0) (x.m ->> 0)::smallint AS slot, (x.m ->> 1)::smallint AS node_id, (x.m ->> 2)::bigint AS version
+	          FROM jsonb_array_elements($1) x(m) ORDER BY x.m -> 0, (x.m ->> 2)::bigint DESC) m
+	 WHERE m.slot = s.slot AND m.node_id = self AND s.version < m.version
+	   AND NOT EXISTS (SELECT FROM jsonb_array_elements($2) y(slot) WHERE y.slot::smallint = s.slot);
+	-- users who had gone away with all that they have
+	DELETE FROM coupon.lapsed_hold x USING coupon.slot s WHERE s.slot = coupon.slot_of(x.user_id) AND s.node_id <> self AND x.campaign_id < 1000000000;
+	DELETE FROM coupon.request_key x USING coupon.slot s WHERE s.slot = coupon.slot_of(x.user_id) AND s.node_id <> self AND x.campaign_id < 1000000000;
+	DELETE FROM coupon.room_guest x USING coupon.slot s WHERE s.slot = coupon.slot_of(x.user_id) AND s.node_id <> self;
+	DELETE FROM coupon.refusal x USING coupon.slot s WHERE s.slot = coupon.slot_of(x.user_id) AND s.node_id <> self AND x.campaign_id < 1000000000;
+END
+$$;
+COMMENT ON FUNCTION coupon.slots_restore(jsonb, jsonb) IS
+	'Makes up for slots of which this server does not know that they came to the one that it has replaced, or left it. What users of the first had is lost; their units came back as free ones.';
 
 -- ---- the worker ----
 
@@ -6313,8 +6418,10 @@ REVOKE ALL ON FUNCTION coupon.campaign_shared_guard() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.transfer_forget() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.transfer_commits() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.transfer_message(coupon.transfer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.units_labelled(bigint, int8multirange) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.transfer_out(bigint, smallint, bigint, timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.labels_of(int8multirange, text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.receiver_check(smallint, smallint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.transfer_in(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.transfer_end(uuid[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.stock_report(bigint) FROM PUBLIC;
@@ -6329,6 +6436,8 @@ REVOKE ALL ON FUNCTION coupon.node_begin() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.transfers_restore(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.node_confirm() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.transfer_settle() FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.units_places(jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.transfer_back(coupon.transfer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.transfer_push() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.campaign_spread() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.node_unload() FROM PUBLIC;
@@ -6514,6 +6623,7 @@ REVOKE ALL ON FUNCTION coupon.slots_hindered(smallint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.slots_give() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.slots_done(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.slots_accept(jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.slots_restore(jsonb, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.slots_work(boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.coupon_slots_move(integer, integer) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_slots_move(integer, integer) TO coupon_admin;

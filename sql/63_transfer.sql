@@ -315,6 +315,14 @@ LANGUAGE sql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$ SELECT to_jsonb($1) - '{state,due_at,noted_at}'::text[] || jsonb_build_object('campaign', coupon.campaign_definition($1.campaign_id)) $$;
 COMMENT ON FUNCTION coupon.transfer_message(coupon.transfer) IS 'A transfer as its receiver is told of it.';
 
+CREATE FUNCTION coupon.units_labelled(campaign_id bigint, serials int8multirange) RETURNS SETOF coupon.unit
+LANGUAGE sql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+	-- range by range, so that the index finds them
+	SELECT u.* FROM unnest($2) r, LATERAL (SELECT x.* FROM coupon.unit x WHERE x.campaign_id = $1 AND x.serial >= lower(r) AND x.serial < upper(r) OFFSET 0) u
+$$;
+COMMENT ON FUNCTION coupon.units_labelled(bigint, int8multirange) IS 'The labels of some units.';
+
 CREATE FUNCTION coupon.transfer_out(campaign_id bigint, receiver smallint, units bigint, due_at timestamptz) RETURNS coupon.transfer
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -330,7 +338,7 @@ BEGIN
 	END IF;
 	INSERT INTO coupon.transfer (transfer_id, campaign_id, donor, receiver, serials, labels, state, due_at)
 	SELECT gen_random_uuid(), $1, s.node_id, $2, sent,
-	       CASE WHEN c.coded THEN ARRAY(SELECT u.label FROM coupon.unit u WHERE u.campaign_id = $1 AND sent @> u.serial ORDER BY u.serial) END,
+	       CASE WHEN c.coded THEN ARRAY(SELECT u.label FROM coupon.units_labelled($1, sent) u ORDER BY u.serial) END,
 	       'cut', $4
 	  FROM coupon.node_self s, coupon.campaign c WHERE c.campaign_id = $1
 	RETURNING * INTO STRICT t;
@@ -348,6 +356,30 @@ AS $$
 $$;
 COMMENT ON FUNCTION coupon.labels_of(int8multirange, text[]) IS 'Each serial with its label.';
 
+CREATE FUNCTION coupon.receiver_check(donor smallint, receiver smallint) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	donor_state text;
+BEGIN
+	IF $2 IS DISTINCT FROM (SELECT s.node_id FROM coupon.node_self s) THEN
+		RAISE SQLSTATE 'UC303' USING
+			MESSAGE = 'this is for another node',
+			DETAIL = format('It is for node %s.', $2),
+			HINT = 'Correct the conninfo of the node in coupon.node.';
+	END IF;
+	-- the lock: who says that the donor has left has this committed before, or has it refused
+	SELECT n.state INTO donor_state FROM coupon.node n WHERE n.node_id = $1 FOR SHARE;
+	IF donor_state = 'gone' THEN
+		RAISE SQLSTATE 'UC303' USING
+			MESSAGE = 'the node has left',
+			DETAIL = format('What node %s had sent away was taken back, or is lost with it.', $1),
+			HINT = 'Have a new server join, with a number of its own.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION coupon.receiver_check(smallint, smallint) IS 'Refuses units and slots that are for another node, or from one that has left.';
+
 CREATE FUNCTION coupon.transfer_in(message jsonb) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -355,14 +387,9 @@ DECLARE
 	t coupon.transfer := jsonb_populate_record(NULL::coupon.transfer, $1);
 BEGIN
 	PERFORM coupon.transfer_commits();
+	PERFORM coupon.receiver_check(t.donor, t.receiver);
 	-- this locks the campaign: the same transfer cannot come in twice at the same time
 	PERFORM coupon.campaign_define($1 -> 'campaign');
-	IF t.receiver IS DISTINCT FROM (SELECT s.node_id FROM coupon.node_self s) THEN
-		RAISE SQLSTATE 'UC303' USING
-			MESSAGE = 'units are for another node',
-			DETAIL = format('Transfer %s is for node %s.', t.transfer_id, t.receiver),
-			HINT = 'Correct the conninfo of the node in coupon.node.';
-	END IF;
 	INSERT INTO coupon.transfer (transfer_id, campaign_id, donor, receiver, serials, labels, state, due_at)
 	VALUES (t.transfer_id, t.campaign_id, t.donor, t.receiver, t.serials, t.labels, 'received', clock_timestamp())
 	ON CONFLICT ON CONSTRAINT transfer_pkey DO NOTHING;
@@ -424,8 +451,10 @@ BEGIN
 	PERFORM coupon.learn_map($1 -> 'map');
 	RETURN jsonb_build_object('map', @extschema@.coupon_node_map())
 	       || CASE WHEN ($1 ->> 'replaces')::boolean THEN jsonb_build_object(
+	              -- but for those that a parcel will bring
 	              'transfers', (SELECT coalesce(jsonb_agg(coupon.transfer_message(t) ORDER BY t.noted_at), '[]') FROM coupon.transfer t
-	                             WHERE t.donor IN (self, caller) AND t.receiver IN (self, caller)),
+	                             WHERE t.donor IN (self, caller) AND t.receiver IN (self, caller) AND NOT (t.state = 'cut' AND t.due_at = 'infinity')),
+	              'sent', (SELECT coalesce(jsonb_agg(x.slot), '[]') FROM coupon.slot_parcel p, unnest(p.slots) x(slot) WHERE p.state = 'sent' AND p.receiver = caller),
 	              'versions', (SELECT coalesce(jsonb_object_agg(c.campaign_id, c.version), '{}') FROM coupon.campaign c WHERE c.shared AND c.keeper = caller))
 	          ELSE '{}' END;
 END
@@ -462,7 +491,7 @@ AS $$
 		                           FROM coupon.shard s, generate_series(s.first_serial, s.last_serial) g
 		                          WHERE s.campaign_id = $1 AND s.away IS NOT NULL AND get_bit(s.away, g - s.first_serial) = 0) b
 		                  GROUP BY b.run) h),
-		'transfers', (SELECT coalesce(jsonb_agg(jsonb_build_array(t.transfer_id, t.donor, t.receiver, t.serials)), '[]')
+		'transfers', (SELECT coalesce(jsonb_agg(jsonb_build_array(t.transfer_id, t.donor, t.receiver, t.serials, t.state)), '[]')
 		                FROM coupon.transfer t WHERE t.campaign_id = $1),
 		'broken', (SELECT coalesce(jsonb_agg(to_jsonb(v)), '[]') FROM coupon.verify($1) v))
 $$;
@@ -513,6 +542,8 @@ BEGIN
 	END IF;
 	-- what the caller is told, and which server is known to have replaced another, is true after a crash
 	PERFORM coupon.transfer_commits();
+	-- the caller does not wait for ever, and its next call finds this one gone
+	PERFORM set_config('lock_timeout', current_setting('coupon.cluster_timeout'), true);
 	PERFORM coupon.peer_check($2);
 	CASE $1
 		WHEN 'hello' THEN answer := coupon.call_hello($2);
@@ -525,7 +556,12 @@ BEGIN
 		WHEN 'define' THEN
 			PERFORM coupon.campaign_define($2 -> 'campaign');
 			answer := '{}';
-		WHEN 'holdings' THEN answer := coupon.call_holdings(($2 ->> 'campaign_id')::bigint);
+		WHEN 'holdings' THEN
+			-- who asks for units of a node that has left wants nothing of them to come any more
+			IF $2 ? 'map' THEN
+				PERFORM coupon.learn_map($2 -> 'map');
+			END IF;
+			answer := coupon.call_holdings(($2 ->> 'campaign_id')::bigint);
 		WHEN 'status' THEN answer := coupon.call_status(($2 ->> 'campaign_id')::bigint);
 		WHEN 'leaving' THEN answer := coupon.call_leaving(($2 ->> 'node_id')::smallint);
 		WHEN 'slots' THEN answer := jsonb_build_object('new', coupon.slots_accept($2 -> 'parcel'));

@@ -97,6 +97,8 @@ DECLARE
 	confirmed integer := 0;
 	replaced boolean := false;
 	messages jsonb := '[]';
+	maps jsonb := '[]';
+	sent jsonb := '[]';
 	r record;
 BEGIN
 	PERFORM coupon.transfer_commits();
@@ -110,6 +112,8 @@ BEGIN
 		PERFORM coupon.learn_map(r.answer -> 'map');
 		IF NOT told THEN
 			messages := messages || (r.answer -> 'transfers');
+			maps := maps || (r.answer #> '{map,slots}');
+			sent := sent || (r.answer -> 'sent');
 			UPDATE coupon.campaign c SET version = v.value::bigint + 1
 			  FROM jsonb_each_text(r.answer -> 'versions') v
 			 WHERE c.campaign_id = v.key::bigint AND c.version <= v.value::bigint;
@@ -120,6 +124,7 @@ BEGIN
 	END IF;
 	IF NOT told THEN
 		PERFORM coupon.transfers_restore(messages);
+		PERFORM coupon.slots_restore(maps, sent);
 		UPDATE coupon.node_start n SET told = true;
 		UPDATE coupon.campaign_copy c SET version = 0;
 	END IF;
@@ -158,6 +163,71 @@ END
 $$;
 COMMENT ON FUNCTION coupon.transfer_settle() IS 'Tells a donor that its units have arrived.';
 
+CREATE FUNCTION coupon.units_places(answers jsonb, OUT first bigint, OUT last bigint, OUT places numeric) RETURNS SETOF record
+LANGUAGE sql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+	-- what a node has, and what its donor alone knows to have sent, less what its receiver alone
+	-- knows to have got; this holds whenever each node was asked
+	WITH known AS (
+		SELECT a.key::integer AS node_id, (t ->> 0)::uuid AS transfer_id, (t ->> 1)::integer AS donor, (t ->> 2)::integer AS receiver, (t ->> 3)::int8multirange AS serials
+		  FROM jsonb_each($1) a, jsonb_array_elements(a.value -> 'transfers') t
+		 -- what came from a node that has left is here, and what went there and on is elsewhere
+		 WHERE $1 ? (t ->> 1) AND $1 ? (t ->> 2)),
+	weights AS (
+		SELECT (a.value ->> 'here')::int8multirange AS serials, 1 AS weight FROM jsonb_each($1) a
+		UNION ALL
+		SELECT k.serials, CASE WHEN k.node_id = k.donor THEN 1 ELSE -1 END FROM known k
+		 WHERE NOT EXISTS (SELECT FROM known o WHERE o.transfer_id = k.transfer_id AND o.node_id <> k.node_id)),
+	bounds AS (
+		SELECT b.serial, sum(b.weight) AS weight
+		  FROM (SELECT lower(x.r) AS serial, w.weight FROM weights w, unnest(w.serials) x(r)
+		        UNION ALL
+		        SELECT upper(x.r), -w.weight FROM weights w, unnest(w.serials) x(r)
+		        UNION ALL
+		        SELECT 1, 0
+		        UNION ALL
+		        SELECT max((a.value ->> 'last_serial')::bigint) + 1, 0 FROM jsonb_each($1) a) b
+		 GROUP BY b.serial),
+	runs AS (
+		SELECT b.serial AS first, lead(b.serial) OVER (ORDER BY b.serial) - 1 AS last, sum(b.weight) OVER (ORDER BY b.serial) AS places FROM bounds b)
+	SELECT r.first, r.last, r.places FROM runs r WHERE r.last >= r.first
+$$;
+COMMENT ON FUNCTION coupon.units_places(jsonb) IS 'At how many nodes, or on their way between two, the units of a campaign are: one, by the law. The answers are of coupon.call_holdings(), by node, of all nodes.';
+
+CREATE FUNCTION coupon.transfer_back(t coupon.transfer) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	self smallint := (SELECT s.node_id FROM coupon.node_self s);
+	answers jsonb := jsonb_build_object(self, coupon.call_holdings($1.campaign_id));
+	nowhere int8multirange;
+	r record;
+BEGIN
+	FOR r IN SELECT * FROM coupon.peers_call('holdings', jsonb_build_object('campaign_id', $1.campaign_id, 'map', coupon.map_here()))
+	LOOP
+		IF r.answer IS NULL THEN
+			answers := NULL;
+		END IF;
+		answers := answers || jsonb_build_object(r.node_id, r.answer);
+	END LOOP;
+	-- what it had received and sent on is at a node; of two donors of one unit the first takes it back
+	SELECT coalesce(range_agg(int8range(p.first, p.last, '[]')), '{}') * $1.serials INTO nowhere FROM coupon.units_places(answers) p WHERE p.places = 0;
+	IF answers IS NULL OR EXISTS (
+			SELECT FROM jsonb_each(answers) a, jsonb_array_elements(a.value -> 'transfers') x
+			 WHERE x ->> 4 = 'cut' AND (x ->> 1)::smallint = a.key::smallint AND a.key::smallint < self
+			   AND NOT answers ? (x ->> 2) AND (x ->> 3)::int8multirange && nowhere) THEN
+		UPDATE coupon.transfer x SET due_at = clock_timestamp() + interval '1 second' WHERE x.transfer_id = $1.transfer_id;
+		RETURN;
+	END IF;
+	PERFORM coupon.transfer_commits();
+	UPDATE coupon.transfer x SET state = 'done' WHERE x.transfer_id = $1.transfer_id AND x.state = 'cut';
+	IF FOUND THEN
+		PERFORM coupon.units_arrive($1.campaign_id, coupon.ranges_of(nowhere), 0, true);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION coupon.transfer_back(coupon.transfer) IS 'At the donor: takes back units that were for a node which has left and that are at no other one. All nodes must say so.';
+
 CREATE FUNCTION coupon.transfer_push() RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -168,6 +238,9 @@ BEGIN
 	SELECT * INTO t FROM coupon.transfer x WHERE x.state = 'cut' AND x.due_at <= clock_timestamp() ORDER BY x.due_at LIMIT 1;
 	IF t.transfer_id IS NULL THEN
 		RETURN false;
+	ELSIF EXISTS (SELECT FROM coupon.node n WHERE n.node_id = t.receiver AND n.state = 'gone') THEN
+		PERFORM coupon.transfer_back(t);
+		RETURN true;
 	END IF;
 	SELECT c.answer IS NOT NULL INTO done
 	  FROM coupon.peers_call('receive', jsonb_build_object('transfer', coupon.transfer_message(t)), t.receiver) c;
@@ -591,34 +664,10 @@ BEGIN
 	IF law IS NOT NULL THEN
 		RETURN;
 	END IF;
-	-- each unit is at one node: what a node has, and what its donor alone knows to have sent,
-	-- less what its receiver alone knows to have got; this holds whenever each node was asked
 	RETURN QUERY
-	WITH known AS (
-		SELECT a.key::integer AS node_id, (t ->> 0)::uuid AS transfer_id, (t ->> 1)::integer AS donor, (t ->> 2)::integer AS receiver, (t ->> 3)::int8multirange AS serials
-		  FROM jsonb_each(answers) a, jsonb_array_elements(a.value -> 'transfers') t
-		 -- what came from a node that has left is here, and what went there and on is elsewhere
-		 WHERE answers ? (t ->> 1) AND answers ? (t ->> 2)),
-	weights AS (
-		SELECT (a.value ->> 'here')::int8multirange AS serials, 1 AS weight FROM jsonb_each(answers) a
-		UNION ALL
-		SELECT k.serials, CASE WHEN k.node_id = k.donor THEN 1 ELSE -1 END FROM known k
-		 WHERE NOT EXISTS (SELECT FROM known o WHERE o.transfer_id = k.transfer_id AND o.node_id <> k.node_id)),
-	bounds AS (
-		SELECT b.serial, sum(b.weight) AS weight
-		  FROM (SELECT lower(x.r) AS serial, w.weight FROM weights w, unnest(w.serials) x(r)
-		        UNION ALL
-		        SELECT upper(x.r), -w.weight FROM weights w, unnest(w.serials) x(r)
-		        UNION ALL
-		        SELECT 1, 0
-		        UNION ALL
-		        SELECT max((a.value ->> 'last_serial')::bigint) + 1, 0 FROM jsonb_each(answers) a) b
-		 GROUP BY b.serial),
-	runs AS (
-		SELECT b.serial AS first, lead(b.serial) OVER (ORDER BY b.serial) - 1 AS last, sum(b.weight) OVER (ORDER BY b.serial) AS places FROM bounds b)
-	SELECT NULL::integer, CASE WHEN r.places > 1 THEN 'unit is at two nodes' ELSE 'unit is at no node' END, r.first, NULL::text,
-	       format('serials %s to %s, %s places', r.first, r.last, r.places)
-	  FROM runs r WHERE r.places <> 1 AND r.last >= r.first;
+	SELECT NULL::integer, CASE WHEN p.places > 1 THEN 'unit is at two nodes' ELSE 'unit is at no node' END, p.first, NULL::text,
+	       format('serials %s to %s, %s places', p.first, p.last, p.places)
+	  FROM coupon.units_places(answers) p WHERE p.places <> 1;
 END
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_cluster_verify(bigint) IS

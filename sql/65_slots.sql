@@ -203,6 +203,7 @@ DECLARE
 	units bigint;
 	transit bigint;
 	silent text;
+	answers boolean;
 BEGIN
 	SELECT concat_ws(', ', CASE WHEN s.n > 0 THEN s.n || ' slots' END, CASE WHEN p.n > 0 THEN p.n || ' parcels' END,
 	                 CASE WHEN n.state IS NULL THEN 'nothing that is known' WHEN n.state = 'active' THEN 'state active' END)
@@ -210,20 +211,22 @@ BEGIN
 	  FROM (SELECT count(*) AS n FROM coupon.slot x WHERE x.node_id = $1) s,
 	       (SELECT count(*) AS n FROM coupon.slot_parcel x WHERE x.state = 'sent' AND (x.receiver = $1 OR x.donor = $1)) p
 	  LEFT JOIN coupon.node n ON n.node_id = $1;
-	IF left_over <> '' OR $1 IS NULL OR EXISTS (SELECT FROM coupon.transfer t WHERE t.state = 'cut' AND t.receiver = $1) THEN
+	IF left_over <> '' OR $1 IS NULL THEN
 		RAISE SQLSTATE 'UC303' USING
 			MESSAGE = 'node cannot be removed',
-			DETAIL = format('Node %s has %s.', coalesce($1::text, 'null'), coalesce(nullif(left_over, ''), 'units on their way to it')),
+			DETAIL = format('Node %s has %s.', coalesce($1::text, 'null'), coalesce(nullif(left_over, ''), 'no number')),
 			HINT = 'Call coupon_node_drain() at that node, and wait until coupon.node_status shows no slots.';
 	END IF;
 	-- who has it gone already has nothing to ask
-	SELECT sum((a.answer ->> 'units')::bigint), sum((a.answer ->> 'transit')::bigint), string_agg(a.node_id::text, ', ' ORDER BY a.node_id) FILTER (WHERE a.answer IS NULL)
-	  INTO units, transit, silent
+	SELECT sum((a.answer ->> 'units')::bigint), sum((a.answer ->> 'transit')::bigint), string_agg(a.node_id::text, ', ' ORDER BY a.node_id) FILTER (WHERE a.answer IS NULL),
+	       bool_or(a.node_id = $1 AND a.answer IS NOT NULL)
+	  INTO units, transit, silent, answers
 	  FROM (SELECT self::integer AS node_id, coupon.call_leaving($1::smallint) AS answer
 	        UNION ALL
 	        SELECT c.node_id, c.answer FROM coupon.peers_call('leaving', jsonb_build_object('node_id', $1)) c) a
 	 WHERE EXISTS (SELECT FROM coupon.node n WHERE n.node_id = $1 AND n.state <> 'gone');
-	IF units > 0 OR transit > 0 THEN
+	-- what is on its way to one that is dead comes back to who has sent it
+	IF answers AND (units > 0 OR transit > 0) THEN
 		RAISE SQLSTATE 'UC303' USING
 			MESSAGE = 'node cannot be removed',
 			DETAIL = format('Node %s has %s units that are not issued, and %s transfers from it or to it have yet to arrive.', $1, units, transit),
@@ -408,12 +411,7 @@ DECLARE
 	c record;
 BEGIN
 	PERFORM coupon.transfer_commits();
-	IF self IS DISTINCT FROM ($1 ->> 'receiver')::smallint THEN
-		RAISE SQLSTATE 'UC303' USING
-			MESSAGE = 'slots are for another node',
-			DETAIL = format('Parcel %s is for node %s.', $1 ->> 'parcel_id', $1 ->> 'receiver'),
-			HINT = 'Correct the conninfo of the node in coupon.node.';
-	END IF;
+	PERFORM coupon.receiver_check(($1 ->> 'donor')::smallint, ($1 ->> 'receiver')::smallint);
 	SELECT array_agg((r ->> 0)::smallint) INTO ours FROM jsonb_array_elements($1 -> 'slots') r;
 	-- the same parcel again waits here for the first one
 	INSERT INTO coupon.slot_parcel (parcel_id, donor, receiver, slots, state, due_at)
@@ -459,6 +457,28 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION coupon.slots_accept(jsonb) IS 'Step 3, at the receiver: takes slots in with all that their users have, once.';
+
+CREATE FUNCTION coupon.slots_restore(maps jsonb, sent jsonb) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	self smallint := (SELECT s.node_id FROM coupon.node_self s);
+BEGIN
+	-- what is on its way to this node comes by itself
+	UPDATE coupon.slot s SET node_id = self, version = m.version, leaving = NULL
+	  FROM (SELECT DISTINCT ON (x.m -> 0) (x.m ->> 0)::smallint AS slot, (x.m ->> 1)::smallint AS node_id, (x.m ->> 2)::bigint AS version
+	          FROM jsonb_array_elements($1) x(m) ORDER BY x.m -> 0, (x.m ->> 2)::bigint DESC) m
+	 WHERE m.slot = s.slot AND m.node_id = self AND s.version < m.version
+	   AND NOT EXISTS (SELECT FROM jsonb_array_elements($2) y(slot) WHERE y.slot::smallint = s.slot);
+	-- users who had gone away with all that they have
+	DELETE FROM coupon.lapsed_hold x USING coupon.slot s WHERE s.slot = coupon.slot_of(x.user_id) AND s.node_id <> self AND x.campaign_id < 1000000000;
+	DELETE FROM coupon.request_key x USING coupon.slot s WHERE s.slot = coupon.slot_of(x.user_id) AND s.node_id <> self AND x.campaign_id < 1000000000;
+	DELETE FROM coupon.room_guest x USING coupon.slot s WHERE s.slot = coupon.slot_of(x.user_id) AND s.node_id <> self;
+	DELETE FROM coupon.refusal x USING coupon.slot s WHERE s.slot = coupon.slot_of(x.user_id) AND s.node_id <> self AND x.campaign_id < 1000000000;
+END
+$$;
+COMMENT ON FUNCTION coupon.slots_restore(jsonb, jsonb) IS
+	'Makes up for slots of which this server does not know that they came to the one that it has replaced, or left it. What users of the first had is lost; their units came back as free ones.';
 
 -- ---- the worker ----
 

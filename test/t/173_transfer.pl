@@ -80,6 +80,14 @@ poll_until('the unit is sold at node one', sub { issue('one', $campaign, 1, 'e')
 poll_until('sold out again', sub { issue('one', $campaign, 1, 'f') eq 'sold_out 1' });
 verified($campaign, 'a unit came back');
 
+# ---- who cannot wait does not leave calls behind, one beside the other, that wait for a lock ----
+my $lock = $cluster->server('two')->background_psql('postgres');
+$lock->query_safe("BEGIN; SELECT FROM coupon.campaign WHERE campaign_id = $campaign FOR UPDATE");
+like($cluster->on('one', "SELECT error FROM coupon.peers_call('define', jsonb_build_object('campaign', coupon.campaign_definition($campaign) || '{\"version\": 1000}'), 2)"), qr/no answer in time|55P03/, 'a call has to wait') for 1 .. 3;
+ok(await_true($cluster->server('two'), 'postgres', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE usename = 'coupon_node' AND wait_event_type = 'Lock'}), 'and ends by itself');
+$lock->query_safe('ROLLBACK');
+$lock->quit;
+
 # ---- without a node nobody is told that all is gone ----
 $cluster->kill('three');
 is($cluster->on('one', "SELECT string_agg(node_id || state, ' ' ORDER BY node_id) FROM coupon_cluster_status($campaign)"), '1active 2active 3missing', 'the missing one is named');

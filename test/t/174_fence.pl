@@ -46,7 +46,10 @@ $two->backup('base');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
 $standby->init_from_backup($two, 'base', has_streaming => 1);
 $standby->start;
-is(issue($two, $campaign, 100), 'issued 100', 'node two sells');
+is(issue($two, $campaign, 60), 'issued 60', 'node two sells');
+my $keyed = sql($two, q{SELECT string_agg(u, ',') FROM (SELECT u FROM generate_series(1, 5000) g, LATERAL (SELECT 'k' || g AS u) x
+	WHERE coupon_slot(u) < 90 AND (SELECT s.node_id FROM coupon.slot s WHERE s.slot = coupon_slot(u)) = 2 LIMIT 40) y});
+is(sql($two, "SELECT count(*) FROM unnest('{$keyed}'::text[]) u, coupon_issue($campaign, u, 'key') WHERE status = 'issued'"), 40, 'some with keys');
 $two->wait_for_catchup($standby);
 $standby->stop('fast');
 
@@ -57,8 +60,26 @@ is(issue($two, $campaign, 900), 'issued 900', 'node two gets some of the others,
 settled($_) for $one, $two, $three;
 cmp_ok(sql($two, "SELECT count(*) FROM coupon.transfer WHERE receiver = 2"), '>', 1, 'units came to node two');
 cmp_ok(sql($two, "SELECT count(*) FROM coupon.transfer WHERE donor = 2"), '>', 0, 'units left it');
+# slots that come, and slots that go with a key of a user who has used it
+sub moved
+{
+	return await_true($_[0], 'postgres', q{SELECT NOT EXISTS (SELECT FROM coupon.slot_plan) AND NOT EXISTS (SELECT FROM coupon.slot WHERE leaving IS NOT NULL)
+		AND NOT EXISTS (SELECT FROM coupon.slot_parcel WHERE state = 'sent')});
+}
+sql($one, 'SELECT coupon_slots_move(2, 30)');
+sql($two, 'SELECT coupon_slots_move(3, 30)');
+ok(moved($_), 'slots have moved') for $one, $two;
+my ($came) = sql($two, q{SELECT min(user_id) FROM coupon.issuance WHERE coupon_slot(user_id) IN (SELECT unnest(slots) FROM coupon.slot_parcel WHERE receiver = 2)});
+isnt($came, '', 'with users');
 is(sql($one, "SELECT * FROM coupon_cluster_verify($campaign)"), '', 'all is well');
 $two->stop('immediate');
+
+# and some that are on their way to it
+sql($one, 'UPDATE coupon.slot SET leaving = 2 WHERE slot IN (SELECT slot FROM coupon.slot WHERE node_id = 1 ORDER BY slot LIMIT 30)');
+ok(await_true($one, 'postgres', q{SELECT EXISTS (SELECT FROM coupon.slot_parcel WHERE state = 'sent')}), 'slots are on their way to it');
+my ($coming, $units) = split /\|/, sql($one, q{SELECT i ->> 'user_id', count(*) OVER () FROM coupon.slot_parcel p, jsonb_array_elements(p.content -> 'issuances') i WHERE p.state = 'sent' LIMIT 1});
+cmp_ok($units, '>', 0, 'with users, too');
+sql($one, q{UPDATE coupon.slot_parcel SET due_at = 'infinity' WHERE state = 'sent'});
 
 # ---- the others sell on ----
 like(issue($one, $campaign, 10), qr/^(issued|busy) 10/, 'node one answers without node two');
@@ -78,7 +99,23 @@ like(sql_error($standby, 'postgres', "SELECT coupon_issue($campaign, 'x');"), qr
 is(sql($standby, 'SELECT coupon.node_confirmed()'), 'f', 'and is not confirmed');
 $three->start;
 ok(confirmed($standby), 'once node three knows, it is');
+sql($one, q{UPDATE coupon.slot_parcel SET due_at = clock_timestamp() WHERE state = 'sent'});
+ok(moved($one), 'what was on its way arrives after that');
 is(sql($one, "SELECT * FROM coupon_cluster_verify($campaign)"), '', 'what it did not know it knows again: no unit is lost or doubled');
+
+# slots that came are at this node again, and those that left are not
+my %homes;
+$homes{$_}++ for map { split / /, sql($_, q{SELECT string_agg(slot::text, ' ') FROM coupon.slot WHERE node_id = coupon_node_self()}) } $one, $standby, $three;
+is(scalar(grep { ($homes{$_} // 0) != 1 } 0 .. 1023), 0, 'each slot has one home');
+is(sql($standby, "SELECT status FROM coupon_issue($campaign, '$came')"), 'issued', 'users of a slot that came to the old server are served; what they had is lost');
+is(sql($standby, "SELECT status FROM coupon_issue($campaign, '$coming')"), 'already_issued', 'those of one that came after it have theirs');
+is(sql($standby, 'SELECT count(*) FROM coupon.request_key'), 0, 'nothing is left of who had gone');
+sql($three, 'SELECT coupon_slots_move(2, 1024)');
+ok(moved($three), 'they may come back');
+is(sql($standby, "SELECT string_agg(DISTINCT status, ' ') FROM unnest('{$keyed}'::text[]) u, coupon_issue($campaign, u, 'key')"), 'issued', 'and have what they had');
+is(sql($one, "SELECT * FROM coupon_cluster_verify($campaign)"), '', 'no unit is lost or doubled');
+sql($standby, 'SELECT coupon_slots_move(3, 300)');
+ok(moved($standby), 'node three has users again');
 
 # ---- the old server returns ----
 $two->start;

@@ -36,6 +36,15 @@ like(sql_error($one, 'postgres', 'SELECT coupon_node_remove(3);'), qr/UC303: nod
 $cluster->on('three', 'SELECT coupon_slots_move(1, 1024)');
 poll_until('node three has no slots', sub { slots('one') == 0 && slots('two') == 0 && slots('three') == 0 });
 poll_until('its users have arrived', sub { $cluster->sum(q{SELECT count(*) FROM coupon.slot_parcel WHERE state = 'sent'}) == 0 });
+
+# what node two has on its way to node three when it dies: units that do not get there, and
+# some that do, of which node two does not hear
+$cluster->on('two', qq{SELECT coupon.transfer_out($sale, 3::smallint, 7, 'infinity')});
+my $there = $cluster->on('two', qq{SELECT (coupon.transfer_out($sale, 3::smallint, 5, clock_timestamp())).transfer_id});
+ok(await_true($cluster->server('two'), 'postgres', "SELECT state = 'done' FROM coupon.transfer WHERE transfer_id = '$there'"), 'units come to node three');
+ok(await_true($cluster->server('three'), 'postgres', "SELECT state = 'settled' FROM coupon.transfer WHERE transfer_id = '$there'"), 'and all is said');
+$cluster->on('two', "UPDATE coupon.transfer SET state = 'cut', due_at = 'infinity' WHERE transfer_id = '$there'");
+is($cluster->on('two', 'SELECT coupon.call_leaving(3::smallint)'), '{"units": 0, "transit": 2}', 'what is on its way is seen at its donor');
 $cluster->kill('two');
 like(sql_error($one, 'postgres', q{BEGIN; UPDATE coupon.node SET state = 'draining' WHERE node_id = 3; SELECT coupon_node_remove(3);}),
 	qr/UC303: node cannot be removed.*Node 3 has \d+ units that are not issued.*HINT/s, 'nor is one that has free units');
@@ -45,20 +54,29 @@ is($cluster->on('one', 'SELECT state FROM coupon.node WHERE node_id = 3'), 'acti
 $cluster->on('three', 'SELECT coupon_node_drain()');
 poll_until('node three has no units', sub { $cluster->on('three', 'SELECT sum(remaining) FROM coupon.campaign_status') == 0 });
 is($cluster->on('three', 'SELECT count(*) FROM coupon.transfer WHERE donor = 3 AND receiver = 2'), 0, 'none is kept for a node that is dead');
+poll_until('all has arrived', sub { $cluster->on('three', q{SELECT count(*) FROM coupon.transfer WHERE state = 'cut'}) == 0 });
+$cluster->on('one', 'SELECT coupon_node_learn($$' . $cluster->on('three', 'SELECT coupon_node_map()') . '$$)');
+
+# ---- it dies, and is removed: what was on its way to it comes back ----
+$cluster->on('one', qq{SELECT coupon.transfer_out($sale, 3::smallint, 3, 'infinity')});
+like(sql_error($one, 'postgres', 'SELECT coupon_node_remove(3);'), qr/UC303: node cannot be removed.*1 transfers/s, 'a node is not removed to which units are on their way, and which answers');
+$cluster->server('three')->stop('fast');
+my ($answer, $warning);
+$one->psql('postgres', 'SELECT coupon_node_remove(3)', stdout => \$answer, stderr => \$warning);
+is($answer, 't', 'one that is dead is');
+like($warning, qr/WARNING.*not all nodes could be asked.*No answer from node 2, 3/s, 'and it is said who was not asked');
+is($cluster->on('one', 'SELECT coupon_node_remove(3)'), 'f', 'once');
+$cluster->on('one', q{UPDATE coupon.transfer SET due_at = clock_timestamp() WHERE state = 'cut'});
+my $cycles = 'SELECT sum(cycles) FROM coupon.stat_worker';
+my $cycle = $cluster->on('one', $cycles);
+ok(await_true($one, 'postgres', "SELECT ($cycles) > $cycle + 20"), 'node one goes on');
+is($cluster->on('one', q{SELECT count(*) FROM coupon.transfer WHERE state = 'cut'}), 1, 'nothing comes back before all nodes say where it is not');
 $cluster->start('two');
 ok(await_true($cluster->server('two'), 'postgres', 'SELECT coupon.node_confirmed()'), 'node two is back');
-
-# ---- what is on its way, known to its donor alone, counts as well ----
-poll_until('quiet', sub { $cluster->sum(q{SELECT count(*) FROM coupon.transfer WHERE state IN ('cut', 'received')}) == 0 });
-is($cluster->on('two', q{BEGIN; INSERT INTO coupon.transfer (transfer_id, campaign_id, donor, receiver, serials, state, due_at)
-	VALUES (gen_random_uuid(), 1, 2, 3, '{}', 'cut', 'infinity'); SELECT coupon.call_leaving(3::smallint); ROLLBACK}), '{"units": 0, "transit": 1}', 'a transfer to it is seen at its donor');
-
-$cluster->tell;
-is($cluster->on('one', 'SELECT coupon_node_remove(3)'), 't', 'then it is removed');
-is($cluster->on('one', 'SELECT coupon_node_remove(3)'), 'f', 'once');
-$cluster->tell;
-is($cluster->on('two', 'SELECT state FROM coupon.node WHERE node_id = 3'), 'gone', 'node two hears of it');
-$cluster->server('three')->stop('fast');
+ok(await_true($cluster->server('two'), 'postgres', q{SELECT state = 'gone' FROM coupon.node WHERE node_id = 3}), 'and hears of it');
+$cluster->on('two', q{UPDATE coupon.transfer SET due_at = clock_timestamp() WHERE state = 'cut'});
+poll_until('nothing is on its way', sub { $cluster->on($_, q{SELECT count(*) FROM coupon.transfer WHERE state IN ('cut', 'received')}) == 0 || return 0 for qw(one two); 1 });
+like($cluster->on('one', qq{SELECT error FROM coupon.peers_call('receive', '{"transfer": {"donor": 3, "receiver": 2}}', 2)}), qr/UC303: the node has left/, 'what it would still send is refused');
 
 # ---- nothing is lost ----
 is($cluster->on('one', "SELECT string_agg(concat_ws(' ', law, detail), ', ') FROM coupon_cluster_verify($_)"), '', 'coupon_cluster_verify finds nothing') for $sale, $ended;
