@@ -9,6 +9,7 @@ use CouponTest;
 use Exporter 'import';
 use File::Temp;
 use IO::Socket::INET;
+use IO::Socket::UNIX;
 use IPC::Run;
 use JSON::PP;
 use POSIX ();
@@ -25,12 +26,24 @@ sub nginx_program
 	return $nginx;
 }
 
-# free_port(): on the loopback
+# free_port(): on the loopback, for whom it is to stay free while a server of ours
+# is down: not one of those that the kernel gives to clients, and no other
+# test's, also of another run on this machine.  A name that a socket has says
+# whose it is, until this test ends.
+my @ours;
+
 sub free_port
 {
-	my $probe = IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1') or die "no port: $!";
+	for (1 .. 1000)
+	{
+		my $port = 10240 + int rand 22000;
+		my $mine = IO::Socket::UNIX->new(Type => SOCK_STREAM, Local => "\0coupon test port $port", Listen => 1) or next;
 
-	return $probe->sockport;
+		next unless IO::Socket::INET->new(Listen => 1, LocalAddr => "127.0.0.1:$port", ReuseAddr => 1);
+		push @ours, $mine;
+		return $port;
+	}
+	die "no port: $!";
 }
 
 # start_upstream(): its port, and its process, to be ended by SIGTERM

@@ -14,7 +14,7 @@ use PostgreSQL::Test::Utils;
 use Exporter 'import';
 our @EXPORT_OK = qw(program start_prometheus series);
 
-my $http = HTTP::Tiny->new(timeout => 60);
+my $http = HTTP::Tiny->new(timeout => CouponTest::PATIENCE);
 
 # program(name): where a program is; undef if it is nowhere
 sub program

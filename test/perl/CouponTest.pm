@@ -14,7 +14,7 @@ use Test::More;
 use Time::HiRes qw(time);
 
 our @EXPORT = qw(new_server config_data load_example poll_until within try_sql await_true kill_and_recover
-  sql_error settle conserved alone_seconds reload alter_system server_log_is_clean);
+  sql_error settle conserved alone_seconds cpu_seconds reload alter_system server_log_is_clean);
 
 # How long a test waits for what must come; PG_TEST_TIMEOUT_DEFAULT sets it.
 use constant PATIENCE => $PostgreSQL::Test::Utils::timeout_default;
@@ -174,6 +174,19 @@ sub alone_seconds
 		DROP PROCEDURE ask();
 		SELECT round(percentile_disc(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM decided_at - requested_at)), 3) FROM coupon.request JOIN alone ON request_id = id;
 		DROP TABLE alone});
+}
+
+# cpu_seconds(node, sql): what the statement costs its own process, however busy
+# the machine is
+sub cpu_seconds
+{
+	my ($node, $sql) = @_;
+	my $spent = q{(split_part(pg_read_file('/proc/self/schedstat'), ' ', 1)::numeric / 1e9)};
+
+	return $node->safe_psql('postgres', qq{
+		SELECT $spent AS before \\gset
+		$sql \\g /dev/null
+		SELECT round($spent - :before, 4)});
 }
 
 # sql_error(node, database, sql): everything psql says of a failing statement,

@@ -132,8 +132,8 @@ my $session = $node->background_psql('app');
 $session->query_safe(q{SELECT status FROM coupon_issue(1, 'x')});
 for my $round (1 .. 3)
 {
-	$node->safe_psql('app', q{
-		SET lock_timeout = '60s';
+	$node->safe_psql('app', qq{
+		SET lock_timeout = '@{[ CouponTest::PATIENCE ]}s';
 		DROP EXTENSION coupon;
 		CREATE EXTENSION coupon;
 		SELECT coupon_campaign_create('new', 5)});

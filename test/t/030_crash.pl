@@ -161,7 +161,7 @@ sub random_script
 
 			$script .= "\\warn timeout follows\nSET statement_timeout = $ms;\n"
 			  . issue_row(1, $user)
-			  . "SET statement_timeout = '60s';\n";
+			  . "SET statement_timeout = '@{[ CouponTest::PATIENCE ]}s';\n";
 		}
 		elsif ($choice < 0.88)
 		{
@@ -208,7 +208,7 @@ for my $client (1 .. $clients)
 		until (-e "$dir/stop")
 		{
 			open my $script, '>', "$dir/script$client";
-			print $script "\\warn timeout over\nSET statement_timeout = '60s';\n", random_script();
+			print $script "\\warn timeout over\nSET statement_timeout = '@{[ CouponTest::PATIENCE ]}s';\n", random_script();
 			close $script;
 			system 'psql', '-X', '-q', '-A', '-t', '-d', $connstr, '-f', "$dir/script$client";
 			select undef, undef, undef, 0.01 if $?;

@@ -509,7 +509,7 @@ $pid = stop_worker();
 $p = start(call($c, 'dropped'));
 waiting(1);
 # the call has looked at the tables, so DROP waits for it, and the worker for both
-my $drop = start("SET lock_timeout = '60s';\nDROP EXTENSION coupon;\n");
+my $drop = start("SET lock_timeout = '@{[ CouponTest::PATIENCE ]}s';\nDROP EXTENSION coupon;\n");
 await_true($node, 'postgres', 'SELECT count(*) > 0 FROM pg_locks WHERE NOT granted');
 kill 'CONT', $pid;
 like(finish($p)->{err}, qr/ERROR:  55P03: /, 'DROP EXTENSION while a call waits');
@@ -520,7 +520,7 @@ is(sql("SELECT status FROM coupon_issue_grouped($c, 'new')"), 'issued', 'a new e
 my @streams = stream($c, 300);
 for (1 .. 3)
 {
-	sql("SET lock_timeout = '60s'; DROP EXTENSION coupon; CREATE EXTENSION coupon");
+	sql("SET lock_timeout = '@{[ CouponTest::PATIENCE ]}s'; DROP EXTENSION coupon; CREATE EXTENSION coupon");
 }
 finish($_) for @streams;
 pass('DROP and CREATE EXTENSION in mid-stream');

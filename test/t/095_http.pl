@@ -290,7 +290,7 @@ sql('DROP FUNCTION sources.target(text, text, text, text); ALTER FUNCTION source
 my $mine = create('WAITS', 5);
 my $holder = $node->background_psql('postgres');
 $holder->query_safe("BEGIN; SELECT coupon_issue($mine, 'x')");
-sql(q{ALTER FUNCTION coupon_api.issue_sync SET lock_timeout = '60s'});
+sql(qq{ALTER FUNCTION coupon_api.issue_sync SET lock_timeout = '@{[ CouponTest::PATIENCE ]}s'});
 my $waiter = $node->background_psql('postgres');
 $waiter->query_until(qr/asks/, qq{\\echo asks
 	SELECT 'got ' || (coupon_api.issue_sync('x', 'WAITS') #>> '{data,status}');

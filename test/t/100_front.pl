@@ -26,7 +26,7 @@ END
 
 sub sql { return $node->safe_psql('postgres', shift) }
 
-my $http = HTTP::Tiny->new(timeout => 60, keep_alive => 0, max_redirect => 0);
+my $http = HTTP::Tiny->new(timeout => CouponTest::PATIENCE, keep_alive => 0, max_redirect => 0);
 
 # request(method, path, body, headers): the answer, its content decoded; a body
 # that is a reference is sent as JSON
@@ -339,10 +339,13 @@ is(request('GET', '/campaigns/1', undef, Origin => 'https://shop.example')->{hea
 is(request('GET', '/campaigns/1', undef, Origin => 'https://evil.example')->{headers}{'access-control-allow-origin'}, undef, '  one that may not');
 is(request('OPTIONS', '/campaigns/1/issues', undef, Origin => 'https://shop.example', 'Access-Control-Request-Method' => 'POST')->{headers}{'access-control-allow-methods'}, 'POST', '  the preflight');
 reload($node, "coupon.http_rate_per_address = 1\ncoupon.http_burst = 3\n", sub { sql('SHOW coupon.http_burst') eq '3' });
+# on a machine that is too slow for more a second, all are within
 my %rate;
-$rate{ request('GET', '/campaigns/1')->{status} }++ for 1 .. 20;
-cmp_ok($rate{429} // 0, '>=', 10, '429 beyond the rate') or diag(explain \%rate);
-cmp_ok($rate{200} // 0, '>=', 1, '  200 within');
+poll_until('429 beyond the rate', sub {
+	%rate = ();
+	$rate{ request('GET', '/campaigns/1')->{status} }++ for 1 .. 20;
+	return ($rate{429} // 0) >= 10 });
+is(($rate{429} // 0) + ($rate{200} // 0), 20, 'beyond the rate 429, within 200') or diag(explain \%rate);
 reload($node, "coupon.http_rate_per_address = 0\n", sub { request('GET', '/campaigns/1')->{status} == 200 && request('GET', '/campaigns/1')->{status} == 200 && sql('SHOW coupon.http_rate_per_address') eq '0' });
 
 # ---- too many wait ----

@@ -62,10 +62,10 @@ play(source_cases(), $node, 'postgres', \&call);
 
 # The front waits for a lock while two calls arrive, which are one turn then. The
 # second of them waits, too, until another session has asked for its user.
-sql(q{ALTER SYSTEM SET coupon.http_lock_timeout = '120s'});
-sql(q{ALTER SYSTEM SET coupon.http_statement_timeout = '120s'});
+sql(qq{ALTER SYSTEM SET coupon.http_lock_timeout = '@{[ CouponTest::PATIENCE ]}s'});
+sql(qq{ALTER SYSTEM SET coupon.http_statement_timeout = '@{[ CouponTest::PATIENCE ]}s'});
 sql('SELECT pg_reload_conf()');
-poll_until('the reload', sub { sql('SHOW coupon.http_lock_timeout') eq '2min' });
+poll_until('the reload', sub { sql(q{SELECT setting FROM pg_settings WHERE name = 'coupon.http_lock_timeout'}) == 1000 * CouponTest::PATIENCE });
 my $shared = sql(q{SELECT coupon_campaign_create('SHARED', 5)});
 sql(q{CREATE FUNCTION public.gate(n integer) RETURNS json LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(n); RETURN '{}'; END $$;
 	SELECT coupon_route_add('POST', '/gate', 'public.gate(integer)');

@@ -18,7 +18,7 @@ my $node = new_server('leavers', <<"END");
 coupon.http_listen = '127.0.0.1:$port'
 coupon.http_role = 'coupon_service'
 END
-my $http = HTTP::Tiny->new(timeout => 60, keep_alive => 0, max_redirect => 0);
+my $http = HTTP::Tiny->new(timeout => CouponTest::PATIENCE, keep_alive => 0, max_redirect => 0);
 
 sub sql { return $node->safe_psql('postgres', shift) }
 

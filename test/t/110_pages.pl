@@ -32,7 +32,7 @@ coupon.http_jwt_algorithm = 'HS256'
 coupon.http_jwt_key_files = '$key_file'
 coupon.http_cors_origins = 'https://shop.example, https://"quoted".example'
 END
-my $http = HTTP::Tiny->new(timeout => 60, keep_alive => 0, max_redirect => 0);
+my $http = HTTP::Tiny->new(timeout => CouponTest::PATIENCE, keep_alive => 0, max_redirect => 0);
 
 # token(claims): signed
 sub token

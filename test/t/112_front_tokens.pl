@@ -30,7 +30,7 @@ coupon.http_jwt_key_files = 'rsa1.pub'
 coupon.http_jwt_audience = 'shop'
 END
 my $directory = $node->data_dir;
-my $http = HTTP::Tiny->new(timeout => 60, keep_alive => 0);
+my $http = HTTP::Tiny->new(timeout => CouponTest::PATIENCE, keep_alive => 0);
 
 sub sql { return $node->safe_psql('postgres', shift) }
 

@@ -61,7 +61,7 @@ sub post
 sub client
 {
 	my ($n) = @_;
-	my $http = HTTP::Tiny->new(timeout => 30, keep_alive => 1);
+	my $http = HTTP::Tiny->new(timeout => CouponTest::PATIENCE, keep_alive => 1);
 
 	srand $seed + $n;
 	open my $log, '>', "$dir/client.$n" or POSIX::_exit(1);
@@ -146,7 +146,7 @@ waitpid $_, 0 for @pids;
 
 # ---- to the last unit ----
 
-my $http = HTTP::Tiny->new(timeout => 60, keep_alive => 1);
+my $http = HTTP::Tiny->new(timeout => CouponTest::PATIENCE, keep_alive => 1);
 for my $n (1 .. $users)
 {
 	my ($status) = post($http, '/campaigns/1/issues', { user_id => "u$n" });

@@ -29,7 +29,7 @@ coupon.http_access_log = 0.001
 coupon.http_idle_timeout = 3s
 coupon.http_request_timeout = 3s
 END
-my $http = HTTP::Tiny->new(timeout => 60, keep_alive => 0);
+my $http = HTTP::Tiny->new(timeout => CouponTest::PATIENCE, keep_alive => 0);
 
 sub sql { return $node->safe_psql('postgres', shift) }
 sub status { my ($path) = @_; return $http->get("http://127.0.0.1:$port$path")->{status} }

@@ -21,8 +21,8 @@ my $base = "http://127.0.0.1:$port";
 my $node = new_server('front_rights', <<"END");
 coupon.http_listen = '127.0.0.1:$port'
 coupon.http_role = 'app"x'
-coupon.http_lock_timeout = 120s
-coupon.http_statement_timeout = 120s
+coupon.http_lock_timeout = @{[ CouponTest::PATIENCE ]}s
+coupon.http_statement_timeout = @{[ CouponTest::PATIENCE ]}s
 synchronous_commit = off
 wal_writer_delay = 10s
 END

@@ -19,7 +19,7 @@ coupon.http_listen = '127.0.0.1:$port'
 coupon.http_role = 'coupon_service'
 track_functions = all
 END
-my $http = HTTP::Tiny->new(timeout => 60, keep_alive => 0);
+my $http = HTTP::Tiny->new(timeout => CouponTest::PATIENCE, keep_alive => 0);
 my $json = JSON::PP->new->utf8;
 
 sub sql { return $node->safe_psql('postgres', shift) }

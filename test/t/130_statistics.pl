@@ -185,7 +185,7 @@ is(sql(q{SELECT seconds BETWEEN 0.3 AND 60 AND p50 >= 0.3 FROM coupon.stat_way W
 
 # ---- HTTP ----
 
-my $http = HTTP::Tiny->new(timeout => 60);
+my $http = HTTP::Tiny->new(timeout => CouponTest::PATIENCE);
 my %statuses;
 for my $call ([ 4, 'h 1' ], [ 4, 'h 1' ], [ 4, 'h 2' ], [ 2, 'h 3' ], [ 999, 'h 4' ], [ 4, '' ])
 {

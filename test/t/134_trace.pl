@@ -116,7 +116,7 @@ like(slurp_file($node->logfile, $from), qr/CONTEXT:.*DO.*|PL\/pgSQL.*\n.*tracepa
 
 # ---- HTTP ----
 
-my $http = HTTP::Tiny->new(timeout => 60, keep_alive => 0);
+my $http = HTTP::Tiny->new(timeout => CouponTest::PATIENCE, keep_alive => 0);
 my $json = JSON::PP->new->canonical;
 
 sub post

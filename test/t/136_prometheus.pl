@@ -26,7 +26,7 @@ coupon.http_listen = '127.0.0.1:$port'
 coupon.http_role = 'coupon_service'
 coupon.kafka_brokers = '$brokers'
 END
-my $http = HTTP::Tiny->new(timeout => 60);
+my $http = HTTP::Tiny->new(timeout => CouponTest::PATIENCE);
 poll_until('the front', sub { $http->get("http://127.0.0.1:$port/readyz")->{status} == 200 });
 
 my $c = $node->safe_psql('postgres', q{SELECT coupon_campaign_create('sale', 100000)});

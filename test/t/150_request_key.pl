@@ -75,7 +75,7 @@ is(sql(qq{SELECT status, code FROM coupon_issue($k, 'ann', 'k')}), 'returned|', 
 
 # ---- HTTP ----
 
-my $http = HTTP::Tiny->new(timeout => 60);
+my $http = HTTP::Tiny->new(timeout => CouponTest::PATIENCE);
 
 sub post
 {

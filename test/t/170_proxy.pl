@@ -82,7 +82,7 @@ is(proxy("SELECT count(*) FILTER (WHERE status = 'issued') FROM coupon_issue_man
 
 my $asked = 'asker-1';
 my $id = proxy("SELECT request_id FROM coupon_request($campaign, '$asked')");
-is(proxy("SELECT status || ' ' || outcome FROM coupon_request_wait('$id', '30 s')"), 'COMPLETED issued', 'a request is decided on its node');
+is(proxy("SELECT status || ' ' || outcome FROM coupon_request_wait('$id', '@{[ CouponTest::PATIENCE ]}s')"), 'COMPLETED issued', 'a request is decided on its node');
 is(proxy("SELECT (issuance).user_id || ' ' || outcome FROM coupon_request_status('$id')"), "$asked issued", 'its id leads there');
 is(proxy("SELECT request_id FROM coupon_request_status_of($campaign, '$asked')"), $id, 'and its user');
 is(proxy("SELECT string_agg(DISTINCT status, ' ') FROM generate_series(1, 9), LATERAL coupon_request_status(gen_random_uuid())"), 'NOT_REQUESTED', 'an id that nobody was given');
@@ -183,7 +183,7 @@ my $postmaster = (split /\n/, slurp_file($far->data_dir . '/postmaster.pid'))[0]
 kill 'STOP', $postmaster;
 $begun = time;
 like(sql_error($main, 'proxy', "SELECT coupon_issue($campaign, '$gone')"), qr/ERROR:  (08\w{3}|XX000|57014): /, 'a node that does not answer: its users get an ERROR');
-proxy(q{ALTER DATABASE proxy SET statement_timeout = '30s'});
+proxy(qq{ALTER DATABASE proxy SET statement_timeout = '@{[ CouponTest::PATIENCE ]}s'});
 cmp_ok(time - $begun, '<', within(5), sprintf('in time (%.1f s)', time - $begun));
 is(proxy("SELECT status FROM coupon_issue($campaign, '$near')"), 'already_issued', 'the others are served');
 kill 'CONT', $postmaster;

@@ -45,8 +45,8 @@ $cluster->proxy(q{
 			END;
 			PERFORM pg_sleep(0.01);
 		END LOOP;
-	END $$;
-	ALTER DATABASE postgres SET statement_timeout = '180s'});
+	END $$});
+$cluster->proxy(qq{ALTER DATABASE postgres SET statement_timeout = '@{[ CouponTest::PATIENCE ]}s'});
 
 # everything that a user may have
 my $held = $cluster->proxy("SELECT string_agg(u, ',') FROM generate_series(1, 60) g, LATERAL (SELECT 'held-' || g AS u) x, LATERAL coupon_hold_any($other, u, '1 hour') h WHERE h.status = 'held'");

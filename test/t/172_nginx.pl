@@ -30,7 +30,7 @@ foreach my $name (@names)
 	$cluster->on($name, "UPDATE coupon.node SET version = 2, http_url = 'http://127.0.0.1:' || (ARRAY[" . join(', ', map { $port{$_} } @names) . "])[node_id]");
 	$cluster->on($name, q{ALTER TABLE coupon.campaign ALTER campaign_id RESTART WITH 1; SELECT coupon_campaign_create('sale', 1000)});
 }
-my $http = HTTP::Tiny->new(timeout => 60);
+my $http = HTTP::Tiny->new(timeout => CouponTest::PATIENCE);
 poll_until("the front of $_", sub { $http->get("http://127.0.0.1:$port{$_}/healthz")->{success} }) for @names;
 
 # upstreams.conf, as the example's comment says

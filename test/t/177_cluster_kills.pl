@@ -34,12 +34,18 @@ await_true($cluster->server($_), 'postgres', "SELECT count(*) = 1 FROM coupon.ca
 $cluster->proxy(q{
 	CREATE TABLE answer (user_id text PRIMARY KEY, status text, serial bigint, at timestamptz DEFAULT clock_timestamp());
 	CREATE TABLE refused (state text, message text);
-	CREATE PROCEDURE buy(campaign bigint, client int, users int, batch int) LANGUAGE plpgsql AS $$
+	CREATE TABLE strike (n int);
+	CREATE PROCEDURE buy(campaign bigint, client int, users int, batch int, kills int) LANGUAGE plpgsql AS $$
 	DECLARE
 		ids text[];
 		told int;
 	BEGIN
 		FOR low IN 1 .. users BY batch LOOP
+			-- the sale does not run away from what is done to it
+			WHILE low * (kills + 1) > users * (1 + (SELECT count(*) FROM strike)) LOOP
+				COMMIT;
+				PERFORM pg_sleep(0.02);
+			END LOOP;
 			LOOP
 				SELECT array_agg(id) INTO ids
 				  FROM (SELECT client || '-' || n FROM generate_series(low, least(low + batch - 1, users)) n) u(id)
@@ -80,7 +86,7 @@ sub clients_go_on
 		{
 			open STDOUT, '>', '/dev/null';
 			open STDERR, '>&', \*STDOUT;
-			exec 'psql', '-X', '-q', '-d', $proxy->connstr('postgres'), '-c', "CALL buy($campaign, $n, $users, 20)" or POSIX::_exit(1);
+			exec 'psql', '-X', '-q', '-d', $proxy->connstr('postgres'), '-c', "CALL buy($campaign, $n, $users, 20, $kills)" or POSIX::_exit(1);
 		}
 		$running{$pid} = $n;
 	}
@@ -137,9 +143,10 @@ until (clients_go_on() && !%down)
 	{
 		my $told = try_sql($proxy, 'postgres', 'SELECT count(*) FROM answer') // 0;
 
-		if ($told >= $struck * $clients * $users / ($kills + 1))
+		if ($told >= $struck * $clients * $users / ($kills + 1) && strike())
 		{
-			$struck += strike();
+			poll_until('the strike is noted', sub { defined try_sql($proxy, 'postgres', "INSERT INTO strike VALUES ($struck)") });
+			$struck++;
 			# and slots are on their way, to and fro
 			try_sql($cluster->server('one'), 'postgres', 'SELECT coupon_slots_move(2, 20)') if $struck % 2;
 			try_sql($cluster->server('two'), 'postgres', 'SELECT coupon_slots_move(1, 20)');
