@@ -143,7 +143,8 @@ tmp_install:
 	@$(MAKE) --no-print-directory $(quietly) with_llvm=no install DESTDIR='$(CURDIR)/tmp_install'
 
 # The same with fault points (src/base/fault.h), which some tests arm.
-fault_flags = -DCOUPON_FAULT_POINTS -include postgres.h -include base/fault.h
+# Not optimized: it is built while the tests run.
+fault_flags = -DCOUPON_FAULT_POINTS -include postgres.h -include base/fault.h -O0 -Wno-cpp
 tmp_install_fault:
 	@[ -e tmp_install/paths.sh ] || $(MAKE) --no-print-directory tmp_install
 	@test/bin/copy_sources tmp_fault

@@ -100,10 +100,11 @@ stop()
 	wait "$1" 2>/dev/null || true
 }
 
-# within SECONDS COMMAND...: until it succeeds; 1 if it does not
+# within SECONDS COMMAND...: until it succeeds; 1 if it does not.  In a test, of
+# which the machine may be loaded, SECONDS are as much longer as all its deadlines.
 within()
 {
-	local deadline=$((SECONDS + $1))
+	local deadline=$((SECONDS + $1 * ${PG_TEST_TIMEOUT_DEFAULT:-30} / 30))
 	shift
 
 	until "$@" >/dev/null 2>&1; do

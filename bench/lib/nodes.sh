@@ -50,7 +50,7 @@ new_server()
 
 start_server()
 {
-	as_server_user pg_ctl -D "$work/$1" -s -w -t 60 -l "$work/$1.log" -o "-p ${port[$1]}" start 9>&- >/dev/null 2>&1 || {
+	as_server_user pg_ctl -D "$work/$1" -s -w -l "$work/$1.log" -o "-p ${port[$1]}" start 9>&- >/dev/null 2>&1 || {
 		tail -n 20 "$work/$1.log" >&2
 		die "$1 does not start"
 	}

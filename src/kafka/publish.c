@@ -58,7 +58,8 @@
 #define RECONFIGURE_MS	1000	/* longest wait for reports before the sink is
 								 * closed */
 #define NAME_AGAIN_MS	5000	/* while some topic is refused */
-#define FORGET_MS		10000	/* between two times that topics are forgotten */
+#define FORGET_MS		10000	/* at least, between two times that topics are
+								 * forgotten */
 #define COLLECT_SHARE	10		/* of the time, at most, goes into looking at
 								 * what must stay */
 
@@ -127,6 +128,8 @@ static struct
 	TimestampTz heed_at;		/* until then, nobody does */
 	TimestampTz name_at;
 	TimestampTz forget_at;
+	bool		worked;			/* events have gone since topics were
+								 * forgotten */
 	TimestampTz open_at;
 	bool		reconfigure;
 	TimestampTz reconfigure_since;
@@ -568,7 +571,7 @@ coupon_publish_committed(void)
 		self.nrejected -= self.nburied;
 		memmove(self.rejected, self.rejected + self.nburied, self.nrejected * sizeof(Rejected));
 		self.nover += self.nremoved + self.nburied;
-		self.rotate = true;
+		self.rotate = self.worked = true;
 	}
 	coupon_publisher_count(self.nsent, self.nremoved, 0, self.nburied);
 	self.nremoved = self.nburied = 0;
@@ -713,13 +716,18 @@ make_room(int n)
 	self.max_delivered = n;
 }
 
-/* Topics by the thousand: memory for names that may never come again. */
+/*
+ * Topics by the thousand: memory for names that may never come again.  All are
+ * asked about anew, so where nothing has been published in between, because
+ * answers take their time, nothing ever would be.
+ */
 static bool
 forget_topics(TimestampTz now)
 {
-	if (!coupon_topics_are_many() || now < self.forget_at)
+	if (!coupon_topics_are_many() || !self.worked || now < self.forget_at)
 		return false;
 	self.forget_at = in_ms(FORGET_MS);
+	self.worked = false;
 	close_sink();
 	coupon_topics_forget();
 	return true;

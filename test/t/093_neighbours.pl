@@ -119,6 +119,26 @@ cmp_ok($waited, '<', 30, sprintf '1,500 topics that are checked: another one wai
 poll_until('all are checked', sub {
 	sql(q{SELECT count(*) FROM coupon.outbox WHERE topic ~ '^missing' AND tableoid = 'coupon.outbox_parked'::regclass}) eq '1500' });
 is(status('in_flight'), '0', 'all of them are refused');
+
+# Topics are forgotten by a new connection, and asked about anew: not again and
+# again while nothing comes of it.
+sub connections
+{
+	my $pid = publisher_pid($node);
+	my %mine = map { (readlink // '') =~ /^socket:\[(\d+)\]/ ? ($1 => 1) : () } glob "/proc/$pid/fd/*";
+	my %port = map { /:(\d+)$/ ? (sprintf('%04X', $1) => 1) : () } split /,/, $brokers;
+	my %tcp = map { my (undef, undef, $to, @more) = split; (split /:/, $to)[1] && $port{ (split /:/, $to)[1] } ? ($more[6] => 1) : () }
+	  split /\n/, slurp_file('/proc/net/tcp');
+
+	return grep { $tcp{$_} } keys %mine;
+}
+set('coupon.publish_interval' => '1s');
+my %since;
+poll_until('a connection that stays', sub {
+	%since = map { $_ => $since{$_} // time } connections();
+	return grep { time - $_ > 12 } values %since });
+pass('while nothing can be published, many topics are not forgotten');
+set('coupon.publish_interval' => '10s');
 $broker->command('rtt 0');
 $broker->ask("topic missing-$_ 4") for 1 .. 1500;
 set('coupon.kafka_partitions' => 0);

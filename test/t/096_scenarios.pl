@@ -72,7 +72,8 @@ for my $name (@names)
 		pass("$name: skipped: $skipped{$name}");
 		next;
 	}
-	is($_->[0], 'pass', "$name: $_->[1]") for @{ $laws{$name} };
+	# how many they are depends on what users were told
+	is(join("\n", map { $_->[1] } grep { $_->[0] ne 'pass' } @{ $laws{$name} }), '', "$name: its laws are kept");
 	ok($laws{$name} && $shown{$name}, "F7: $name was played to its end, and shows its calls, latencies and answers by type");
 }
 

@@ -30,7 +30,7 @@ local %ENV = (
 sub play
 {
 	my ($sessions, @scenarios) = @_;
-	my ($out, $err, $scenario, %laws) = ('', '', '');
+	my ($out, $err, $scenario, %laws, %broken) = ('', '', '');
 
 	local $ENV{BENCH_SESSIONS} = $sessions;
 	local $ENV{BENCH_CALLS} = 'enqueue schedules pay';
@@ -48,9 +48,10 @@ sub play
 		note($line);
 		$scenario = $1 if $line =~ /^(001 \S[^:]*): /;
 		next unless $line =~ /^  (pass|FAIL)  law +(.*)/;
-		is($1, 'pass', "$scenario: $2");
 		$laws{$scenario}++;
+		$broken{$scenario} .= "$2\n" if $1 ne 'pass';
 	}
+	is($broken{$_} // '', '', "$_: its laws are kept") for sort keys %laws;
 	return ($out, keys %laws);
 }
 
