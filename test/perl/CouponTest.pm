@@ -155,23 +155,25 @@ sub kill_and_recover
 	return poll_until('recovery after kill -9', sub { (try_sql($node, 'postgres', $checkpointer) || $before) ne $before });
 }
 
-# alone_seconds(node, campaign, times): the median of what a request takes from
-# its commit on when nobody else asks, one after another
+# alone_seconds(node, campaign, times): the median of how long one waits for
+# what becomes of a request when nobody else asks, one after another
 sub alone_seconds
 {
 	my ($node, $campaign, $times) = @_;
-	# at once, for rows are not kept for long
 	my ($n, $median) = split /\|/, $node->safe_psql('postgres', qq{
 		CREATE TABLE alone (took numeric);
 		CREATE PROCEDURE ask() LANGUAGE plpgsql AS \$\$
 		DECLARE
 			id uuid;
+			begun timestamptz;
+			outcome text;
 		BEGIN
 			FOR i IN 1 .. $times LOOP
 				SELECT request_id INTO id FROM coupon_request($campaign, 'asked ' || i);
+				begun := clock_timestamp();
 				COMMIT;
-				PERFORM coupon_request_wait(id, '@{[ PATIENCE ]} s');
-				INSERT INTO alone SELECT extract(epoch FROM decided_at - requested_at) FROM coupon.request WHERE request_id = id AND outcome = 'issued';
+				SELECT w.outcome INTO outcome FROM coupon_request_wait(id, '@{[ PATIENCE ]} s') w;
+				INSERT INTO alone SELECT extract(epoch FROM clock_timestamp() - begun) WHERE outcome = 'issued';
 			END LOOP;
 		END \$\$;
 		CALL ask();

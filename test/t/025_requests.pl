@@ -253,6 +253,8 @@ my $alone_s = alone_seconds($node, $alone, 21);
 cmp_ok($kept_s, '<', 0.25 + 2 * $alone_s, "F25: a table that cannot be emptied holds up no request ($kept_s s, $alone_s s otherwise)");
 
 # an ERROR of one request, or of one campaign, is that one's alone
+$node->append_conf('postgresql.conf', "coupon.queue_keep = '1h'");
+$node->restart;
 sql(q{
 	CREATE FUNCTION mine(user_id text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
 		IF user_id = 'poison' THEN RAISE 'not this one' USING ERRCODE = 'UX001'; END IF;
@@ -276,8 +278,6 @@ decided($node, 'what has passed');
 
 # An outcome that cannot be written.  First the event of one request: it ends
 # without, for its row is what counts.
-$node->append_conf('postgresql.conf', "coupon.queue_keep = '1h'");
-$node->restart;
 my $refused = sql(q{SELECT coupon_campaign_create('refused', 100)});
 sub outcomes
 {
