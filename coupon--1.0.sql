@@ -1486,6 +1486,16 @@ COMMENT ON TABLE coupon.node_self IS 'Which node this server is: one row, or non
 COMMENT ON COLUMN coupon.node_self.node_id IS 'Its number in coupon.node.';
 COMMENT ON COLUMN coupon.node_self.is_self IS 'True, so that there is one row at most.';
 
+CREATE TABLE coupon.node_copy (
+	node_id smallint PRIMARY KEY,
+	digest  text,
+	due_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+COMMENT ON TABLE coupon.node_copy IS 'What the other nodes are known to know of coupon.node.';
+COMMENT ON COLUMN coupon.node_copy.node_id IS 'The node.';
+COMMENT ON COLUMN coupon.node_copy.digest IS 'What it knew when this node heard of it last, see coupon.map_digest(); null: something else.';
+COMMENT ON COLUMN coupon.node_copy.due_at IS 'When it is told again, if it has not answered.';
+
 CREATE FUNCTION coupon.node_changed() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_node_changed';
 COMMENT ON FUNCTION coupon.node_changed() IS 'Trigger: has all sessions read the map again once a change commits.';
@@ -1507,11 +1517,10 @@ LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalo
 AS $$ SELECT s.node_id::integer FROM coupon.node_self s $$;
 COMMENT ON FUNCTION @extschema@.coupon_node_self() IS 'Which node this server is; null: none.';
 
-CREATE FUNCTION coupon.node_become(node_id integer, name text, conninfo text, http_url text) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+CREATE FUNCTION coupon.node_check(node_id integer, name text, conninfo text, http_url text) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	already integer;
 	problem text;
 	hint text;
 BEGIN
@@ -1534,6 +1543,17 @@ BEGIN
 			DETAIL = format('Node %s, name %s.', coalesce($1::text, 'null'), coalesce(quote_literal(left($2, 32)), 'null')),
 			HINT = hint;
 	END IF;
+END
+$$;
+COMMENT ON FUNCTION coupon.node_check(integer, text, text, text) IS 'Refuses what cannot be a node.';
+
+CREATE FUNCTION coupon.node_become(node_id integer, name text, conninfo text, http_url text) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	already integer;
+BEGIN
+	PERFORM coupon.node_check($1, $2, $3, $4);
 	LOCK TABLE coupon.node_self IN SHARE ROW EXCLUSIVE MODE;
 	SELECT s.node_id INTO already FROM coupon.node_self s;
 	IF already IS NOT NULL THEN
@@ -1598,11 +1618,15 @@ BEGIN
 	ON CONFLICT ON CONSTRAINT node_pkey DO UPDATE
 	   SET name = excluded.name, conninfo = excluded.conninfo, http_url = excluded.http_url,
 	       state = excluded.state, version = excluded.version
-	 WHERE o.version < excluded.version;
+	-- two changes at two nodes at the same time: all take the same one
+	 WHERE (o.version, o.state COLLATE "C", o.conninfo COLLATE "C", coalesce(o.http_url, '') COLLATE "C", o.name)
+	       < (excluded.version, excluded.state COLLATE "C", excluded.conninfo COLLATE "C", coalesce(excluded.http_url, '') COLLATE "C", excluded.name);
 	GET DIAGNOSTICS changed = ROW_COUNT;
 	-- A node that is told that it has a slot waits until the slot comes.  One that is told
 	-- that another has what it took for its own gave it away, and has forgotten that.
-	PERFORM 1 FROM coupon.slot s ORDER BY s.slot FOR UPDATE;
+	PERFORM 1 FROM coupon.slot s
+	  JOIN jsonb_array_elements($1 -> 'slots') r ON s.slot = (r ->> 0)::smallint AND s.version < (r ->> 2)::bigint AND (r ->> 1)::smallint IS DISTINCT FROM self
+	 ORDER BY s.slot FOR UPDATE OF s;
 	WITH told AS (
 		SELECT (r ->> 0)::smallint AS slot, (r ->> 1)::smallint AS node_id, (r ->> 2)::bigint AS version
 		  FROM jsonb_array_elements($1 -> 'slots') r),
@@ -1612,7 +1636,8 @@ BEGIN
 	INSERT INTO coupon.slot AS s (slot, node_id, version)
 	SELECT w.slot, w.node_id, w.version FROM news w
 	ON CONFLICT ON CONSTRAINT slot_pkey DO UPDATE
-	   SET node_id = excluded.node_id, version = excluded.version, leaving = NULL;
+	   SET node_id = excluded.node_id, version = excluded.version, leaving = NULL
+	 WHERE s.version < excluded.version;
 	GET DIAGNOSTICS n = ROW_COUNT;
 	RETURN changed + n;
 END
@@ -1948,6 +1973,7 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	r coupon.campaign := jsonb_populate_record(NULL::coupon.campaign, $1);
+	self smallint := (SELECT s.node_id FROM coupon.node_self s);
 BEGIN
 	INSERT INTO coupon.campaign AS c (campaign_id, name, per_user_limit, opens_at, closes_at, paused, closed_at, coded, policy,
 	                                  topic, created_at, room_id, labels_public, max_per_user_limit, note_refusals, shared, keeper, version)
@@ -1959,18 +1985,24 @@ BEGIN
 	       paused = excluded.paused, closed_at = excluded.closed_at, coded = excluded.coded, policy = excluded.policy, topic = excluded.topic,
 	       room_id = excluded.room_id, labels_public = excluded.labels_public,
 	       max_per_user_limit = greatest(c.max_per_user_limit, excluded.max_per_user_limit),
-	       note_refusals = excluded.note_refusals, version = excluded.version
-	 WHERE c.shared AND c.keeper = excluded.keeper AND c.version < excluded.version;
-	PERFORM FROM coupon.campaign c WHERE c.campaign_id = r.campaign_id AND c.shared AND c.keeper = r.keeper;
+	       note_refusals = excluded.note_refusals, keeper = excluded.keeper, version = excluded.version
+	 WHERE c.shared AND c.created_at = excluded.created_at AND c.version < excluded.version;
+	PERFORM FROM coupon.campaign c WHERE c.campaign_id = r.campaign_id AND c.shared AND c.created_at = r.created_at;
 	IF NOT FOUND THEN
 		RAISE SQLSTATE 'UC303' USING
 			MESSAGE = 'campaign is another one at this node',
 			DETAIL = format('Campaign %s of node %s.', r.campaign_id, r.keeper),
 			HINT = 'Make campaigns of a cluster with coupon_cluster_create().';
 	END IF;
+	-- a new keeper knows all serials and all calls before it makes further ones
+	IF $1 ? 'keys' AND r.keeper = self THEN
+		PERFORM coupon.units_arrive(r.campaign_id, '{}', ($1 ->> 'last_serial')::bigint, true);
+		INSERT INTO coupon.cluster_key SELECT k.* FROM jsonb_populate_recordset(NULL::coupon.cluster_key, $1 -> 'keys') k
+		ON CONFLICT ON CONSTRAINT cluster_key_pkey DO NOTHING;
+	END IF;
 END
 $$;
-COMMENT ON FUNCTION coupon.campaign_define(jsonb) IS 'Makes a shared campaign what its keeper says, unless a later version is here.';
+COMMENT ON FUNCTION coupon.campaign_define(jsonb) IS 'Makes a shared campaign what its keeper says, unless a later version is here. With the keys of calls: this node is its keeper from now on.';
 
 CREATE FUNCTION coupon.campaign_shared_guard() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -2173,7 +2205,8 @@ BEGIN
 	              'transfers', (SELECT coalesce(jsonb_agg(coupon.transfer_message(t) ORDER BY t.noted_at), '[]') FROM coupon.transfer t
 	                             WHERE t.donor IN (self, caller) AND t.receiver IN (self, caller) AND NOT (t.state = 'cut' AND t.due_at = 'infinity')),
 	              'sent', (SELECT coalesce(jsonb_agg(x.slot), '[]') FROM coupon.slot_parcel p, unnest(p.slots) x(slot) WHERE p.state = 'sent' AND p.receiver = caller),
-	              'versions', (SELECT coalesce(jsonb_object_agg(c.campaign_id, c.version), '{}') FROM coupon.campaign c WHERE c.shared AND c.keeper = caller))
+	              'versions', (SELECT coalesce(jsonb_object_agg(c.campaign_id, c.version), '{}') FROM coupon.campaign c WHERE c.shared AND c.keeper = caller),
+	              'handed', (SELECT coalesce(jsonb_agg(coupon.campaign_definition(c.campaign_id)), '[]') FROM coupon.campaign c WHERE c.shared AND c.keeper <> caller))
 	          ELSE '{}' END;
 END
 $$;
@@ -2226,25 +2259,6 @@ AS $$
 $$;
 COMMENT ON FUNCTION coupon.call_status(bigint) IS 'coupon_status() at this node, and what it has sent away that has yet to arrive.';
 
-CREATE FUNCTION coupon.call_leaving(node_id smallint) RETURNS jsonb
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-	units bigint := 0;
-	transit bigint;
-BEGIN
-	-- first what is here, then what is under way: a unit that is sent away between the two is not missed
-	IF $1 = (SELECT s.node_id FROM coupon.node_self s) THEN
-		SELECT coalesce(sum(h.remaining + h.held + h.in_flight), 0) INTO units
-		  FROM coupon.campaign c, LATERAL @extschema@.coupon_status(c.campaign_id) h
-		 WHERE c.shared AND c.archived_at IS NULL AND c.dumped IS NULL;
-	END IF;
-	SELECT count(*) INTO transit FROM coupon.transfer t WHERE t.state = 'cut' AND $1 IN (t.donor, t.receiver);
-	RETURN jsonb_build_object('units', units, 'transit', transit);
-END
-$$;
-COMMENT ON FUNCTION coupon.call_leaving(smallint) IS 'What would be lost with a node, as far as this one knows: at the node itself units that are not issued, and at each one transfers from it or to it that have yet to arrive.';
-
 CREATE FUNCTION coupon.node_call(call text, argument jsonb) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -2286,7 +2300,7 @@ BEGIN
 		WHEN 'room_key' THEN
 			PERFORM coupon.room_key_put($2 -> 'key');
 			answer := '{}';
-		WHEN 'map' THEN answer := jsonb_build_object('new', coupon.learn_map($2 -> 'map'));
+		WHEN 'map' THEN answer := coupon.call_map($2);
 		ELSE
 			RAISE invalid_parameter_value USING
 				MESSAGE = 'unknown call of a node',
@@ -2399,6 +2413,8 @@ DECLARE
 	messages jsonb := '[]';
 	maps jsonb := '[]';
 	sent jsonb := '[]';
+	versions jsonb := '[]';
+	handed jsonb := '[]';
 	r record;
 BEGIN
 	PERFORM coupon.transfer_commits();
@@ -2414,19 +2430,27 @@ BEGIN
 			messages := messages || (r.answer -> 'transfers');
 			maps := maps || (r.answer #> '{map,slots}');
 			sent := sent || (r.answer -> 'sent');
-			UPDATE coupon.campaign c SET version = v.value::bigint + 1
-			  FROM jsonb_each_text(r.answer -> 'versions') v
-			 WHERE c.campaign_id = v.key::bigint AND c.version <= v.value::bigint;
+			versions := versions || jsonb_build_array(r.answer -> 'versions');
+			handed := handed || (r.answer -> 'handed');
 		END IF;
 	END LOOP;
 	IF replaced OR confirmed < (CASE WHEN told THEN least(others, 1) ELSE others END) THEN
 		RETURN false;
 	END IF;
 	IF NOT told THEN
+		-- campaigns that got another keeper, and changes of the others, that this server has forgotten
+		PERFORM coupon.campaign_define(h.d) FROM jsonb_array_elements(handed) h(d)
+		  JOIN coupon.campaign c ON c.campaign_id = (h.d ->> 'campaign_id')::bigint AND c.keeper = (SELECT s.node_id FROM coupon.node_self s)
+		 ORDER BY (h.d ->> 'version')::bigint;
+		UPDATE coupon.campaign c SET version = v.version + 1
+		  FROM (SELECT e.key::bigint AS campaign_id, max(e.value::bigint) AS version
+		          FROM jsonb_array_elements(versions) x(v), jsonb_each_text(x.v) e GROUP BY 1) v
+		 WHERE c.campaign_id = v.campaign_id AND c.version <= v.version AND c.keeper = (SELECT s.node_id FROM coupon.node_self s);
 		PERFORM coupon.transfers_restore(messages);
 		PERFORM coupon.slots_restore(maps, sent);
 		UPDATE coupon.node_start n SET told = true;
 		UPDATE coupon.campaign_copy c SET version = 0;
+		DELETE FROM coupon.node_copy;
 	END IF;
 	-- nothing is sold before that is committed
 	RETURN told;
@@ -2561,18 +2585,26 @@ DECLARE
 	w record;
 	done boolean;
 BEGIN
-	SELECT c.campaign_id, c.version, n.node_id INTO w
+	-- of a campaign that this node has handed over the new keeper alone
+	SELECT c.campaign_id, c.version, n.node_id, c.keeper <> s.node_id AS handed INTO w
 	  FROM coupon.campaign c
-	  JOIN coupon.node_self s ON s.node_id = c.keeper
+	 CROSS JOIN coupon.node_self s
 	  JOIN coupon.node n ON n.node_id <> s.node_id AND n.state <> 'gone'
 	  LEFT JOIN coupon.campaign_copy k ON k.campaign_id = c.campaign_id AND k.node_id = n.node_id
-	 WHERE c.shared AND coalesce(k.version, 0) < c.version AND coalesce(k.due_at, '-infinity') <= clock_timestamp()
+	 WHERE c.shared AND (c.keeper = s.node_id OR k.node_id = c.keeper) AND coalesce(k.version, 0) < c.version AND coalesce(k.due_at, '-infinity') <= clock_timestamp()
 	 ORDER BY k.due_at NULLS FIRST LIMIT 1;
 	IF w.campaign_id IS NULL THEN
 		RETURN false;
 	END IF;
 	SELECT c.answer IS NOT NULL INTO done
-	  FROM coupon.peers_call('define', jsonb_build_object('campaign', coupon.campaign_definition(w.campaign_id)), w.node_id) c;
+	  FROM coupon.peers_call('define', jsonb_build_object('campaign', coupon.campaign_definition(w.campaign_id)
+	           || CASE WHEN w.handed THEN jsonb_build_object('keys', (SELECT coalesce(jsonb_agg(to_jsonb(x)), '[]') FROM coupon.cluster_key x WHERE x.campaign_id = w.campaign_id))
+	              ELSE '{}' END), w.node_id) c;
+	IF done AND w.handed THEN
+		DELETE FROM coupon.campaign_copy k WHERE k.campaign_id = w.campaign_id;
+		DELETE FROM coupon.cluster_key k WHERE k.campaign_id = w.campaign_id;
+		RETURN true;
+	END IF;
 	INSERT INTO coupon.campaign_copy AS k (campaign_id, node_id, version, due_at)
 	VALUES (w.campaign_id, w.node_id, CASE WHEN done THEN w.version ELSE 0 END, clock_timestamp() + interval '1 second')
 	ON CONFLICT ON CONSTRAINT campaign_copy_pkey DO UPDATE
@@ -2581,6 +2613,16 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION coupon.campaign_spread() IS 'Tells a node of a campaign, or of its change.';
+
+CREATE FUNCTION coupon.node_that_answers(campaign_id bigint) RETURNS smallint
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT n.node_id
+	  FROM coupon.peers_call('report', jsonb_build_object('campaign_id', $1)) a
+	  JOIN coupon.node n ON n.node_id = a.node_id AND n.state = 'active'
+	 WHERE a.answer IS NOT NULL ORDER BY random() LIMIT 1
+$$;
+COMMENT ON FUNCTION coupon.node_that_answers(bigint) IS 'One of the active nodes that answer now; null: there is none.';
 
 CREATE FUNCTION coupon.node_unload() RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -2594,17 +2636,31 @@ BEGIN
 	IF NOT FOUND THEN
 		RETURN false;
 	END IF;
+	-- what came after the drain began, or was to go to a node that is itself drained now
+	IF EXISTS (SELECT FROM coupon.slot s JOIN coupon.node_self f ON f.node_id = s.node_id)
+	   AND NOT EXISTS (SELECT FROM coupon.slot_plan) AND coupon.campaigns_alone() IS NULL AND coupon.slots_balance() > 0 THEN
+		RETURN true;
+	END IF;
+	-- then its campaigns: from the commit on nobody changes them, until the new keeper has heard of it
+	SELECT c.campaign_id INTO campaign
+	  FROM coupon.campaign c JOIN coupon.node_self s ON s.node_id = c.keeper
+	 WHERE c.shared AND c.withdrawn = 0 AND c.archived_at IS NULL AND c.dumped IS NULL ORDER BY c.campaign_id LIMIT 1;
+	IF campaign IS NOT NULL THEN
+		target := coupon.node_that_answers(campaign);
+		UPDATE coupon.campaign c SET keeper = target, version = c.version + 1
+		 WHERE target IS NOT NULL AND c.campaign_id = campaign AND c.withdrawn = 0 AND c.keeper = (SELECT s.node_id FROM coupon.node_self s);
+		IF FOUND THEN
+			DELETE FROM coupon.campaign_copy k WHERE k.campaign_id = campaign;
+			INSERT INTO coupon.campaign_copy (campaign_id, node_id, version) VALUES (campaign, target, 0);
+			RETURN true;
+		END IF;
+	END IF;
 	FOR campaign IN SELECT c.campaign_id FROM coupon.campaign c WHERE c.shared AND c.dumped IS NULL
 	LOOP
 		CONTINUE WHEN NOT (SELECT h.free > 0 FROM coupon.stock_here(campaign) h);
 		-- one that answers: who is dead would keep them from all until it is back
-		IF target IS NULL THEN
-			SELECT n.node_id INTO target
-			  FROM coupon.peers_call('report', jsonb_build_object('campaign_id', campaign)) a
-			  JOIN coupon.node n ON n.node_id = a.node_id AND n.state = 'active'
-			 WHERE a.answer IS NOT NULL ORDER BY random() LIMIT 1;
-			EXIT WHEN target IS NULL;
-		END IF;
+		target := coalesce(target, coupon.node_that_answers(campaign));
+		EXIT WHEN target IS NULL;
 		t := coupon.transfer_out(campaign, target, 100000, clock_timestamp());
 		IF t.transfer_id IS NOT NULL THEN
 			RETURN true;
@@ -2613,7 +2669,7 @@ BEGIN
 	RETURN false;
 END
 $$;
-COMMENT ON FUNCTION coupon.node_unload() IS 'Sends the free units of a node that is being drained to another one that answers.';
+COMMENT ON FUNCTION coupon.node_unload() IS 'Gives the campaigns and the free units of a node that is being drained to another one that answers.';
 
 CREATE FUNCTION coupon.stock_fetch(campaign_id bigint) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -2699,15 +2755,20 @@ DECLARE
 	pause integer;
 BEGIN
 	IF NOT EXISTS (SELECT FROM coupon.node_self) THEN
-		RETURN 1000;
+		PERFORM coupon.node_set_confirmed(false);
+		RETURN 100;
 	END IF;
-	IF NOT coupon.node_confirmed() THEN
+	-- one that was a node before, and is a new one, has to begin, too
+	IF NOT coupon.node_confirmed() OR NOT EXISTS (SELECT FROM coupon.node_start) THEN
 		IF coupon.node_begin() THEN
 			RETURN 0;
 		ELSIF NOT coupon.node_confirm() THEN
 			RETURN 100;
 		END IF;
 		PERFORM coupon.node_set_confirmed(true);
+		RETURN 0;
+	END IF;
+	IF coupon.map_spread() THEN
 		RETURN 0;
 	END IF;
 	-- who is on the way comes first; whether more leave takes turns with the rest
@@ -2816,6 +2877,8 @@ DECLARE
 	used coupon.cluster_key;
 	id bigint;
 BEGIN
+	-- it stays a node meanwhile
+	LOCK TABLE coupon.node_self IN SHARE MODE;
 	PERFORM coupon.cluster_require();
 	used := coupon.cluster_key_used($8, NULL, $2);
 	IF used.request_key IS NOT NULL THEN
@@ -2843,9 +2906,12 @@ CREATE FUNCTION @extschema@.coupon_campaign_share(campaign_id bigint) RETURNS bo
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	self smallint := coupon.cluster_require();
+	self smallint;
 	c coupon.campaign;
 BEGIN
+	-- it stays a node meanwhile
+	LOCK TABLE coupon.node_self IN SHARE MODE;
+	self := coupon.cluster_require();
 	SELECT * INTO c FROM coupon.campaign x WHERE x.campaign_id = $1 FOR NO KEY UPDATE;
 	IF c.campaign_id IS NULL THEN
 		RAISE SQLSTATE 'UC001' USING
@@ -3150,75 +3216,6 @@ AS $$ SELECT coupon.slots_balance() $$;
 COMMENT ON FUNCTION @extschema@.coupon_slots_balance() IS
 	'Has those slots of this node move that are more than its share: all of them, if it is being drained. Returns for how many that is planned.';
 
-CREATE FUNCTION @extschema@.coupon_node_drain() RETURNS integer
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-	self smallint := coupon.cluster_require();
-BEGIN
-	IF NOT EXISTS (SELECT FROM coupon.node n WHERE n.state = 'active' AND n.node_id <> self) THEN
-		RAISE SQLSTATE 'UC303' USING
-			MESSAGE = 'this is the last node',
-			DETAIL = format('No other node than %s is active.', self),
-			HINT = 'Have another server join first.';
-	END IF;
-	UPDATE coupon.node n SET state = 'draining', version = n.version + 1 WHERE n.node_id = self AND n.state = 'active';
-	RETURN coupon.slots_balance();
-END
-$$;
-COMMENT ON FUNCTION @extschema@.coupon_node_drain() IS
-	'Has all slots and all free units of this node move to the others. Returns how many slots are planned to.';
-
-CREATE FUNCTION @extschema@.coupon_node_remove(node_id integer) RETURNS boolean
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-	self smallint := coupon.cluster_require();
-	left_over text;
-	units bigint;
-	transit bigint;
-	silent text;
-	answers boolean;
-BEGIN
-	SELECT concat_ws(', ', CASE WHEN s.n > 0 THEN s.n || ' slots' END, CASE WHEN p.n > 0 THEN p.n || ' parcels' END,
-	                 CASE WHEN n.state IS NULL THEN 'nothing that is known' WHEN n.state = 'active' THEN 'state active' END)
-	  INTO left_over
-	  FROM (SELECT count(*) AS n FROM coupon.slot x WHERE x.node_id = $1) s,
-	       (SELECT count(*) AS n FROM coupon.slot_parcel x WHERE x.state = 'sent' AND (x.receiver = $1 OR x.donor = $1)) p
-	  LEFT JOIN coupon.node n ON n.node_id = $1;
-	IF left_over <> '' OR $1 IS NULL THEN
-		RAISE SQLSTATE 'UC303' USING
-			MESSAGE = 'node cannot be removed',
-			DETAIL = format('Node %s has %s.', coalesce($1::text, 'null'), coalesce(nullif(left_over, ''), 'no number')),
-			HINT = 'Call coupon_node_drain() at that node, and wait until coupon.node_status shows no slots.';
-	END IF;
-	-- who has it gone already has nothing to ask
-	SELECT sum((a.answer ->> 'units')::bigint), sum((a.answer ->> 'transit')::bigint), string_agg(a.node_id::text, ', ' ORDER BY a.node_id) FILTER (WHERE a.answer IS NULL),
-	       bool_or(a.node_id = $1 AND a.answer IS NOT NULL)
-	  INTO units, transit, silent, answers
-	  FROM (SELECT self::integer AS node_id, coupon.call_leaving($1::smallint) AS answer
-	        UNION ALL
-	        SELECT c.node_id, c.answer FROM coupon.peers_call('leaving', jsonb_build_object('node_id', $1)) c) a
-	 WHERE EXISTS (SELECT FROM coupon.node n WHERE n.node_id = $1 AND n.state <> 'gone');
-	-- what is on its way to one that is dead comes back to who has sent it
-	IF answers AND (units > 0 OR transit > 0) THEN
-		RAISE SQLSTATE 'UC303' USING
-			MESSAGE = 'node cannot be removed',
-			DETAIL = format('Node %s has %s units that are not issued, and %s transfers from it or to it have yet to arrive.', $1, units, transit),
-			HINT = 'Call it again when the units have moved, which they do by themselves while the nodes run: coupon_cluster_status() shows where they are.';
-	ELSIF silent IS NOT NULL THEN
-		RAISE WARNING USING
-			MESSAGE = 'not all nodes could be asked for units of the node that is removed',
-			DETAIL = format('No answer from node %s.', silent),
-			HINT = 'Compare with coupon_cluster_verify() whether units are at no node.';
-	END IF;
-	UPDATE coupon.node n SET state = 'gone', version = n.version + 1 WHERE n.node_id = $1 AND n.state <> 'gone';
-	RETURN FOUND;
-END
-$$;
-COMMENT ON FUNCTION @extschema@.coupon_node_remove(integer) IS
-	'Takes a node that has been drained out of the sale; an ERROR while it has slots, or says that it has units that are not issued. Returns whether this call did; the other nodes are told.';
-
 -- ---- at the donor ----
 
 CREATE FUNCTION coupon.slots_stay(seconds double precision) RETURNS void
@@ -3239,6 +3236,8 @@ DECLARE
 	alone text := coupon.campaigns_alone();
 BEGIN
 	DELETE FROM coupon.slot_plan p USING coupon.slot s WHERE s.slot = p.slot AND s.node_id IS DISTINCT FROM self;
+	-- a node that is drained meanwhile gets no more
+	DELETE FROM coupon.slot_plan p WHERE p.left_at IS NULL AND NOT EXISTS (SELECT FROM coupon.node n WHERE n.node_id = p.receiver AND n.state = 'active');
 	-- one that is made after the plan, too
 	IF alone IS NOT NULL THEN
 		UPDATE coupon.slot_plan p SET due_at = clock_timestamp() + interval '5 s';
@@ -3516,6 +3515,311 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION coupon.slots_work(boolean) IS 'One step of the moving of slots, of the transfer worker. Returns after how many milliseconds there may be another one; null: there is nothing to do.';
+
+-- A node that leaves the sale, and the last one, which is a single server again.
+
+CREATE FUNCTION coupon.call_leaving(node_id smallint) RETURNS jsonb
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	self smallint := (SELECT s.node_id FROM coupon.node_self s);
+	here jsonb := '{}';
+	transit bigint;
+BEGIN
+	-- first what is here, then what is under way: a unit that is sent away between the two is not missed
+	IF $1 = self THEN
+		here := jsonb_build_object(
+			'slots', (SELECT count(*) FROM coupon.slot s WHERE s.node_id = self),
+			'units', (SELECT coalesce(sum(h.remaining + h.held + h.in_flight), 0)
+			            FROM coupon.campaign c, LATERAL @extschema@.coupon_status(c.campaign_id) h
+			           WHERE c.shared AND c.archived_at IS NULL AND c.dumped IS NULL),
+			'events', (SELECT count(*) FROM (SELECT FROM coupon.outbox o WHERE coupon.has_broker() LIMIT 1000) o),
+			'rooms', (SELECT count(*) FROM coupon.room r
+			           WHERE EXISTS (SELECT FROM coupon.campaign c WHERE c.room_id = r.room_id AND c.closed_at IS NULL)));
+	END IF;
+	SELECT count(*) INTO transit FROM coupon.transfer t WHERE t.state = 'cut' AND $1 IN (t.donor, t.receiver);
+	RETURN here || jsonb_build_object('transit', transit,
+		'kept', (SELECT coalesce(jsonb_agg(coupon.campaign_definition(c.campaign_id)), '[]') FROM coupon.campaign c
+		          WHERE c.shared AND c.keeper = $1 AND c.archived_at IS NULL AND c.dumped IS NULL),
+		'elsewhere', (SELECT coalesce(jsonb_agg(c.campaign_id), '[]') FROM coupon.campaign c WHERE c.shared AND c.keeper <> $1));
+END
+$$;
+COMMENT ON FUNCTION coupon.call_leaving(smallint) IS 'What would be lost with a node, as far as this one knows: at the node itself what only it has, and at each one transfers from it or to it that have yet to arrive, and of which campaigns it is the keeper.';
+
+CREATE FUNCTION coupon.keeper_take(answers jsonb) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	self smallint := (SELECT s.node_id FROM coupon.node_self s);
+	k record;
+BEGIN
+	FOR k IN SELECT (array_agg(x.d ORDER BY (x.d ->> 'version')::bigint DESC))[1] AS definition,
+	                max((x.d ->> 'version')::bigint) + 1 AS version, max((x.d ->> 'last_serial')::bigint) AS last_serial
+	           FROM jsonb_each($1) a, jsonb_array_elements(a.value -> 'kept') x(d)
+	          -- unless somebody knows that it has another one by now
+	          WHERE NOT EXISTS (SELECT FROM jsonb_each($1) o WHERE o.value -> 'elsewhere' @> (x.d -> 'campaign_id'))
+	          GROUP BY x.d -> 'campaign_id' ORDER BY x.d -> 'campaign_id'
+	LOOP
+		PERFORM coupon.campaign_define(k.definition
+			|| jsonb_build_object('keeper', self, 'version', k.version, 'last_serial', k.last_serial, 'keys', '[]'::jsonb));
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION coupon.keeper_take(jsonb) IS 'Makes this node the keeper of campaigns whose keeper has left without a word, from what the nodes say to coupon.call_leaving().';
+
+CREATE FUNCTION @extschema@.coupon_node_drain() RETURNS integer
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	self smallint := coupon.cluster_require();
+	stuck text;
+BEGIN
+	IF NOT EXISTS (SELECT FROM coupon.node n WHERE n.state = 'active' AND n.node_id <> self) THEN
+		RAISE SQLSTATE 'UC303' USING
+			MESSAGE = 'this is the last node',
+			DETAIL = format('No other node than %s is active.', self),
+			HINT = 'Have another server join first; or make it a single server again, with coupon_node_disband().';
+	END IF;
+	SELECT string_agg(c.campaign_id::text, ', ' ORDER BY c.campaign_id) INTO stuck FROM coupon.campaign c WHERE c.campaign_id >= 1000000000;
+	IF stuck IS NOT NULL THEN
+		RAISE SQLSTATE 'UC303' USING
+			MESSAGE = 'campaigns that are at this node as a whole cannot leave it',
+			DETAIL = format('Campaign %s.', left(stuck, 200)),
+			HINT = 'When they are over end them with coupon_campaign_archive() or coupon_campaign_drop(), or drain other nodes. coupon_slots_move() moves all other slots.';
+	END IF;
+	SELECT string_agg(c.campaign_id::text, ', ' ORDER BY c.campaign_id) INTO stuck
+	  FROM coupon.campaign c WHERE c.shared AND c.withdrawn > 0 AND c.archived_at IS NULL;
+	IF stuck IS NOT NULL THEN
+		RAISE SQLSTATE 'UC303' USING
+			MESSAGE = 'units that were withdrawn at this node cannot leave it',
+			DETAIL = format('Campaign %s.', left(stuck, 200)),
+			HINT = 'Drain the other nodes, or end the campaign first.';
+	END IF;
+	UPDATE coupon.node n SET state = 'draining', version = n.version + 1 WHERE n.node_id = self AND n.state = 'active';
+	RETURN coupon.slots_balance();
+END
+$$;
+COMMENT ON FUNCTION @extschema@.coupon_node_drain() IS
+	'Has all slots, all free units and the campaigns of this node move to the others. Returns how many slots are planned to.';
+
+CREATE FUNCTION @extschema@.coupon_node_remove(node_id integer) RETURNS boolean
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	self smallint := coupon.cluster_require();
+	left_over text;
+	answers jsonb;
+	told jsonb;
+	silent text;
+BEGIN
+	SELECT concat_ws(', ', CASE WHEN s.n > 0 THEN s.n || ' slots' END, CASE WHEN p.n > 0 THEN p.n || ' parcels' END,
+	                 CASE WHEN n.state IS NULL THEN 'nothing that is known' WHEN n.state = 'active' THEN 'state active' END)
+	  INTO left_over
+	  FROM (SELECT count(*) AS n FROM coupon.slot x WHERE x.node_id = $1) s,
+	       (SELECT count(*) AS n FROM coupon.slot_parcel x WHERE x.state = 'sent' AND (x.receiver = $1 OR x.donor = $1)) p
+	  LEFT JOIN coupon.node n ON n.node_id = $1;
+	IF left_over <> '' OR $1 IS NULL THEN
+		RAISE SQLSTATE 'UC303' USING
+			MESSAGE = 'node cannot be removed',
+			DETAIL = format('Node %s has %s.', coalesce($1::text, 'null'), coalesce(nullif(left_over, ''), 'no number')),
+			HINT = 'Call coupon_node_drain() at that node, and wait until coupon.node_status shows no slots.';
+	END IF;
+	-- who has it gone already has nothing to ask
+	PERFORM FROM coupon.node n WHERE n.node_id = $1 AND n.state <> 'gone';
+	IF NOT FOUND THEN
+		RETURN false;
+	END IF;
+	SELECT jsonb_object_agg(a.node_id, a.answer) FILTER (WHERE a.answer IS NOT NULL), string_agg(a.node_id::text, ', ' ORDER BY a.node_id) FILTER (WHERE a.answer IS NULL)
+	  INTO answers, silent
+	  FROM (SELECT self::integer AS node_id, coupon.call_leaving($1::smallint) AS answer
+	        UNION ALL
+	        SELECT c.node_id, c.answer FROM coupon.peers_call('leaving', jsonb_build_object('node_id', $1)) c) a;
+	told := answers -> $1::text;
+	SELECT concat_ws(', ',
+		CASE WHEN (told ->> 'slots')::bigint > 0 THEN (told ->> 'slots') || ' slots' END,
+		CASE WHEN (told ->> 'units')::bigint > 0 THEN (told ->> 'units') || ' units that are not issued' END,
+		-- what is on its way to one that is dead comes back to who has sent it
+		CASE WHEN told IS NOT NULL AND sum((a.value ->> 'transit')::bigint) > 0 THEN sum((a.value ->> 'transit')::bigint) || ' transfers that have yet to arrive' END,
+		CASE WHEN (told ->> 'events')::bigint > 0 THEN (told ->> 'events') || ' events that are not published' END,
+		CASE WHEN (told ->> 'rooms')::bigint > 0 THEN (told ->> 'rooms') || ' rooms that campaigns require' END,
+		CASE WHEN jsonb_array_length(told -> 'kept') > 0 THEN jsonb_array_length(told -> 'kept') || ' campaigns of which it is the keeper' END)
+	  INTO left_over FROM jsonb_each(answers) a;
+	IF left_over <> '' THEN
+		RAISE SQLSTATE 'UC303' USING
+			MESSAGE = 'node cannot be removed',
+			DETAIL = format('Node %s has %s.', $1, left_over),
+			HINT = 'Call it again when they have moved, which all but rooms do by themselves while the nodes run: coupon_cluster_status() shows where units are.';
+	ELSIF silent IS NOT NULL THEN
+		RAISE WARNING USING
+			MESSAGE = 'not all nodes could be asked for what the node that is removed has',
+			DETAIL = format('No answer from node %s.', silent),
+			HINT = 'Compare with coupon_cluster_verify() whether units are at no node.';
+	END IF;
+	IF told IS NULL THEN
+		PERFORM coupon.keeper_take(answers);
+	END IF;
+	UPDATE coupon.node n SET state = 'gone', version = n.version + 1 WHERE n.node_id = $1 AND n.state <> 'gone';
+	RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.coupon_node_remove(integer) IS
+	'Takes a node that has been drained out of the sale; an ERROR while something would be lost with it. Of the campaigns of one that does not answer this node becomes the keeper. Returns whether this call did; the other nodes are told.';
+
+CREATE FUNCTION @extschema@.coupon_node_disband() RETURNS integer
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	self smallint;
+	left_over text;
+	campaigns integer;
+BEGIN
+	-- who shares a campaign at the same time has done so, or is refused
+	LOCK TABLE coupon.node_self IN SHARE ROW EXCLUSIVE MODE;
+	LOCK TABLE coupon.campaign, coupon.transfer, coupon.slot_parcel, coupon.slot_plan IN SHARE ROW EXCLUSIVE MODE;
+	self := coupon.cluster_require();
+	left_over := concat_ws('; ',
+		(SELECT 'node ' || string_agg(n.node_id::text, ', ' ORDER BY n.node_id) || ' has not been removed'
+		   FROM coupon.node n WHERE n.node_id <> self AND n.state <> 'gone'),
+		(SELECT count(*) || ' slots are not here' FROM coupon.slot s WHERE s.node_id <> self OR s.leaving IS NOT NULL HAVING count(*) > 0),
+		(SELECT count(*) || ' parcels of slots have yet to arrive' FROM coupon.slot_parcel p WHERE p.state = 'sent' HAVING count(*) > 0),
+		(SELECT count(*) || ' transfers have yet to arrive' FROM coupon.transfer t WHERE t.state = 'cut' HAVING count(*) > 0),
+		(SELECT 'units of campaign ' || string_agg(c.campaign_id::text, ', ' ORDER BY c.campaign_id) || ' are not here'
+		   FROM coupon.campaign c WHERE c.away > 0 AND c.archived_at IS NULL));
+	IF left_over <> '' THEN
+		RAISE SQLSTATE 'UC303' USING
+			MESSAGE = 'this node is not all that there is of the sale',
+			DETAIL = format('%s.', upper(left(left_over, 1)) || substr(left_over, 2)),
+			HINT = 'Drain and remove the other nodes. Units that were lost with a node do not come back: end their campaign first.';
+	END IF;
+	UPDATE coupon.campaign c SET shared = false, keeper = NULL, version = c.version + 1 WHERE c.shared;
+	GET DIAGNOSTICS campaigns = ROW_COUNT;
+	DELETE FROM coupon.transfer;
+	DELETE FROM coupon.campaign_copy;
+	DELETE FROM coupon.cluster_key;
+	DELETE FROM coupon.slot_plan;
+	DELETE FROM coupon.slot_parcel;
+	DELETE FROM coupon.room_key;
+	DELETE FROM coupon.room_guest;
+	DELETE FROM coupon.node_start;
+	DELETE FROM coupon.node_epoch;
+	DELETE FROM coupon.node_copy;
+	DELETE FROM coupon.slot;
+	DELETE FROM coupon.node;
+	DELETE FROM coupon.node_self;
+	PERFORM coupon.number_alone('coupon.campaign_campaign_id_seq', (SELECT max(c.campaign_id) FROM coupon.campaign c WHERE c.campaign_id < 1000000000));
+	PERFORM coupon.number_alone('coupon.room_room_id_seq', (SELECT max(r.room_id) FROM coupon.room r));
+	RETURN campaigns;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.coupon_node_disband() IS
+	'Makes the last node, which has everything, an ordinary server again, while it sells; an ERROR if something is elsewhere. Returns how many campaigns were shared.';
+
+CREATE FUNCTION coupon.number_alone(sequence regclass, last_used bigint) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	given bigint;
+BEGIN
+	EXECUTE format('SELECT CASE WHEN q.is_called THEN q.last_value END FROM %s q', $1) INTO given;
+	EXECUTE format('ALTER SEQUENCE %s INCREMENT BY 1 RESTART WITH %s', $1, greatest(given, $2, 0) + 1);
+END
+$$;
+COMMENT ON FUNCTION coupon.number_alone(regclass, bigint) IS 'From here on a sequence gives each number, as on a single server.';
+
+-- What the nodes know of each other is told to all of them, until they have said that they
+-- know the same: a node that is drained, has left, has come, or has another address; and the
+-- keys of rooms. When all know it nothing is said.
+
+CREATE FUNCTION coupon.map_digest() RETURNS text
+LANGUAGE sql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT md5(concat_ws(E'\n', (SELECT string_agg(to_jsonb(n)::text, E'\n' ORDER BY n.node_id) FROM coupon.node n),
+		(SELECT max(k.key_id) FROM coupon.room_key k WHERE k.signs)))
+$$;
+COMMENT ON FUNCTION coupon.map_digest() IS 'The same at two nodes that know the same of coupon.node, and have the same newest key of rooms.';
+
+CREATE FUNCTION coupon.keys_after(key_id integer) RETURNS jsonb
+LANGUAGE sql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT coalesce(jsonb_agg(to_jsonb(k) ORDER BY k.key_id), '[]') FROM coupon.room_key k WHERE k.signs AND k.key_id > coalesce($1, 0) $$;
+COMMENT ON FUNCTION coupon.keys_after(integer) IS 'The keys of rooms that are newer than that one, for a node that lacks them.';
+
+CREATE FUNCTION coupon.map_note(node_id smallint, digest text) RETURNS void
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+	INSERT INTO coupon.node_copy AS k (node_id, digest, due_at) VALUES ($1, $2, clock_timestamp() + interval '1 second')
+	ON CONFLICT ON CONSTRAINT node_copy_pkey DO UPDATE SET digest = excluded.digest, due_at = excluded.due_at
+$$;
+COMMENT ON FUNCTION coupon.map_note(smallint, text) IS 'Notes what another node knows; null: not the same as this one.';
+
+CREATE FUNCTION coupon.call_map(argument jsonb) RETURNS jsonb
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	digest text;
+BEGIN
+	PERFORM coupon.learn_map($1 -> 'map');
+	IF NOT $1 ? 'digest' THEN
+		RETURN '{}';
+	END IF;
+	digest := coupon.map_digest();
+	IF digest = $1 ->> 'digest' THEN
+		PERFORM coupon.map_note(($1 ->> 'from')::smallint, digest);
+		RETURN jsonb_build_object('digest', digest);
+	END IF;
+	RETURN jsonb_build_object('digest', digest, 'map', coupon.map_here(), 'keys', coupon.keys_after(($1 ->> 'key')::integer));
+END
+$$;
+COMMENT ON FUNCTION coupon.call_map(jsonb) IS 'Another node tells what it knows, and is told what it lacks.';
+
+CREATE FUNCTION coupon.map_spread() RETURNS boolean
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	known text := coupon.map_digest();
+	other smallint;
+	told jsonb;
+BEGIN
+	SELECT n.node_id INTO other
+	  FROM coupon.node n LEFT JOIN coupon.node_copy k ON k.node_id = n.node_id
+	 WHERE n.node_id <> (SELECT s.node_id FROM coupon.node_self s) AND n.state <> 'gone'
+	   AND k.digest IS DISTINCT FROM known AND (k.digest IS NOT NULL OR k.due_at IS NULL OR k.due_at <= clock_timestamp())
+	 ORDER BY k.due_at NULLS FIRST LIMIT 1;
+	IF other IS NULL THEN
+		RETURN false;
+	END IF;
+	SELECT c.answer INTO told
+	  FROM coupon.peers_call('map', jsonb_build_object('map', coupon.map_here(), 'digest', known,
+	           'key', (SELECT max(k.key_id) FROM coupon.room_key k WHERE k.signs)), other) c;
+	IF told ? 'map' THEN
+		PERFORM coupon.learn_map(told -> 'map');
+		PERFORM coupon.room_key_put(k) FROM jsonb_array_elements(told -> 'keys') k;
+		known := coupon.map_digest();
+	END IF;
+	PERFORM coupon.map_note(other, CASE WHEN told ->> 'digest' = known THEN known END);
+	RETURN true;
+END
+$$;
+COMMENT ON FUNCTION coupon.map_spread() IS 'Tells a node that does not know the same as this one; again after a second, if that has not helped.';
+
+CREATE FUNCTION @extschema@.coupon_node_address(node_id integer, conninfo text, http_url text DEFAULT NULL) RETURNS boolean
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	PERFORM coupon.cluster_require();
+	PERFORM coupon.node_check($1, 'node', $2, $3);
+	UPDATE coupon.node n SET conninfo = $2, http_url = $3, version = n.version + 1
+	 WHERE n.node_id = $1 AND n.state <> 'gone';
+	IF NOT FOUND THEN
+		RAISE SQLSTATE 'UC303' USING
+			MESSAGE = 'there is no such node',
+			DETAIL = format('Node %s is not known, or has left.', $1),
+			HINT = 'coupon.node_status lists the nodes.';
+	END IF;
+	RETURN true;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.coupon_node_address(integer, text, text) IS
+	'Says how a node is reached from now on; the other nodes are told. Call it at any node.';
 
 -- Waiting rooms.  Tickets are kept as requests are.
 
@@ -6428,7 +6732,6 @@ REVOKE ALL ON FUNCTION coupon.stock_report(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.call_hello(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.call_cut(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.call_holdings(bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.call_leaving(smallint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.call_status(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.node_call(text, jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.node_call(text, jsonb) TO coupon_admin;
@@ -6441,6 +6744,7 @@ REVOKE ALL ON FUNCTION coupon.transfer_back(coupon.transfer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.transfer_push() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.campaign_spread() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.node_unload() FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.node_that_answers(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.stock_fetch(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.stock_fetch_all() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.cluster_work() FROM PUBLIC;
@@ -6604,9 +6908,11 @@ GRANT EXECUTE ON FUNCTION @extschema@.coupon_home(bigint, uuid) TO coupon_admin,
 GRANT SELECT ON TABLE coupon.node TO coupon_admin, coupon_reader;
 GRANT SELECT ON TABLE coupon.slot TO coupon_admin, coupon_reader;
 GRANT SELECT ON TABLE coupon.node_self TO coupon_admin, coupon_reader;
+GRANT SELECT ON TABLE coupon.node_copy TO coupon_admin, coupon_reader;
 REVOKE ALL ON FUNCTION coupon.node_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.slots_settle() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.node_become(integer, text, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.node_check(integer, text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.node_number() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.learn_map(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.map_here() FROM PUBLIC;
@@ -6629,10 +6935,22 @@ REVOKE ALL ON FUNCTION @extschema@.coupon_slots_move(integer, integer) FROM PUBL
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_slots_move(integer, integer) TO coupon_admin;
 REVOKE ALL ON FUNCTION @extschema@.coupon_slots_balance() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_slots_balance() TO coupon_admin;
+REVOKE ALL ON FUNCTION coupon.call_leaving(smallint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.keeper_take(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.coupon_node_drain() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_node_drain() TO coupon_admin;
 REVOKE ALL ON FUNCTION @extschema@.coupon_node_remove(integer) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_node_remove(integer) TO coupon_admin;
+REVOKE ALL ON FUNCTION @extschema@.coupon_node_disband() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_node_disband() TO coupon_admin;
+REVOKE ALL ON FUNCTION coupon.number_alone(regclass, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.map_digest() FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.keys_after(integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.map_note(smallint, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.call_map(jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.map_spread() FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.coupon_node_address(integer, text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_node_address(integer, text, text) TO coupon_admin;
 REVOKE ALL ON FUNCTION @extschema@.coupon_node_self() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_node_self() TO coupon_admin, coupon_service, coupon_reader;
 REVOKE ALL ON FUNCTION @extschema@.coupon_node_map() FROM PUBLIC;

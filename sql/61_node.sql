@@ -48,6 +48,16 @@ COMMENT ON TABLE coupon.node_self IS 'Which node this server is: one row, or non
 COMMENT ON COLUMN coupon.node_self.node_id IS 'Its number in coupon.node.';
 COMMENT ON COLUMN coupon.node_self.is_self IS 'True, so that there is one row at most.';
 
+CREATE TABLE coupon.node_copy (
+	node_id smallint PRIMARY KEY,
+	digest  text,
+	due_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+COMMENT ON TABLE coupon.node_copy IS 'What the other nodes are known to know of coupon.node.';
+COMMENT ON COLUMN coupon.node_copy.node_id IS 'The node.';
+COMMENT ON COLUMN coupon.node_copy.digest IS 'What it knew when this node heard of it last, see coupon.map_digest(); null: something else.';
+COMMENT ON COLUMN coupon.node_copy.due_at IS 'When it is told again, if it has not answered.';
+
 CREATE FUNCTION coupon.node_changed() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_node_changed';
 COMMENT ON FUNCTION coupon.node_changed() IS 'Trigger: has all sessions read the map again once a change commits.';
@@ -69,11 +79,10 @@ LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalo
 AS $$ SELECT s.node_id::integer FROM coupon.node_self s $$;
 COMMENT ON FUNCTION @extschema@.coupon_node_self() IS 'Which node this server is; null: none.';
 
-CREATE FUNCTION coupon.node_become(node_id integer, name text, conninfo text, http_url text) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+CREATE FUNCTION coupon.node_check(node_id integer, name text, conninfo text, http_url text) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	already integer;
 	problem text;
 	hint text;
 BEGIN
@@ -96,6 +105,17 @@ BEGIN
 			DETAIL = format('Node %s, name %s.', coalesce($1::text, 'null'), coalesce(quote_literal(left($2, 32)), 'null')),
 			HINT = hint;
 	END IF;
+END
+$$;
+COMMENT ON FUNCTION coupon.node_check(integer, text, text, text) IS 'Refuses what cannot be a node.';
+
+CREATE FUNCTION coupon.node_become(node_id integer, name text, conninfo text, http_url text) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	already integer;
+BEGIN
+	PERFORM coupon.node_check($1, $2, $3, $4);
 	LOCK TABLE coupon.node_self IN SHARE ROW EXCLUSIVE MODE;
 	SELECT s.node_id INTO already FROM coupon.node_self s;
 	IF already IS NOT NULL THEN
@@ -160,11 +180,15 @@ BEGIN
 	ON CONFLICT ON CONSTRAINT node_pkey DO UPDATE
 	   SET name = excluded.name, conninfo = excluded.conninfo, http_url = excluded.http_url,
 	       state = excluded.state, version = excluded.version
-	 WHERE o.version < excluded.version;
+	-- two changes at two nodes at the same time: all take the same one
+	 WHERE (o.version, o.state COLLATE "C", o.conninfo COLLATE "C", coalesce(o.http_url, '') COLLATE "C", o.name)
+	       < (excluded.version, excluded.state COLLATE "C", excluded.conninfo COLLATE "C", coalesce(excluded.http_url, '') COLLATE "C", excluded.name);
 	GET DIAGNOSTICS changed = ROW_COUNT;
 	-- A node that is told that it has a slot waits until the slot comes.  One that is told
 	-- that another has what it took for its own gave it away, and has forgotten that.
-	PERFORM 1 FROM coupon.slot s ORDER BY s.slot FOR UPDATE;
+	PERFORM 1 FROM coupon.slot s
+	  JOIN jsonb_array_elements($1 -> 'slots') r ON s.slot = (r ->> 0)::smallint AND s.version < (r ->> 2)::bigint AND (r ->> 1)::smallint IS DISTINCT FROM self
+	 ORDER BY s.slot FOR UPDATE OF s;
 	WITH told AS (
 		SELECT (r ->> 0)::smallint AS slot, (r ->> 1)::smallint AS node_id, (r ->> 2)::bigint AS version
 		  FROM jsonb_array_elements($1 -> 'slots') r),
@@ -174,7 +198,8 @@ BEGIN
 	INSERT INTO coupon.slot AS s (slot, node_id, version)
 	SELECT w.slot, w.node_id, w.version FROM news w
 	ON CONFLICT ON CONSTRAINT slot_pkey DO UPDATE
-	   SET node_id = excluded.node_id, version = excluded.version, leaving = NULL;
+	   SET node_id = excluded.node_id, version = excluded.version, leaving = NULL
+	 WHERE s.version < excluded.version;
 	GET DIAGNOSTICS n = ROW_COUNT;
 	RETURN changed + n;
 END

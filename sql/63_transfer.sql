@@ -230,6 +230,7 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	r coupon.campaign := jsonb_populate_record(NULL::coupon.campaign, $1);
+	self smallint := (SELECT s.node_id FROM coupon.node_self s);
 BEGIN
 	INSERT INTO coupon.campaign AS c (campaign_id, name, per_user_limit, opens_at, closes_at, paused, closed_at, coded, policy,
 	                                  topic, created_at, room_id, labels_public, max_per_user_limit, note_refusals, shared, keeper, version)
@@ -241,18 +242,24 @@ BEGIN
 	       paused = excluded.paused, closed_at = excluded.closed_at, coded = excluded.coded, policy = excluded.policy, topic = excluded.topic,
 	       room_id = excluded.room_id, labels_public = excluded.labels_public,
 	       max_per_user_limit = greatest(c.max_per_user_limit, excluded.max_per_user_limit),
-	       note_refusals = excluded.note_refusals, version = excluded.version
-	 WHERE c.shared AND c.keeper = excluded.keeper AND c.version < excluded.version;
-	PERFORM FROM coupon.campaign c WHERE c.campaign_id = r.campaign_id AND c.shared AND c.keeper = r.keeper;
+	       note_refusals = excluded.note_refusals, keeper = excluded.keeper, version = excluded.version
+	 WHERE c.shared AND c.created_at = excluded.created_at AND c.version < excluded.version;
+	PERFORM FROM coupon.campaign c WHERE c.campaign_id = r.campaign_id AND c.shared AND c.created_at = r.created_at;
 	IF NOT FOUND THEN
 		RAISE SQLSTATE 'UC303' USING
 			MESSAGE = 'campaign is another one at this node',
 			DETAIL = format('Campaign %s of node %s.', r.campaign_id, r.keeper),
 			HINT = 'Make campaigns of a cluster with coupon_cluster_create().';
 	END IF;
+	-- a new keeper knows all serials and all calls before it makes further ones
+	IF $1 ? 'keys' AND r.keeper = self THEN
+		PERFORM coupon.units_arrive(r.campaign_id, '{}', ($1 ->> 'last_serial')::bigint, true);
+		INSERT INTO coupon.cluster_key SELECT k.* FROM jsonb_populate_recordset(NULL::coupon.cluster_key, $1 -> 'keys') k
+		ON CONFLICT ON CONSTRAINT cluster_key_pkey DO NOTHING;
+	END IF;
 END
 $$;
-COMMENT ON FUNCTION coupon.campaign_define(jsonb) IS 'Makes a shared campaign what its keeper says, unless a later version is here.';
+COMMENT ON FUNCTION coupon.campaign_define(jsonb) IS 'Makes a shared campaign what its keeper says, unless a later version is here. With the keys of calls: this node is its keeper from now on.';
 
 CREATE FUNCTION coupon.campaign_shared_guard() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -455,7 +462,8 @@ BEGIN
 	              'transfers', (SELECT coalesce(jsonb_agg(coupon.transfer_message(t) ORDER BY t.noted_at), '[]') FROM coupon.transfer t
 	                             WHERE t.donor IN (self, caller) AND t.receiver IN (self, caller) AND NOT (t.state = 'cut' AND t.due_at = 'infinity')),
 	              'sent', (SELECT coalesce(jsonb_agg(x.slot), '[]') FROM coupon.slot_parcel p, unnest(p.slots) x(slot) WHERE p.state = 'sent' AND p.receiver = caller),
-	              'versions', (SELECT coalesce(jsonb_object_agg(c.campaign_id, c.version), '{}') FROM coupon.campaign c WHERE c.shared AND c.keeper = caller))
+	              'versions', (SELECT coalesce(jsonb_object_agg(c.campaign_id, c.version), '{}') FROM coupon.campaign c WHERE c.shared AND c.keeper = caller),
+	              'handed', (SELECT coalesce(jsonb_agg(coupon.campaign_definition(c.campaign_id)), '[]') FROM coupon.campaign c WHERE c.shared AND c.keeper <> caller))
 	          ELSE '{}' END;
 END
 $$;
@@ -508,25 +516,6 @@ AS $$
 $$;
 COMMENT ON FUNCTION coupon.call_status(bigint) IS 'coupon_status() at this node, and what it has sent away that has yet to arrive.';
 
-CREATE FUNCTION coupon.call_leaving(node_id smallint) RETURNS jsonb
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-	units bigint := 0;
-	transit bigint;
-BEGIN
-	-- first what is here, then what is under way: a unit that is sent away between the two is not missed
-	IF $1 = (SELECT s.node_id FROM coupon.node_self s) THEN
-		SELECT coalesce(sum(h.remaining + h.held + h.in_flight), 0) INTO units
-		  FROM coupon.campaign c, LATERAL @extschema@.coupon_status(c.campaign_id) h
-		 WHERE c.shared AND c.archived_at IS NULL AND c.dumped IS NULL;
-	END IF;
-	SELECT count(*) INTO transit FROM coupon.transfer t WHERE t.state = 'cut' AND $1 IN (t.donor, t.receiver);
-	RETURN jsonb_build_object('units', units, 'transit', transit);
-END
-$$;
-COMMENT ON FUNCTION coupon.call_leaving(smallint) IS 'What would be lost with a node, as far as this one knows: at the node itself units that are not issued, and at each one transfers from it or to it that have yet to arrive.';
-
 CREATE FUNCTION coupon.node_call(call text, argument jsonb) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -568,7 +557,7 @@ BEGIN
 		WHEN 'room_key' THEN
 			PERFORM coupon.room_key_put($2 -> 'key');
 			answer := '{}';
-		WHEN 'map' THEN answer := jsonb_build_object('new', coupon.learn_map($2 -> 'map'));
+		WHEN 'map' THEN answer := coupon.call_map($2);
 		ELSE
 			RAISE invalid_parameter_value USING
 				MESSAGE = 'unknown call of a node',

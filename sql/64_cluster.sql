@@ -99,6 +99,8 @@ DECLARE
 	messages jsonb := '[]';
 	maps jsonb := '[]';
 	sent jsonb := '[]';
+	versions jsonb := '[]';
+	handed jsonb := '[]';
 	r record;
 BEGIN
 	PERFORM coupon.transfer_commits();
@@ -114,19 +116,27 @@ BEGIN
 			messages := messages || (r.answer -> 'transfers');
 			maps := maps || (r.answer #> '{map,slots}');
 			sent := sent || (r.answer -> 'sent');
-			UPDATE coupon.campaign c SET version = v.value::bigint + 1
-			  FROM jsonb_each_text(r.answer -> 'versions') v
-			 WHERE c.campaign_id = v.key::bigint AND c.version <= v.value::bigint;
+			versions := versions || jsonb_build_array(r.answer -> 'versions');
+			handed := handed || (r.answer -> 'handed');
 		END IF;
 	END LOOP;
 	IF replaced OR confirmed < (CASE WHEN told THEN least(others, 1) ELSE others END) THEN
 		RETURN false;
 	END IF;
 	IF NOT told THEN
+		-- campaigns that got another keeper, and changes of the others, that this server has forgotten
+		PERFORM coupon.campaign_define(h.d) FROM jsonb_array_elements(handed) h(d)
+		  JOIN coupon.campaign c ON c.campaign_id = (h.d ->> 'campaign_id')::bigint AND c.keeper = (SELECT s.node_id FROM coupon.node_self s)
+		 ORDER BY (h.d ->> 'version')::bigint;
+		UPDATE coupon.campaign c SET version = v.version + 1
+		  FROM (SELECT e.key::bigint AS campaign_id, max(e.value::bigint) AS version
+		          FROM jsonb_array_elements(versions) x(v), jsonb_each_text(x.v) e GROUP BY 1) v
+		 WHERE c.campaign_id = v.campaign_id AND c.version <= v.version AND c.keeper = (SELECT s.node_id FROM coupon.node_self s);
 		PERFORM coupon.transfers_restore(messages);
 		PERFORM coupon.slots_restore(maps, sent);
 		UPDATE coupon.node_start n SET told = true;
 		UPDATE coupon.campaign_copy c SET version = 0;
+		DELETE FROM coupon.node_copy;
 	END IF;
 	-- nothing is sold before that is committed
 	RETURN told;
@@ -261,18 +271,26 @@ DECLARE
 	w record;
 	done boolean;
 BEGIN
-	SELECT c.campaign_id, c.version, n.node_id INTO w
+	-- of a campaign that this node has handed over the new keeper alone
+	SELECT c.campaign_id, c.version, n.node_id, c.keeper <> s.node_id AS handed INTO w
 	  FROM coupon.campaign c
-	  JOIN coupon.node_self s ON s.node_id = c.keeper
+	 CROSS JOIN coupon.node_self s
 	  JOIN coupon.node n ON n.node_id <> s.node_id AND n.state <> 'gone'
 	  LEFT JOIN coupon.campaign_copy k ON k.campaign_id = c.campaign_id AND k.node_id = n.node_id
-	 WHERE c.shared AND coalesce(k.version, 0) < c.version AND coalesce(k.due_at, '-infinity') <= clock_timestamp()
+	 WHERE c.shared AND (c.keeper = s.node_id OR k.node_id = c.keeper) AND coalesce(k.version, 0) < c.version AND coalesce(k.due_at, '-infinity') <= clock_timestamp()
 	 ORDER BY k.due_at NULLS FIRST LIMIT 1;
 	IF w.campaign_id IS NULL THEN
 		RETURN false;
 	END IF;
 	SELECT c.answer IS NOT NULL INTO done
-	  FROM coupon.peers_call('define', jsonb_build_object('campaign', coupon.campaign_definition(w.campaign_id)), w.node_id) c;
+	  FROM coupon.peers_call('define', jsonb_build_object('campaign', coupon.campaign_definition(w.campaign_id)
+	           || CASE WHEN w.handed THEN jsonb_build_object('keys', (SELECT coalesce(jsonb_agg(to_jsonb(x)), '[]') FROM coupon.cluster_key x WHERE x.campaign_id = w.campaign_id))
+	              ELSE '{}' END), w.node_id) c;
+	IF done AND w.handed THEN
+		DELETE FROM coupon.campaign_copy k WHERE k.campaign_id = w.campaign_id;
+		DELETE FROM coupon.cluster_key k WHERE k.campaign_id = w.campaign_id;
+		RETURN true;
+	END IF;
 	INSERT INTO coupon.campaign_copy AS k (campaign_id, node_id, version, due_at)
 	VALUES (w.campaign_id, w.node_id, CASE WHEN done THEN w.version ELSE 0 END, clock_timestamp() + interval '1 second')
 	ON CONFLICT ON CONSTRAINT campaign_copy_pkey DO UPDATE
@@ -281,6 +299,16 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION coupon.campaign_spread() IS 'Tells a node of a campaign, or of its change.';
+
+CREATE FUNCTION coupon.node_that_answers(campaign_id bigint) RETURNS smallint
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT n.node_id
+	  FROM coupon.peers_call('report', jsonb_build_object('campaign_id', $1)) a
+	  JOIN coupon.node n ON n.node_id = a.node_id AND n.state = 'active'
+	 WHERE a.answer IS NOT NULL ORDER BY random() LIMIT 1
+$$;
+COMMENT ON FUNCTION coupon.node_that_answers(bigint) IS 'One of the active nodes that answer now; null: there is none.';
 
 CREATE FUNCTION coupon.node_unload() RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -294,17 +322,31 @@ BEGIN
 	IF NOT FOUND THEN
 		RETURN false;
 	END IF;
+	-- what came after the drain began, or was to go to a node that is itself drained now
+	IF EXISTS (SELECT FROM coupon.slot s JOIN coupon.node_self f ON f.node_id = s.node_id)
+	   AND NOT EXISTS (SELECT FROM coupon.slot_plan) AND coupon.campaigns_alone() IS NULL AND coupon.slots_balance() > 0 THEN
+		RETURN true;
+	END IF;
+	-- then its campaigns: from the commit on nobody changes them, until the new keeper has heard of it
+	SELECT c.campaign_id INTO campaign
+	  FROM coupon.campaign c JOIN coupon.node_self s ON s.node_id = c.keeper
+	 WHERE c.shared AND c.withdrawn = 0 AND c.archived_at IS NULL AND c.dumped IS NULL ORDER BY c.campaign_id LIMIT 1;
+	IF campaign IS NOT NULL THEN
+		target := coupon.node_that_answers(campaign);
+		UPDATE coupon.campaign c SET keeper = target, version = c.version + 1
+		 WHERE target IS NOT NULL AND c.campaign_id = campaign AND c.withdrawn = 0 AND c.keeper = (SELECT s.node_id FROM coupon.node_self s);
+		IF FOUND THEN
+			DELETE FROM coupon.campaign_copy k WHERE k.campaign_id = campaign;
+			INSERT INTO coupon.campaign_copy (campaign_id, node_id, version) VALUES (campaign, target, 0);
+			RETURN true;
+		END IF;
+	END IF;
 	FOR campaign IN SELECT c.campaign_id FROM coupon.campaign c WHERE c.shared AND c.dumped IS NULL
 	LOOP
 		CONTINUE WHEN NOT (SELECT h.free > 0 FROM coupon.stock_here(campaign) h);
 		-- one that answers: who is dead would keep them from all until it is back
-		IF target IS NULL THEN
-			SELECT n.node_id INTO target
-			  FROM coupon.peers_call('report', jsonb_build_object('campaign_id', campaign)) a
-			  JOIN coupon.node n ON n.node_id = a.node_id AND n.state = 'active'
-			 WHERE a.answer IS NOT NULL ORDER BY random() LIMIT 1;
-			EXIT WHEN target IS NULL;
-		END IF;
+		target := coalesce(target, coupon.node_that_answers(campaign));
+		EXIT WHEN target IS NULL;
 		t := coupon.transfer_out(campaign, target, 100000, clock_timestamp());
 		IF t.transfer_id IS NOT NULL THEN
 			RETURN true;
@@ -313,7 +355,7 @@ BEGIN
 	RETURN false;
 END
 $$;
-COMMENT ON FUNCTION coupon.node_unload() IS 'Sends the free units of a node that is being drained to another one that answers.';
+COMMENT ON FUNCTION coupon.node_unload() IS 'Gives the campaigns and the free units of a node that is being drained to another one that answers.';
 
 CREATE FUNCTION coupon.stock_fetch(campaign_id bigint) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -399,15 +441,20 @@ DECLARE
 	pause integer;
 BEGIN
 	IF NOT EXISTS (SELECT FROM coupon.node_self) THEN
-		RETURN 1000;
+		PERFORM coupon.node_set_confirmed(false);
+		RETURN 100;
 	END IF;
-	IF NOT coupon.node_confirmed() THEN
+	-- one that was a node before, and is a new one, has to begin, too
+	IF NOT coupon.node_confirmed() OR NOT EXISTS (SELECT FROM coupon.node_start) THEN
 		IF coupon.node_begin() THEN
 			RETURN 0;
 		ELSIF NOT coupon.node_confirm() THEN
 			RETURN 100;
 		END IF;
 		PERFORM coupon.node_set_confirmed(true);
+		RETURN 0;
+	END IF;
+	IF coupon.map_spread() THEN
 		RETURN 0;
 	END IF;
 	-- who is on the way comes first; whether more leave takes turns with the rest
@@ -516,6 +563,8 @@ DECLARE
 	used coupon.cluster_key;
 	id bigint;
 BEGIN
+	-- it stays a node meanwhile
+	LOCK TABLE coupon.node_self IN SHARE MODE;
 	PERFORM coupon.cluster_require();
 	used := coupon.cluster_key_used($8, NULL, $2);
 	IF used.request_key IS NOT NULL THEN
@@ -543,9 +592,12 @@ CREATE FUNCTION @extschema@.coupon_campaign_share(campaign_id bigint) RETURNS bo
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	self smallint := coupon.cluster_require();
+	self smallint;
 	c coupon.campaign;
 BEGIN
+	-- it stays a node meanwhile
+	LOCK TABLE coupon.node_self IN SHARE MODE;
+	self := coupon.cluster_require();
 	SELECT * INTO c FROM coupon.campaign x WHERE x.campaign_id = $1 FOR NO KEY UPDATE;
 	IF c.campaign_id IS NULL THEN
 		RAISE SQLSTATE 'UC001' USING

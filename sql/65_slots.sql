@@ -175,75 +175,6 @@ AS $$ SELECT coupon.slots_balance() $$;
 COMMENT ON FUNCTION @extschema@.coupon_slots_balance() IS
 	'Has those slots of this node move that are more than its share: all of them, if it is being drained. Returns for how many that is planned.';
 
-CREATE FUNCTION @extschema@.coupon_node_drain() RETURNS integer
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-	self smallint := coupon.cluster_require();
-BEGIN
-	IF NOT EXISTS (SELECT FROM coupon.node n WHERE n.state = 'active' AND n.node_id <> self) THEN
-		RAISE SQLSTATE 'UC303' USING
-			MESSAGE = 'this is the last node',
-			DETAIL = format('No other node than %s is active.', self),
-			HINT = 'Have another server join first.';
-	END IF;
-	UPDATE coupon.node n SET state = 'draining', version = n.version + 1 WHERE n.node_id = self AND n.state = 'active';
-	RETURN coupon.slots_balance();
-END
-$$;
-COMMENT ON FUNCTION @extschema@.coupon_node_drain() IS
-	'Has all slots and all free units of this node move to the others. Returns how many slots are planned to.';
-
-CREATE FUNCTION @extschema@.coupon_node_remove(node_id integer) RETURNS boolean
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-	self smallint := coupon.cluster_require();
-	left_over text;
-	units bigint;
-	transit bigint;
-	silent text;
-	answers boolean;
-BEGIN
-	SELECT concat_ws(', ', CASE WHEN s.n > 0 THEN s.n || ' slots' END, CASE WHEN p.n > 0 THEN p.n || ' parcels' END,
-	                 CASE WHEN n.state IS NULL THEN 'nothing that is known' WHEN n.state = 'active' THEN 'state active' END)
-	  INTO left_over
-	  FROM (SELECT count(*) AS n FROM coupon.slot x WHERE x.node_id = $1) s,
-	       (SELECT count(*) AS n FROM coupon.slot_parcel x WHERE x.state = 'sent' AND (x.receiver = $1 OR x.donor = $1)) p
-	  LEFT JOIN coupon.node n ON n.node_id = $1;
-	IF left_over <> '' OR $1 IS NULL THEN
-		RAISE SQLSTATE 'UC303' USING
-			MESSAGE = 'node cannot be removed',
-			DETAIL = format('Node %s has %s.', coalesce($1::text, 'null'), coalesce(nullif(left_over, ''), 'no number')),
-			HINT = 'Call coupon_node_drain() at that node, and wait until coupon.node_status shows no slots.';
-	END IF;
-	-- who has it gone already has nothing to ask
-	SELECT sum((a.answer ->> 'units')::bigint), sum((a.answer ->> 'transit')::bigint), string_agg(a.node_id::text, ', ' ORDER BY a.node_id) FILTER (WHERE a.answer IS NULL),
-	       bool_or(a.node_id = $1 AND a.answer IS NOT NULL)
-	  INTO units, transit, silent, answers
-	  FROM (SELECT self::integer AS node_id, coupon.call_leaving($1::smallint) AS answer
-	        UNION ALL
-	        SELECT c.node_id, c.answer FROM coupon.peers_call('leaving', jsonb_build_object('node_id', $1)) c) a
-	 WHERE EXISTS (SELECT FROM coupon.node n WHERE n.node_id = $1 AND n.state <> 'gone');
-	-- what is on its way to one that is dead comes back to who has sent it
-	IF answers AND (units > 0 OR transit > 0) THEN
-		RAISE SQLSTATE 'UC303' USING
-			MESSAGE = 'node cannot be removed',
-			DETAIL = format('Node %s has %s units that are not issued, and %s transfers from it or to it have yet to arrive.', $1, units, transit),
-			HINT = 'Call it again when the units have moved, which they do by themselves while the nodes run: coupon_cluster_status() shows where they are.';
-	ELSIF silent IS NOT NULL THEN
-		RAISE WARNING USING
-			MESSAGE = 'not all nodes could be asked for units of the node that is removed',
-			DETAIL = format('No answer from node %s.', silent),
-			HINT = 'Compare with coupon_cluster_verify() whether units are at no node.';
-	END IF;
-	UPDATE coupon.node n SET state = 'gone', version = n.version + 1 WHERE n.node_id = $1 AND n.state <> 'gone';
-	RETURN FOUND;
-END
-$$;
-COMMENT ON FUNCTION @extschema@.coupon_node_remove(integer) IS
-	'Takes a node that has been drained out of the sale; an ERROR while it has slots, or says that it has units that are not issued. Returns whether this call did; the other nodes are told.';
-
 -- ---- at the donor ----
 
 CREATE FUNCTION coupon.slots_stay(seconds double precision) RETURNS void
@@ -264,6 +195,8 @@ DECLARE
 	alone text := coupon.campaigns_alone();
 BEGIN
 	DELETE FROM coupon.slot_plan p USING coupon.slot s WHERE s.slot = p.slot AND s.node_id IS DISTINCT FROM self;
+	-- a node that is drained meanwhile gets no more
+	DELETE FROM coupon.slot_plan p WHERE p.left_at IS NULL AND NOT EXISTS (SELECT FROM coupon.node n WHERE n.node_id = p.receiver AND n.state = 'active');
 	-- one that is made after the plan, too
 	IF alone IS NOT NULL THEN
 		UPDATE coupon.slot_plan p SET due_at = clock_timestamp() + interval '5 s';

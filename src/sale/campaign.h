@@ -99,6 +99,9 @@ typedef struct CouponCampaignRow
 extern void coupon_campaign_lock_row(int64 campaign_id, bool allow_closed,
 									 CouponCampaignRow *row);
 
+/* ERROR if the campaign is shared and another node is its keeper. */
+extern void coupon_campaign_require_keeper(int64 campaign_id, const CouponCampaignRow *row);
+
 /* Adds shards for more units of a locked campaign; updates *row. */
 extern void coupon_campaign_add_units(int64 campaign_id, int64 units,
 									  CouponCampaignRow *row);

@@ -126,6 +126,17 @@ add_shards(int64 campaign_id, int64 units, CouponCampaignRow *row)
 }
 
 void
+coupon_campaign_require_keeper(int64 campaign_id, const CouponCampaignRow *row)
+{
+	if (row->keeper != 0 && row->keeper != coupon_node_id())
+		ereport(ERROR,
+				(errcode(ERRCODE_COUPON_NODE_MAP),
+				 errmsg("campaign is shared and gets its units at another node"),
+				 errdetail("The keeper of campaign %lld is node %d.", (long long) campaign_id, row->keeper),
+				 errhint("Add stock, import codes, or withdraw units at that node.")));
+}
+
+void
 coupon_campaign_add_units(int64 campaign_id, int64 units, CouponCampaignRow *row)
 {
 	static CouponStatement touch = {
@@ -134,12 +145,7 @@ coupon_campaign_add_units(int64 campaign_id, int64 units, CouponCampaignRow *row
 	};
 	Datum		values[1] = {Int64GetDatum(campaign_id)};
 
-	if (row->keeper != 0 && row->keeper != coupon_node_id())
-		ereport(ERROR,
-				(errcode(ERRCODE_COUPON_NODE_MAP),
-				 errmsg("campaign is shared and gets its units at another node"),
-				 errdetail("The keeper of campaign %lld is node %d.", (long long) campaign_id, row->keeper),
-				 errhint("Add stock, or import codes, at that node.")));
+	coupon_campaign_require_keeper(campaign_id, row);
 	/* whose snapshot does not show the shards must not get the row's lock */
 	(void) coupon_spi_execute(&touch, SPI_OK_UPDATE, values, NULL);
 	add_shards(campaign_id, units, row);

@@ -330,7 +330,12 @@ take_any(CouponCampaign *campaign, const CouponDefinition *def, int n, CouponUni
 	int			taken;
 
 	*units = palloc_extended(mul_size(n, sizeof(CouponUnit)), MCXT_ALLOC_HUGE);
-	taken = coupon_take(campaign, def, table, COUPON_TO_HOLD, n, coupon_sold_out_wait, *units, &why);
+
+	/*
+	 * those of other nodes cannot come meanwhile: the campaign's row is
+	 * locked
+	 */
+	taken = coupon_take(campaign, def, table, COUPON_TO_HOLD, n, def->shared ? 0 : coupon_sold_out_wait, *units, &why);
 	coupon_writer_close(table);
 	return taken;
 }
@@ -356,6 +361,7 @@ coupon_campaign_reduce_stock(PG_FUNCTION_ARGS)
 
 	coupon_spi_connect();
 	coupon_campaign_lock_row(campaign_id, false, &row);
+	coupon_campaign_require_keeper(campaign_id, &row);
 	if (row.labels_public)
 		ereport(ERROR,
 				(errcode(ERRCODE_COUPON_UNIT_KIND),
@@ -370,6 +376,7 @@ coupon_campaign_reduce_stock(PG_FUNCTION_ARGS)
 				 errmsg("too few units of the campaign are free"),
 				 errdetail("Campaign %lld: %lld were asked for, and %d are free.",
 						   (long long) campaign_id, (long long) n, taken),
+				 def->shared ? errhint("Units that other nodes have cannot be withdrawn here. coupon_campaign_close() ends a sale.") :
 				 errhint("Ask for fewer; what is issued or held stays so. coupon_campaign_close() ends a sale.")));
 	note_withdrawn(campaign_id, units, n, &row);
 	coupon_campaign_event(campaign_id, &row, COUPON_EVENT_STOCK_REDUCED, n);
@@ -441,6 +448,7 @@ coupon_units_withdraw(PG_FUNCTION_ARGS)
 
 	coupon_spi_connect();
 	coupon_campaign_lock_row(campaign_id, false, &row);
+	coupon_campaign_require_keeper(campaign_id, &row);
 	campaign = coupon_campaign_enter(campaign_id, &def);
 	units = palloc(n * sizeof(CouponUnit));
 	table = coupon_writer_open(coupon_catalog()->issuance, COUPON_DELETE);

@@ -44,7 +44,7 @@ my $there = $cluster->on('two', qq{SELECT (coupon.transfer_out($sale, 3::smallin
 ok(await_true($cluster->server('two'), 'postgres', "SELECT state = 'done' FROM coupon.transfer WHERE transfer_id = '$there'"), 'units come to node three');
 ok(await_true($cluster->server('three'), 'postgres', "SELECT state = 'settled' FROM coupon.transfer WHERE transfer_id = '$there'"), 'and all is said');
 $cluster->on('two', "UPDATE coupon.transfer SET state = 'cut', due_at = 'infinity' WHERE transfer_id = '$there'");
-is($cluster->on('two', 'SELECT coupon.call_leaving(3::smallint)'), '{"units": 0, "transit": 2}', 'what is on its way is seen at its donor');
+is($cluster->on('two', q{SELECT coupon.call_leaving(3::smallint) ->> 'transit'}), 2, 'what is on its way is seen at its donor');
 $cluster->kill('two');
 like(sql_error($one, 'postgres', q{BEGIN; UPDATE coupon.node SET state = 'draining' WHERE node_id = 3; SELECT coupon_node_remove(3);}),
 	qr/UC303: node cannot be removed.*Node 3 has \d+ units that are not issued.*HINT/s, 'nor is one that has free units');

@@ -28,6 +28,8 @@ INSERT INTO expected VALUES
 ('coupon_slots_move(receiver integer, slots integer)', 'integer'),
 ('coupon_slots_balance()', 'integer'),
 ('coupon_node_drain()', 'integer'),
+('coupon_node_disband()', 'integer'),
+('coupon_node_address(node_id integer, conninfo text, http_url text DEFAULT NULL::text)', 'boolean'),
 ('coupon_node_remove(node_id integer)', 'boolean'),
 ('coupon_room_key_rotate()', 'integer'),
 ('coupon_room_pass(token text)', 'text'),

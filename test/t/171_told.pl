@@ -1,0 +1,62 @@
+# What changes of the nodes themselves is told to all nodes by itself, also to one that is
+# down meanwhile and to one that comes later; so are the keys of rooms. Then nothing is said.
+use strict;
+use warnings;
+
+use CouponCluster;
+use CouponTest;
+use Test::More;
+
+my $cluster = CouponCluster->new(nodes => [qw(one two)], proxy => 0, settings => "coupon.cluster = on\n");
+
+# told(what, sql): true at all nodes
+sub told
+{
+	my ($what, $sql) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	ok(await_true($cluster->server($_), 'postgres', $sql), "$what: node $_ knows") for $cluster->names;
+	return;
+}
+
+ok(await_true($cluster->server($_), 'postgres', 'SELECT coupon.node_confirmed()'), "node $_ is confirmed") for $cluster->names;
+is($cluster->on('one', 'SELECT coupon_room_key_rotate()'), 1, 'a key of rooms');
+my $key = $cluster->on('one', 'SELECT encode(inner_key, \'hex\') FROM coupon.room_key WHERE signs');
+
+# ---- one that comes ----
+$cluster->add('three');
+told('a node has come', 'SELECT count(*) = 3 FROM coupon.node');
+told('the key', "SELECT EXISTS (SELECT FROM coupon.room_key WHERE signs AND encode(inner_key, 'hex') = '$key')");
+
+# ---- one that is down meanwhile ----
+$cluster->kill('two');
+my $address = $cluster->server('three')->connstr('postgres') =~ s/'/''/gr;
+is($cluster->on('one', "SELECT coupon_node_address(3, '$address', 'http://127.0.0.1:9')"), 't', 'an address changes');
+like(sql_error($cluster->server('one'), 'postgres', q{SELECT coupon_node_address(4, 'host=x');}), qr/UC303: there is no such node/, 'of a node that is there');
+like(sql_error($cluster->server('one'), 'postgres', q{SELECT coupon_node_address(3, 'host=x password=y');}), qr/22023: invalid conninfo of a node/, 'to one that can be');
+is($cluster->on('three', 'SELECT coupon_node_drain()'), 0, 'and that node is drained');
+ok(await_true($cluster->server('one'), 'postgres', q{SELECT state = 'draining' FROM coupon.node WHERE node_id = 3}), 'node one knows');
+$cluster->start('two');
+told('both', q{SELECT state = 'draining' AND http_url = 'http://127.0.0.1:9' FROM coupon.node WHERE node_id = 3});
+
+# ---- two changes at the same time are one in the end ----
+$cluster->on($_, "UPDATE coupon.node SET http_url = 'http://127.0.0.1:1' || node_id, version = 10 WHERE node_id = 1") for qw(one);
+$cluster->on($_, "UPDATE coupon.node SET http_url = 'http://127.0.0.1:2' || node_id, version = 10 WHERE node_id = 1") for qw(two);
+told('the same one', q{SELECT http_url = 'http://127.0.0.1:21' FROM coupon.node WHERE node_id = 1});
+told('that all know it', 'SELECT count(*) = 2 FROM coupon.node_copy WHERE digest = coupon.map_digest()');
+
+# ---- a campaign is withdrawn from where it is kept, and its keeper changes with the drain of a node ----
+my $sale = $cluster->on('two', q{SELECT coupon_cluster_create('sale', 100)});
+ok(await_true($cluster->server('one'), 'postgres', "SELECT (SELECT remaining FROM coupon.campaign_status WHERE campaign_id = $sale) = 50"), 'a campaign of node two');
+like(sql_error($cluster->server('one'), 'postgres', "SELECT $_;"), qr/UC303: .*keeper of campaign $sale is node 2.*HINT.*withdraw units at that node/s, 'units are not withdrawn at node one')
+  for "coupon_campaign_reduce_stock($sale, 5)", "coupon_units_withdraw($sale, '{1}')";
+is($cluster->on('two', "SELECT coupon_campaign_reduce_stock($sale, 5)"), 95, 'but at node two');
+like(sql_error($cluster->server('two'), 'postgres', "SELECT coupon_campaign_reduce_stock($sale, 60);"), qr/too few units.*45 are free.*HINT:  Units that other nodes have/s, 'those that are there');
+like(sql_error($cluster->server('two'), 'postgres', 'SELECT coupon_node_drain();'), qr/UC303: units that were withdrawn at this node cannot leave it.*Campaign $sale.*HINT/s, 'which stays then');
+
+# ---- and one that leaves ----
+is($cluster->on('two', 'SELECT coupon_node_remove(3)'), 't', 'a node leaves');
+ok(await_true($cluster->server('one'), 'postgres', q{SELECT state = 'gone' FROM coupon.node WHERE node_id = 3}), 'node one knows');
+
+$cluster->stop;
+done_testing;
