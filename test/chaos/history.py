@@ -119,6 +119,8 @@ class History:
         self.tickets = []           # rows of coupon.ticket in the end
         self.campaigns = {}         # campaign -> {"stock", "limit", "room"} as they were created
         self.rooms = {}             # room -> {"capacity", "method"}
+        self.counting = None        # the session that called when nobody else did
+        self.counted = {}           # (way, outcome) -> how many calls of its the server has counted
         self.findings = []          # what the server itself says is wrong in the end
         self.epoch = 0.0            # what the wall clock is ahead of the monotonic one
         self.clock = 0.001          # seconds by which the server's clock was off at most

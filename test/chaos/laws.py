@@ -782,6 +782,19 @@ def counts_add_up(account):
 
 
 @law
+def answers_are_counted(account):
+    """Of who called alone: each once, by its way and its outcome; an ERROR is one, too."""
+    calls = [step for transaction in account.history.transactions if transaction.session == account.history.counting for step in transaction.steps]
+    told = collections.Counter((step.way, row[1]) for step in calls for row in ([[None, 'error']] if step.error else step.rows or ()))
+    ways = {step.way for step in calls}
+    counted = {wish: calls for wish, calls in account.history.counted.items() if wish[0] in ways}
+    for way, outcome in sorted(set(told) | set(counted)):
+        if told[way, outcome] != counted.get((way, outcome), 0):
+            yield Violation('counters add up', f'{way} was answered {outcome} {told[way, outcome]} times, and counted {counted.get((way, outcome), 0)} times',
+                            [step for step in calls if step.way == way and (step.error if outcome == 'error' else any(row[1] == outcome for row in step.rows or ()))])
+
+
+@law
 def the_server_agrees(account):
     """What coupon_verify() and the harness found when all was quiet."""
     for finding in account.history.findings:

@@ -495,6 +495,30 @@ def a_status_that_does_not_add_up(s):
     s.call('status', [['10', '3', '0', '0', '6']])
 
 
+def counted(s, **calls):
+    """Of one who was told not_open once, and an ERROR once."""
+    s.history.counting = 1
+    s.call('issue', [['a', 'not_open', None]], user='a')
+    s.call('issue', None, ABORTED, user='a')
+    s.history.transactions[-1].steps[0].error = 'UC001'
+    s.history.counted = {('issue', outcome): number for outcome, number in calls.items()}
+
+
+@case(None)
+def all_is_counted(s):
+    counted(s, not_open=1, error=1)
+
+
+@case('counters add up')
+def an_answer_is_counted_twice(s):
+    counted(s, not_open=2, error=1)
+
+
+@case('counters add up')
+def an_error_is_not_counted(s):
+    counted(s, not_open=1)
+
+
 def main():
     failed = 0
     for function, law in CASES:

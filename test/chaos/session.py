@@ -64,7 +64,7 @@ class Stop(Exception):
 class Session(threading.Thread):
     scope = 'SESSION'
     pooled = False
-    told = None                     # who wants to know each answer, too
+    keyed = True                    # whether calls may have a key
 
     def __init__(self, number, round):
         super().__init__(daemon=True, name=f'session {number}')
@@ -174,8 +174,6 @@ class Session(threading.Thread):
             step['rows'] = self.connection.query(sql, values)
             if args.get('fail'):
                 step['undone'] = True
-            if self.told:
-                self.told(way, step['rows'])
             return step['rows']
         except pq.Failed as error:
             step['error'] = error.sqlstate

@@ -56,9 +56,7 @@ def key(s):
 
 
 def maybe_key(s, campaign):
-    if s.told:
-        return None                 # what a key repeats is answered one way and counted another
-    return key(s) if campaign in s.round.ids['keyed'] or s.random.random() < 0.1 else None
+    return key(s) if s.keyed and (campaign in s.round.ids['keyed'] or s.random.random() < 0.1) else None
 
 
 # ---- issuing ----
