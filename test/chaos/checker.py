@@ -7,10 +7,12 @@ import collections
 
 import laws
 
+from account import Account
+
 
 def check(history):
     """All violations."""
-    account = laws.Account(history)
+    account = Account(history)
     return [violation for law in laws.LAWS for violation in law(account)]
 
 

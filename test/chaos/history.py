@@ -86,7 +86,12 @@ class Event:
     def __init__(self, id, key, type, payload, trace):
         self.id, self.key, self.payload = id, key, payload
         self.type = type.removeprefix('coupon.')
-        self.step = None if trace is None else trace_step(trace)
+        self.step = trace_step(trace) if trace else self.named_step()
+
+    def named_step(self):
+        """Of a call through the pooler, whose user is named after it."""
+        user = self.user or ''
+        return int(user.removeprefix('call-')) if self.type == 'issued' and user.startswith('call-') else None
 
     campaign = property(lambda self: self.payload.get('campaign_id'))
     user = property(lambda self: self.payload.get('user_id'))
@@ -115,6 +120,7 @@ class History:
         self.transactions, self.faults, self.events = [], [], []
         self.published = []         # events as the broker has them, in its order, one list for each partition
         self.issuances = []         # (campaign, serial, user, state) in the end
+        self.archived = []          # the same, of rows in the archive
         self.requests = []          # rows of coupon.request in the end
         self.tickets = []           # rows of coupon.ticket in the end
         self.campaigns = {}         # campaign -> {"stock", "limit", "room"} as they were created

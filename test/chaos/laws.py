@@ -4,15 +4,13 @@ Each law is a function that yields a Violation for what must not be.  It knows
 what callers were told, when, and the events, each of which carries the call
 that it comes of; of the implementation it knows nothing.
 
-What can be known of time: a transaction takes effect at one moment between its
-start and its answer; if the answer was lost, at any later one.  Of the events of
-a unit the order is known, so each moment is bounded by its neighbours', too.  A
-call's answer about others is right if it was true at some moment within the call.
+A call's answer about others is right if it was true at some moment within the call.
 """
 import bisect
 import collections
 import math
 
+from account import CHANGES, CONFIRMS, ENDS, HOLDS, ISSUES, REQUESTS, STORY, might, promised
 from history import ABORTED, COMMITTED, UNKNOWN
 
 LAWS = []
@@ -22,141 +20,6 @@ Violation = collections.namedtuple('Violation', 'law what witness')
 def law(function):
     LAWS.append(function)
     return function
-
-
-# ---- what a call promises ----
-
-ISSUES = ('issue', 'grouped', 'many', 'attempt', 'http_issue')
-HOLDS = ('hold', 'hold_many', 'hold_any', 'http_hold')
-CONFIRMS = ('confirm', 'http_confirm')
-REQUESTS = ('request', 'http_request')      # decided later
-# what each way may leave behind; confirming what was lost is a refusal
-CHANGES = {
-    **dict.fromkeys(ISSUES, {'issued': 'issued'}),
-    **dict.fromkeys(HOLDS, {'held': 'held'}),
-    **dict.fromkeys(CONFIRMS, {'confirmed': 'confirmed', 'lost': 'confirm_refused', 'other_ref': 'confirm_refused',
-                               'limit_reached': 'confirm_refused'}),
-    'redeem': {'redeemed': 'redeemed'},
-    'cancel': {'cancelled': 'redeem_cancelled'},
-    'http_release': {'released': 'hold_released'},
-}
-OPERATIONS = {'add_stock': 'campaign_stock_added', 'reduce': 'campaign_stock_reduced',
-              'withdraw': 'campaign_stock_reduced', 'alter': 'campaign_altered', 'put_off': 'campaign_altered', 'import': 'campaign_stock_added', 'pause': 'campaign_paused', 'resume': 'campaign_resumed', 'close': 'campaign_closed',
-              'emit': 'chaos.own'}
-
-
-def promised(step):
-    """The events of a step by its answer: (type, user, serial), and whether an
-    earlier call may have them in its stead (a repeated payment, a key)."""
-    for row in step.rows or ():
-        if step.way in CHANGES:
-            kind = CHANGES[step.way].get(row[1])
-            if kind:
-                serial = int(row[2]) if row[2] is not None else int(step.args['serial'])
-                yield kind, row[0], serial, kind == 'confirm_refused' or bool(step.args.get('key') or step.args.get('keys'))
-        elif step.way == 'revoke' and row[0] == 't':
-            yield 'revoked', step.args['user'], None, False
-        elif step.way == 'release' and row[0] == 't':
-            yield 'hold_released', step.args['user'], int(step.args['serial']), False
-        elif step.way in OPERATIONS and row[0] != 'f':
-            yield OPERATIONS[step.way], None, None, False
-
-
-class Account:
-    """The events, in order, with the moments between which each took effect."""
-
-    def __init__(self, history):
-        self.history = history
-        self.step = {step.id: step for step in history.steps()}
-        self.events = sorted(history.events, key=lambda event: event.id)
-        self.of_step = collections.defaultdict(list)
-        self.of_unit = collections.defaultdict(list)
-        self.of_user = collections.defaultdict(list)
-        self.of_campaign = collections.defaultdict(list)
-        for event in self.events:
-            if event.step is not None:
-                self.of_step[event.step].append(event)
-            if event.type in STORY:
-                self.of_unit[event.campaign, event.serial].append(event)
-                self.of_user[event.campaign, event.user].append(event)
-            elif event.type.startswith('campaign_'):
-                self.of_campaign[event.campaign].append(event)
-        self.seen = collections.defaultdict(lambda: math.inf)   # request -> when it was first known to be decided
-        for step in history.steps():
-            if step.way in ('request_status', 'request_wait') and step.rows and step.rows[0][1] == 'COMPLETED':
-                self.seen[step.args['request']] = min(self.seen[step.args['request']], step.stop)
-
-    def moments(self, events):
-        """(lo, hi) of each: between which moments it took effect."""
-        bounds = []
-        lo = -math.inf
-        for event in events:
-            step = self.step.get(event.step)
-            if step:
-                lo = max(lo, step.start)
-            bounds.append([lo, self.latest(step)])
-        hi = math.inf
-        for bound in reversed(bounds):
-            bound[1] = hi = min(hi, bound[1])
-        return bounds
-
-    def latest(self, step):
-        if step is None:
-            return math.inf
-        if step.way in REQUESTS:
-            return self.seen[step.rows[0][0]] if step.way == 'request' and step.rows else math.inf
-        return step.transaction.done if step.end == COMMITTED else math.inf
-
-    def is_before(self, event, step):
-        """Whether it can have been there when the call was answered."""
-        cause = self.step.get(event.step)
-        return cause is None or cause.start <= step.stop
-
-    def was_returned(self, first, second):
-        """Whether the unit went back to stock between two of its events."""
-        return any(event.type in ('revoked', 'hold_released', 'hold_expired') and first.id < event.id < second.id
-                   for event in self.of_unit[first.campaign, first.serial])
-
-    def about(self, step):
-        """The last events of the users of a call."""
-        users = {row[0] for row in step.rows or ()} | {step.args.get('user')}
-        return [event for user in users for event in self.of_user.get((step.args.get('campaign'), user), ())[-3:]]
-
-    def meddled(self, steps, request, decided_at):
-        """Whether the request's user had another call open while it waited."""
-        until = self.history.moment(decided_at)
-        return any(step.start <= until and (step.end == UNKNOWN or step.transaction.done >= request.start) for step in steps)
-
-    def periods(self, events, state):
-        """(state, from, to) between the events: when the state can have been so.
-        state(event) is what an event leaves behind; before the first it is None."""
-        bounds = self.moments(events)
-        yield None, -math.inf, bounds[0][1] if bounds else math.inf
-        for n, event in enumerate(events):
-            yield state(event), bounds[n][0], bounds[n + 1][1] if n + 1 < len(events) else math.inf
-
-
-    def certain(self, events, state):
-        """(state, from, to): when it must have been so."""
-        bounds = self.moments(events)
-        for n, event in enumerate(events):
-            start, stop = bounds[n][1], bounds[n + 1][0] if n + 1 < len(events) else math.inf
-            if start < stop:
-                yield state(event), start, stop
-
-
-# type of event -> the states of a unit before it, and after it
-STORY = {
-    'issued': (('free',), 'owned'),
-    'held': (('free',), 'held'),
-    'confirmed': (('free', 'held'), 'owned'),
-    'hold_released': (('held',), 'free'),
-    'hold_expired': (('held',), 'free'),
-    'redeemed': (('owned',), 'redeemed'),
-    'redeem_cancelled': (('redeemed',), 'owned'),
-    'expired': (('owned',), 'expired'),
-    'revoked': (('owned', 'held', 'expired'), 'free'),
-}
 
 
 # ---- 1, 2, 3: stock and users ----
@@ -225,7 +88,11 @@ def the_tables_are_what_the_events_tell(account):
         last[unit] = events[-1]
         if after != 'free':
             told[unit] = (events[-1].user, {'owned': 'issued'}.get(after, after))
-    there = {(campaign, serial): (user, state) for campaign, serial, user, state in account.history.issuances}
+    there = {}
+    for campaign, serial, user, state in account.history.issuances + account.history.archived:
+        if (campaign, serial) in there:
+            yield Violation('one event for each change', f'unit {serial} of campaign {campaign} is in the archive, and there or again', [])
+        there[campaign, serial] = (user, state)
     dropped = {step.args['campaign'] for step in account.history.steps() if step.way == 'drop'}
     for unit in sorted(set(told) | set(there)):
         if unit[0] not in dropped and told.get(unit) != there.get(unit):
@@ -245,7 +112,7 @@ def events_match_answers(account):
     for transaction in account.history.transactions:
         missing, found = [], []
         for step in transaction.steps:
-            if step.way in REQUESTS or step.way == 'drop':
+            if step.way in REQUESTS + ENDS:
                 continue
             events = list(account.of_step.get(step.id, ()))
             if step.end == ABORTED:
@@ -253,7 +120,7 @@ def events_match_answers(account):
                     yield Violation('nothing uncommitted is told', f'call {step.id} was undone, and has an event', [step, event])
                 continue
             for kind, user, serial, repeated in promised(step):
-                match = next((event for event in events if event.type == kind and (user is None or event.user == user)
+                match = next((event for event in events if event.type == kind and (user is None or event.user == user or account.was_erased(event))
                               and (serial is None or event.serial == serial)), None)
                 if match:
                     events.remove(match)
@@ -273,19 +140,12 @@ def events_match_answers(account):
                 yield Violation(what, f'call {step.id} answered {kind} {user} {serial}, and there is no such event', [step, *account.about(step)])
 
 
-def might(step):
-    """Types of events that a call without an answer may have."""
-    if step.way in CHANGES:
-        return set(CHANGES[step.way].values())
-    return {'revoke': ('revoked',), 'release': ('hold_released',)}.get(step.way, (OPERATIONS.get(step.way),))
-
-
 @law
 def every_event_has_a_cause(account):
     """Only time ends something without a call."""
     for event in account.events:
         if event.step is None:
-            if event.type not in ('hold_expired', 'expired') and not event.type.startswith('campaign_'):
+            if event.type not in ('hold_expired', 'expired') and not event.type.startswith('campaign_') and not account.was_erased(event):
                 yield Violation('one event for each change', 'an event of no call', [event])
         elif event.step not in account.step:
             yield Violation('one event for each change', 'an event of a call that was never made', [event])
@@ -360,7 +220,7 @@ def answers_were_true(account):
             user, status, serial = row[:3]
             states = {'already_issued': ('owned', 'redeemed', 'expired'), 'already_held': ('held',), 'already_confirmed': ('owned', 'redeemed', 'expired'),
                       'already_redeemed': ('redeemed',), 'held': ('held',) if step.way in ISSUES + ('redeem',) else None}.get(status)
-            if states is None or (user, str(serial)) in own:
+            if states is None or (user, str(serial)) in own or (serial and (campaign, int(serial)) in account.pseudonyms):
                 continue
             if not any((serial is None or unit == int(serial)) and state[0] in states and start <= step.stop and stop >= step.start
                        for unit, state, start, stop in units_of(campaign, user)):
@@ -422,7 +282,7 @@ def nobody_is_forgotten(account):
             else:
                 continue
             for state, unit, start, stop, event in had[campaign, user]:
-                if state in states and serial in (None, unit) and start < step.start and step.stop < stop:
+                if state in states and serial in (None, unit) and start < step.start and step.stop < min(stop, account.ends[campaign]):
                     yield Violation('a retry finds its unit', f'{user} had unit {unit} of campaign {campaign} ({state}) all through call {step.id}',
                                     [event, account.step.get(event.step), step])
                     break
@@ -533,9 +393,12 @@ def a_key_gets_one_answer(account):
     got = {}
     for event in account.events:
         step = account.step.get(event.step)
-        if step is None or event.type not in ('issued', 'held') or step.way == 'many':
+        if step is None or event.type not in ('issued', 'held'):
             continue
         key = step.args.get('key')
+        if step.args.get('keys'):
+            keys = [key for user, key in zip(step.args['users'], step.args['keys']) if user == event.user]
+            key = keys[0] if len(keys) == 1 else None       # of two wishes nobody knows which it was
         if key is None:
             continue
         wish = (event.campaign, event.user, key)
@@ -562,6 +425,36 @@ def a_key_is_told_of_its_own_unit(account):
             if row[1] == 'issued' and int(row[2]) not in units[step.args['campaign'], row[0], key]:
                 yield Violation('a retry finds its unit', f'{row[0]} was told that key {key} got unit {row[2]}, which it did not',
                                 [step, *account.of_unit.get((step.args['campaign'], int(row[2])), ())[-3:]])
+
+
+@law
+def the_erased_are_forgotten(account):
+    """Nobody knows the name of whose erasure had nothing to wait for, and who did nothing since."""
+    history = account.history
+    erasures, calls, names = {}, collections.defaultdict(list), collections.defaultdict(list)
+    for step in history.steps():
+        if step.way == 'erase' and step.end == COMMITTED and step.rows[0][1] == '0':
+            erasures[step.args['user']] = step
+        elif step.end != ABORTED:
+            calls[step.args.get('user')].append(step)
+    for name in [row[2] for row in history.issuances] + [row['user'] for row in history.requests + history.tickets]:
+        names[name].append(name)
+    for event in account.events if not history.published else ():
+        if event.type != 'user_erased':
+            names[event.key].append(event)
+    for user, step in erasures.items():
+        if names[user] and all(call.end == COMMITTED and call.transaction.done < step.start for call in calls[user]):
+            yield Violation('who is erased is forgotten', f'{user} is still known', [step, *(part for part in names[user] if part != user)])
+
+
+@law
+def campaigns_are_known(account):
+    """Unknown is only one that somebody takes away."""
+    for step in account.history.steps():
+        campaign = step.args.get('campaign')
+        unknown = step.error == 'UC001' or any(row[1] == 'unknown_campaign' for row in step.rows or () if len(row) > 1)
+        if campaign in account.history.campaigns and unknown and account.ends[campaign] > step.stop:
+            yield Violation('no answer tells of what is not committed', f'campaign {campaign} was said to be unknown', [step])
 
 
 # ---- payments ----
@@ -715,7 +608,13 @@ def rooms_keep_their_order(account):
 
 @law
 def rooms_have_no_more_in_than_fit(account):
+    """Whoever is admitted finds room; a lower capacity sends nobody away."""
     for room, rules in account.history.rooms.items():
+        # (from when on it may have been so, until when, capacity)
+        calls = [step for step in account.history.steps() if step.way == 'room_alter' and step.args['room'] == room and step.end != ABORTED]
+        capacities = [(start, min((step.transaction.done for step in calls if step.end == COMMITTED and step.start > done), default=math.inf), capacity)
+                      for start, done, capacity in [(-math.inf, -math.inf, rules['capacity']),
+                                                    *((step.start, step.transaction.done, step.args['capacity']) for step in calls)]]
         changes = []
         for ticket in account.history.tickets:
             if ticket['room'] == room and ticket['admitted_at'] is not None:
@@ -725,8 +624,10 @@ def rooms_have_no_more_in_than_fit(account):
         inside = 0
         for when, change in sorted(changes) if not account.history.clock_was_set else ():
             inside += change
-            if inside > rules['capacity']:
-                yield Violation('rooms have a capacity', f'{inside} were in room {room} at {when}', [])
+            capacity = max(most for start, stop, most in capacities
+                           if start <= account.history.moment(when) and account.history.earliest(when) <= stop)
+            if change > 0 and inside > capacity:
+                yield Violation('rooms have a capacity', f'{inside} were in room {room} at {when}, for {capacity}', calls[-3:])
                 break
 
 

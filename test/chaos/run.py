@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 import sys
+import threading
 import time
 import traceback
 
@@ -39,6 +40,7 @@ BEGIN
 	IF fail THEN RAISE division_by_zero; END IF;
 EXCEPTION WHEN division_by_zero THEN NULL;
 END $$'''
+ARCHIVE = 'CREATE TABLE chaos_archive (LIKE coupon.archived_issuance)'
 # errors that faults, locks and two users of one thing explain
 EXPECTED_ERRORS = {'57014', '57P01', '57P02', '57P03', '40001', '40P01', '55P03', 'UC020', 'UC005', 'UC002', 'UC007', 'UC009', 'UC001', '55006', '40003', '53100', '53200',
                    '53300', '58030', '25006', '58000', '25P02', '55000'}
@@ -52,6 +54,7 @@ def template(home, options):
     node.start()
     node.query('CREATE EXTENSION coupon')
     node.query(ATTEMPT)
+    node.query(ARCHIVE)
     if options.points:
         with open(options.points) as file:
             connection = pq.Connection(node.conninfo())
@@ -77,6 +80,7 @@ class Round:
         self.hits = collections.Counter()       # of fault points, by kind
         self.violations = []
         self.clock = self.events = 0
+        self.doing, self.doing_since = 'start', time.monotonic()
         os.makedirs(home)
         self.writer = Writer(f'{home}/history')
 
@@ -120,6 +124,7 @@ class Round:
         options = self.options
         on_disks = options.disks and self.seed % 4 == 1
         self.servers = server.Servers(self.home, template, self.seed, self.patience, options.disks if on_disks else None)
+        threading.Thread(target=self.watch, daemon=True).start()
         try:
             self.pooler = self.servers.start_pooler()
             self.prepare()
@@ -128,20 +133,22 @@ class Round:
             for session in self.sessions:
                 session.start()
             self.storm()
-            self.quiet()
-            self.count()
-            self.check()
-        except TimeoutError as error:
-            self.violations.append(checker.laws.Violation('what is begun ends', str(error), []))
+            for do in (self.quiet, self.count, self.check):
+                self.do(do.__name__)
+                do()
+        except Exception as error:      # what the harness itself asks for is answered, too
+            self.end_badly(f'{self.doing}: {type(error).__name__} {error}\n{traceback.format_exc(limit=-3)}')
         finally:
-            self.writer.close()
+            self.doing = None
             self.over = True
+            self.writer.close()
             self.servers.close()
         return self.violations
 
     def prepare(self):
         options, primary = self.options, self.servers.primary
-        self.has = {'clock'} if self.servers.clock_file else set()
+        # where the clock is not set, times are known to a millisecond, and so much more is
+        self.has = {'clock'} if self.servers.clock_file and self.seed % 3 == 0 else set()
         if options.broker and self.seed % 2 == 0:
             self.has.add('broker')
             self.servers.start_broker(options.broker, ['coupon-issued', 'own-events'])
@@ -164,6 +171,7 @@ class Round:
             self.rooms[name] = room
         for name, kind in workload.CAMPAIGNS.items():
             self.ids[name] = [self.create(name, **kind) for _ in range(kind.get('number', 1))]
+        self.scarce = {campaign for name in workload.SCARCE for campaign in self.ids[name]}
 
     def create(self, name, stock=0, limit=1, seats=0, codes=0, room=None, number=1, most=0):
         query = self.servers.primary.query
@@ -187,8 +195,10 @@ class Round:
             if not self.faults:
                 continue
             function, _, _, crash = self.random.choices(self.faults, [weight for _, weight, _, _ in self.faults])[0]
+            self.do(function.__name__)
             start = time.monotonic()
             what = function(self)
+            self.do('storm')
             if function is faults.clock_step:
                 self.clock = 20
             self.writer.fault(function.__name__, what, start)
@@ -203,11 +213,34 @@ class Round:
             if session.crash:
                 raise session.crash
             if since is not None and time.monotonic() - since > self.patience:
-                raise TimeoutError(f'{session.name} has waited for {self.patience:.0f} s:\n{self.activity()}')
+                raise TimeoutError(f'{session.name} has waited for {self.patience:.0f} s for {session.running or "an answer"}')
+
+    # ---- what does not end ----
+
+    def do(self, what):
+        self.doing, self.doing_since = what, time.monotonic()
+
+    def watch(self):
+        """Nothing that the harness does takes so long; if it waits, it is freed and the round ends."""
+        while self.doing is not None:
+            if self.doing != 'storm' and time.monotonic() - self.doing_since > 3 * self.patience + 60:
+                self.end_badly(f'{self.doing} does not end')
+                self.servers.primary.process.kill()
+                return
+            time.sleep(1)
+
+    def end_badly(self, what):
+        self.violations.append(checker.laws.Violation('what is begun ends', f'{what}\n{self.activity()}', []))
 
     def activity(self):
-        return '\n'.join(str(row) for row in self.servers.primary.query(
-            'SELECT pid, backend_type, state, wait_event_type, wait_event, pg_blocking_pids(pid), query FROM pg_stat_activity'))
+        """What everybody waits for, as the server tells or, if it does not, as the system does."""
+        try:
+            rows = self.servers.primary.query('SELECT pid, backend_type, state, wait_event_type, wait_event, pg_blocking_pids(pid), query'
+                                              " FROM pg_stat_activity WHERE state IS DISTINCT FROM 'idle'", patience=5)
+        except (pq.Lost, pq.Failed) as error:
+            rows = [error, *self.servers.primary.processes()]
+        with open(self.servers.primary.log, errors='replace') as log:
+            return '\n'.join(map(str, [*rows, 'The end of the log:', *(line.rstrip() for line in log.readlines()[-10:])]))
 
     def quiet(self):
         """All have gone, all that was begun has ended."""
@@ -221,7 +254,7 @@ class Round:
             if session.crash:
                 raise session.crash
             if session.is_alive():
-                self.violations.append(checker.laws.Violation('every call ends', f'{session.name} still waits:\n{self.activity()}', []))
+                self.end_badly(f'{session.name} still waits for {session.running or "an answer"}')
         query = self.servers.primary.query
         # as they are in the file, whatever a fault has made of them
         for setting in faults.SETTINGS:
@@ -232,6 +265,7 @@ class Round:
         for campaign in self.ids['put_off']:
             query("SELECT coupon_campaign_alter($1::bigint, opens_at => '-infinity')", [campaign])
         query("SELECT coupon_room_resume('hall')")
+        query("SELECT coupon_room_alter('hall', capacity => 15)")
         self.await_(
             'every request ends', 'requests are not decided', 'SELECT count(*) = 0 FROM coupon.request WHERE outcome IS NULL')
         self.await_('never undersell', 'units are in flight, and nobody is there',
@@ -310,8 +344,8 @@ class Round:
         if 'broker' in self.has:
             self.await_('every event is published', 'events stay in the outbox', 'SELECT count(*) = 0 FROM coupon.outbox')
         query = self.servers.primary.query
-        history.issuances = [(int(c), int(s), u, state) for c, s, u, state in
-                             query('SELECT campaign_id, serial, user_id, state FROM coupon.issuance')]
+        history.issuances, history.archived = [[(int(c), int(s), u, state) for c, s, u, state in query(f'SELECT campaign_id, serial, user_id, state FROM {table}')]
+                                               for table in ('coupon.issuance', 'chaos_archive')]
         for row in query('SELECT request_id, campaign_id, user_id, outcome, serial, request_key, extract(epoch FROM decided_at) FROM coupon.request'):
             history.requests.append(dict(zip(('request_id', 'campaign', 'user', 'outcome', 'serial', 'request_key', 'decided_at'), row)))
             history.requests[-1]['decided_at'] = float(row[6]) if row[6] else None

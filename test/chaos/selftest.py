@@ -177,6 +177,15 @@ def the_limit_of_nobody(s):
 
 
 @case('a retry finds its unit')
+def a_key_twice_in_batches(s):
+    s.history.campaigns[1]['limit'] = 5
+    for serial in (1, 2):
+        step = s.call('many', [['b', 'not_open', None], ['a', 'issued', str(serial)]], users=['b', 'a'], keys=['l', 'k'])
+        s.event('coupon.issued', step, 'a', serial)
+    s.owns((1, 'a'), (2, 'a'))
+
+
+@case('a retry finds its unit')
 def a_unit_is_forgotten(s):
     s.issue('a', 1)
     s.call('issue', [['a', 'sold_out', None]], user='a')
@@ -291,6 +300,76 @@ def lost_on_the_way(s):
     first = s.event('chaos.own', s.call('emit', [['x']], key='k', n=1), None, None)
     s.event('chaos.own', s.call('emit', [['x']], key='k', n=2), None, None)
     s.history.published = [[first]]
+
+
+# ---- the end of campaigns and of users ----
+
+@case(None)
+def codes_that_are_there(s):
+    s.call('import', [['0']], codes=['X'])
+
+
+@case(None)
+def an_archived_sale(s):
+    s.issue('a', 1)
+    s.event('coupon.campaign_closed', s.call('close', [['t']]), None, None)
+    s.event('coupon.campaign_archived', s.call('archive', []), None, None)
+    s.call('issue', [['a', 'unknown_campaign', None]], user='a')
+    s.history.archived = [(1, 1, 'a', 'issued')]
+
+
+@case('one event for each change')
+def archived_and_there(s):
+    s.issue('a', 1)
+    s.call('archive', [])
+    s.owns((1, 'a'))
+    s.history.archived = s.history.issuances
+
+
+@case('one event for each change')
+def lost_in_the_archive(s):
+    s.issue('a', 1)
+    s.call('archive', [])
+
+
+@case('no answer tells of what is not committed')
+def an_unknown_campaign(s):
+    s.call('issue', [['a', 'unknown_campaign', None]], user='a')
+
+
+def erased(s, waiting='0'):
+    """Two units, one of which is renamed; the event has lost its trace."""
+    s.issue('a', 1)
+    s.history.events[-1].payload['user_id'] = 'erased-1'
+    s.history.events[-1].step = None
+    s.call('erase', [['1', waiting]], user='a')
+    s.event('coupon.user_erased', None, 'a', None)
+
+
+@case(None)
+def a_user_is_forgotten(s):
+    erased(s)
+    s.issue('a', 2)                 # as somebody new
+    s.owns((1, 'erased-1'), (2, 'a'))
+
+
+@case('who is erased is forgotten')
+def a_name_is_kept(s):
+    erased(s)
+    s.owns((1, 'erased-1'))
+    s.history.tickets.append({'room': 'hall', 'token': 't', 'user': 'a', 'admitted_at': None, 'ended_at': None, 'reason': None})
+
+
+@case('issued is durable')
+def consumers_are_not_told(s):
+    erased(s)
+    s.history.events.pop()
+    s.owns((1, 'erased-1'))
+
+
+@case('one event for each change')
+def a_unit_goes_with_its_user(s):
+    erased(s)
 
 
 # ---- payments ----
@@ -429,6 +508,18 @@ def a_later_request_first(s):
         s.event('coupon.request_failed', wish(s, request, 'sold_out', decided_at, user), user, None, request_id=request)
 
 
+@case(None)
+def a_request_is_passed_by(s):
+    """Its user had another call open."""
+    s.call('issue', [['a', 'sold_out', None]], user='a', start=0, done=9.5)
+    s.now = 0.5
+    for unit, user in ((1, 'c'), (2, 'd')):
+        s.issue(user, unit, start=0, done=0.1)
+    s.owns((1, 'c'), (2, 'd'))
+    for request, decided_at, user in (('r1', 9.0, 'a'), ('r2', 8.0, 'b')):
+        s.event('coupon.request_failed', wish(s, request, 'sold_out', decided_at, user), user, None, request_id=request, outcome='sold_out')
+
+
 def ticket(s, token, user, admitted_at, ended_at=None):
     s.call('join', [[token, 'WAITING', '1']], room='hall', user=user)
     s.history.tickets.append({'room': 'hall', 'token': token, 'user': user, 'admitted_at': admitted_at, 'ended_at': ended_at, 'reason': None})
@@ -451,6 +542,25 @@ def too_many_inside(s):
     s.history.rooms = {'hall': {'capacity': 1}}
     ticket(s, 't1', 'a', 8.0)
     ticket(s, 't2', 'b', 9.0)
+
+
+def altered(s, capacity, second):
+    """The first is in when the room is made smaller or larger."""
+    s.history.rooms = {'hall': {'capacity': 1}}
+    ticket(s, 't1', 'a', 1.0)
+    s.now = 3.0
+    s.call('room_alter', [['']], room='hall', capacity=capacity)
+    ticket(s, 't2', 'b', second)
+
+
+@case(None)
+def more_room(s):
+    altered(s, 2, 5.0)
+
+
+@case('rooms have a capacity')
+def more_room_later(s):
+    altered(s, 2, 2.5)
 
 
 @case('rooms are asked')
@@ -500,7 +610,7 @@ def counted(s, **calls):
     s.history.counting = 1
     s.call('issue', [['a', 'not_open', None]], user='a')
     s.call('issue', None, ABORTED, user='a')
-    s.history.transactions[-1].steps[0].error = 'UC001'
+    s.history.transactions[-1].steps[0].error = '22023'
     s.history.counted = {('issue', outcome): number for outcome, number in calls.items()}
 
 

@@ -124,6 +124,17 @@ class Node:
                 pass
         return found
 
+    def processes(self):
+        """What the system says of them: number, state, what it does, what it waits for in the kernel."""
+        told = []
+        for pid in self.children():
+            try:
+                words = [open(f'/proc/{pid}/{name}', errors='replace').read() for name in ('stat', 'cmdline', 'wchan')]
+                told.append((pid, words[0].rsplit(')', 1)[1].split()[0], words[1].replace('\0', ' ').strip(), words[2]))
+            except OSError:
+                pass
+        return told
+
     @staticmethod
     def is_zombie(pid):
         with open(f'/proc/{pid}/stat') as file:

@@ -35,6 +35,9 @@ FUNCTIONS = {
     'put_off': ('SELECT coupon_campaign_alter($1::bigint, opens_at => $2::timestamptz)', 'campaign opens_at'),
     'import': ('SELECT coupon_codes_import($1::bigint, $2::text[])', 'campaign codes'),
     'drop': ('CALL coupon_campaign_drop($1::bigint)', 'campaign'),
+    'archive': ("CALL coupon_campaign_archive($1::bigint, 'chaos_archive')", 'campaign'),
+    'erase': ('SELECT issuances, waiting FROM coupon_user_erase($1::text)', 'user'),
+    'room_alter': ('SELECT coupon_room_alter($1::text, capacity => $2::int)', 'room capacity'),
     'room_pause': ('SELECT coupon_room_pause($1::text)', 'room'),
     'room_resume': ('SELECT coupon_room_resume($1::text)', 'room'),
     'pause': ('SELECT coupon_campaign_pause($1::bigint)', 'campaign'),
@@ -53,7 +56,7 @@ FUNCTIONS = {
 }
 
 # what an ERROR of a grouped call leaves open; of all others it means that nothing was done
-GROUPED_UNKNOWN = ('57014', '40003')
+GROUPED_UNKNOWN = ('57014', '40003', '08')
 ids = itertools.count(1)
 
 
@@ -139,7 +142,7 @@ class Session(threading.Thread):
             end = UNKNOWN if self.connection.sync_was_given_up() else COMMITTED
             return rows
         except pq.Failed as error:
-            end = UNKNOWN if way == 'grouped' and error.sqlstate in GROUPED_UNKNOWN else ABORTED
+            end = UNKNOWN if way == 'grouped' and error.sqlstate.startswith(GROUPED_UNKNOWN) else ABORTED
             raise
         finally:
             self.record(steps, end)
@@ -165,15 +168,17 @@ class Session(threading.Thread):
     def step(self, way, args, steps=None):
         sql, values = self.statement(way, args)
         steps = self.open if steps is None else steps
-        step = {'id': next(ids), 'way': way, **args}
+        step = {'id': self.named(args) or next(ids), 'way': way, **args}
         self.running = (way, args)
         step['start'] = step['stop'] = self.since = time.monotonic()
         steps.append(step)
         try:
-            self.connection.query(f"SET {self.scope} coupon.traceparent = '{trace(step['id'])}'")
+            if not self.named(args):
+                self.connection.query(f"SET {self.scope} coupon.traceparent = '{trace(step['id'])}'")
             step['rows'] = self.connection.query(sql, values)
             if args.get('fail'):
                 step['undone'] = True
+            self.learn(way, args, step['rows'])
             return step['rows']
         except pq.Failed as error:
             step['error'] = error.sqlstate
@@ -185,6 +190,17 @@ class Session(threading.Thread):
         finally:
             step['stop'] = time.monotonic()
             self.since = self.running = None
+
+    def learn(self, way, args, rows):
+        """Who has what there is little of, so that they can give it back."""
+        units = self.memory.setdefault('units', [])
+        units += [(args['campaign'], row[0]) for row in rows if args.get('campaign') in self.round.scarce and len(row) > 2 and row[1] in ('issued', 'confirmed')]
+        del units[:-50]
+
+    @staticmethod
+    def named(args):
+        """The number of a call that its user is named after, in place of a trace."""
+        return None
 
     def record(self, steps, end):
         if steps:
@@ -277,6 +293,7 @@ class Session(threading.Thread):
             status = answer.get('status' if response.status < 400 else 'code')
             if response.status < 500 or status in ('paused', 'busy'):
                 step['rows'], end = [[args.get('user'), status, answer.get('serial'), answer]], COMMITTED
+                self.learn(way, args, step['rows'])
             else:
                 step['error'] = f'{response.status} {status}'
             return answer
@@ -303,9 +320,14 @@ class PooledSession(Session):
     def call(self, way, **args):
         if self.open is not None:
             return super().call(way, **args)
+        if way == 'grouped' and not args['user'].startswith('call-'):
+            # it is alone, and a setting would stay with another's session: its user tells of it
+            return self.transact([(way, {**args, 'user': f'call-{next(ids)}'})])
         with self.transaction():
-            # a setting would stay with another's session; and a grouped call is alone
             return self.call('issue' if way == 'grouped' else way, **args)
+
+    def named(self, args):
+        return int(args['user'].removeprefix('call-')) if self.open is None else None
 
     def abandon(self, way, **args):
         with self.transaction(fate='leave during'):

@@ -6,7 +6,7 @@ often as it should be seen; `s.call` records.  To add one:
 	    s.call('units', campaign=s.pick('seats'))
 
 with its statement in FUNCTIONS (session.py) and, if it changes units, what it
-promises (laws.py).
+promises in CHANGES or promised() (account.py).
 """
 import time
 
@@ -29,9 +29,13 @@ CAMPAIGNS = {
     'shrinks': dict(stock=150),
     'codes': dict(stock=0, codes=80),
     'closing': dict(stock=20, number=6),
+    'archived': dict(stock=2500, number=3),
+    'forgetful': dict(stock=2000),
 }
+# whose units are to change hands all the time
+SCARCE = ('edge', 'any', 'seats', 'line_edge')
 ROOMS = {'hall': dict(capacity=15, method='fifo')}
-ISSUING = ['edge', 'edge', 'plain', 'two', 'any', 'line_edge', 'grows', 'shrinks', 'codes', 'paused', 'put_off', 'closing', 'room']
+ISSUING = ['edge', 'edge', 'plain', 'two', 'any', 'line_edge', 'grows', 'shrinks', 'codes', 'paused', 'put_off', 'closing', 'archived', 'room']
 ISOLATION = ['READ COMMITTED'] * 3 + ['REPEATABLE READ', 'SERIALIZABLE']
 FATES = ['commit'] * 10 + ['rollback'] * 4 + ['leave before', 'leave during', 'leave during', 'leave after']
 # what a user does twice at once
@@ -152,6 +156,11 @@ def leave(s):
 
 @way(16)
 def revoke(s):
+    units = s.memory.get('units')
+    if units and s.random.random() < 0.6:
+        campaign, who = units.pop(s.random.randrange(len(units)))
+        s.call('revoke', campaign=campaign, user=who)
+        return
     s.call('revoke', campaign=s.pick('edge', 'edge', 'two', 'any', 'line_edge', 'shrinks', 'seats', 'codes', 'keyed', 'room'), user=user(s))
 
 
@@ -162,12 +171,33 @@ def leave_the_line(s):
 
 @way(6)
 def redeem(s):
-    s.call('redeem', campaign=s.pick('edge', 'plain', 'two', 'codes', 'seats'), user=user(s), order=f'o{s.random.randrange(3)}')
+    campaign, who, order = s.pick('edge', 'plain', 'two', 'codes', 'seats', 'archived'), user(s), f'o{s.random.randrange(3)}'
+    units = s.memory.get('units')
+    if units and s.random.random() < 0.3:
+        campaign, who = s.random.choice(units)
+    (row,) = s.call('redeem', campaign=campaign, user=who, order=order)
+    if row[1] == 'redeemed':
+        s.memory.setdefault('redeemed', []).append((campaign, who, order))
 
 
-@way(5)
+@way(6)
 def cancel(s):
-    s.call('cancel', campaign=s.pick('edge', 'plain', 'two', 'codes', 'seats'), user=user(s), order=f'o{s.random.randrange(3)}')
+    campaign, who, order = s.pick('edge', 'plain', 'two', 'codes', 'seats'), user(s), f'o{s.random.randrange(3)}'
+    redeemed = s.memory.get('redeemed')
+    if redeemed and s.random.random() < 0.7:
+        campaign, who, order = redeemed.pop(s.random.randrange(len(redeemed)))
+        s.memory.setdefault('units', []).append((campaign, who))
+    s.call('cancel', campaign=campaign, user=who, order=order)
+
+
+@way(2)
+def forget(s):
+    """Who comes once, and is to be forgotten."""
+    campaign = s.pick('forgetful')
+    (row,) = s.call(s.random.choice(['issue', 'grouped']), campaign=campaign, user=f'e{s.number}-{s.next_number()}', key=None)
+    if s.random.random() < 0.3:
+        s.call('redeem', campaign=campaign, user=row[0], order='o1')
+    s.call('erase', user=row[0])
 
 
 @way(1)
@@ -233,10 +263,12 @@ def release(s):
 
 @way(12)
 def request(s):
-    campaign = s.pick('line', 'line', 'line_edge', 'paused', 'put_off')
+    campaign = s.pick('line', 'line', 'line_edge', 'paused', 'put_off', 'keyed')
     # in one line there are only those who have nothing else to do with it
     who = f'q{s.random.randrange(500)}' if campaign in s.round.ids['line'] else user(s)
     rows = s.call('request', campaign=campaign, user=who, key=maybe_key(s, campaign))
+    if campaign in s.round.ids['line_edge']:
+        s.memory.setdefault('units', []).append((campaign, who))
     wishes = s.memory.setdefault('requests', [])
     wishes += [row[0] for row in rows if row[0]]
     del wishes[:-20]
@@ -303,20 +335,23 @@ def change_stock(s):
         s.call('import', campaign=s.pick('codes'), codes=[f'N-{s.number}-{s.next_number()}'])
 
 
-@way(0.5)
+@way(0.6)
 def operate(s):
     kind = s.random.random()
-    if kind < 0.3:
+    if kind < 0.25:
         s.call('room_pause', room='hall')
         time.sleep(s.random.random() * 0.2)
         s.call('room_resume', room='hall')
+    elif kind < 0.4:
+        s.call('room_alter', room='hall', capacity=s.random.choice([5, 10, 15, 20]))
     elif kind < 0.8:
         s.call('alter', campaign=s.pick('two'), limit=s.random.choice([2, 3]))
     elif kind < 0.9:
-        s.call('close', campaign=s.pick('closing'))
+        s.call('close', campaign=s.pick('closing', 'archived'))
     elif not s.pooled:
-        # one that was closed by then, in many transactions
-        s.call('drop', campaign=s.pick('closing'))
+        # those that were closed by then, in many transactions
+        kind = s.random.choice(['closing', 'archived'])
+        s.call('drop' if kind == 'closing' else 'archive', campaign=s.pick(kind))
 
 
 @way(3)
