@@ -113,7 +113,9 @@ class Account:
             if step.end == ABORTED:
                 continue
             for kind, _, serial, _ in promised(step) if self.pseudonyms else ():
-                calls.setdefault((kind, step.args.get('campaign'), serial), step.id)
+                # what was rolled back, unknown to its caller, has been given to another one since
+                if step.end == COMMITTED or (kind, step.args.get('campaign'), serial) not in calls:
+                    calls[kind, step.args.get('campaign'), serial] = step.id
             if step.way == 'erase' and (step.rows is None or step.rows[0][0] != '0'):
                 erasures[step.args['user']].insert(0 if step.rows else len(self.events), step.id)
         for event in self.events:

@@ -1,9 +1,13 @@
 """Holds a history against the laws, and tells of what broke one.
 
+	python3 checker.py FILE		that of a round which was kept (-k): history.pickle
+
 Of all violations of a law the one is told whose witness is the shortest part of
 the history: laws hand out what they concluded from, and nothing else.
 """
 import collections
+import pickle
+import sys
 
 import laws
 
@@ -30,3 +34,8 @@ def tell(violations, command):
     if lines:
         lines.append(f'Again: {command}')
     return lines
+
+
+if __name__ == '__main__':
+    with open(sys.argv[1], 'rb') as kept:
+        print('\n'.join(tell(check(pickle.load(kept)), 'as it was made')) or 'all laws kept')
