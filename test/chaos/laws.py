@@ -627,7 +627,7 @@ def rooms_have_no_more_in_than_fit(account):
             capacity = max(most for start, stop, most in capacities
                            if start <= account.history.moment(when) and account.history.earliest(when) <= stop)
             if change > 0 and inside > capacity:
-                yield Violation('rooms have a capacity', f'{inside} were in room {room} at {account.history.moment(when):.6f}, for {capacity}', calls)
+                yield Violation('rooms have a capacity', f'{inside} were in room {room} at {account.history.moment(when):.6f}, for {capacity}', calls[-3:])
                 break
 
 
