@@ -46,10 +46,10 @@ PG_FUNCTION_INFO_V1(coupon_codes_import);
 PG_FUNCTION_INFO_V1(coupon_codes_generate);
 PG_FUNCTION_INFO_V1(coupon_units_import);
 
+/* *missed: what was not found may be there. */
 static bool
-has_issued(int64 campaign_id)
+find_issued(int64 campaign_id, Snapshot snapshot, bool *missed)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	ScanKeyData key;
 	CouponScan	scan;
 	bool		found;
@@ -59,7 +59,28 @@ has_issued(int64 campaign_id)
 					  snapshot, &key, 1, false);
 	found = coupon_scan_next(&scan, ForwardScanDirection);
 	coupon_scan_end(&scan);
-	UnregisterSnapshot(snapshot);
+	*missed = scan.missed;
+	return found;
+}
+
+/* Also what others have yet to commit: it was answered without a code. */
+static bool
+has_issued(int64 campaign_id)
+{
+	SnapshotData dirty;
+	bool		missed;
+	bool		found;
+
+	InitDirtySnapshot(dirty);
+	found = find_issued(campaign_id, &dirty, &missed);
+	if (!found && missed)
+	{
+		/* it may have been updated in this moment, which is committed by now */
+		Snapshot	latest = RegisterSnapshot(GetLatestSnapshot());
+
+		found = find_issued(campaign_id, latest, &missed);
+		UnregisterSnapshot(latest);
+	}
 	return found;
 }
 
