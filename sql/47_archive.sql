@@ -29,6 +29,10 @@ COMMENT ON COLUMN coupon.archived_issuance.order_ref IS 'The order that redeemed
 COMMENT ON COLUMN coupon.archived_issuance.confirm_ref IS 'The payment that confirmed it.';
 COMMENT ON COLUMN coupon.archived_issuance.policy IS 'The rules of the discount, as they were when it was issued.';
 
+CREATE FUNCTION coupon.campaign_ending(campaign_id bigint) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'coupon_campaign_ending';
+COMMENT ON FUNCTION coupon.campaign_ending(bigint) IS 'Part of coupon_campaign_archive() and coupon_campaign_drop(): whoever inserts issuances looks from now on whether the campaign has ended.';
+
 CREATE FUNCTION coupon.campaign_end_begin(campaign_id bigint) RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -63,6 +67,7 @@ BEGIN
 			DETAIL = format('Campaign %s: %s units are held, and may be paid for.', $1, held),
 			HINT = 'Wait until the holds have run out, or revoke them with coupon_revoke().';
 	END IF;
+	PERFORM coupon.campaign_ending($1);
 	UPDATE coupon.campaign c SET archived_at = clock_timestamp() WHERE c.campaign_id = $1 AND c.archived_at IS NULL;
 	RETURN coalesce((SELECT max(s.last_serial) FROM coupon.shard s WHERE s.campaign_id = $1), 0);
 END

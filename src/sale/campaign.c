@@ -263,7 +263,8 @@ load_definition(int64 campaign_id, int32 visible_shards)
 		/* of a copy it is not known yet whether all issuances are there */
 		def->unchecked = !nulls[Campaign_dumped - 1];
 		def->paused = DatumGetBool(values[Campaign_paused - 1]) || def->unchecked;
-		def->closed = !nulls[Campaign_closed_at - 1] || !nulls[Campaign_archived_at - 1];
+		def->ending = !nulls[Campaign_archived_at - 1];
+		def->closed = !nulls[Campaign_closed_at - 1] || def->ending;
 		def->coded = DatumGetBool(values[Campaign_coded - 1]);
 		def->usage_period_days = coupon_policy_usage_period(policy);
 		def->labels_public = DatumGetBool(values[Campaign_labels_public - 1]);

@@ -36,6 +36,7 @@ typedef struct CouponDefinition
 	bool		paused;
 	bool		unchecked;		/* in a restored copy; paused, too */
 	bool		closed;
+	bool		ending;			/* its rows are being taken away; closed, too */
 	bool		coded;
 	bool		labels_public;	/* seats, not codes: whoever may hold may see
 								 * them */

@@ -1,13 +1,18 @@
 /*
  * campaign_delete.c
- *	  The end of a campaign: nobody is issued a unit of a shard that is deleted.
+ *	  The end of a campaign: nobody is issued a unit of a shard that is deleted, nor
+ *	  one whose row was taken away.
  *
  * A row of coupon.issuance refers to its shard.  Whoever issues takes no lock on
- * the shard's row, because all who issue would write it.  Instead, whoever issues looks at the campaign's
- * deletions once their row is in the index, and if there are any at the shard;
- * and whoever deletes looks into the index once they have raised them.  So one
- * of the two meets the other.  The count stays raised when a deletion commits:
- * others may have taken units of the shard before.
+ * the shard's row, because all who issue would write it.  Instead, whoever issues
+ * looks at the campaign's deletions once their row is in the index, and if there
+ * are any at the shard and the campaign; and whoever deletes looks into the index
+ * once they have raised them.  So one of the two meets the other.  The count stays
+ * raised when a deletion commits: others may have taken units of the shard before.
+ *
+ * The end of a campaign begins with a transaction of its own, which raises them, too:
+ * rows are taken away after it only.  So who does not see it has a row in the index
+ * while all others were there yet.
  */
 #include "postgres.h"
 
@@ -29,6 +34,7 @@
 #include "sale/sweep.h"
 
 PG_FUNCTION_INFO_V1(coupon_shard_deleted);
+PG_FUNCTION_INFO_V1(coupon_campaign_ending);
 PG_FUNCTION_INFO_V1(coupon_campaign_end);
 PG_FUNCTION_INFO_V1(coupon_campaign_end_holds);
 
@@ -90,6 +96,18 @@ coupon_shard_deleted(PG_FUNCTION_ARGS)
 	raise_deletions(campaign_id);
 	coupon_issuance_await_none(campaign_id, first, last);
 	return PointerGetDatum(NULL);
+}
+
+/*
+ * coupon_campaign_ending(campaign_id) - in the transaction with which the end begins
+ */
+Datum
+coupon_campaign_ending(PG_FUNCTION_ARGS)
+{
+	coupon_require_argument(fcinfo, 0, "campaign_id");
+	coupon_shmem_attach();
+	raise_deletions(PG_GETARG_INT64(0));
+	PG_RETURN_VOID();
 }
 
 /*

@@ -118,6 +118,12 @@ confirm_again(CouponHold *hold, CouponWish *wish, TimestampTz now)
 	PreventCommandIfReadOnly("coupon_confirm()");
 	wish->status = COUPON_HOLD_PENDING;
 	wish->taken = wish->inserted = false;
+	if (hold->def->ending)
+	{
+		/* whose it was may be in the archive already */
+		wish->status = COUPON_HOLD_LOST;
+		return true;
+	}
 	if (hold->row.state == COUPON_UNIT_LAPSED)
 	{
 		if (!coupon_hold_take_over(hold, wish, now))

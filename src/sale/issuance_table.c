@@ -504,6 +504,45 @@ require_shard(int64 campaign_id, int32 shard)
 				 errhint("Try again when that transaction has ended.")));
 }
 
+/*
+ * The campaign's end has begun: before this call did?  Units of rows that have been
+ * taken away since look free, and no index knows that they are not.
+ */
+static void
+require_campaign(int64 campaign_id)
+{
+	const CouponCatalog *catalog = coupon_catalog();
+	Snapshot	latest = RegisterSnapshot(GetLatestSnapshot());
+	ScanKeyData key;
+	CouponScan	scan;
+	bool		ended;
+
+	coupon_key_int64(&key, 1, BTEqualStrategyNumber, campaign_id);
+	coupon_scan_begin(&scan, catalog->campaign, catalog->campaign_pkey, latest, &key, 1, false);
+	ended = coupon_scan_next(&scan, ForwardScanDirection) &&
+		!slot_attisnull(scan.slot, Campaign_archived_at);
+	coupon_scan_end(&scan);
+	UnregisterSnapshot(latest);
+	if (ended)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("campaign %lld has ended meanwhile", (long long) campaign_id),
+				 errdetail("It is being archived or dropped since this call began."),
+				 errhint("Try again: the answer is that of a closed campaign.")));
+}
+
+/* In place of locks on the shard and the campaign, see campaign_delete.c. */
+static void
+require_parents(CouponCampaign *campaign, const CouponDefinition *def, TupleTableSlot **rows, int n)
+{
+	for (int i = 0; i < n && pg_atomic_read_u32(&campaign->deletions) > 0; i++)
+	{
+		if (i == 0)
+			require_campaign(def->campaign_id);
+		require_shard(def->campaign_id, DatumGetInt32(rows[i]->tts_values[Issuance_shard - 1]));
+	}
+}
+
 static CouponInsertion
 insertion(int conflict)
 {
@@ -516,14 +555,13 @@ coupon_issuance_insert(CouponTableWriter *writer, CouponCampaign *campaign,
 					   const CouponDefinition *def, Datum user_id,
 					   const CouponIssuance *issuance, text *confirm_ref)
 {
+	TupleTableSlot *row = coupon_writer_row(writer);
 	int			conflict;
 
-	fill_row(coupon_writer_row(writer), def, user_id, issuance, confirm_ref);
+	fill_row(row, def, user_id, issuance, confirm_ref);
 	conflict = coupon_writer_insert_unless(writer);
-
-	/* in place of a lock on the shard, see campaign_delete.c */
-	if (pg_atomic_read_u32(&campaign->deletions) > 0)
-		require_shard(def->campaign_id, issuance->shard);
+	if (conflict < 0)
+		require_parents(campaign, def, &row, 1);
 	if (def->shared && conflict < 0)
 		coupon_away_refuse(def->campaign_id, issuance->shard, &issuance->serial, 1);
 	return insertion(conflict);
@@ -627,9 +665,7 @@ coupon_issuance_rows_insert(CouponIssuanceRows *rows, CouponInsertion *next)
 		numbers[i] = rows->by_serial[i].row;
 	ninserted = coupon_writer_insert_many_unless(rows->writer, rows->rows, rows->nrows, numbers,
 												 &conflict);
-	for (int i = 0; i < ninserted && pg_atomic_read_u32(&rows->campaign->deletions) > 0; i++)
-		require_shard(rows->def->campaign_id,
-					  DatumGetInt32(rows->rows[i]->tts_values[Issuance_shard - 1]));
+	require_parents(rows->campaign, rows->def, rows->rows, ninserted);
 	if (rows->def->shared)
 		refuse_away(rows, ninserted);
 	for (int i = 0; i < rows->nrows; i++)
