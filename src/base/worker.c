@@ -409,14 +409,19 @@ static const char *const fixed_settings[][2] = {
 	{"row_security", "off"},
 	{"statement_timeout", "0"},
 	{"lock_timeout", "0"},
-	{"idle_in_transaction_session_timeout", "0"}
+	{"idle_in_transaction_session_timeout", "0"},
+	{"transaction_timeout", "0"}
 };
 
 void
 coupon_worker_settle(void)
 {
 	for (size_t i = 0; i < lengthof(fixed_settings); i++)
-		SetConfigOption(fixed_settings[i][0], fixed_settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+	{
+		/* not every version has all of them */
+		if (GetConfigOption(fixed_settings[i][0], true, false) != NULL)
+			SetConfigOption(fixed_settings[i][0], fixed_settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+	}
 }
 
 void

@@ -161,6 +161,24 @@ swept($good, 'rows that a session has locked stop no other campaign');
 $session->query_safe('COMMIT');
 $session->quit;
 swept($locked, 'and are swept when they are free');
+
+# a limit for sessions is none for workers
+SKIP:
+{
+	skip 'transaction_timeout is of PostgreSQL 17', 1 if sql(q{SELECT current_setting('transaction_timeout', true) IS NULL}) eq 't';
+	local $ENV{PGOPTIONS} = '-c transaction_timeout=0';
+	$node->append_conf('postgresql.conf', q{transaction_timeout = '300ms'});
+	$node->reload;
+	my $slow = campaign('slow', 10);
+	sql(q{
+		CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.6); RETURN NEW; END $$;
+		CREATE TRIGGER slow BEFORE UPDATE ON coupon.issuance FOR EACH ROW WHEN (NEW.state = 'expired') EXECUTE FUNCTION slow()});
+	make_due($slow);
+	swept($slow, 'a sweep may take longer than transaction_timeout');
+	sql('DROP TRIGGER slow ON coupon.issuance');
+	$node->append_conf('postgresql.conf', 'transaction_timeout = 0');
+	$node->reload;
+}
 conserved($node, 'postgres', 'in the end');
 $node->stop;
 
