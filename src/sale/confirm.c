@@ -124,6 +124,9 @@ confirm_again(CouponHold *hold, CouponWish *wish, TimestampTz now)
 		wish->status = COUPON_HOLD_LOST;
 		return true;
 	}
+	/* in a copy that is not checked the row of whose it is may be missing */
+	if (hold->def->unchecked)
+		return false;
 	if (hold->row.state == COUPON_UNIT_LAPSED)
 	{
 		if (!coupon_hold_take_over(hold, wish, now))

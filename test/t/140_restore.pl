@@ -133,6 +133,9 @@ for my $table (sort keys %missing)
 		{ issuance => 'paused paused', request_key => 'sold_out paused', lapsed_hold => 'paused issued', dead_letter => 'paused paused' }->{$table}, "without $table: what is sold");
 }
 
+is($node->safe_psql('held_issuance', q{SELECT status FROM coupon_confirm(1, 1, 'late', 'paid')}), 'busy',
+	'nor does a late payment get a unit whose row may be missing');
+
 # what has run out since the dump stays until it is counted
 restore('swept', undef);
 poll_until('the hold to run out', sub { $node->safe_psql('swept', 'SELECT held FROM coupon_status(3)') eq '0' });
