@@ -223,7 +223,7 @@ def hold_many(s):
 
 @way(8)
 def hold_any(s):
-    campaign = s.pick('seats', 'any', 'edge', 'put_off')
+    campaign = s.pick('seats', 'any', 'edge', 'put_off', 'closing')
     remember(s, campaign, s.call('hold_any', campaign=campaign, user=user(s), ttl=s.random.choice(TTLS), key=maybe_key(s, campaign)))
 
 

@@ -36,6 +36,7 @@ my %call = (
 	stock_fetched => [q{coupon.stock_fetched(1)}],
 	stock_set_gone => [q{coupon.stock_set_gone(1, '1.1')}],
 	campaign_end => [q{coupon.campaign_end(1, true)}],
+	campaign_ending => [q{coupon.campaign_ending(1)}],
 	campaign_end_holds => [q{coupon.campaign_end_holds(1, '{1}')}],
 	coupon_codes_import => [q{coupon_codes_import(1, '{a,b}')}],
 	coupon_codes_generate => [q{coupon_codes_generate(1, null, 2)}],
