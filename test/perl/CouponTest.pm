@@ -76,16 +76,19 @@ sub load_example
 	return;
 }
 
-# poll_until(what, sub): waits for the sub to be true; dies when it never is
+# poll_until(what, sub): waits for the sub to be true; dies when it never is.
+# What takes longer is asked for less often: each look costs, mostly a psql.
 sub poll_until
 {
 	my ($what, $check) = @_;
-	my $deadline = time + PATIENCE;
+	my $begun = time;
 
 	until ($check->())
 	{
-		die "timed out: $what" if time > $deadline;
-		select undef, undef, undef, 0.02;
+		my $waited = time - $begun;
+
+		die "timed out: $what" if $waited > PATIENCE;
+		select undef, undef, undef, $waited < 1.6 ? 0.02 + $waited / 20 : 0.1;
 	}
 	return 1;
 }
