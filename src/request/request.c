@@ -168,7 +168,7 @@ refusal_by_key(const CouponDefinition *def, text *user_id, text *key, CouponItem
 	if (used.kind != COUPON_KEY_ISSUE)
 		return COUPON_OTHER_CALL;
 	if (used.nserials == 0 || !coupon_request_key_has(def, user, &used, used.serials[0], &item->issuance))
-		return COUPON_RETURNED;
+		return def->ending ? COUPON_CLOSED : COUPON_RETURNED;
 	if (def->coded)
 		item->issuance.code = coupon_issuance_label(def->campaign_id, item->issuance.serial);
 	return COUPON_ALREADY_ISSUED;

@@ -125,7 +125,7 @@ static void
 answer_wish(CouponHold *hold, CouponWish *wish, const CouponUsedKey *used)
 {
 	if (!coupon_request_key_has(hold->def, hold->user_id, used, wish->serial, &wish->issuance))
-		wish->status = COUPON_HOLD_RETURNED;
+		wish->status = hold->def->ending ? COUPON_HOLD_CLOSED : COUPON_HOLD_RETURNED;
 	else if (wish->issuance.held_until == 0)
 		wish->status = COUPON_HOLD_ALREADY_ISSUED;
 	else

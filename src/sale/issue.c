@@ -163,7 +163,8 @@ answer_key(Batch *batch, int number, CouponWait wait)
 				decide(batch, number, COUPON_OTHER_CALL);
 			else if (used.nserials == 0 ||
 					 !coupon_request_key_has(batch->def, item->user_id, &used, used.serials[0], &item->issuance))
-				decide(batch, number, COUPON_RETURNED);
+				/* what is missing may be in the archive */
+				decide(batch, number, batch->def->ending ? COUPON_CLOSED : COUPON_RETURNED);
 			else
 			{
 				if (batch->def->coded)
