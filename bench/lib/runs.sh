@@ -109,7 +109,7 @@ measure()
 	{
 		time timeout -k 5 "$(awk -v d="$duration" -v l="$BENCH_LIMIT" 'BEGIN { print d + l }')" \
 			"${load[@]}" -c "$clients" -j "$cores" "${length[@]}" >"$scratch/pgbench" 2>&1
-	} 2>"$scratch/time" || die "$variant, $where connections: $(tail -n 3 "$scratch/pgbench")"
+	} 2>"$scratch/time" || die "$variant, $where connections: $(grep -m 1 -E 'ERROR|FATAL' "$scratch/pgbench" || tail -n 1 "$scratch/pgbench")"
 	ended=$(date +%s.%N)
 	! grep -E 'ERROR|FATAL|aborted' "$scratch/pgbench" >&2 || die "$variant: errors during the run"
 	client=$(client_ticks)

@@ -78,10 +78,11 @@ create_bare()
 
 # prepare_bulk many|insert_select: each call is one of $bulk new users, in no
 # order; many: coupon_issue_many, insert_select: the same rows into clones of the
-# same tables (which have no triggers and no foreign key).
+# same tables (which have no triggers and no foreign key).  The seed is not for
+# show: the hash of a bigint alone has 32 bits, of which calls would soon share some.
 prepare_bulk()
 {
-	local campaign users="(SELECT array_agg((hashint8extended(:n::bigint + i, 0) & 1125899906842623)::text) FROM generate_series(1, $bulk) i)"
+	local campaign users="(SELECT array_agg((hashint8extended(:n::bigint + i, :n::bigint) & 1125899906842623)::text) FROM generate_series(1, $bulk) i)"
 
 	prepare_ours coupon "$stock"
 	call=''
