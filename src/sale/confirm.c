@@ -117,7 +117,7 @@ confirm_again(CouponHold *hold, CouponWish *wish, TimestampTz now)
 {
 	PreventCommandIfReadOnly("coupon_confirm()");
 	wish->status = COUPON_HOLD_PENDING;
-	wish->taken = wish->inserted = false;
+	wish->taken = wish->inserted = wish->refused = false;
 	if (hold->def->ending)
 	{
 		/* whose it was may be in the archive already */

@@ -273,7 +273,7 @@ try_any(CouponHold *hold, CouponWish *wish)
 	int			room;
 
 	wish->status = refusal;
-	wish->taken = wish->inserted = false;
+	wish->taken = wish->inserted = wish->refused = false;
 	if (answer_key(hold))
 		return wish->status == COUPON_HOLD_BUSY;
 	if (refusal == COUPON_HOLD_PENDING &&
@@ -284,7 +284,7 @@ try_any(CouponHold *hold, CouponWish *wish)
 			return false;
 	}
 
-	state = coupon_lookup_user(&hold->lookup, hold->user_id, COUPON_NO_WAIT, &found, &room);
+	state = coupon_lookup_user(coupon_hold_lookup(hold), hold->user_id, COUPON_NO_WAIT, &found, &room);
 	coupon_lookup_pause(&hold->lookup);
 	if (state == COUPON_USER_HAS)
 	{

@@ -45,6 +45,7 @@ typedef struct CouponWish
 	CouponUnit	unit;
 	bool		taken;			/* the unit is this transaction's */
 	bool		inserted;		/* so is a row for it */
+	bool		refused;		/* a row for it was written and deleted again */
 	CouponIssuance issuance;	/* the user's, where it is theirs now */
 	int			place;			/* in the caller's array */
 } CouponWish;
@@ -57,7 +58,7 @@ typedef struct CouponHold
 	CouponStock *stock;
 	CouponTableWriter *table;
 	CouponIssuanceRow row;
-	CouponLookup lookup;
+	CouponLookup lookup;		/* def is NULL: not begun */
 	Datum		user_id;
 	text	   *request_key;	/* or NULL */
 	CouponKeyKind kind;			/* of the call, where it has a key */
@@ -81,6 +82,9 @@ extern struct CouponWay coupon_way_release;
 
 extern void coupon_hold_begin(CouponHold *hold, int64 campaign_id, Datum user_id);
 extern void coupon_hold_end(CouponHold *hold);
+
+/* To look its user up; begun with the first use. */
+extern CouponLookup *coupon_hold_lookup(CouponHold *hold);
 
 /* ERROR unless the campaign has that unit. */
 extern void coupon_hold_check_serial(const CouponDefinition *def, int64 serial);

@@ -40,7 +40,6 @@ coupon_hold_begin(CouponHold *hold, int64 campaign_id, Datum user_id)
 	hold->campaign = coupon_campaign_enter(campaign_id, &hold->def);
 	hold->stock = coupon_stock_open(hold->campaign, hold->def);
 	hold->table = coupon_writer_open(coupon_catalog()->issuance, COUPON_INSERT);
-	coupon_lookup_begin(&hold->lookup, hold->def, hold->table);
 	coupon_issuance_row_begin(&hold->row, hold->def, hold->table);
 }
 
@@ -48,9 +47,18 @@ void
 coupon_hold_end(CouponHold *hold)
 {
 	coupon_issuance_row_end(&hold->row);
-	coupon_lookup_end(&hold->lookup);
+	if (hold->lookup.def != NULL)
+		coupon_lookup_end(&hold->lookup);
 	coupon_writer_close(hold->table);
 	coupon_campaign_leave(hold->campaign);
+}
+
+CouponLookup *
+coupon_hold_lookup(CouponHold *hold)
+{
+	if (hold->lookup.def == NULL)
+		coupon_lookup_begin(&hold->lookup, hold->def, hold->table);
+	return &hold->lookup;
 }
 
 void
@@ -86,7 +94,8 @@ coupon_hold_wait(CouponHold *hold)
 		return false;
 
 	coupon_stat_tally(COUPON_TALLY_RETRIES);
-	coupon_lookup_pause(&hold->lookup);
+	if (hold->lookup.def != NULL)
+		coupon_lookup_pause(&hold->lookup);
 	coupon_issuance_row_pause(&hold->row);
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 					 Min(left_ms, Min(Max(waited_ms, FIRST_SLICE_MS), LAST_SLICE_MS)),
@@ -134,7 +143,7 @@ coupon_hold_take(CouponHold *hold, CouponHoldStatus refusal)
 
 		CHECK_FOR_INTERRUPTS();
 		wish->status = COUPON_HOLD_PENDING;
-		wish->taken = wish->inserted = false;
+		wish->taken = wish->inserted = wish->refused = false;
 		if (refusal == COUPON_HOLD_PENDING)
 			wish->taken = coupon_stock_take_serial(hold->campaign, hold->stock, wish->serial,
 												   &wish->unit);
@@ -173,8 +182,8 @@ coupon_hold_give_up(CouponHold *hold, CouponHoldStatus status)
 		}
 		if (wish->taken)
 			coupon_stock_give_back(hold->campaign, &wish->unit,
-								   wish->inserted ? COUPON_WITHDRAWN : COUPON_UNTOUCHED);
-		wish->taken = wish->inserted = false;
+								   wish->inserted || wish->refused ? COUPON_WITHDRAWN : COUPON_UNTOUCHED);
+		wish->taken = wish->inserted = wish->refused = false;
 		if (wish->status == COUPON_HOLD_PENDING)
 			wish->status = status;
 	}
@@ -214,11 +223,12 @@ coupon_hold_take_over_all(CouponHold *hold)
 /* ---- inserting ---- */
 
 /*
- * Locks the user and finds numbers for the pending wishes.  False if too few
- * are left for the user: then nobody is locked.
+ * Locks the user and finds numbers for the pending wishes; *presumed: without a
+ * look-up, since the user most probably has nothing.  False if too few are left
+ * for the user: then nobody is locked.
  */
 static bool
-lock_and_number(CouponHold *hold, int npending, int32 *nths, CouponHoldStatus *why)
+lock_and_number(CouponHold *hold, int npending, int32 *nths, bool *presumed, CouponHoldStatus *why)
 {
 	for (;;)
 	{
@@ -228,7 +238,14 @@ lock_and_number(CouponHold *hold, int npending, int32 *nths, CouponHoldStatus *w
 		CouponUnit	unit;
 
 		coupon_issuance_lock_user(hold->def, hold->user_id);
-		found = coupon_lookup_numbers(&hold->lookup, hold->user_id, npending, nths,
+		*presumed = *presumed && coupon_filter_presumes_new(hold->campaign, hold->user_id);
+		if (*presumed)
+		{
+			for (int i = 0; i < npending; i++)
+				nths[i] = i + 1;
+			return true;
+		}
+		found = coupon_lookup_numbers(coupon_hold_lookup(hold), hold->user_id, npending, nths,
 									  &undecided, &lapsed);
 		coupon_lookup_pause(&hold->lookup);
 		if (found == npending)
@@ -247,9 +264,12 @@ lock_and_number(CouponHold *hold, int npending, int32 *nths, CouponHoldStatus *w
 	}
 }
 
-/* Inserts one row; false, with a status, if an index refuses it. */
+/*
+ * Inserts one row; false if an index refuses it, with a status, or still pending
+ * and taken if its number was only presumed to be free.
+ */
 static bool
-insert_wish(CouponHold *hold, CouponWish *wish, int32 nth, TimestampTz now)
+insert_wish(CouponHold *hold, CouponWish *wish, int32 nth, bool presumed, TimestampTz now)
 {
 	const CouponDefinition *def = hold->def;
 	CouponIssuance *issuance = &wish->issuance;
@@ -273,6 +293,10 @@ insert_wish(CouponHold *hold, CouponWish *wish, int32 nth, TimestampTz now)
 			wish->inserted = true;
 			return true;
 		case COUPON_USER_TAKEN:
+			/* no other session can have the unit before this one ends */
+			wish->refused = true;
+			if (presumed)
+				return false;
 			wish->status = COUPON_HOLD_BUSY;
 			coupon_stock_give_back(hold->campaign, &wish->unit, COUPON_WITHDRAWN);
 			break;
@@ -297,17 +321,48 @@ remember_key(CouponHold *hold, TimestampTz now)
 	pfree(used.serials);
 }
 
+/*
+ * Inserts rows for the pending wishes, with these numbers.  True if they are there;
+ * *again: the presumption was wrong, and no row is.
+ */
+static bool
+insert_wishes(CouponHold *hold, const int32 *nths, bool presumed, bool *again)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int			used = 0;
+
+	*again = false;
+	for (int i = 0; i < hold->nwishes; i++)
+	{
+		CouponWish *wish = &hold->wishes[i];
+
+		if (wish->status != COUPON_HOLD_PENDING)
+			continue;
+		if (!insert_wish(hold, wish, nths[used], presumed && used == 0, now))
+		{
+			*again = wish->status == COUPON_HOLD_PENDING;
+			return false;
+		}
+		used++;
+	}
+	if (hold->request_key != NULL)
+		remember_key(hold, now);
+	if (hold->ttl != 0)
+		coupon_stock_note_hold(hold->stock, now + hold->ttl);
+	return true;
+}
+
 bool
 coupon_hold_insert(CouponHold *hold)
 {
 	int			npending = 0;
-	int			used = 0;
 	int32		one_nth;
 	int32	   *nths = &one_nth;
 	CouponHoldStatus why;
 	CouponUsedKey used_key;
-	TimestampTz now;
-	bool		done = true;
+	bool		presumed = true;
+	bool		done;
+	bool		again;
 
 	for (int i = 0; i < hold->nwishes; i++)
 		npending += hold->wishes[i].status == COUPON_HOLD_PENDING;
@@ -320,31 +375,25 @@ coupon_hold_insert(CouponHold *hold)
 		coupon_request_key_prepare();
 	if (npending > 1)
 		nths = palloc(npending * sizeof(int32));
-	if (!lock_and_number(hold, npending, nths, &why))
+	do
 	{
-		coupon_hold_give_up(hold, why);
-		return false;
-	}
-	if (hold->request_key != NULL &&
-		coupon_request_key_find(hold->def, hold->user_id, hold->request_key, COUPON_NO_WAIT, &used_key) != COUPON_KEY_NEW)
-	{
+		if (!lock_and_number(hold, npending, nths, &presumed, &why))
+		{
+			coupon_hold_give_up(hold, why);
+			return false;
+		}
+		if (hold->request_key != NULL &&
+			coupon_request_key_find(hold->def, hold->user_id, hold->request_key, COUPON_NO_WAIT, &used_key) != COUPON_KEY_NEW)
+		{
+			coupon_issuance_unlock_user(hold->def, hold->user_id);
+			coupon_hold_give_up(hold, COUPON_HOLD_BUSY);
+			return false;
+		}
+		done = insert_wishes(hold, nths, presumed, &again);
 		coupon_issuance_unlock_user(hold->def, hold->user_id);
-		coupon_hold_give_up(hold, COUPON_HOLD_BUSY);
-		return false;
-	}
-
-	now = GetCurrentTimestamp();
-	for (int i = 0; i < hold->nwishes && done; i++)
-	{
-		if (hold->wishes[i].status == COUPON_HOLD_PENDING)
-			done = insert_wish(hold, &hold->wishes[i], nths[used++], now);
-	}
-	if (done && hold->request_key != NULL)
-		remember_key(hold, now);
-	coupon_issuance_unlock_user(hold->def, hold->user_id);
+		presumed = false;
+	} while (again);
 	if (!done)
 		coupon_hold_give_up(hold, COUPON_HOLD_NOT_HELD);
-	else if (hold->ttl != 0)
-		coupon_stock_note_hold(hold->stock, now + hold->ttl);
 	return done;
 }

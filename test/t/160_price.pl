@@ -69,6 +69,26 @@ is(answers($twice, "'{owner,owner,owner,new,new,new}'"), 'already_issued 3, issu
 is(sql("SELECT string_agg(nth::text, ' ' ORDER BY user_id, nth) FROM coupon.issuance WHERE campaign_id = $twice AND user_id <> 'first'"),
 	'1 2 1 2', 'numbered in order');
 
+# a hold: its unit is withdrawn with the row that was refused, or gets another number
+my $hall = new_campaign('hall', 100);
+unknown($hall, 90, 'owner');
+is(sql("SELECT status FROM coupon_hold($hall, 5, 'owner')"), 'limit_reached', 'a hold of one who is not as new as it seemed');
+is(sql("SELECT status FROM coupon_hold($hall, 5, 'other')"), 'held', 'and its unit is free again');
+is(sql("BEGIN; SELECT status FROM coupon_hold($hall, 6, 'another'); SELECT status FROM coupon_hold($hall, 7, 'another'); ROLLBACK"),
+	"held\nlimit_reached", 'one who is new once');
+my $hall2 = new_campaign('hall of two', 100, ', 2');
+unknown($hall2, $_, "owner of $_") for 90, 91, 92;
+is(sql("SELECT string_agg(status, ' ') FROM coupon_hold_many($hall2, '{7,8}', 'owner of 90')"), 'limit_reached limit_reached',
+	'two more are one too many');
+is(sql("SELECT string_agg(status, ' ') FROM coupon_hold_many($hall2, '{7,8}', 'new')"), 'held held', 'and these are free again');
+is(sql("SELECT status FROM coupon_hold($hall2, 9, 'owner of 91', request_key => 'k')"), 'held', 'one more is the second one');
+is(sql("SELECT status FROM coupon_hold($hall2, 9, 'owner of 91', request_key => 'k')"), 'held', 'the same with the same key');
+is(sql("SELECT string_agg(nth::text, ' ' ORDER BY nth) FROM coupon.issuance WHERE campaign_id = $hall2 AND user_id = 'owner of 91'"),
+	'1 2', 'by its number, too');
+is(sql("BEGIN; SELECT status FROM coupon_hold($hall2, 11, 'owner of 92'); SELECT status FROM coupon_hold($hall2, 12, 'owner of 92'); ROLLBACK; SELECT status FROM coupon_hold($hall2, 11, 'later')"),
+	"held\nlimit_reached\nheld", 'a rollback gives back what was written twice');
+is(sql("SELECT sum(in_flight) FROM coupon_status($hall)") . sql("SELECT sum(in_flight) FROM coupon_status($hall2)"), '00', 'nothing is left in flight');
+
 # whoever has one is told so, and nothing else
 my $few = new_campaign('few', 3);
 unknown($few, 3, 'owner');
