@@ -35,6 +35,7 @@
 #include "sale/refusal.h"
 #include "sale/request_key.h"
 #include "sale/sweep.h"
+#include "sale/user_filter.h"
 
 PG_FUNCTION_INFO_V1(coupon_request);
 
@@ -174,10 +175,14 @@ refusal_by_key(const CouponDefinition *def, text *user_id, text *key, CouponItem
 	return COUPON_ALREADY_ISSUED;
 }
 
-/* The key, the window, the room, the user's limit: what refuses a request at once. */
+/*
+ * The key, the window, the room, the user's limit: what refuses a request at once.
+ * *presumed: a user whom the filter does not know may be let in without a look for
+ * what they have, and was.  If that is wrong, the issuer finds out.
+ */
 static CouponStatus
 refusal_of(CouponCampaign *campaign, const CouponDefinition *def, text *user_id, text *key,
-		   int nwaiting, CouponItem *item)
+		   int nwaiting, bool *presumed, CouponItem *item)
 {
 	CouponStatus window = coupon_issue_window(def, GetCurrentTimestamp());
 	CouponStatus refusal;
@@ -188,6 +193,11 @@ refusal_of(CouponCampaign *campaign, const CouponDefinition *def, text *user_id,
 	refusal = key == NULL ? COUPON_ISSUED : refusal_by_key(def, user_id, key, item);
 	if (refusal != COUPON_ISSUED)
 		return refusal;
+	*presumed = *presumed && window == COUPON_ISSUED && nwaiting < def->per_user_limit &&
+		coupon_filter_presumes_new(campaign, PointerGetDatum(user_id)) &&
+		coupon_campaign_admits(def, PointerGetDatum(user_id));
+	if (*presumed)
+		return window;
 	coupon_lookup_begin(&lookup, def, NULL);
 	state = coupon_lookup_user(&lookup, PointerGetDatum(user_id), COUPON_NO_WAIT,
 							   &item->issuance, &room);
@@ -246,6 +256,7 @@ coupon_request_accept(int64 campaign_id, text *user_id, text *key, const char *t
 	Wish		wish = {.key = key};
 	CouponOwnRow own;
 	int			nwaiting;
+	bool		presumed = true;
 	uint64		lock;
 
 	memset(result, 0, sizeof(*result));
@@ -269,7 +280,7 @@ coupon_request_accept(int64 campaign_id, text *user_id, text *key, const char *t
 	}
 	campaign = coupon_campaign_enter(campaign_id, &def);
 	result->user_id = user_id;
-	result->item.status = refusal_of(campaign, def, user_id, key, nwaiting, &result->item);
+	result->item.status = refusal_of(campaign, def, user_id, key, nwaiting, &presumed, &result->item);
 	if (result->item.status != COUPON_ISSUED)
 		refuse(result, coupon_status_name(result->item.status));
 	else
@@ -286,6 +297,16 @@ coupon_request_accept(int64 campaign_id, text *user_id, text *key, const char *t
 		result->item.status = COUPON_INVALID;
 		coupon_warn_of_missing(COUPON_ISSUER);
 		refusal = store_request(campaign, def, &request, &result->position);
+		if (refusal != NULL && presumed)
+		{
+			/* who has a unit is told that, and nothing else */
+			presumed = false;
+			result->item.status = refusal_of(campaign, def, user_id, key, nwaiting, &presumed, &result->item);
+			if (result->item.status == COUPON_ISSUED)
+				result->item.status = COUPON_INVALID;
+			else
+				refusal = coupon_status_name(result->item.status);
+		}
 		if (refusal != NULL)
 			refuse(result, refusal);
 		else

@@ -89,6 +89,16 @@ is(sql("BEGIN; SELECT status FROM coupon_hold($hall2, 11, 'owner of 92'); SELECT
 	"held\nlimit_reached\nheld", 'a rollback gives back what was written twice');
 is(sql("SELECT sum(in_flight) FROM coupon_status($hall)") . sql("SELECT sum(in_flight) FROM coupon_status($hall2)"), '00', 'nothing is left in flight');
 
+# a request is let in, as one whose user got a unit since; nobody is refused by it
+my $asked = new_campaign('asked', 3);
+unknown($asked, $_, "owner of $_") for 2, 3;
+is(sql("SELECT status, outcome FROM coupon_request($asked, 'owner of 2')"), 'WAITING|', 'a request of one who is not as new as it seemed');
+is(sql("SELECT status, outcome FROM coupon_request($asked, 'first')"), 'REFUSED|already_issued', 'of one who is known');
+sql("SELECT * FROM coupon_issue_many($asked, '{a,b,c}')");
+is(sql("SELECT status, outcome, (issuance).serial FROM coupon_request($asked, 'owner of 3')"), 'REFUSED|already_issued|3',
+	'where nothing is left, too, owners are told so');
+is(sql("SELECT status, outcome FROM coupon_request($asked, 'new')"), 'REFUSED|busy', 'and the others to try again: one waits');
+
 # whoever has one is told so, and nothing else
 my $few = new_campaign('few', 3);
 unknown($few, 3, 'owner');
