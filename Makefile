@@ -159,7 +159,7 @@ test-run: tmp_install check-layers check-sql
 
 CHAOS_TIME = 3600
 chaos-run: tmp_install tmp_install_fault kafka-programs
-	@test/bin/chaos -p -t $(CHAOS_TIME) -d 120 -c 60 --rate 1000 --between 200 $(if $(CHAOS_SEED),-s $(CHAOS_SEED)) --release $(CHAOS)
+	@test/bin/chaos -p -t $(CHAOS_TIME) -d 120 -c 60 --rate 1000 --between 150 $(if $(CHAOS_SEED),-s $(CHAOS_SEED)) --release $(CHAOS)
 
 demo-run: tmp_install kafka-programs tmp_bench/http_load
 	@bench/demo.sh

@@ -30,6 +30,9 @@ SETTINGS = {
     'default_transaction_isolation': ['read committed', 'repeatable read'],
     'wal_sync_method': ['fdatasync', 'fsync'],
 }
+# points of a sale on several nodes, which a round is not; and of publishing
+ELSEWHERE = ('peer_', 'slots_', 'units_come', 'units_sent')
+PUBLISHING = ('event_delivered', 'event_removed', 'event_sent')
 SESSIONS = "backend_type = 'client backend' AND application_name = 'chaos'"
 WORKERS = "backend_type LIKE 'coupon%'"
 
@@ -109,7 +112,7 @@ def restart(round):
     return 'a fast shutdown'
 
 
-@fault(3, needs='standby', crash=True)
+@fault(5, needs='standby', crash=True)
 def promote(round):
     if round.servers.standby is None:
         round.servers.add_standby()
@@ -232,7 +235,8 @@ def disk_full(round):
 def point(round):
     """A named point in the C code (src/base/fault.h) fails whoever reaches it."""
     points = [found for found in round.servers.primary.query('SELECT point, throws FROM fault.points()')
-              if round.options.point in (None, found[0])]
+              if found[0] == round.options.point or (round.options.point is None and not found[0].startswith(ELSEWHERE)
+                                                     and ('broker' in round.has or found[0] not in PUBLISHING))]
     # an allocation is many points
     name, throws = round.random.choices(points, [10 if name == 'allocation' else 1 for name, _ in points])[0]
     kinds = ['error', 'fatal', 'kill', 'sleep', 'memory'] if throws == 't' else ['kill', 'sleep']
