@@ -79,7 +79,7 @@ class Round:
         self.done = collections.Counter()
         self.crashes = 0
         self.hits = collections.Counter()       # of fault points, by kind
-        self.violations = []
+        self.violations, self.sessions = [], []
         self.clock = self.events = 0
         self.doing, self.doing_since = 'start', time.monotonic()
         os.makedirs(home)
@@ -142,8 +142,10 @@ class Round:
         finally:
             self.doing = None
             self.over = True
-            self.writer.close()
             self.servers.close()
+            for session in self.sessions:
+                session.join(10)
+            self.writer.close()
         return self.violations
 
     def prepare(self):
@@ -214,7 +216,7 @@ class Round:
             if session.crash:
                 raise session.crash
             if since is not None and time.monotonic() - since > self.patience:
-                raise TimeoutError(f'{session.name} has waited for {self.patience:.0f} s for {session.running or "an answer"}')
+                raise TimeoutError(f'{session.name} has waited for {self.patience:.0f} s for {session.waits_for()}')
 
     # ---- what does not end ----
 
@@ -237,7 +239,7 @@ class Round:
         """What everybody waits for, as the server tells or, if it does not, as the system does."""
         try:
             rows = self.servers.primary.query('SELECT pid, backend_type, state, wait_event_type, wait_event, pg_blocking_pids(pid), query'
-                                              " FROM pg_stat_activity WHERE state IS DISTINCT FROM 'idle'", patience=5)
+                                              " FROM pg_stat_activity ORDER BY state IS NOT DISTINCT FROM 'idle', pid", patience=5)
         except (pq.Lost, pq.Failed) as error:
             rows = [error, *self.servers.primary.processes()]
         with open(self.servers.primary.log, errors='replace') as log:
@@ -255,7 +257,7 @@ class Round:
             if session.crash:
                 raise session.crash
             if session.is_alive():
-                self.end_badly(f'{session.name} still waits for {session.running or "an answer"}')
+                self.end_badly(f'{session.name} still waits for {session.waits_for()}')
         query = self.servers.primary.query
         # as they are in the file, whatever a fault has made of them
         for setting in faults.SETTINGS:

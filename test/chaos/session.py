@@ -107,6 +107,9 @@ class Session(threading.Thread):
             except pq.Lost:
                 time.sleep(0.02)
 
+    def waits_for(self):
+        return f'{self.running or "an answer"} of backend {self.connection.pid() if self.connection else None}'
+
     def conninfo(self):
         return self.round.servers.primary.conninfo()
 
