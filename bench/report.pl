@@ -369,6 +369,7 @@ sub make_figures
 
 	# the price of an issue
 	ratio_figure("coupon / bare INSERT at $_->[0]", 'issue', $_->[0], 'coupon', 'insert', $_->[1]) for [ 16, 0.9 ], [ 64, 0.8 ], [ 200, 0.75 ];
+	ratio_figure('coupon / an INSERT of the same rows at 64', 'issue', 64, 'coupon', 'insert_rows') if $cell{issue}{64}{insert_rows};
 	ratio_figure("grouped / bare INSERT at $_", 'issue', $_, 'grouped', 'insert', 1.3) for 64, 200;
 	for ([ 16, 0.9 ], [ 64, 0.8 ], [ 200, 0.75 ])
 	{
@@ -381,6 +382,7 @@ sub make_figures
 	ratio_figure("drain of $_ / coupon_issue_many", 'bulk', "backlog of $_", 'drain', 'many', 0.8) for map { /^backlog of (\d+)/ } @{ $order{bulk}{conditions} // [] };
 	ratio_figure("$_ / coupon of one campaign", 'mixes', $_, 'hold', 'coupon', 0.85) for grep { /^holds/ } @{ $order{mixes}{conditions} // [] };
 	ratio_figure('sold-out answers / SELECT 1 at 64', 'mixes', 'sold out', 'coupon', 'select1', 0.9);
+	ratio_figure('the same answer without a function / SELECT 1 at 64', 'mixes', 'sold out', 'answer', 'select1') if $cell{mixes}{'sold out'}{answer};
 	ratio_figure("position poll / SELECT 1 with $_", 'mixes', $_, 'coupon', 'select1', 0.75) for grep { /waiting/ } @{ $order{mixes}{conditions} // [] };
 	for ([ 'coupon at 64', $at->('issue', 64, 'coupon'), 500 ], [ 'many of 200 a call', $at->('bulk', '200 a call', 'many'), 500 ])
 	{

@@ -36,12 +36,12 @@ case ${BENCH_QUICK:-} in
 	'') ;;
 	quick)
 		: "${BENCH_PASSES:=3}" "${BENCH_PARTS:=issue bulk to_row mixes latency profile growth}" "${BENCH_TIME:=900}"
-		: "${BENCH_CLIENTS:=64:select1,insert,coupon,grouped,http 200:insert,coupon,grouped}"
+		: "${BENCH_CLIENTS:=64:select1,insert,insert_rows,coupon,grouped,http 200:insert,coupon,grouped}"
 		: "${BENCH_MIXES:=sold_out polls}" "${BENCH_WAITING:=1000}" "${BENCH_ROWS:=1000000}"
 		;;
 	full)
 		: "${BENCH_PASSES:=2}" "${BENCH_PARTS:=issue bulk to_row mixes latency price profile growth}" "${BENCH_TIME:=1140}"
-		: "${BENCH_CLIENTS:=16:insert,coupon 64:select1,insert,coupon,grouped,http 200:insert,coupon,grouped,http 1000@64:insert,grouped}"
+		: "${BENCH_CLIENTS:=16:insert,coupon 64:select1,insert,insert_rows,coupon,grouped,http 200:insert,coupon,grouped,http 1000@64:insert,grouped}"
 		: "${BENCH_MIXES:=sold_out polls holds}" "${BENCH_ROWS:=0 1000000:64,200 10000000:64:coupon,grouped}"
 		;;
 	*)
@@ -51,7 +51,7 @@ case ${BENCH_QUICK:-} in
 esac
 if [ -n "${BENCH_QUICK:-}" ]; then
 	: "${BENCH_SECONDS:=3}" "${BENCH_RESULTS:=${BASH_SOURCE[0]%/*}/results/quick}" 
-	: "${BENCH_BULK:=200 10000}" "${BENCH_ROW_CLIENTS:=64}" "${BENCH_ROW_VARIANTS:=insert request}" "${BENCH_MIX_VARIANTS:=select1 coupon}"
+	: "${BENCH_BULK:=200 10000}" "${BENCH_ROW_CLIENTS:=64}" "${BENCH_ROW_VARIANTS:=insert request}" "${BENCH_MIX_VARIANTS:=select1 answer coupon}"
 	: "${BENCH_GROWTH:=rows}" "${BENCH_ROWS_SECONDS:=3}"
 	: "${BENCH_SHARES:=70c}" "${BENCH_LATENCY_VARIANTS:=insert coupon grouped}" "${BENCH_LATENCY_SECONDS:=6}"
 	: "${BENCH_PROFILE:=coupon:64 grouped:64 many:1}" "${BENCH_PATIENCE:=3}" "${BENCH_RETRIES:=1}"

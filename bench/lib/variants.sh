@@ -76,10 +76,42 @@ create_bare()
 		'INSERT INTO bench.bare VALUES (1, :u, :u);' >"$scratch/insert.sql"
 }
 
+# What only answers, so that there is no row to count.
+answers_only()
+{
+	[ "$1" = select1 ] || [ "$1" = answer ]
+}
+
+# Clones of our tables, which have no triggers and no foreign key.
+clone_tables()
+{
+	sql "CREATE SCHEMA bench;
+		CREATE TABLE bench.issuance (LIKE coupon.issuance INCLUDING ALL);
+		CREATE TABLE bench.outbox (LIKE coupon.outbox_0 INCLUDING ALL)"
+}
+
+# rows_into_clones VALUES: the statement that writes a row and its event for each
+rows_into_clones()
+{
+	cat <<-END
+		WITH i AS (
+			INSERT INTO bench.issuance (campaign_id, serial, shard, nth, issued_at, user_id, state, policy)
+			$1
+			RETURNING *
+		), e AS (
+			INSERT INTO bench.outbox (id, topic, key, type, payload)
+			SELECT gen_random_uuid(), 'coupon-issued', user_id, 'coupon.issued',
+			       json_build_object('campaign_id', campaign_id, 'user_id', user_id, 'serial', serial, 'policy', policy, 'issued_at', issued_at)
+			  FROM i
+			RETURNING 1
+		)
+		SELECT count(*) FROM e;
+	END
+}
+
 # prepare_bulk many|insert_select: each call is one of $bulk new users, in no
 # order; many: coupon_issue_many, insert_select: the same rows into clones of the
-# same tables (which have no triggers and no foreign key).  The seed is not for
-# show: the hash of a bigint alone has 32 bits, of which calls would soon share some.
+# same tables.  The seed is not for show: the hash of a bigint alone has 32 bits, of which calls would soon share some.
 prepare_bulk()
 {
 	local campaign users="(SELECT array_agg((hashint8extended(:n::bigint + i, :n::bigint) & 1125899906842623)::text) FROM generate_series(1, $bulk) i)"
@@ -87,28 +119,13 @@ prepare_bulk()
 	prepare_ours coupon "$stock"
 	call=''
 	campaign=$(cat "$scratch/campaign")
-	sql "CREATE SCHEMA bench;
-		CREATE TABLE bench.issuance (LIKE coupon.issuance INCLUDING ALL);
-		CREATE TABLE bench.outbox (LIKE coupon.outbox_0 INCLUDING ALL)"
+	clone_tables
 	{
 		echo "\\set n random(1, 1000000000) * 1000000"
 		if [ "$1" = many ]; then
 			echo "SELECT count(*) FROM coupon_issue_many($campaign, $users) WHERE status = 'issued';"
 		else
-			cat <<-END
-				WITH i AS (
-					INSERT INTO bench.issuance (campaign_id, serial, shard, nth, issued_at, user_id, state, policy)
-					SELECT $campaign, :n::bigint + n, 0, 1, now(), u, 'issued', '$policy' FROM unnest($users) WITH ORDINALITY AS x (u, n)
-					RETURNING *
-				), e AS (
-					INSERT INTO bench.outbox (id, topic, key, type, payload)
-					SELECT gen_random_uuid(), 'coupon-issued', user_id, 'coupon.issued',
-					       json_build_object('campaign_id', campaign_id, 'user_id', user_id, 'serial', serial, 'policy', policy, 'issued_at', issued_at)
-					  FROM i
-					RETURNING 1
-				)
-				SELECT count(*) FROM e;
-			END
+			rows_into_clones "SELECT $campaign, :n::bigint + n, 0, 1, now(), u, 'issued', '$policy' FROM unnest($users) WITH ORDINALITY AS x (u, n)"
 		fi
 	} >"$scratch/script.sql"
 }
@@ -125,6 +142,20 @@ prepare_variant()
 	case $variant in
 		select1)
 			echo 'SELECT 1;' >"$scratch/script.sql"
+			;;
+		answer)
+			# what coupon_issue answers, and no function
+			printf '%s\n' '\set u random(1, 1000000000000000)' \
+				"SELECT ROW(:u::text, 'sold_out', NULL::bigint, NULL::text, NULL::timestamptz, NULL::timestamptz);" >"$scratch/script.sql"
+			;;
+		insert_rows)
+			prepare_ours coupon 1
+			call=''
+			clone_tables
+			{
+				echo '\set u random(1, 1000000000000000)'
+				rows_into_clones "VALUES (1, :u::bigint, 0, 1, now(), :u::text, 'issued', '$policy')"
+			} >"$scratch/script.sql"
 			;;
 		insert)
 			create_bare
@@ -166,9 +197,9 @@ prepare_variant()
 variant_rows()
 {
 	case $1 in
-		select1) echo 0 ;;
+		select1 | answer) echo 0 ;;
 		insert) sql "SELECT count(*) FROM bench.bare" ;;
-		insert_select) sql "SELECT count(*) FROM bench.issuance" ;;
+		insert_select | insert_rows) sql "SELECT count(*) FROM bench.issuance" ;;
 		coupon | grouped | request | http | many | *_kafka) sql "SELECT count(*) FROM coupon.issuance" ;;
 		redis_*) redis HLEN users:1 ;;
 		pile*) sql "SELECT count(*) FROM peer_pile.issuance" ;;
@@ -197,7 +228,7 @@ check_variant()
 	local rows events
 
 	case $1 in
-		select1 | insert | insert_select)
+		select1 | answer | insert | insert_select | insert_rows)
 			;;
 		coupon | grouped | request | http | many | *_kafka)
 			sql "SELECT * FROM coupon_verify();

@@ -17,9 +17,10 @@ read -ra variants <<<"${BENCH_LATENCY_VARIANTS:-insert coupon grouped http shard
 clients=${BENCH_LATENCY_CLIENTS:-64}
 : "${BENCH_LATENCY_SECONDS:=8}"
 
-run()
+# due_at_share VARIANT: one run at the share of the most, which is measured right before
+due_at_share()
 {
-	local checkpoint='' due
+	local checkpoint=''
 
 	prepare_variant "$1"
 	measure "$1" "$clients" 3
@@ -38,6 +39,18 @@ run()
 	[ -z "$checkpoint" ] || wait "$checkpoint"
 	percentiles
 	note="due $due calls/s"
+}
+
+run()
+{
+	local due try
+
+	# a most that was measured in a fast moment is no most: that was no share of it
+	for try in 1 2; do
+		due_at_share "$1"
+		awk -v r="$rate" -v d="$due" 'BEGIN { exit r >= 0.95 * d }' || break
+		note+=", overloaded in both of two runs"
+	done
 	violations=$(check_variant "$1" | head -n 5)
 	[ "$rows" = "$calls" ] || violations+="${violations:+; }$calls calls issued $rows rows"
 }

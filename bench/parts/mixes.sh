@@ -2,7 +2,8 @@
 #
 # Part mixes: what is not a plain issue, in a closed loop.
 #
-#	sold out       a stock of 1; answers a second, beside SELECT 1
+#	sold out       a stock of 1; answers a second, beside SELECT 1 and beside the
+#	               same answer without a function (answer)
 #	duplicates     every user calls twice; calls a second
 #	rollbacks      20 % of the transactions roll back (Redis: a second script
 #	               gives the unit back); units a second that stay issued.
@@ -23,7 +24,7 @@ set -euo pipefail
 settings+=(coupon.queue_memory=512MB)
 need_server "$@"
 : "${BENCH_WAITING:=1000 1000000}" "${BENCH_CONCERTS:=100}"
-read -ra variants <<<"${BENCH_MIX_VARIANTS:-select1 coupon grouped shards128 codes_random hot redis_always redis_everysec}"
+read -ra variants <<<"${BENCH_MIX_VARIANTS:-select1 answer coupon grouped shards128 codes_random hot redis_always redis_everysec}"
 clients=${BENCH_MIX_CLIENTS:-64}
 
 run_sold_out()
@@ -31,7 +32,7 @@ run_sold_out()
 	prepare_variant "$1" 1
 	measure "$1" "$clients" "$BENCH_SECONDS"
 	violations=$(check_variant "$1" | head -n 5)
-	[ "$1" = select1 ] && return
+	answers_only "$1" && return
 	[ "$rows" = 1 ] || violations+="${violations:+; }$rows sold of 1"
 	rate=$(awk -v n="$calls" -v s="$seconds" 'BEGIN { printf "%.0f", n / s }')
 }
@@ -138,7 +139,7 @@ for name in ${BENCH_MIXES:-sold_out duplicates rollbacks polls holds}; do
 	with=()
 	for variant in "${variants[@]}"; do
 		case "$name $variant" in
-			'rollbacks grouped' | 'rollbacks select1' | 'duplicates select1') ;;
+			'rollbacks grouped' | 'rollbacks select1' | 'rollbacks answer' | 'duplicates select1' | 'duplicates answer') ;;
 			*) with+=("$variant") ;;
 		esac
 	done

@@ -18,7 +18,7 @@ fi
 status=0
 for variant in "$@"; do
 	case $variant in
-		select1 | insert | grouped | http* | common | shards | pgq | pile* | redis_*) continue ;;
+		select1 | answer | insert | insert_rows | grouped | http* | common | shards | pgq | pile* | redis_*) continue ;;
 	esac
 	prepare_variant "$variant" 1000
 	sed -i 's/random(1, [0-9]*)/random(1, 2000)/' "$scratch/script.sql"

@@ -10,7 +10,7 @@
  * user.  Whom such a filter does not know is presumed to be new.  That may be
  * wrong (a row may have been written past coupon): then the index refuses the
  * insertion, and the user is looked up.  So nothing may follow from the
- * presumption but an insertion.
+ * presumption but an insertion, now or by the issuer of requests.
  *
  * After sell-out most callers have nothing, and to tell them so from the index
  * costs more than all else in the answer.  So the users whom the index knows
