@@ -326,8 +326,10 @@ static int
 take_any(CouponCampaign *campaign, const CouponDefinition *def, int n, CouponUnit **units)
 {
 	CouponTableWriter *table = coupon_writer_open(coupon_catalog()->issuance, COUPON_DELETE);
+	int			wait_ms = def->shared ? 0 : coupon_sold_out_wait;
 	CouponShortage why;
-	int			taken;
+	int			taken = 0;
+	int			got;
 
 	*units = palloc_extended(mul_size(n, sizeof(CouponUnit)), MCXT_ALLOC_HUGE);
 
@@ -335,7 +337,12 @@ take_any(CouponCampaign *campaign, const CouponDefinition *def, int n, CouponUni
 	 * those of other nodes cannot come meanwhile: the campaign's row is
 	 * locked
 	 */
-	taken = coupon_take(campaign, def, table, COUPON_TO_HOLD, n, def->shared ? 0 : coupon_sold_out_wait, *units, &why);
+	do
+	{
+		got = coupon_take(campaign, def, table, COUPON_TO_HOLD, n - taken, wait_ms, *units + taken, &why);
+		qsort(*units + taken, got, sizeof(CouponUnit), coupon_compare_units);
+		taken += coupon_take_drop_issued(campaign, *units + taken, got);
+	} while (got > 0 && taken < n);
 	coupon_writer_close(table);
 	return taken;
 }
@@ -419,11 +426,15 @@ take_named(CouponCampaign *campaign, const CouponDefinition *def, CouponTableWri
 {
 	CouponStock *stock = coupon_stock_open(campaign, def);
 
-	if (coupon_stock_take_serial(campaign, stock, serial, unit) ||
-		coupon_sweep_serial(campaign, def, table, COUPON_TO_HOLD, serial, unit))
-		return true;
-	coupon_stock_heal(campaign, stock, unit);
-	return coupon_stock_take_serial(campaign, stock, serial, unit);
+	bool		taken = coupon_stock_take_serial(campaign, stock, serial, unit) ||
+	coupon_sweep_serial(campaign, def, table, COUPON_TO_HOLD, serial, unit);
+
+	if (!taken)
+	{
+		coupon_stock_heal(campaign, stock, unit);
+		taken = coupon_stock_take_serial(campaign, stock, serial, unit);
+	}
+	return taken && coupon_take_drop_issued(campaign, unit, 1) == 1;
 }
 
 /*

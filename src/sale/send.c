@@ -250,36 +250,6 @@ ranges_of(const CouponUnit *units, int nunits, int *n)
 }
 
 /*
- * Gives those of n units in their order back, for good, that have a row, and
- * closes the gaps; returns how many are left.
- */
-static int
-drop_issued(CouponCampaign *campaign, CouponUnit *units, int n)
-{
-	int			kept = 0;
-	int			end;
-
-	for (int begin = 0; begin < n; begin = end)
-	{
-		CouponShard *shard = units[begin].shard;
-		uint64	   *bits = palloc(count_words(shard) * sizeof(uint64));
-
-		for (end = begin + 1; end < n && units[end].shard == shard; end++)
-			;
-		(void) coupon_stock_read_rows(campaign->key.campaign_id, shard, units[begin].bit, units[end - 1].bit, bits);
-		for (int i = begin; i < end; i++)
-		{
-			if (bits[units[i].bit / 64] & (UINT64CONST(1) << (units[i].bit % 64)))
-				coupon_stock_give_back(campaign, &units[i], COUPON_NOT_OURS);
-			else
-				units[kept++] = units[i];
-		}
-		pfree(bits);
-	}
-	return kept;
-}
-
-/*
  * coupon.units_cut(campaign_id, units)
  *
  * Sends up to so many free units away; returns which, as pairs of serials.
@@ -310,14 +280,14 @@ coupon_units_cut(PG_FUNCTION_ARGS)
 	coupon_writer_close(table);
 
 	qsort(units, taken, sizeof(CouponUnit), coupon_compare_units);
-	taken = drop_issued(campaign, units, taken);
+	taken = coupon_take_drop_issued(campaign, units, taken);
 	ranges = ranges_of(units, taken, &n);
 	if (n > 0)
 	{
 		note(campaign_id, ranges, n, true);
 		COUPON_FAULT(units_sent);
 		/* the notes are there for all to see, and so are the rows by now */
-		if (drop_issued(campaign, units, taken) != taken)
+		if (coupon_take_drop_issued(campaign, units, taken) != taken)
 			ereport(ERROR,
 					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 					 errmsg("a unit was issued that was about to be sent away"),

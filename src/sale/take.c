@@ -81,3 +81,29 @@ coupon_take(CouponCampaign *campaign, const CouponDefinition *def, CouponTableWr
 		COUPON_FAULT(unit_taken);
 	return taken;
 }
+
+int
+coupon_take_drop_issued(CouponCampaign *campaign, CouponUnit *units, int n)
+{
+	int			kept = 0;
+	int			end;
+
+	for (int begin = 0; begin < n; begin = end)
+	{
+		CouponShard *shard = units[begin].shard;
+		uint64	   *bits = palloc(count_words(shard) * sizeof(uint64));
+
+		for (end = begin + 1; end < n && units[end].shard == shard; end++)
+			;
+		(void) coupon_stock_read_rows(campaign->key.campaign_id, shard, units[begin].bit, units[end - 1].bit, bits);
+		for (int i = begin; i < end; i++)
+		{
+			if (bits[units[i].bit / 64] & (UINT64CONST(1) << (units[i].bit % 64)))
+				coupon_stock_give_back(campaign, &units[i], COUPON_NOT_OURS);
+			else
+				units[kept++] = units[i];
+		}
+		pfree(bits);
+	}
+	return kept;
+}

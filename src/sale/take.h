@@ -26,4 +26,11 @@ extern int	coupon_take(CouponCampaign *campaign, const CouponDefinition *def,
 						CouponTableWriter *table, CouponPurpose purpose, int n, int wait_ms,
 						CouponUnit *units, CouponShortage *why);
 
+/*
+ * Of n units in the order of their serials those that have a row are given back,
+ * for good, and the gaps are closed; returns how many are left.  For who inserts no
+ * rows: the map may be wrong towards free, and no index would refuse.
+ */
+extern int	coupon_take_drop_issued(CouponCampaign *campaign, CouponUnit *units, int n);
+
 #endif							/* COUPON_TAKE_H */

@@ -5,7 +5,7 @@ BEGIN;
 SET LOCAL client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS coupon;
-SELECT plan(134);
+SELECT plan(137);
 
 CREATE FUNCTION pg_temp.put(c bigint, serial bigint, who text, nth integer DEFAULT 1, state text DEFAULT 'issued', shard integer DEFAULT NULL)
 RETURNS void LANGUAGE sql AS $$
@@ -50,6 +50,16 @@ SELECT is((SELECT count(*) FROM coupon.issuance WHERE campaign_id = :m), 3::bigi
 SELECT is((SELECT status FROM coupon_issue(:m, 'x')), 'already_issued', 'the inserted user has their unit');
 SELECT is(coupon_revoke(:m, 'x', 'r'), true, 'which can be revoked');
 SELECT is((SELECT count(*) FROM coupon_verify(:m)), 0::bigint, 'verify finds nothing');
+
+-- nor are such units taken off the sale
+SELECT coupon_campaign_create('map wrong', 3) AS w \gset
+SELECT serial AS s FROM coupon_issue(:w, 'a') \gset
+SELECT min(n) AS x, max(n) AS y FROM generate_series(1, 3) n WHERE n <> :s \gset
+SELECT pg_temp.put(:w, :x, 'x') AS ignore \gset
+SELECT throws_ok(format('SELECT coupon_campaign_reduce_stock(%s, 2)', :w), 'UC009', NULL, 'a unit that somebody has is not withdrawn, whatever the map says');
+SELECT pg_temp.put(:w, :y, 'y') AS ignore \gset
+SELECT throws_ok(format('SELECT coupon_units_withdraw(%s, ARRAY[%s]::bigint[])', :w, :y), 'UC009', NULL, 'nor one that is named');
+SELECT is((SELECT count(*) FROM coupon_verify(:w)), 0::bigint, 'verify finds nothing');
 
 -- updates
 SELECT throws_ok(format('UPDATE coupon.issuance SET serial = 4 WHERE campaign_id = %s AND serial = 3', :c), '23514', NULL, 'update to a serial above the stock');
