@@ -1494,12 +1494,16 @@ COMMENT ON COLUMN coupon.node_self.is_self IS 'True, so that there is one row at
 CREATE TABLE coupon.node_copy (
 	node_id smallint PRIMARY KEY,
 	digest  text,
-	due_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+	due_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	problem text,
+	since   timestamptz
 );
-COMMENT ON TABLE coupon.node_copy IS 'What the other nodes are known to know of coupon.node.';
+COMMENT ON TABLE coupon.node_copy IS 'What the other nodes are known to know of coupon.node, and whether they answer.';
 COMMENT ON COLUMN coupon.node_copy.node_id IS 'The node.';
 COMMENT ON COLUMN coupon.node_copy.digest IS 'What it knew when this node heard of it last, see coupon.map_digest(); null: something else.';
 COMMENT ON COLUMN coupon.node_copy.due_at IS 'When it is told again, if it has not answered.';
+COMMENT ON COLUMN coupon.node_copy.problem IS 'Why the transfer worker got no answer, when it began to get none; null: it got one when it asked last.';
+COMMENT ON COLUMN coupon.node_copy.since IS 'Since when.';
 
 CREATE FUNCTION coupon.node_changed() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_node_changed';
@@ -1962,6 +1966,28 @@ END
 $$;
 COMMENT ON FUNCTION coupon.peers_call(text, jsonb, integer) IS 'Calls coupon.node_call() at the other nodes, or at one of them.';
 
+CREATE FUNCTION coupon.peers_try(call text, argument jsonb, only_node integer DEFAULT NULL)
+RETURNS TABLE (node_id integer, answer jsonb, error text)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+	FOR node_id, answer, error IN SELECT c.node_id, c.answer, c.error FROM coupon.peers_call($1, $2, $3) c
+	LOOP
+		-- written when that changes, and only then
+		UPDATE coupon.node_copy k SET problem = CASE WHEN answer IS NULL THEN left(coalesce(error, '?'), 300) END,
+		       since = CASE WHEN answer IS NULL THEN clock_timestamp() END
+		 WHERE k.node_id = peers_try.node_id AND (k.problem IS NULL) <> (answer IS NOT NULL);
+		INSERT INTO coupon.node_copy (node_id, problem, since)
+		SELECT node_id, left(coalesce(error, '?'), 300), clock_timestamp()
+		 WHERE answer IS NULL AND NOT EXISTS (SELECT FROM coupon.node_copy k WHERE k.node_id = peers_try.node_id)
+		ON CONFLICT ON CONSTRAINT node_copy_pkey DO NOTHING;
+		RETURN NEXT;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION coupon.peers_try(text, jsonb, integer) IS 'coupon.peers_call() of the transfer worker, which notes who does not answer.';
+
 -- ---- campaigns ----
 
 CREATE FUNCTION coupon.campaign_definition(campaign_id bigint) RETURNS jsonb
@@ -2049,7 +2075,7 @@ END
 $$;
 COMMENT ON FUNCTION coupon.transfer_forget() IS 'Trigger: takes away what is noted of a campaign that is deleted.';
 CREATE TRIGGER transfer_forget AFTER DELETE ON coupon.campaign
-	FOR EACH ROW WHEN (OLD.shared) EXECUTE FUNCTION coupon.transfer_forget();
+	FOR EACH ROW WHEN (OLD.shared OR OLD.campaign_id >= 1000000000) EXECUTE FUNCTION coupon.transfer_forget();
 
 -- ---- one transfer ----
 
@@ -2480,7 +2506,7 @@ BEGIN
 		RETURN false;
 	END IF;
 	SELECT coalesce(c.error, CASE WHEN c.answer IS NULL THEN '?' END) INTO problem
-	  FROM coupon.peers_call('done', jsonb_build_object('transfer_ids', w.ids), w.donor) c;
+	  FROM coupon.peers_try('done', jsonb_build_object('transfer_ids', w.ids), w.donor) c;
 	-- of a node that has left for good nobody need be told
 	IF problem IS NULL THEN
 		UPDATE coupon.transfer t SET state = 'settled' WHERE t.transfer_id = ANY (w.ids) AND t.state = 'received';
@@ -2572,7 +2598,7 @@ BEGIN
 		RETURN true;
 	END IF;
 	SELECT c.answer IS NOT NULL INTO done
-	  FROM coupon.peers_call('receive', jsonb_build_object('transfer', coupon.transfer_message(t)), t.receiver) c;
+	  FROM coupon.peers_try('receive', jsonb_build_object('transfer', coupon.transfer_message(t)), t.receiver) c;
 	IF done THEN
 		PERFORM coupon.transfer_end(ARRAY[t.transfer_id]);
 	ELSE
@@ -2602,7 +2628,7 @@ BEGIN
 		RETURN false;
 	END IF;
 	SELECT c.answer IS NOT NULL INTO done
-	  FROM coupon.peers_call('define', jsonb_build_object('campaign', coupon.campaign_definition(w.campaign_id)
+	  FROM coupon.peers_try('define', jsonb_build_object('campaign', coupon.campaign_definition(w.campaign_id)
 	           || CASE WHEN w.handed THEN jsonb_build_object('keys', (SELECT coalesce(jsonb_agg(to_jsonb(x)), '[]') FROM coupon.cluster_key x WHERE x.campaign_id = w.campaign_id))
 	              ELSE '{}' END), w.node_id) c;
 	IF done AND w.handed THEN
@@ -2623,7 +2649,7 @@ CREATE FUNCTION coupon.node_that_answers(campaign_id bigint) RETURNS smallint
 LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT n.node_id
-	  FROM coupon.peers_call('report', jsonb_build_object('campaign_id', $1)) a
+	  FROM coupon.peers_try('report', jsonb_build_object('campaign_id', $1)) a
 	  JOIN coupon.node n ON n.node_id = a.node_id AND n.state = 'active'
 	 WHERE a.answer IS NOT NULL ORDER BY random() LIMIT 1
 $$;
@@ -2691,7 +2717,7 @@ BEGIN
 	FOR turn IN 1 .. 2 LOOP
 		before := reports;
 		reports := jsonb_build_object(self, coupon.stock_report($1));
-		FOR r IN SELECT * FROM coupon.peers_call('report', jsonb_build_object('campaign_id', $1))
+		FOR r IN SELECT * FROM coupon.peers_try('report', jsonb_build_object('campaign_id', $1))
 		LOOP
 			reports := reports || jsonb_build_object(r.node_id, coalesce(r.answer - 'epoch', '{"gone": false, "free": 0}'));
 		END LOOP;
@@ -2700,7 +2726,7 @@ BEGIN
 		LOOP
 			disagree := true;
 			PERFORM coupon.learn_map(c.answer -> 'map')
-			   FROM coupon.peers_call('hello', jsonb_build_object('map', coupon.map_here()), r.node_id) c WHERE c.answer IS NOT NULL;
+			   FROM coupon.peers_try('hello', jsonb_build_object('map', coupon.map_here()), r.node_id) c WHERE c.answer IS NOT NULL;
 		END LOOP;
 		SELECT x.key::integer AS node_id INTO r
 		  FROM jsonb_each(reports) x
@@ -2709,7 +2735,7 @@ BEGIN
 		 ORDER BY (x.value ->> 'free')::bigint DESC, random() LIMIT 1;
 		IF r.node_id IS NOT NULL THEN
 			SELECT c.answer INTO answer
-			  FROM coupon.peers_call('cut', jsonb_build_object('campaign_id', $1, 'has', reports -> self::text -> 'free'), r.node_id) c;
+			  FROM coupon.peers_try('cut', jsonb_build_object('campaign_id', $1, 'has', reports -> self::text -> 'free'), r.node_id) c;
 			IF answer ? 'transfer' THEN
 				PERFORM coupon.transfer_in(answer -> 'transfer');
 				RETURN true;
@@ -3100,9 +3126,11 @@ SELECT n.node_id, n.name, n.state,
          WHERE s.node_id OPERATOR(pg_catalog.=) n.node_id AND s.leaving IS NOT NULL) AS leaving,
        EXISTS (SELECT FROM coupon.node_self f WHERE f.node_id OPERATOR(pg_catalog.=) n.node_id) AS is_self,
        n.conninfo, n.http_url,
-       (SELECT p.problem FROM coupon.slot_parcel p
+       coalesce((SELECT p.problem FROM coupon.slot_parcel p
          WHERE p.receiver OPERATOR(pg_catalog.=) n.node_id AND p.state OPERATOR(pg_catalog.=) 'sent'::pg_catalog.text AND p.problem IS NOT NULL
-         ORDER BY p.noted_at LIMIT 1) AS problem
+         ORDER BY p.noted_at LIMIT 1),
+        (SELECT k.problem FROM coupon.node_copy k
+          WHERE k.node_id OPERATOR(pg_catalog.=) n.node_id AND n.state OPERATOR(pg_catalog.<>) 'gone'::pg_catalog.text)) AS problem
   FROM coupon.node n;
 COMMENT ON COLUMN coupon.node_status.node_id IS 'The node''s number.';
 COMMENT ON COLUMN coupon.node_status.name IS 'Its name.';
@@ -3112,7 +3140,7 @@ COMMENT ON COLUMN coupon.node_status.leaving IS 'How many of them are about to b
 COMMENT ON COLUMN coupon.node_status.is_self IS 'Whether it is this server.';
 COMMENT ON COLUMN coupon.node_status.conninfo IS 'How to connect to it.';
 COMMENT ON COLUMN coupon.node_status.http_url IS 'Where its front listens.';
-COMMENT ON COLUMN coupon.node_status.problem IS 'Why it has not taken slots that this node has given to it; null: it has, or was not asked yet.';
+COMMENT ON COLUMN coupon.node_status.problem IS 'Why it has not taken slots that this node has given to it, or why it did not answer when this node asked it last; null: it did, or was not asked.';
 COMMENT ON VIEW coupon.node_status IS 'The nodes of the sale, and how many slots each has, as far as this node knows.';
 
 CREATE FUNCTION coupon.slot_of(user_id text) RETURNS integer
@@ -3472,11 +3500,11 @@ DECLARE
 BEGIN
 	SELECT * INTO p FROM coupon.slot_parcel x WHERE x.state = 'sent' AND x.due_at <= clock_timestamp() ORDER BY x.due_at LIMIT 1;
 	IF p.parcel_id IS NOT NULL THEN
-		SELECT c.answer IS NOT NULL, c.error INTO done, reason FROM coupon.peers_call('slots', jsonb_build_object('parcel', p.content), p.receiver) c;
+		SELECT c.answer IS NOT NULL, c.error INTO done, reason FROM coupon.peers_try('slots', jsonb_build_object('parcel', p.content), p.receiver) c;
 		IF done THEN
 			PERFORM coupon.slots_done(p.parcel_id);
 			-- so that the others send nobody here; who is not told now asks later
-			PERFORM coupon.peers_call('map', jsonb_build_object('map', coupon.map_here()));
+			PERFORM coupon.peers_try('map', jsonb_build_object('map', coupon.map_here()));
 		ELSE
 			UPDATE coupon.slot_parcel x SET due_at = clock_timestamp() + interval '200 ms', problem = coalesce(reason, 'the receiver is not known') WHERE x.parcel_id = p.parcel_id;
 			-- the receiver's fault, and not that it cannot now
@@ -3510,7 +3538,7 @@ BEGIN
 	IF next.slots IS NULL THEN
 		RETURN NULL;
 	END IF;
-	SELECT c.answer IS NOT NULL INTO done FROM coupon.peers_call('map', jsonb_build_object('map', coupon.map_here()), next.receiver) c;
+	SELECT c.answer IS NOT NULL INTO done FROM coupon.peers_try('map', jsonb_build_object('map', coupon.map_here()), next.receiver) c;
 	IF done THEN
 		PERFORM coupon.slots_leave(next.slots, next.receiver);
 	ELSE
@@ -3538,6 +3566,8 @@ BEGIN
 			'units', (SELECT coalesce(sum(h.remaining + h.held + h.in_flight), 0)
 			            FROM coupon.campaign c, LATERAL @extschema@.coupon_status(c.campaign_id) h
 			           WHERE c.shared AND c.archived_at IS NULL AND c.dumped IS NULL),
+			'issuances', (SELECT count(*) FROM (SELECT FROM coupon.campaign c JOIN coupon.issuance i ON i.campaign_id = c.campaign_id
+			                                   WHERE c.archived_at IS NULL LIMIT 1000) i),
 			'events', (SELECT count(*) FROM (SELECT FROM coupon.outbox o WHERE coupon.has_broker() LIMIT 1000) o),
 			'rooms', (SELECT count(*) FROM coupon.room r
 			           WHERE EXISTS (SELECT FROM coupon.campaign c WHERE c.room_id = r.room_id AND c.closed_at IS NULL)));
@@ -3643,6 +3673,7 @@ BEGIN
 	SELECT concat_ws(', ',
 		CASE WHEN (told ->> 'slots')::bigint > 0 THEN (told ->> 'slots') || ' slots' END,
 		CASE WHEN (told ->> 'units')::bigint > 0 THEN (told ->> 'units') || ' units that are not issued' END,
+		CASE WHEN (told ->> 'issuances')::bigint > 0 THEN (told ->> 'issuances') || ' issuances' END,
 		-- what is on its way to one that is dead comes back to who has sent it
 		CASE WHEN told IS NOT NULL AND sum((a.value ->> 'transit')::bigint) > 0 THEN sum((a.value ->> 'transit')::bigint) || ' transfers that have yet to arrive' END,
 		CASE WHEN (told ->> 'events')::bigint > 0 THEN (told ->> 'events') || ' events that are not published' END,
@@ -3787,13 +3818,14 @@ BEGIN
 	SELECT n.node_id INTO other
 	  FROM coupon.node n LEFT JOIN coupon.node_copy k ON k.node_id = n.node_id
 	 WHERE n.node_id <> (SELECT s.node_id FROM coupon.node_self s) AND n.state <> 'gone'
-	   AND k.digest IS DISTINCT FROM known AND (k.digest IS NOT NULL OR k.due_at IS NULL OR k.due_at <= clock_timestamp())
+	   -- at once what has changed; again what has failed, until it answers
+	   AND (k.digest <> known OR (k.digest IS NULL OR k.problem IS NOT NULL) AND coalesce(k.due_at, '-infinity') <= clock_timestamp())
 	 ORDER BY k.due_at NULLS FIRST LIMIT 1;
 	IF other IS NULL THEN
 		RETURN false;
 	END IF;
 	SELECT c.answer INTO told
-	  FROM coupon.peers_call('map', jsonb_build_object('map', coupon.map_here(), 'digest', known,
+	  FROM coupon.peers_try('map', jsonb_build_object('map', coupon.map_here(), 'digest', known,
 	           'key', (SELECT max(k.key_id) FROM coupon.room_key k WHERE k.signs)), other) c;
 	IF told ? 'map' THEN
 		PERFORM coupon.learn_map(told -> 'map');
@@ -3825,6 +3857,79 @@ END
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_node_address(integer, text, text) IS
 	'Says how a node is reached from now on; the other nodes are told. Call it at any node.';
+
+-- Campaigns that live on one node as a whole, seats and small ones: their id says which node.
+
+CREATE SEQUENCE coupon.campaign_single_seq;
+COMMENT ON SEQUENCE coupon.campaign_single_seq IS 'Numbers of campaigns that live on this node as a whole.';
+
+CREATE FUNCTION coupon.campaign_create_as(
+	name text, stock bigint, per_user_limit integer, opens_at timestamptz, closes_at timestamptz, policy jsonb, topic text, campaign_id bigint)
+RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'coupon_campaign_create';
+COMMENT ON FUNCTION coupon.campaign_create_as(text, bigint, integer, timestamptz, timestamptz, jsonb, text, bigint) IS 'coupon_campaign_create() with an id that was chosen.';
+
+CREATE FUNCTION coupon.campaign_id_here() RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	self smallint := coupon.cluster_require();
+	stays boolean[];
+	id bigint;
+BEGIN
+	-- who gives a slot away waits for this transaction, and then looks for campaigns
+	LOCK TABLE coupon.slot IN ROW EXCLUSIVE MODE;
+	SELECT array_agg(s.node_id = self AND s.leaving IS NULL AND p.slot IS NULL ORDER BY s.slot) INTO stays
+	  FROM coupon.slot s LEFT JOIN coupon.slot_plan p ON p.slot = s.slot;
+	IF NOT true = ANY (stays) OR NOT EXISTS (SELECT FROM coupon.node n WHERE n.node_id = self AND n.state = 'active') THEN
+		RAISE SQLSTATE 'UC303' USING
+			MESSAGE = 'a campaign cannot live on this node',
+			DETAIL = format('Node %s has no slots that stay.', self),
+			HINT = 'Call it at an active node that has slots: coupon.node_status lists them.';
+	END IF;
+	FOR i IN 1 .. 100000 LOOP
+		-- no other node gives that number
+		id := 1000000000 + nextval('coupon.campaign_single_seq') * 64 + self % 64;
+		IF stays[1 + coupon.slot_of('campaign ' || id)] AND NOT EXISTS (SELECT FROM coupon.campaign c WHERE c.campaign_id = id) THEN
+			RETURN id;
+		END IF;
+	END LOOP;
+	RAISE EXCEPTION 'no id was found for a campaign of node %', self;
+END
+$$;
+COMMENT ON FUNCTION coupon.campaign_id_here() IS 'An id of a campaign whose home is this node.';
+
+CREATE FUNCTION @extschema@.coupon_cluster_create_single(
+	name           text,
+	stock          bigint,
+	per_user_limit integer DEFAULT 1,
+	opens_at       timestamptz DEFAULT NULL,
+	closes_at      timestamptz DEFAULT NULL,
+	policy         jsonb DEFAULT '{}',
+	topic          text DEFAULT 'coupon-issued',
+	request_key    text DEFAULT NULL)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	used coupon.cluster_key;
+	id bigint;
+BEGIN
+	-- it stays a node meanwhile
+	LOCK TABLE coupon.node_self IN SHARE MODE;
+	PERFORM coupon.cluster_require();
+	used := coupon.cluster_key_used($8, NULL, $2);
+	IF used.request_key IS NOT NULL THEN
+		RETURN used.campaign_id;
+	END IF;
+	id := coupon.campaign_create_as($1, $2, $3, $4, $5, $6, $7, coupon.campaign_id_here());
+	INSERT INTO coupon.cluster_key (request_key, campaign_id, units, last_serial) SELECT $8, id, $2, $2 WHERE $8 IS NOT NULL;
+	RETURN id;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.coupon_cluster_create_single(text, bigint, integer, timestamptz, timestamptz, jsonb, text, text) IS
+	'Creates a campaign that lives on this node as a whole: all its users are served here, wherever their own home is. For seats and small campaigns. Returns its id, which says so. With the same request_key again it returns the same campaign.';
 
 -- Waiting rooms.  Tickets are kept as requests are.
 
@@ -4836,6 +4941,22 @@ END
 $$;
 COMMENT ON FUNCTION coupon.has_unit(text, json, text) IS 'Whether the user still has the unit that an event tells of.';
 
+CREATE FUNCTION coupon.pseudonym_for(user_id text) RETURNS text
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	pseudonym text;
+BEGIN
+	-- on a node it moves to others with the slot of the user, and so is of the same slot
+	LOOP
+		pseudonym := 'erased-' || gen_random_uuid();
+		EXIT WHEN NOT EXISTS (SELECT FROM coupon.node_self) OR coupon.slot_of(pseudonym) = coupon.slot_of($1);
+	END LOOP;
+	RETURN pseudonym;
+END
+$$;
+COMMENT ON FUNCTION coupon.pseudonym_for(text) IS 'A random name in place of a user''s.';
+
 CREATE FUNCTION coupon.erase_user(
 	erased text, OUT issuances bigint, OUT requests bigint, OUT tickets bigint, OUT events bigint, OUT others bigint, OUT waiting bigint)
 RETURNS record
@@ -4843,7 +4964,7 @@ LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	-- random: nobody can compute it from the user, nor the user from it
-	pseudonym CONSTANT text := 'erased-' || gen_random_uuid();
+	pseudonym CONSTANT text := coupon.pseudonym_for(erased);
 	-- of whom held a unit since then a payment may come yet, which has to find them
 	remembered_since CONSTANT timestamptz := clock_timestamp() - current_setting('coupon.hold_keep')::interval;
 	topics text[];
@@ -5913,6 +6034,45 @@ AS $$
 $$;
 COMMENT ON FUNCTION coupon.health_sale(jsonb, jsonb) IS 'A check of coupon_health(): requests, rooms, transactions.';
 
+CREATE FUNCTION coupon.health_nodes(s jsonb, f jsonb) RETURNS SETOF coupon.finding
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+	WITH node AS (
+		SELECT n.* FROM coupon.node n WHERE EXISTS (SELECT FROM coupon.node_self) AND NOT pg_is_in_recovery())
+	SELECT coupon.finding('error', 'This node shares nothing', 'coupon.cluster is off: slots and units stay where they are, and no other server that takes its place is noticed.',
+	       'ALTER SYSTEM SET coupon.cluster = on; SELECT pg_reload_conf();', 'Nodes do not share')
+	 WHERE EXISTS (SELECT FROM node) AND s->>'coupon.cluster' = 'off'
+	UNION ALL
+	SELECT coupon.finding('error', 'This node is not confirmed and sells nothing',
+	       'Since the server started no other node has said that none has taken its place: calls are refused with UC302.',
+	       'Start another node, see that it can be reached from here, and see what is said of workers.', 'Nodes do not share')
+	 WHERE EXISTS (SELECT FROM node) AND s->>'coupon.cluster' = 'on' AND NOT coupon.node_confirmed()
+	   AND clock_timestamp() - pg_postmaster_start_time() > interval '10 s'
+	UNION ALL
+	SELECT coupon.finding('error', 'A node does not answer', format('Node %s (%s), for %s: %s', n.node_id, n.name, date_trunc('seconds', clock_timestamp() - k.since), k.problem),
+	       'Start it, promote its standby, or say with coupon_node_address() where it is. Until then its users are out, and who finds nothing elsewhere is told busy.', 'Nodes do not share')
+	  FROM node n JOIN coupon.node_copy k ON k.node_id = n.node_id
+	 WHERE n.state <> 'gone' AND k.since < clock_timestamp() - interval '5 s'
+	UNION ALL
+	SELECT coupon.finding('error', 'A node does not take slots', format('Node %s (%s), for %s: %s', n.node_id, n.name, date_trunc('seconds', clock_timestamp() - p.noted_at), p.problem),
+	       'Mend what it says. Their users are served once it takes them: they are sent again and again.', 'Nodes do not share')
+	  FROM node n JOIN coupon.slot_parcel p ON p.receiver = n.node_id AND p.state = 'sent' AND p.problem IS NOT NULL AND p.noted_at < clock_timestamp() - interval '5 s'
+	UNION ALL
+	SELECT coupon.finding('warning', 'Units do not arrive', format('%s transfers to node %s (%s), the oldest for %s.', count(*), n.node_id, n.name, date_trunc('seconds', clock_timestamp() - min(t.noted_at))),
+	       'If the node answers see what is said of workers, here and there: they are sent again and again.', 'Nodes do not share')
+	  FROM node n JOIN coupon.transfer t ON t.receiver = n.node_id AND t.state = 'cut' AND t.due_at <> 'infinity' AND t.noted_at < clock_timestamp() - interval '30 s'
+	 GROUP BY n.node_id, n.name
+	UNION ALL
+	SELECT coupon.finding('error', 'The transfer worker stands', format('Of what it has to do %s steps have been due for %s.', count(*), date_trunc('seconds', clock_timestamp() - min(w.due_at))),
+	       'coupon.stat_worker shows its errors, and the server''s log says why; pg_stat_activity shows what it waits for.', 'Nodes do not share')
+	  FROM (SELECT t.due_at FROM coupon.transfer t WHERE t.state IN ('cut', 'received') AND t.due_at < clock_timestamp() - interval '60 s'
+	        UNION ALL
+	        SELECT p.due_at FROM coupon.slot_parcel p WHERE p.state = 'sent' AND p.due_at < clock_timestamp() - interval '60 s') w
+	 WHERE EXISTS (SELECT FROM node)
+	HAVING count(*) > 0
+$$;
+COMMENT ON FUNCTION coupon.health_nodes(jsonb, jsonb) IS 'A check of coupon_health(): the other nodes.';
+
 -- What the laws rest on.  coupon_verify() reads the rows; this only looks whether what
 -- guards them is there.
 CREATE FUNCTION coupon.health_guards(s jsonb, f jsonb) RETURNS SETOF coupon.finding
@@ -5979,7 +6139,7 @@ CREATE FUNCTION coupon.health_findings() RETURNS SETOF coupon.finding
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	checks CONSTANT text[] := ARRAY['server', 'workers', 'http', 'events', 'memory', 'sale', 'guards', 'settings'];
+	checks CONSTANT text[] := ARRAY['server', 'workers', 'http', 'events', 'memory', 'sale', 'nodes', 'guards', 'settings'];
 	s jsonb;
 	f jsonb;
 	one text;
@@ -5989,7 +6149,7 @@ BEGIN
 	FOREACH one IN ARRAY checks
 	LOOP
 		-- these need its settings and its memory
-		CONTINUE WHEN NOT (f->>'preloaded')::boolean AND one IN ('workers', 'http', 'memory', 'sale');
+		CONTINUE WHEN NOT (f->>'preloaded')::boolean AND one IN ('workers', 'http', 'memory', 'sale', 'nodes');
 		BEGIN
 			CASE one
 				WHEN 'server' THEN RETURN QUERY SELECT h.* FROM coupon.health_server(s, f) h;
@@ -5998,6 +6158,7 @@ BEGIN
 				WHEN 'events' THEN RETURN QUERY SELECT h.* FROM coupon.health_events(s, f) h;
 				WHEN 'memory' THEN RETURN QUERY SELECT h.* FROM coupon.health_memory(s, f) h;
 				WHEN 'sale' THEN RETURN QUERY SELECT h.* FROM coupon.health_sale(s, f) h;
+				WHEN 'nodes' THEN RETURN QUERY SELECT h.* FROM coupon.health_nodes(s, f) h;
 				WHEN 'guards' THEN RETURN QUERY SELECT h.* FROM coupon.health_guards(s, f) h;
 				ELSE RETURN QUERY SELECT h.* FROM coupon.health_settings(s, f) h;
 			END CASE;
@@ -6722,6 +6883,7 @@ REVOKE ALL ON FUNCTION coupon.epoch_after(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.epoch_learn(smallint, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.peer_check(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.peers_call(text, jsonb, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.peers_try(text, jsonb, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.campaign_definition(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.campaign_define(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.campaign_shared_guard() FROM PUBLIC;
@@ -6950,6 +7112,10 @@ GRANT EXECUTE ON FUNCTION @extschema@.coupon_node_remove(integer) TO coupon_admi
 REVOKE ALL ON FUNCTION @extschema@.coupon_node_disband() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_node_disband() TO coupon_admin;
 REVOKE ALL ON FUNCTION coupon.number_alone(regclass, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.campaign_create_as(text, bigint, integer, timestamp with time zone, timestamp with time zone, jsonb, text, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.campaign_id_here() FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.coupon_cluster_create_single(text, bigint, integer, timestamp with time zone, timestamp with time zone, jsonb, text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_cluster_create_single(text, bigint, integer, timestamp with time zone, timestamp with time zone, jsonb, text, text) TO coupon_admin;
 REVOKE ALL ON FUNCTION coupon.map_digest() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.keys_after(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.map_note(smallint, text) FROM PUBLIC;
@@ -7094,6 +7260,7 @@ REVOKE ALL ON FUNCTION coupon.erase_events(text, text, text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.renamed(json, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.has_unit(text, json, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.erase_user(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.pseudonym_for(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.coupon_user_erase(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_user_erase(text) TO coupon_admin;
 REVOKE ALL ON FUNCTION @extschema@.coupon_user_erase(bigint) FROM PUBLIC;
@@ -7113,6 +7280,7 @@ REVOKE ALL ON FUNCTION coupon.health_http(jsonb, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.health_events(jsonb, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.health_memory(jsonb, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.health_sale(jsonb, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.health_nodes(jsonb, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.health_guards(jsonb, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.health_settings(jsonb, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.health_findings() FROM PUBLIC;

@@ -51,12 +51,16 @@ COMMENT ON COLUMN coupon.node_self.is_self IS 'True, so that there is one row at
 CREATE TABLE coupon.node_copy (
 	node_id smallint PRIMARY KEY,
 	digest  text,
-	due_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+	due_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	problem text,
+	since   timestamptz
 );
-COMMENT ON TABLE coupon.node_copy IS 'What the other nodes are known to know of coupon.node.';
+COMMENT ON TABLE coupon.node_copy IS 'What the other nodes are known to know of coupon.node, and whether they answer.';
 COMMENT ON COLUMN coupon.node_copy.node_id IS 'The node.';
 COMMENT ON COLUMN coupon.node_copy.digest IS 'What it knew when this node heard of it last, see coupon.map_digest(); null: something else.';
 COMMENT ON COLUMN coupon.node_copy.due_at IS 'When it is told again, if it has not answered.';
+COMMENT ON COLUMN coupon.node_copy.problem IS 'Why the transfer worker got no answer, when it began to get none; null: it got one when it asked last.';
+COMMENT ON COLUMN coupon.node_copy.since IS 'Since when.';
 
 CREATE FUNCTION coupon.node_changed() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'coupon_node_changed';

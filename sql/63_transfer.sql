@@ -214,6 +214,28 @@ END
 $$;
 COMMENT ON FUNCTION coupon.peers_call(text, jsonb, integer) IS 'Calls coupon.node_call() at the other nodes, or at one of them.';
 
+CREATE FUNCTION coupon.peers_try(call text, argument jsonb, only_node integer DEFAULT NULL)
+RETURNS TABLE (node_id integer, answer jsonb, error text)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+	FOR node_id, answer, error IN SELECT c.node_id, c.answer, c.error FROM coupon.peers_call($1, $2, $3) c
+	LOOP
+		-- written when that changes, and only then
+		UPDATE coupon.node_copy k SET problem = CASE WHEN answer IS NULL THEN left(coalesce(error, '?'), 300) END,
+		       since = CASE WHEN answer IS NULL THEN clock_timestamp() END
+		 WHERE k.node_id = peers_try.node_id AND (k.problem IS NULL) <> (answer IS NOT NULL);
+		INSERT INTO coupon.node_copy (node_id, problem, since)
+		SELECT node_id, left(coalesce(error, '?'), 300), clock_timestamp()
+		 WHERE answer IS NULL AND NOT EXISTS (SELECT FROM coupon.node_copy k WHERE k.node_id = peers_try.node_id)
+		ON CONFLICT ON CONSTRAINT node_copy_pkey DO NOTHING;
+		RETURN NEXT;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION coupon.peers_try(text, jsonb, integer) IS 'coupon.peers_call() of the transfer worker, which notes who does not answer.';
+
 -- ---- campaigns ----
 
 CREATE FUNCTION coupon.campaign_definition(campaign_id bigint) RETURNS jsonb
@@ -301,7 +323,7 @@ END
 $$;
 COMMENT ON FUNCTION coupon.transfer_forget() IS 'Trigger: takes away what is noted of a campaign that is deleted.';
 CREATE TRIGGER transfer_forget AFTER DELETE ON coupon.campaign
-	FOR EACH ROW WHEN (OLD.shared) EXECUTE FUNCTION coupon.transfer_forget();
+	FOR EACH ROW WHEN (OLD.shared OR OLD.campaign_id >= 1000000000) EXECUTE FUNCTION coupon.transfer_forget();
 
 -- ---- one transfer ----
 

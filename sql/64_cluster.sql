@@ -161,7 +161,7 @@ BEGIN
 		RETURN false;
 	END IF;
 	SELECT coalesce(c.error, CASE WHEN c.answer IS NULL THEN '?' END) INTO problem
-	  FROM coupon.peers_call('done', jsonb_build_object('transfer_ids', w.ids), w.donor) c;
+	  FROM coupon.peers_try('done', jsonb_build_object('transfer_ids', w.ids), w.donor) c;
 	-- of a node that has left for good nobody need be told
 	IF problem IS NULL THEN
 		UPDATE coupon.transfer t SET state = 'settled' WHERE t.transfer_id = ANY (w.ids) AND t.state = 'received';
@@ -253,7 +253,7 @@ BEGIN
 		RETURN true;
 	END IF;
 	SELECT c.answer IS NOT NULL INTO done
-	  FROM coupon.peers_call('receive', jsonb_build_object('transfer', coupon.transfer_message(t)), t.receiver) c;
+	  FROM coupon.peers_try('receive', jsonb_build_object('transfer', coupon.transfer_message(t)), t.receiver) c;
 	IF done THEN
 		PERFORM coupon.transfer_end(ARRAY[t.transfer_id]);
 	ELSE
@@ -283,7 +283,7 @@ BEGIN
 		RETURN false;
 	END IF;
 	SELECT c.answer IS NOT NULL INTO done
-	  FROM coupon.peers_call('define', jsonb_build_object('campaign', coupon.campaign_definition(w.campaign_id)
+	  FROM coupon.peers_try('define', jsonb_build_object('campaign', coupon.campaign_definition(w.campaign_id)
 	           || CASE WHEN w.handed THEN jsonb_build_object('keys', (SELECT coalesce(jsonb_agg(to_jsonb(x)), '[]') FROM coupon.cluster_key x WHERE x.campaign_id = w.campaign_id))
 	              ELSE '{}' END), w.node_id) c;
 	IF done AND w.handed THEN
@@ -304,7 +304,7 @@ CREATE FUNCTION coupon.node_that_answers(campaign_id bigint) RETURNS smallint
 LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT n.node_id
-	  FROM coupon.peers_call('report', jsonb_build_object('campaign_id', $1)) a
+	  FROM coupon.peers_try('report', jsonb_build_object('campaign_id', $1)) a
 	  JOIN coupon.node n ON n.node_id = a.node_id AND n.state = 'active'
 	 WHERE a.answer IS NOT NULL ORDER BY random() LIMIT 1
 $$;
@@ -372,7 +372,7 @@ BEGIN
 	FOR turn IN 1 .. 2 LOOP
 		before := reports;
 		reports := jsonb_build_object(self, coupon.stock_report($1));
-		FOR r IN SELECT * FROM coupon.peers_call('report', jsonb_build_object('campaign_id', $1))
+		FOR r IN SELECT * FROM coupon.peers_try('report', jsonb_build_object('campaign_id', $1))
 		LOOP
 			reports := reports || jsonb_build_object(r.node_id, coalesce(r.answer - 'epoch', '{"gone": false, "free": 0}'));
 		END LOOP;
@@ -381,7 +381,7 @@ BEGIN
 		LOOP
 			disagree := true;
 			PERFORM coupon.learn_map(c.answer -> 'map')
-			   FROM coupon.peers_call('hello', jsonb_build_object('map', coupon.map_here()), r.node_id) c WHERE c.answer IS NOT NULL;
+			   FROM coupon.peers_try('hello', jsonb_build_object('map', coupon.map_here()), r.node_id) c WHERE c.answer IS NOT NULL;
 		END LOOP;
 		SELECT x.key::integer AS node_id INTO r
 		  FROM jsonb_each(reports) x
@@ -390,7 +390,7 @@ BEGIN
 		 ORDER BY (x.value ->> 'free')::bigint DESC, random() LIMIT 1;
 		IF r.node_id IS NOT NULL THEN
 			SELECT c.answer INTO answer
-			  FROM coupon.peers_call('cut', jsonb_build_object('campaign_id', $1, 'has', reports -> self::text -> 'free'), r.node_id) c;
+			  FROM coupon.peers_try('cut', jsonb_build_object('campaign_id', $1, 'has', reports -> self::text -> 'free'), r.node_id) c;
 			IF answer ? 'transfer' THEN
 				PERFORM coupon.transfer_in(answer -> 'transfer');
 				RETURN true;

@@ -54,9 +54,11 @@ SELECT n.node_id, n.name, n.state,
          WHERE s.node_id OPERATOR(pg_catalog.=) n.node_id AND s.leaving IS NOT NULL) AS leaving,
        EXISTS (SELECT FROM coupon.node_self f WHERE f.node_id OPERATOR(pg_catalog.=) n.node_id) AS is_self,
        n.conninfo, n.http_url,
-       (SELECT p.problem FROM coupon.slot_parcel p
+       coalesce((SELECT p.problem FROM coupon.slot_parcel p
          WHERE p.receiver OPERATOR(pg_catalog.=) n.node_id AND p.state OPERATOR(pg_catalog.=) 'sent'::pg_catalog.text AND p.problem IS NOT NULL
-         ORDER BY p.noted_at LIMIT 1) AS problem
+         ORDER BY p.noted_at LIMIT 1),
+        (SELECT k.problem FROM coupon.node_copy k
+          WHERE k.node_id OPERATOR(pg_catalog.=) n.node_id AND n.state OPERATOR(pg_catalog.<>) 'gone'::pg_catalog.text)) AS problem
   FROM coupon.node n;
 COMMENT ON COLUMN coupon.node_status.node_id IS 'The node''s number.';
 COMMENT ON COLUMN coupon.node_status.name IS 'Its name.';
@@ -66,7 +68,7 @@ COMMENT ON COLUMN coupon.node_status.leaving IS 'How many of them are about to b
 COMMENT ON COLUMN coupon.node_status.is_self IS 'Whether it is this server.';
 COMMENT ON COLUMN coupon.node_status.conninfo IS 'How to connect to it.';
 COMMENT ON COLUMN coupon.node_status.http_url IS 'Where its front listens.';
-COMMENT ON COLUMN coupon.node_status.problem IS 'Why it has not taken slots that this node has given to it; null: it has, or was not asked yet.';
+COMMENT ON COLUMN coupon.node_status.problem IS 'Why it has not taken slots that this node has given to it, or why it did not answer when this node asked it last; null: it did, or was not asked.';
 COMMENT ON VIEW coupon.node_status IS 'The nodes of the sale, and how many slots each has, as far as this node knows.';
 
 CREATE FUNCTION coupon.slot_of(user_id text) RETURNS integer
@@ -426,11 +428,11 @@ DECLARE
 BEGIN
 	SELECT * INTO p FROM coupon.slot_parcel x WHERE x.state = 'sent' AND x.due_at <= clock_timestamp() ORDER BY x.due_at LIMIT 1;
 	IF p.parcel_id IS NOT NULL THEN
-		SELECT c.answer IS NOT NULL, c.error INTO done, reason FROM coupon.peers_call('slots', jsonb_build_object('parcel', p.content), p.receiver) c;
+		SELECT c.answer IS NOT NULL, c.error INTO done, reason FROM coupon.peers_try('slots', jsonb_build_object('parcel', p.content), p.receiver) c;
 		IF done THEN
 			PERFORM coupon.slots_done(p.parcel_id);
 			-- so that the others send nobody here; who is not told now asks later
-			PERFORM coupon.peers_call('map', jsonb_build_object('map', coupon.map_here()));
+			PERFORM coupon.peers_try('map', jsonb_build_object('map', coupon.map_here()));
 		ELSE
 			UPDATE coupon.slot_parcel x SET due_at = clock_timestamp() + interval '200 ms', problem = coalesce(reason, 'the receiver is not known') WHERE x.parcel_id = p.parcel_id;
 			-- the receiver's fault, and not that it cannot now
@@ -464,7 +466,7 @@ BEGIN
 	IF next.slots IS NULL THEN
 		RETURN NULL;
 	END IF;
-	SELECT c.answer IS NOT NULL INTO done FROM coupon.peers_call('map', jsonb_build_object('map', coupon.map_here()), next.receiver) c;
+	SELECT c.answer IS NOT NULL INTO done FROM coupon.peers_try('map', jsonb_build_object('map', coupon.map_here()), next.receiver) c;
 	IF done THEN
 		PERFORM coupon.slots_leave(next.slots, next.receiver);
 	ELSE

@@ -15,6 +15,8 @@ BEGIN
 			'units', (SELECT coalesce(sum(h.remaining + h.held + h.in_flight), 0)
 			            FROM coupon.campaign c, LATERAL @extschema@.coupon_status(c.campaign_id) h
 			           WHERE c.shared AND c.archived_at IS NULL AND c.dumped IS NULL),
+			'issuances', (SELECT count(*) FROM (SELECT FROM coupon.campaign c JOIN coupon.issuance i ON i.campaign_id = c.campaign_id
+			                                   WHERE c.archived_at IS NULL LIMIT 1000) i),
 			'events', (SELECT count(*) FROM (SELECT FROM coupon.outbox o WHERE coupon.has_broker() LIMIT 1000) o),
 			'rooms', (SELECT count(*) FROM coupon.room r
 			           WHERE EXISTS (SELECT FROM coupon.campaign c WHERE c.room_id = r.room_id AND c.closed_at IS NULL)));
@@ -120,6 +122,7 @@ BEGIN
 	SELECT concat_ws(', ',
 		CASE WHEN (told ->> 'slots')::bigint > 0 THEN (told ->> 'slots') || ' slots' END,
 		CASE WHEN (told ->> 'units')::bigint > 0 THEN (told ->> 'units') || ' units that are not issued' END,
+		CASE WHEN (told ->> 'issuances')::bigint > 0 THEN (told ->> 'issuances') || ' issuances' END,
 		-- what is on its way to one that is dead comes back to who has sent it
 		CASE WHEN told IS NOT NULL AND sum((a.value ->> 'transit')::bigint) > 0 THEN sum((a.value ->> 'transit')::bigint) || ' transfers that have yet to arrive' END,
 		CASE WHEN (told ->> 'events')::bigint > 0 THEN (told ->> 'events') || ' events that are not published' END,

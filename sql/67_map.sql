@@ -54,13 +54,14 @@ BEGIN
 	SELECT n.node_id INTO other
 	  FROM coupon.node n LEFT JOIN coupon.node_copy k ON k.node_id = n.node_id
 	 WHERE n.node_id <> (SELECT s.node_id FROM coupon.node_self s) AND n.state <> 'gone'
-	   AND k.digest IS DISTINCT FROM known AND (k.digest IS NOT NULL OR k.due_at IS NULL OR k.due_at <= clock_timestamp())
+	   -- at once what has changed; again what has failed, until it answers
+	   AND (k.digest <> known OR (k.digest IS NULL OR k.problem IS NOT NULL) AND coalesce(k.due_at, '-infinity') <= clock_timestamp())
 	 ORDER BY k.due_at NULLS FIRST LIMIT 1;
 	IF other IS NULL THEN
 		RETURN false;
 	END IF;
 	SELECT c.answer INTO told
-	  FROM coupon.peers_call('map', jsonb_build_object('map', coupon.map_here(), 'digest', known,
+	  FROM coupon.peers_try('map', jsonb_build_object('map', coupon.map_here(), 'digest', known,
 	           'key', (SELECT max(k.key_id) FROM coupon.room_key k WHERE k.signs)), other) c;
 	IF told ? 'map' THEN
 		PERFORM coupon.learn_map(told -> 'map');

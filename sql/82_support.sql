@@ -193,6 +193,22 @@ END
 $$;
 COMMENT ON FUNCTION coupon.has_unit(text, json, text) IS 'Whether the user still has the unit that an event tells of.';
 
+CREATE FUNCTION coupon.pseudonym_for(user_id text) RETURNS text
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	pseudonym text;
+BEGIN
+	-- on a node it moves to others with the slot of the user, and so is of the same slot
+	LOOP
+		pseudonym := 'erased-' || gen_random_uuid();
+		EXIT WHEN NOT EXISTS (SELECT FROM coupon.node_self) OR coupon.slot_of(pseudonym) = coupon.slot_of($1);
+	END LOOP;
+	RETURN pseudonym;
+END
+$$;
+COMMENT ON FUNCTION coupon.pseudonym_for(text) IS 'A random name in place of a user''s.';
+
 CREATE FUNCTION coupon.erase_user(
 	erased text, OUT issuances bigint, OUT requests bigint, OUT tickets bigint, OUT events bigint, OUT others bigint, OUT waiting bigint)
 RETURNS record
@@ -200,7 +216,7 @@ LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	-- random: nobody can compute it from the user, nor the user from it
-	pseudonym CONSTANT text := 'erased-' || gen_random_uuid();
+	pseudonym CONSTANT text := coupon.pseudonym_for(erased);
 	-- of whom held a unit since then a payment may come yet, which has to find them
 	remembered_since CONSTANT timestamptz := clock_timestamp() - current_setting('coupon.hold_keep')::interval;
 	topics text[];

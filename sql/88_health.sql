@@ -450,6 +450,45 @@ AS $$
 $$;
 COMMENT ON FUNCTION coupon.health_sale(jsonb, jsonb) IS 'A check of coupon_health(): requests, rooms, transactions.';
 
+CREATE FUNCTION coupon.health_nodes(s jsonb, f jsonb) RETURNS SETOF coupon.finding
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+	WITH node AS (
+		SELECT n.* FROM coupon.node n WHERE EXISTS (SELECT FROM coupon.node_self) AND NOT pg_is_in_recovery())
+	SELECT coupon.finding('error', 'This node shares nothing', 'coupon.cluster is off: slots and units stay where they are, and no other server that takes its place is noticed.',
+	       'ALTER SYSTEM SET coupon.cluster = on; SELECT pg_reload_conf();', 'Nodes do not share')
+	 WHERE EXISTS (SELECT FROM node) AND s->>'coupon.cluster' = 'off'
+	UNION ALL
+	SELECT coupon.finding('error', 'This node is not confirmed and sells nothing',
+	       'Since the server started no other node has said that none has taken its place: calls are refused with UC302.',
+	       'Start another node, see that it can be reached from here, and see what is said of workers.', 'Nodes do not share')
+	 WHERE EXISTS (SELECT FROM node) AND s->>'coupon.cluster' = 'on' AND NOT coupon.node_confirmed()
+	   AND clock_timestamp() - pg_postmaster_start_time() > interval '10 s'
+	UNION ALL
+	SELECT coupon.finding('error', 'A node does not answer', format('Node %s (%s), for %s: %s', n.node_id, n.name, date_trunc('seconds', clock_timestamp() - k.since), k.problem),
+	       'Start it, promote its standby, or say with coupon_node_address() where it is. Until then its users are out, and who finds nothing elsewhere is told busy.', 'Nodes do not share')
+	  FROM node n JOIN coupon.node_copy k ON k.node_id = n.node_id
+	 WHERE n.state <> 'gone' AND k.since < clock_timestamp() - interval '5 s'
+	UNION ALL
+	SELECT coupon.finding('error', 'A node does not take slots', format('Node %s (%s), for %s: %s', n.node_id, n.name, date_trunc('seconds', clock_timestamp() - p.noted_at), p.problem),
+	       'Mend what it says. Their users are served once it takes them: they are sent again and again.', 'Nodes do not share')
+	  FROM node n JOIN coupon.slot_parcel p ON p.receiver = n.node_id AND p.state = 'sent' AND p.problem IS NOT NULL AND p.noted_at < clock_timestamp() - interval '5 s'
+	UNION ALL
+	SELECT coupon.finding('warning', 'Units do not arrive', format('%s transfers to node %s (%s), the oldest for %s.', count(*), n.node_id, n.name, date_trunc('seconds', clock_timestamp() - min(t.noted_at))),
+	       'If the node answers see what is said of workers, here and there: they are sent again and again.', 'Nodes do not share')
+	  FROM node n JOIN coupon.transfer t ON t.receiver = n.node_id AND t.state = 'cut' AND t.due_at <> 'infinity' AND t.noted_at < clock_timestamp() - interval '30 s'
+	 GROUP BY n.node_id, n.name
+	UNION ALL
+	SELECT coupon.finding('error', 'The transfer worker stands', format('Of what it has to do %s steps have been due for %s.', count(*), date_trunc('seconds', clock_timestamp() - min(w.due_at))),
+	       'coupon.stat_worker shows its errors, and the server''s log says why; pg_stat_activity shows what it waits for.', 'Nodes do not share')
+	  FROM (SELECT t.due_at FROM coupon.transfer t WHERE t.state IN ('cut', 'received') AND t.due_at < clock_timestamp() - interval '60 s'
+	        UNION ALL
+	        SELECT p.due_at FROM coupon.slot_parcel p WHERE p.state = 'sent' AND p.due_at < clock_timestamp() - interval '60 s') w
+	 WHERE EXISTS (SELECT FROM node)
+	HAVING count(*) > 0
+$$;
+COMMENT ON FUNCTION coupon.health_nodes(jsonb, jsonb) IS 'A check of coupon_health(): the other nodes.';
+
 -- What the laws rest on.  coupon_verify() reads the rows; this only looks whether what
 -- guards them is there.
 CREATE FUNCTION coupon.health_guards(s jsonb, f jsonb) RETURNS SETOF coupon.finding
@@ -516,7 +555,7 @@ CREATE FUNCTION coupon.health_findings() RETURNS SETOF coupon.finding
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	checks CONSTANT text[] := ARRAY['server', 'workers', 'http', 'events', 'memory', 'sale', 'guards', 'settings'];
+	checks CONSTANT text[] := ARRAY['server', 'workers', 'http', 'events', 'memory', 'sale', 'nodes', 'guards', 'settings'];
 	s jsonb;
 	f jsonb;
 	one text;
@@ -526,7 +565,7 @@ BEGIN
 	FOREACH one IN ARRAY checks
 	LOOP
 		-- these need its settings and its memory
-		CONTINUE WHEN NOT (f->>'preloaded')::boolean AND one IN ('workers', 'http', 'memory', 'sale');
+		CONTINUE WHEN NOT (f->>'preloaded')::boolean AND one IN ('workers', 'http', 'memory', 'sale', 'nodes');
 		BEGIN
 			CASE one
 				WHEN 'server' THEN RETURN QUERY SELECT h.* FROM coupon.health_server(s, f) h;
@@ -535,6 +574,7 @@ BEGIN
 				WHEN 'events' THEN RETURN QUERY SELECT h.* FROM coupon.health_events(s, f) h;
 				WHEN 'memory' THEN RETURN QUERY SELECT h.* FROM coupon.health_memory(s, f) h;
 				WHEN 'sale' THEN RETURN QUERY SELECT h.* FROM coupon.health_sale(s, f) h;
+				WHEN 'nodes' THEN RETURN QUERY SELECT h.* FROM coupon.health_nodes(s, f) h;
 				WHEN 'guards' THEN RETURN QUERY SELECT h.* FROM coupon.health_guards(s, f) h;
 				ELSE RETURN QUERY SELECT h.* FROM coupon.health_settings(s, f) h;
 			END CASE;

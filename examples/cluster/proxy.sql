@@ -83,7 +83,7 @@ CREATE TABLE coupon_cluster.setting (
 INSERT INTO coupon_cluster.setting DEFAULT VALUES;
 
 -- ---- what plproxy asks ----
--- Clusters: coupon, all slots; coupon_node_N, one node; coupon_wait_N, the same for calls
+-- Clusters: coupon, all slots; coupon_all, all nodes; coupon_node_N, one node; coupon_wait_N, the same for calls
 -- that wait.
 
 CREATE FUNCTION plproxy.get_cluster_version(cluster_name text) RETURNS integer
@@ -106,6 +106,13 @@ BEGIN
 				DETAIL = format('It knows the nodes of %s slots.', n),
 				HINT = 'Have it ask a node: SELECT coupon_cluster_connect(''host=... dbname=...'').';
 		END IF;
+	ELSIF cluster_name = 'coupon_all' THEN
+		-- a power of two of them, each at least once; plproxy calls each once
+		RETURN QUERY SELECT o.conninfo
+		               FROM generate_series(0, 63) g
+		               JOIN (SELECT x.conninfo, row_number() OVER (ORDER BY x.node_id) AS place, count(*) OVER () AS nodes
+		                       FROM coupon_cluster.node x WHERE x.state <> 'gone') o ON o.place = 1 + g % o.nodes
+		              ORDER BY g;
 	ELSE
 		RETURN QUERY SELECT o.conninfo FROM coupon_cluster.node o
 		              WHERE cluster_name IN ('coupon_node_' || o.node_id, 'coupon_wait_' || o.node_id);
@@ -357,6 +364,71 @@ BEGIN
 		 ORDER BY w.n;
 END
 $$;
+
+-- ---- campaigns that live on one node ----
+-- Made on the node that has the slot of the key, or of the name, so that the same call comes
+-- to the same node as long as slots do not move.
+
+CREATE FUNCTION coupon_cluster.create_single(slot integer, name text, stock bigint, per_user_limit integer, opens_at timestamptz, closes_at timestamptz,
+	policy jsonb, topic text, request_key text) RETURNS bigint
+LANGUAGE plproxy
+AS $$ CLUSTER 'coupon'; RUN ON slot;
+	SELECT public.coupon_cluster_create_single(name, stock, per_user_limit, opens_at, closes_at, policy, topic, request_key); $$;
+
+CREATE FUNCTION public.coupon_cluster_create_single(name text, stock bigint, per_user_limit integer DEFAULT 1, opens_at timestamptz DEFAULT NULL,
+	closes_at timestamptz DEFAULT NULL, policy jsonb DEFAULT '{}', topic text DEFAULT 'coupon-issued', request_key text DEFAULT NULL) RETURNS bigint
+LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$ SELECT coupon_cluster.create_single(public.coupon_slot(coalesce($8, $1, '')), $1, $2, $3, $4, $5, $6, $7, $8) $$;
+
+CREATE FUNCTION coupon_cluster.units_import(slot integer, campaign_id bigint, labels text[]) RETURNS bigint
+LANGUAGE plproxy
+AS $$ CLUSTER 'coupon'; RUN ON slot; SELECT public.coupon_units_import(campaign_id, labels); $$;
+
+CREATE FUNCTION public.coupon_units_import(campaign_id bigint, labels text[]) RETURNS bigint
+LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$ SELECT coupon_cluster.units_import(public.coupon_home($1, ''::text), $1, $2) $$;
+
+-- ---- support: all nodes are asked, or none ----
+-- A user has most at their home, and the rest where a campaign or a room lives, or a request was accepted.
+
+CREATE FUNCTION coupon_cluster.user_issuances(wanted text, OUT campaign_id bigint, OUT name text, OUT serial bigint, OUT state text, OUT issued_at timestamptz,
+	OUT expires_at timestamptz, OUT held_until timestamptz, OUT redeemed_at timestamptz, OUT order_ref text, OUT confirm_ref text) RETURNS SETOF record
+LANGUAGE plproxy
+AS $$ CLUSTER 'coupon_all'; RUN ON ALL;
+	SELECT u.campaign_id, u.name, u.serial, u.state, u.issued_at, u.expires_at, u.held_until, u.redeemed_at, u.order_ref, u.confirm_ref
+	  FROM public.coupon_user_issuances(wanted::text) u; $$;
+CREATE FUNCTION coupon_cluster.user_refusals(wanted text, OUT campaign_id bigint, OUT status text, OUT first_at timestamptz, OUT last_at timestamptz, OUT times bigint) RETURNS SETOF record
+LANGUAGE plproxy
+AS $$ CLUSTER 'coupon_all'; RUN ON ALL;
+	SELECT u.campaign_id, u.status, u.first_at, u.last_at, u.times FROM public.coupon_user_refusals(wanted::text) u; $$;
+CREATE FUNCTION coupon_cluster.user_erase(wanted text, OUT issuances bigint, OUT requests bigint, OUT tickets bigint, OUT events bigint, OUT others bigint, OUT waiting bigint) RETURNS SETOF record
+LANGUAGE plproxy
+AS $$ CLUSTER 'coupon_all'; RUN ON ALL;
+	SELECT u.issuances, u.requests, u.tickets, u.events, u.others, u.waiting FROM public.coupon_user_erase(wanted::text) u; $$;
+
+DO $do$
+DECLARE
+	user_type text;
+BEGIN
+	FOREACH user_type IN ARRAY ARRAY['text', 'bigint', 'uuid']
+	LOOP
+		EXECUTE format($f$
+			CREATE FUNCTION public.coupon_user_issuances(user_id %s, OUT campaign_id bigint, OUT name text, OUT serial bigint, OUT state text, OUT issued_at timestamptz,
+				OUT expires_at timestamptz, OUT held_until timestamptz, OUT redeemed_at timestamptz, OUT order_ref text, OUT confirm_ref text) RETURNS SETOF record
+			LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
+				SELECT u.* FROM coupon_cluster.user_issuances($1::text) u ORDER BY u.issued_at, u.campaign_id, u.serial $body$ $f$, user_type);
+		EXECUTE format($f$
+			CREATE FUNCTION public.coupon_user_refusals(user_id %s, OUT campaign_id bigint, OUT status text, OUT first_at timestamptz, OUT last_at timestamptz, OUT times bigint) RETURNS SETOF record
+			LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
+				SELECT u.* FROM coupon_cluster.user_refusals($1::text) u ORDER BY u.first_at, u.campaign_id, u.status $body$ $f$, user_type);
+		EXECUTE format($f$
+			CREATE FUNCTION public.coupon_user_erase(user_id %s, OUT issuances bigint, OUT requests bigint, OUT tickets bigint, OUT events bigint, OUT others bigint, OUT waiting bigint) RETURNS record
+			LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
+				SELECT sum(u.issuances)::bigint, sum(u.requests)::bigint, sum(u.tickets)::bigint, sum(u.events)::bigint, sum(u.others)::bigint, sum(u.waiting)::bigint
+				  FROM coupon_cluster.user_erase($1::text) u $body$ $f$, user_type);
+	END LOOP;
+END
+$do$;
 
 -- ---- rooms ----
 -- A room is at one node, and so are its tickets. Who is admitted gets a pass there, signed so

@@ -184,11 +184,16 @@ coupon_campaign_create(PG_FUNCTION_ARGS)
 		" VALUES ($1, $2, $3, $4, $5, $6) RETURNING campaign_id",
 		6, {TEXTOID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID, TEXTOID}
 	};
+	static CouponStatement insert_as = {
+		"INSERT INTO coupon.campaign (name, per_user_limit, opens_at, closes_at, policy, topic, campaign_id)"
+		" OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING campaign_id",
+		7, {TEXTOID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, JSONBOID, TEXTOID, INT8OID}
+	};
 	CouponCampaignRow row = {0};
 	int64		stock;
 	int64		campaign_id;
-	Datum		values[6];
-	char		nulls[6] = {' ', ' ', ' ', ' ', ' ', ' '};
+	Datum		values[7];
+	char		nulls[7] = {' ', ' ', ' ', ' ', ' ', ' ', ' '};
 
 	coupon_check_text(fcinfo, 0, "name", 1, COUPON_MAX_NAME);
 	stock = coupon_get_int64(fcinfo, 1, "stock", 0, COUPON_MAX_STOCK);
@@ -216,10 +221,13 @@ coupon_campaign_create(PG_FUNCTION_ARGS)
 	row.topic = coupon_get_text(fcinfo, 6, "topic", 1, COUPON_MAX_TEXT);
 	coupon_outbox_check_topic(row.topic);
 	values[5] = PG_GETARG_DATUM(6);
+	/* coupon.campaign_create_as() has chosen the id */
+	if (PG_NARGS() > 7)
+		values[6] = PG_GETARG_DATUM(7);
 	coupon_shmem_attach();
 
 	coupon_spi_connect();
-	coupon_spi_execute(&insert, SPI_OK_INSERT_RETURNING, values, nulls);
+	coupon_spi_execute(PG_NARGS() > 7 ? &insert_as : &insert, SPI_OK_INSERT_RETURNING, values, nulls);
 	campaign_id = DatumGetInt64(coupon_spi_value(0, 1, NULL));
 	add_shards(campaign_id, stock, &row);
 	coupon_campaign_event(campaign_id, &row, COUPON_EVENT_CAMPAIGN_CREATED, -1);

@@ -100,6 +100,29 @@ is(proxy("SELECT status FROM coupon_redeem_cancel($seats, 'ann', 'order-1')"), '
 is(proxy("SELECT coupon_revoke($seats, 'ann', 'no show')"), 't', 'revoke');
 is(proxy("SELECT status FROM coupon_hold($seats, 1, 'eve')"), 'held', 'the seat is free again');
 
+# ---- a campaign that is made by way of the proxy, and lives on one node ----
+my $hall = proxy(q{SELECT coupon_cluster_create_single('hall', 0, 10, request_key => 'hall 1')});
+cmp_ok($hall, '>', 1000000000, 'a campaign that lives on one node');
+is(proxy(q{SELECT coupon_cluster_create_single('hall', 0, 10, request_key => 'hall 1')}), $hall, 'the same call makes it once');
+my ($its) = grep { on($_, "SELECT count(*) FROM coupon.campaign WHERE campaign_id = $hall") } qw(one two three);
+is(on($its, "SELECT s.node_id = coupon_node_self() FROM coupon.slot s WHERE s.slot = coupon_home($hall, ''::text)"), 't', 'it is where its id says');
+is(proxy("SELECT coupon_units_import($hall, ARRAY['A1', 'A2', 'A3', 'A4'])"), 4, 'its seats come there');
+is(proxy("SELECT string_agg(h.status, ' ') FROM unnest('{user-27,user-28,user-29,user-30}'::text[]) WITH ORDINALITY u(id, n), coupon_hold($hall, u.n, u.id) h"), 'held held held held', 'and whoever asks is sent there');
+is(proxy(q{SELECT count(DISTINCT coupon_cluster_create_single('small ' || g, 1) % 64) FROM generate_series(1, 30) g}), 3, 'others are at all nodes');
+like(sql_error($server{$its}, $database{$its}, 'SELECT coupon_node_drain();'), qr/UC303: campaigns that are at this node as a whole cannot leave it.*Campaign .*$hall.*HINT:.*coupon_campaign_drop/s, 'such a node is not drained');
+on($its, q{UPDATE coupon.node SET state = 'draining' WHERE node_id = coupon_node_self()});
+like(sql_error($server{$its}, $database{$its}, q{SELECT coupon_cluster_create_single('late', 1);}), qr/UC303: a campaign cannot live on this node.*HINT/s, 'nor does one that is drained get any');
+on($its, q{UPDATE coupon.node SET state = 'active' WHERE node_id = coupon_node_self()});
+
+# ---- support ----
+my ($guest) = grep { home($_) ne $its } map { "user-$_" } 27 .. 30;
+is(proxy("SELECT string_agg(campaign_id || ' ' || state, ', ' ORDER BY campaign_id) FROM coupon_user_issuances('$guest'::text)"), "$campaign issued, $campaign issued, $hall held", 'what a user has, at whatever node');
+is(proxy("SELECT count(*) FROM coupon_user_refusals('$guest'::text)"), 0, 'and was refused');
+my $erased = proxy("SELECT coupon_release($hall, serial, '$guest') FROM coupon_user_issuances('$guest'::text) WHERE state = 'held'") && proxy("SELECT issuances || ' ' || waiting FROM coupon_user_erase('$guest'::text)");
+is($erased, '2 0', 'they are forgotten, at all nodes');
+is(proxy("SELECT count(*) FROM coupon_user_issuances('$guest'::text)"), 0, 'and have nothing');
+is(on(home($guest), "SELECT count(*) FROM coupon.issuance WHERE user_id LIKE 'erased-%' AND coupon_slot(user_id) <> coupon_slot('$guest'::text)"), 0, 'what was theirs moves with their slot');
+
 # errors are the nodes'
 like(sql_error($main, 'proxy', q{SELECT coupon_issue(12345, 'ann')}), qr/ERROR:  UC001: .*unknown campaign.*DETAIL:.*12345.*HINT:/s, 'an ERROR comes with SQLSTATE, DETAIL and HINT');
 like(sql_error($main, 'proxy', "SELECT coupon_issue($campaign, NULL::text)"), qr/22004/, 'nobody is nobody');

@@ -36,7 +36,12 @@ like(sql_error($cluster->server('one'), 'postgres', q{SELECT coupon_node_address
 like(sql_error($cluster->server('one'), 'postgres', q{SELECT coupon_node_address(3, 'host=x password=y');}), qr/22023: invalid conninfo of a node/, 'to one that can be');
 is($cluster->on('three', 'SELECT coupon_node_drain()'), 0, 'and that node is drained');
 ok(await_true($cluster->server('one'), 'postgres', q{SELECT state = 'draining' FROM coupon.node WHERE node_id = 3}), 'node one knows');
+# ---- which is seen ----
+my $trouble = q{SELECT string_agg(severity || ' ' || what || ' ' || page, ', ') FROM coupon_health() WHERE page LIKE '%nodes%'};
+poll_until('coupon_health says so', sub { $cluster->on('one', $trouble) eq 'error A node does not answer doc/operations.md#nodes-do-not-share' });
+like($cluster->on('one', q{SELECT problem FROM coupon.node_status WHERE name = 'two'}), qr/connect|no answer|refused/i, 'and coupon.node_status why');
 $cluster->start('two');
+poll_until('until it is back', sub { $cluster->on('one', $trouble) eq '' });
 told('both', q{SELECT state = 'draining' AND http_url = 'http://127.0.0.1:9' FROM coupon.node WHERE node_id = 3});
 
 # ---- two changes at the same time are one in the end ----
@@ -53,6 +58,17 @@ like(sql_error($cluster->server('one'), 'postgres', "SELECT $_;"), qr/UC303: .*k
 is($cluster->on('two', "SELECT coupon_campaign_reduce_stock($sale, 5)"), 95, 'but at node two');
 like(sql_error($cluster->server('two'), 'postgres', "SELECT coupon_campaign_reduce_stock($sale, 60);"), qr/too few units.*45 are free.*HINT:  Units that other nodes have/s, 'those that are there');
 like(sql_error($cluster->server('two'), 'postgres', 'SELECT coupon_node_drain();'), qr/UC303: units that were withdrawn at this node cannot leave it.*Campaign $sale.*HINT/s, 'which stays then');
+
+# ---- a worker that stands, units that do not arrive ----
+$cluster->on('one', q{INSERT INTO coupon.transfer (transfer_id, campaign_id, donor, receiver, serials, state, due_at, noted_at)
+	VALUES (gen_random_uuid(), 7, 1, 2, '{}', 'cut', now() + interval '1 day', now() - interval '1 min'), (gen_random_uuid(), 7, 1, 3, '{}', 'received', now() + interval '1 day', now())});
+like($cluster->on('one', $trouble), qr/^warning Units do not arrive [^,]*$/, 'units that do not arrive are seen');
+alter_system($cluster->server('one'), 'coupon.cluster' => 'off');
+ok(await_true($cluster->server('one'), 'postgres', q{SELECT bool_or(what = 'This node shares nothing') FROM coupon_health()}), 'a node that shares nothing');
+$cluster->on('one', q{UPDATE coupon.transfer SET due_at = now() - interval '2 min' WHERE campaign_id = 7});
+like($cluster->on('one', $trouble), qr/error The transfer worker stands/, 'and a worker that stands');
+$cluster->on('one', 'DELETE FROM coupon.transfer WHERE campaign_id = 7');
+alter_system($cluster->server('one'), 'coupon.cluster' => 'on');
 
 # ---- and one that leaves ----
 is($cluster->on('two', 'SELECT coupon_node_remove(3)'), 't', 'a node leaves');

@@ -5,6 +5,8 @@ use warnings;
 
 use CouponCluster;
 use CouponTest;
+use CouponNginx qw(free_port);
+use IO::Socket::INET;
 use IPC::Run;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -65,6 +67,29 @@ sub selling { my $before = sold(); return poll_until('sales', sub { sold() > $be
 $cluster->add('two');
 $cluster->add('three');
 poll_until('all know each other', sub { $cluster->sum('SELECT count(*) FROM coupon.node WHERE coupon.node_confirmed()') == 9 });
+# node three is behind PgBouncer from now on, for the other nodes and for the proxy
+my $pooler;
+SKIP:
+{
+	skip 'PgBouncer is not installed', 1 unless (`pgbouncer --version 2>/dev/null` // '') =~ /PgBouncer/;
+	my $dir = PostgreSQL::Test::Utils::tempdir();
+	my $port = free_port();
+	my ($three, $user) = ($cluster->server('three'), one('SELECT current_user'));
+
+	append_to_file("$dir/users", qq{"$user" ""\n"coupon_node" ""\n});
+	append_to_file("$dir/pgbouncer.ini", "[databases]\npostgres = host=" . $three->host . ' port=' . $three->port . " dbname=postgres\n"
+		. "[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = $port\nunix_socket_dir =\nauth_type = trust\nauth_file = $dir/users\npool_mode = transaction\ndefault_pool_size = 8\n");
+	$pooler = IPC::Run::start([ 'pgbouncer', "$dir/pgbouncer.ini" ], '<', \undef, '>', \my $said, '2>', \my $log);
+	poll_until('PgBouncer', sub {
+		$pooler->pump_nb;
+		die "pgbouncer: $log" unless $pooler->pumpable;
+		return IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port);
+	});
+	one("SELECT coupon_node_address(3, 'host=127.0.0.1 port=$port dbname=postgres')");
+	poll_until('all know the address', sub { $cluster->sum("SELECT count(*) FROM coupon.node WHERE node_id = 3 AND conninfo LIKE '%port=$port%'") == 3 });
+	$cluster->proxy('SELECT coupon_cluster_refresh()');
+	is(one("SELECT string_agg(concat_ws(' ', node_id, problem), ', ' ORDER BY node_id) FROM coupon.node_status"), '1, 2, 3', 'and reach it by PgBouncer');
+}
 is(one('SELECT coupon_slots_balance()'), 682, 'two thirds of the slots are to move');
 poll_until('they have moved', sub { join(' ', sort map { $cluster->on($_, 'SELECT count(*) FROM coupon.slot WHERE node_id = coupon_node_self()') } $cluster->names) eq '341 341 342' });
 selling();
@@ -112,6 +137,7 @@ system_or_bail('psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-o', '/dev/null', '
 is($one->safe_psql('copy', "SELECT problem FROM coupon_restored() WHERE problem IS NOT NULL"), '', 'a restored dump is whole');
 is($one->safe_psql('copy', "SELECT status FROM coupon_issue($third, 'ann')"), 'issued', 'and sells');
 
+$pooler->kill_kill if $pooler;
 $cluster->proxy_server->stop;
 $one->stop;
 server_log_is_clean($one, 'one');

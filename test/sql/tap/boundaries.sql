@@ -409,7 +409,7 @@ INSERT INTO trial (call, state) VALUES
 ('coupon_room_admit(''1.99999999999.1.61.'' || repeat(''0'', 64))', 'UC203'), ('coupon_room_admit(''999999999999999999.99999999999.999999999.ff.'' || repeat(''f'', 64))', 'UC203'),
 ('coupon_slots_move(NULL, 1)', '22023'), ('coupon_slots_move(2, NULL)', '22023'), ('coupon_slots_move(0, 1)', '22023'), ('coupon_slots_move(65, 1)', '22023'),
 ('coupon_slots_move(2, -1)', '22023'), ('coupon_slots_move(2, 1025)', '22023'), ('coupon_slots_move(2, 1)', 'UC303'),
-('coupon_node_disband()', 'UC303'), ('coupon_node_address(1, ''host=x'')', 'UC303'), ('coupon_slots_balance()', 'UC303'), ('coupon_node_drain()', 'UC303'), ('coupon_node_remove(NULL)', 'UC303'), ('coupon_node_remove(2147483647)', 'UC303'),
+('coupon_node_disband()', 'UC303'), ('coupon_cluster_create_single(''n'', 1)', 'UC303'), ('coupon_node_address(1, ''host=x'')', 'UC303'), ('coupon_slots_balance()', 'UC303'), ('coupon_node_drain()', 'UC303'), ('coupon_node_remove(NULL)', 'UC303'), ('coupon_node_remove(2147483647)', 'UC303'),
 ('coupon_node_learn(NULL)', 'UC303'), ('coupon_node_learn(''{}'')', 'UC303'),
 ('coupon_node_found(NULL, ''n'', ''host=h'')', '22023'), ('coupon_node_found(0, ''n'', ''host=h'')', '22023'), ('coupon_node_found(65, ''n'', ''host=h'')', '22023'),
 ('coupon_node_found(2147483647, ''n'', ''host=h'')', '22023'), ('coupon_node_found(1, NULL, ''host=h'')', '22023'), ('coupon_node_found(1, '''', ''host=h'')', '22023'),

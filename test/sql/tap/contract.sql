@@ -48,6 +48,7 @@ INSERT INTO expected VALUES
 ('coupon_campaign_share(campaign_id bigint)', 'boolean'),
 ('coupon_cluster_add_stock(campaign_id bigint, units bigint, request_key text DEFAULT NULL::text)', 'bigint'),
 ('coupon_cluster_create(name text, stock bigint, per_user_limit integer DEFAULT 1, opens_at timestamp with time zone DEFAULT NULL::timestamp with time zone, closes_at timestamp with time zone DEFAULT NULL::timestamp with time zone, policy jsonb DEFAULT ''{}''::jsonb, topic text DEFAULT ''coupon-issued''::text, request_key text DEFAULT NULL::text)', 'bigint'),
+('coupon_cluster_create_single(name text, stock bigint, per_user_limit integer DEFAULT 1, opens_at timestamp with time zone DEFAULT NULL::timestamp with time zone, closes_at timestamp with time zone DEFAULT NULL::timestamp with time zone, policy jsonb DEFAULT ''{}''::jsonb, topic text DEFAULT ''coupon-issued''::text, request_key text DEFAULT NULL::text)', 'bigint'),
 ('coupon_cluster_status(campaign_id bigint, OUT node_id integer, OUT name text, OUT state text, OUT stock bigint, OUT issued bigint, OUT held bigint, OUT in_flight bigint, OUT remaining bigint, OUT in_transit bigint, OUT problem text)', 'SETOF record'),
 ('coupon_cluster_verify(campaign_id bigint, OUT node_id integer, OUT law text, OUT serial bigint, OUT user_id text, OUT detail text)', 'SETOF record'),
 ('coupon_codes_generate(campaign_id bigint, pattern text, units bigint)', 'bigint'),
