@@ -553,8 +553,9 @@ BEGIN
 	END IF;
 	-- what the caller is told, and which server is known to have replaced another, is true after a crash
 	PERFORM coupon.transfer_commits();
-	-- the caller does not wait for ever, and its next call finds this one gone
-	PERFORM set_config('lock_timeout', current_setting('coupon.cluster_timeout'), true);
+	-- the caller does not wait for ever, and its next call finds this one gone; for long work it waits longer (peers.c)
+	PERFORM set_config('lock_timeout', (CASE $1 WHEN 'holdings' THEN 60 ELSE least(1 + octet_length($2::text) / 131072, 60) END
+		* 1000 * extract(epoch FROM current_setting('coupon.cluster_timeout')::interval))::bigint::text, true);
 	PERFORM coupon.peer_check($2);
 	CASE $1
 		WHEN 'hello' THEN answer := coupon.call_hello($2);

@@ -35,6 +35,7 @@ my %call = (
 	stock_wants => [q{coupon.stock_wants('{1}')}],
 	stock_fetched => [q{coupon.stock_fetched(1)}],
 	stock_set_gone => [q{coupon.stock_set_gone(1, '1.1')}],
+	campaign_create_as => [q{coupon.campaign_create_as('n', 1, 1, NULL, NULL, '{}', 't', 1000000001)}],
 	campaign_end => [q{coupon.campaign_end(1, true)}],
 	campaign_ending => [q{coupon.campaign_ending(1)}],
 	campaign_end_holds => [q{coupon.campaign_end_holds(1, '{1}')}],
