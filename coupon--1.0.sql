@@ -2149,8 +2149,15 @@ BEGIN
 			DETAIL = format('It is for node %s.', $2),
 			HINT = 'Correct the conninfo of the node in coupon.node.';
 	END IF;
-	-- the lock: who says that the donor has left has this committed before, or has it refused
-	SELECT n.state INTO donor_state FROM coupon.node n WHERE n.node_id = $1 FOR SHARE;
+	-- the locks: who says that one of the two has left has this committed before, or has it refused
+	PERFORM FROM coupon.node n WHERE n.node_id IN ($1, $2) ORDER BY n.node_id FOR SHARE;
+	IF EXISTS (SELECT FROM coupon.node n WHERE n.node_id = $2 AND n.state = 'gone') THEN
+		RAISE SQLSTATE 'UC303' USING
+			MESSAGE = 'this node has left',
+			DETAIL = format('Node %s gets nothing any more.', $2),
+			HINT = 'Who sent it hears of that, and takes it back.';
+	END IF;
+	SELECT n.state INTO donor_state FROM coupon.node n WHERE n.node_id = $1;
 	IF donor_state = 'gone' THEN
 		RAISE SQLSTATE 'UC303' USING
 			MESSAGE = 'the node has left',
@@ -2249,7 +2256,7 @@ AS $$
 DECLARE
 	t coupon.transfer;
 BEGIN
-	IF NOT coupon.node_confirmed() THEN
+	IF NOT coupon.node_confirmed() OR EXISTS (SELECT FROM coupon.node n WHERE n.node_id = ($1 ->> 'from')::smallint AND n.state = 'gone') THEN
 		RETURN '{}';
 	END IF;
 	t := coupon.transfer_out(($1 ->> 'campaign_id')::bigint, ($1 ->> 'from')::smallint,
@@ -2328,6 +2335,7 @@ BEGIN
 			answer := coupon.call_holdings(($2 ->> 'campaign_id')::bigint);
 		WHEN 'status' THEN answer := coupon.call_status(($2 ->> 'campaign_id')::bigint);
 		WHEN 'leaving' THEN answer := coupon.call_leaving(($2 ->> 'node_id')::smallint);
+		WHEN 'leave' THEN answer := jsonb_build_object('left', coupon.node_leave());
 		WHEN 'slots' THEN answer := jsonb_build_object('new', coupon.slots_accept($2 -> 'parcel'));
 		WHEN 'room_key' THEN
 			PERFORM coupon.room_key_put($2 -> 'key');
@@ -2646,6 +2654,11 @@ END
 $$;
 COMMENT ON FUNCTION coupon.campaign_spread() IS 'Tells a node of a campaign, or of its change.';
 
+CREATE FUNCTION coupon.node_has_slots() RETURNS boolean
+LANGUAGE sql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT EXISTS (SELECT FROM coupon.slot s JOIN coupon.node_self f ON f.node_id = s.node_id) $$;
+COMMENT ON FUNCTION coupon.node_has_slots() IS 'Has this node slots, or has some coming?';
+
 CREATE FUNCTION coupon.node_that_answers(campaign_id bigint) RETURNS smallint
 LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -2669,7 +2682,7 @@ BEGIN
 		RETURN false;
 	END IF;
 	-- what came after the drain began, or was to go to a node that is itself drained now
-	IF EXISTS (SELECT FROM coupon.slot s JOIN coupon.node_self f ON f.node_id = s.node_id)
+	IF coupon.node_has_slots()
 	   AND NOT EXISTS (SELECT FROM coupon.slot_plan) AND coupon.campaigns_alone() IS NULL AND coupon.slots_balance() > 0 THEN
 		RETURN true;
 	END IF;
@@ -2686,6 +2699,10 @@ BEGIN
 			INSERT INTO coupon.campaign_copy (campaign_id, node_id, version) VALUES (campaign, target, 0);
 			RETURN true;
 		END IF;
+	END IF;
+	-- its units last: as long as it has slots it has users who want some
+	IF coupon.node_has_slots() THEN
+		RETURN false;
 	END IF;
 	FOR campaign IN SELECT c.campaign_id FROM coupon.campaign c WHERE c.shared AND c.dumped IS NULL
 	LOOP
@@ -2764,6 +2781,10 @@ DECLARE
 		WHERE c.shared AND c.closed_at IS NULL AND NOT c.paused AND c.dumped IS NULL ORDER BY random()));
 	fetched boolean;
 BEGIN
+	-- one that is empty, and is to stay so
+	IF NOT coupon.node_has_slots() AND EXISTS (SELECT FROM coupon.node n JOIN coupon.node_self s ON s.node_id = n.node_id WHERE n.state <> 'active') THEN
+		RETURN false;
+	END IF;
 	FOREACH campaign IN ARRAY wanting LOOP
 		-- a campaign's trouble is its own
 		BEGIN
@@ -3582,6 +3603,28 @@ END
 $$;
 COMMENT ON FUNCTION coupon.call_leaving(smallint) IS 'What would be lost with a node, as far as this one knows: at the node itself what only it has, and at each one transfers from it or to it that have yet to arrive, and of which campaigns it is the keeper.';
 
+CREATE FUNCTION coupon.node_leave() RETURNS boolean
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	self smallint := (SELECT s.node_id FROM coupon.node_self s);
+	has jsonb;
+BEGIN
+	-- the lock: what comes meanwhile has been taken in, or is refused
+	PERFORM FROM coupon.node n WHERE n.node_id = self AND n.state = 'draining' FOR UPDATE;
+	IF NOT FOUND THEN
+		RETURN EXISTS (SELECT FROM coupon.node n WHERE n.node_id = self AND n.state = 'gone');
+	END IF;
+	has := coupon.call_leaving(self);
+	IF has - '{elsewhere,kept}'::text[] <> '{"slots": 0, "units": 0, "issuances": 0, "events": 0, "rooms": 0, "transit": 0}' OR has -> 'kept' <> '[]' THEN
+		RETURN false;
+	END IF;
+	UPDATE coupon.node n SET state = 'gone', version = n.version + 1 WHERE n.node_id = self;
+	RETURN true;
+END
+$$;
+COMMENT ON FUNCTION coupon.node_leave() IS 'At a node that is removed: it has nothing, and gets nothing any more; false: it has something.';
+
 CREATE FUNCTION coupon.keeper_take(answers jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -3694,9 +3737,14 @@ BEGIN
 	END IF;
 	IF told IS NULL THEN
 		PERFORM coupon.keeper_take(answers);
+	ELSIF (SELECT (c.answer ->> 'left')::boolean FROM coupon.peers_call('leave', '{}', $1) c) IS NOT TRUE THEN
+		RAISE SQLSTATE 'UC303' USING
+			MESSAGE = 'node cannot be removed',
+			DETAIL = format('Node %s has got something in this moment, or did not answer.', $1),
+			HINT = 'Call it again.';
 	END IF;
 	UPDATE coupon.node n SET state = 'gone', version = n.version + 1 WHERE n.node_id = $1 AND n.state <> 'gone';
-	RETURN FOUND;
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_node_remove(integer) IS
@@ -6913,6 +6961,7 @@ REVOKE ALL ON FUNCTION coupon.transfer_back(coupon.transfer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.transfer_push() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.campaign_spread() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.node_unload() FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.node_has_slots() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.node_that_answers(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.stock_fetch(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.stock_fetch_all() FROM PUBLIC;
@@ -7106,6 +7155,7 @@ REVOKE ALL ON FUNCTION @extschema@.coupon_slots_balance() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_slots_balance() TO coupon_admin;
 REVOKE ALL ON FUNCTION coupon.call_leaving(smallint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.keeper_take(jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.node_leave() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.coupon_node_drain() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_node_drain() TO coupon_admin;
 REVOKE ALL ON FUNCTION @extschema@.coupon_node_remove(integer) FROM PUBLIC;

@@ -397,8 +397,15 @@ BEGIN
 			DETAIL = format('It is for node %s.', $2),
 			HINT = 'Correct the conninfo of the node in coupon.node.';
 	END IF;
-	-- the lock: who says that the donor has left has this committed before, or has it refused
-	SELECT n.state INTO donor_state FROM coupon.node n WHERE n.node_id = $1 FOR SHARE;
+	-- the locks: who says that one of the two has left has this committed before, or has it refused
+	PERFORM FROM coupon.node n WHERE n.node_id IN ($1, $2) ORDER BY n.node_id FOR SHARE;
+	IF EXISTS (SELECT FROM coupon.node n WHERE n.node_id = $2 AND n.state = 'gone') THEN
+		RAISE SQLSTATE 'UC303' USING
+			MESSAGE = 'this node has left',
+			DETAIL = format('Node %s gets nothing any more.', $2),
+			HINT = 'Who sent it hears of that, and takes it back.';
+	END IF;
+	SELECT n.state INTO donor_state FROM coupon.node n WHERE n.node_id = $1;
 	IF donor_state = 'gone' THEN
 		RAISE SQLSTATE 'UC303' USING
 			MESSAGE = 'the node has left',
@@ -497,7 +504,7 @@ AS $$
 DECLARE
 	t coupon.transfer;
 BEGIN
-	IF NOT coupon.node_confirmed() THEN
+	IF NOT coupon.node_confirmed() OR EXISTS (SELECT FROM coupon.node n WHERE n.node_id = ($1 ->> 'from')::smallint AND n.state = 'gone') THEN
 		RETURN '{}';
 	END IF;
 	t := coupon.transfer_out(($1 ->> 'campaign_id')::bigint, ($1 ->> 'from')::smallint,
@@ -576,6 +583,7 @@ BEGIN
 			answer := coupon.call_holdings(($2 ->> 'campaign_id')::bigint);
 		WHEN 'status' THEN answer := coupon.call_status(($2 ->> 'campaign_id')::bigint);
 		WHEN 'leaving' THEN answer := coupon.call_leaving(($2 ->> 'node_id')::smallint);
+		WHEN 'leave' THEN answer := jsonb_build_object('left', coupon.node_leave());
 		WHEN 'slots' THEN answer := jsonb_build_object('new', coupon.slots_accept($2 -> 'parcel'));
 		WHEN 'room_key' THEN
 			PERFORM coupon.room_key_put($2 -> 'key');

@@ -300,6 +300,11 @@ END
 $$;
 COMMENT ON FUNCTION coupon.campaign_spread() IS 'Tells a node of a campaign, or of its change.';
 
+CREATE FUNCTION coupon.node_has_slots() RETURNS boolean
+LANGUAGE sql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT EXISTS (SELECT FROM coupon.slot s JOIN coupon.node_self f ON f.node_id = s.node_id) $$;
+COMMENT ON FUNCTION coupon.node_has_slots() IS 'Has this node slots, or has some coming?';
+
 CREATE FUNCTION coupon.node_that_answers(campaign_id bigint) RETURNS smallint
 LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -323,7 +328,7 @@ BEGIN
 		RETURN false;
 	END IF;
 	-- what came after the drain began, or was to go to a node that is itself drained now
-	IF EXISTS (SELECT FROM coupon.slot s JOIN coupon.node_self f ON f.node_id = s.node_id)
+	IF coupon.node_has_slots()
 	   AND NOT EXISTS (SELECT FROM coupon.slot_plan) AND coupon.campaigns_alone() IS NULL AND coupon.slots_balance() > 0 THEN
 		RETURN true;
 	END IF;
@@ -340,6 +345,10 @@ BEGIN
 			INSERT INTO coupon.campaign_copy (campaign_id, node_id, version) VALUES (campaign, target, 0);
 			RETURN true;
 		END IF;
+	END IF;
+	-- its units last: as long as it has slots it has users who want some
+	IF coupon.node_has_slots() THEN
+		RETURN false;
 	END IF;
 	FOR campaign IN SELECT c.campaign_id FROM coupon.campaign c WHERE c.shared AND c.dumped IS NULL
 	LOOP
@@ -418,6 +427,10 @@ DECLARE
 		WHERE c.shared AND c.closed_at IS NULL AND NOT c.paused AND c.dumped IS NULL ORDER BY random()));
 	fetched boolean;
 BEGIN
+	-- one that is empty, and is to stay so
+	IF NOT coupon.node_has_slots() AND EXISTS (SELECT FROM coupon.node n JOIN coupon.node_self s ON s.node_id = n.node_id WHERE n.state <> 'active') THEN
+		RETURN false;
+	END IF;
 	FOREACH campaign IN ARRAY wanting LOOP
 		-- a campaign's trouble is its own
 		BEGIN

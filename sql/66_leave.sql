@@ -30,6 +30,28 @@ END
 $$;
 COMMENT ON FUNCTION coupon.call_leaving(smallint) IS 'What would be lost with a node, as far as this one knows: at the node itself what only it has, and at each one transfers from it or to it that have yet to arrive, and of which campaigns it is the keeper.';
 
+CREATE FUNCTION coupon.node_leave() RETURNS boolean
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	self smallint := (SELECT s.node_id FROM coupon.node_self s);
+	has jsonb;
+BEGIN
+	-- the lock: what comes meanwhile has been taken in, or is refused
+	PERFORM FROM coupon.node n WHERE n.node_id = self AND n.state = 'draining' FOR UPDATE;
+	IF NOT FOUND THEN
+		RETURN EXISTS (SELECT FROM coupon.node n WHERE n.node_id = self AND n.state = 'gone');
+	END IF;
+	has := coupon.call_leaving(self);
+	IF has - '{elsewhere,kept}'::text[] <> '{"slots": 0, "units": 0, "issuances": 0, "events": 0, "rooms": 0, "transit": 0}' OR has -> 'kept' <> '[]' THEN
+		RETURN false;
+	END IF;
+	UPDATE coupon.node n SET state = 'gone', version = n.version + 1 WHERE n.node_id = self;
+	RETURN true;
+END
+$$;
+COMMENT ON FUNCTION coupon.node_leave() IS 'At a node that is removed: it has nothing, and gets nothing any more; false: it has something.';
+
 CREATE FUNCTION coupon.keeper_take(answers jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -142,9 +164,14 @@ BEGIN
 	END IF;
 	IF told IS NULL THEN
 		PERFORM coupon.keeper_take(answers);
+	ELSIF (SELECT (c.answer ->> 'left')::boolean FROM coupon.peers_call('leave', '{}', $1) c) IS NOT TRUE THEN
+		RAISE SQLSTATE 'UC303' USING
+			MESSAGE = 'node cannot be removed',
+			DETAIL = format('Node %s has got something in this moment, or did not answer.', $1),
+			HINT = 'Call it again.';
 	END IF;
 	UPDATE coupon.node n SET state = 'gone', version = n.version + 1 WHERE n.node_id = $1 AND n.state <> 'gone';
-	RETURN FOUND;
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_node_remove(integer) IS
