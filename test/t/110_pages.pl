@@ -182,7 +182,7 @@ SKIP:
 
 	skip 'skipped: no promtool (Debian: prometheus)', 1 unless $promtool;
 	my $out = '';
-	IPC::Run::run([ $promtool, 'check', 'metrics' ], '<', \$metrics->{content}, '>&', \$out, IPC::Run::timeout(180));
+	IPC::Run::run([ $promtool, 'check', 'metrics' ], '<', \$metrics->{content}, '>&', \$out, IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
 	is("$? $out", '0 ', 'promtool finds nothing wrong with /metrics');
 }
 

@@ -123,7 +123,7 @@ is(told('GET', $accepted, undef, Accept => 'text/event-stream', 'Last-Event-ID' 
 
 # ---- plain calls that take long ----
 
-my $long = begin('POST', '/nap', '{"seconds":1}');
+my $long = begin('POST', '/nap', '{"seconds":3}');
 poll_until('a nap', sub { asleep() });
 my @short = map { begin('POST', '/nap', '{"seconds":0.3}') } 1 .. 20;
 my $between = begin('POST', '/campaigns/1/issues', '{"user_id":"between"}');
@@ -133,7 +133,7 @@ like(await($_, qr/\r\n\r\n/), qr{^HTTP/1.1 200}, '  and they are') for @short;
 
 # ---- the address moves ----
 
-my $moved = begin('POST', '/nap', '{"seconds":1}');
+my $moved = begin('POST', '/nap', '{"seconds":3}');
 poll_until('a nap', sub { asleep() });
 my $old_port = $port;
 $port = free_port();
@@ -145,7 +145,7 @@ ok(!IO::Socket::INET->new(PeerAddr => "127.0.0.1:$old_port"), '  and then the ol
 # ---- SIGTERM ----
 
 # many plain calls in one turn: the first is cancelled, the others do not begin
-my $blocker = begin('POST', '/nap', '{"seconds":1}');
+my $blocker = begin('POST', '/nap', '{"seconds":3}');
 poll_until('a nap', sub { asleep() });
 my @naps = map { begin('POST', '/nap', '{"seconds":60}') } 1 .. 5;
 await($blocker, qr/slept/);

@@ -60,7 +60,7 @@ SKIP:
 	skip 'skipped: no promtool (Debian: prometheus)', 1 unless $promtool;
 	my $out = '';
 	my $in = "$text\n";
-	IPC::Run::run([ $promtool, 'check', 'metrics' ], '<', \$in, '>&', \$out, IPC::Run::timeout(180));
+	IPC::Run::run([ $promtool, 'check', 'metrics' ], '<', \$in, '>&', \$out, IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
 	is("$? $out", '0 ', 'promtool finds nothing wrong');
 }
 

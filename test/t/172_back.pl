@@ -55,8 +55,8 @@ $cluster->proxy(q{
 			END;
 			PERFORM pg_sleep(0.01);
 		END LOOP;
-	END $$;
-	ALTER DATABASE postgres SET statement_timeout = '180s'});
+	END $$});
+$cluster->proxy(qq{ALTER DATABASE postgres SET statement_timeout = '@{[ CouponTest::PATIENCE ]}s'});
 my $script = PostgreSQL::Test::Utils::tempdir() . '/sell.sql';
 append_to_file($script, "\\set user random(1, 4000)\nSELECT try_issue($sale, 'user-' || :user);\n");
 my ($out, $err);
