@@ -13,7 +13,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 
-our @EXPORT = qw(new_server config_data load_example poll_until within try_sql await_true kill_and_recover
+our @EXPORT = qw(new_server server_of config_data load_example poll_until within try_sql await_true kill_and_recover
   sql_error settle conserved alone_seconds cpu_seconds reload alter_system server_log_is_clean);
 
 # How long a test waits for what must come; PG_TEST_TIMEOUT_DEFAULT sets it.
@@ -33,13 +33,24 @@ use constant PATIENCE => $PostgreSQL::Test::Utils::timeout_default;
 	};
 }
 
+# server_of(name, installation): a server that is not there yet; of the
+# installation that all tests use, if none is given.  The new() of PostgreSQL
+# 14 takes "install_path" for a host.
+sub server_of
+{
+	my ($name, $install_path) = @_;
+	my $class = 'PostgreSQL::Test::Cluster';
+	my $new = $class->can('get_new_node') ? 'get_new_node' : 'new';
+
+	return defined $install_path ? $class->$new($name, install_path => $install_path) : $class->new($name);
+}
+
 # new_server(name, settings): a running server with coupon in "postgres"; of
 # another installation, if an install_path is given
 sub new_server
 {
 	my ($name, $settings, %init) = @_;
-	my $path = delete $init{install_path};
-	my $node = PostgreSQL::Test::Cluster->new($name, defined $path ? (install_path => $path) : ());
+	my $node = server_of($name, delete $init{install_path});
 
 	$node->init(%init);
 	$node->append_conf('postgresql.conf', <<"END" . ($settings // ''));

@@ -174,7 +174,7 @@ sub time_to_drain
 	my ($first, $last, $fault) = @_;
 	my $begin = time;
 
-	$broker->command('rtt 2000');
+	$broker->command('rtt 800');
 	emit('many', $first, $last, 1000);
 	poll_until('in flight', sub { status('in_flight') > ($last - $first) * 0.8 });
 	$broker->command($fault) if $fault;

@@ -43,7 +43,7 @@ sub installation
 sub server
 {
 	my ($name, $install_path, $major) = @_;
-	my $node = PostgreSQL::Test::Cluster->new($name, defined $install_path ? (install_path => $install_path) : ());
+	my $node = server_of($name, $install_path);
 
 	$node->init(extra => [ '--locale=C', '--encoding=UTF8', $major >= 18 ? '--no-data-checksums' : () ]);
 	$node->append_conf('postgresql.conf', <<"END");
