@@ -26,7 +26,7 @@ sub sql { return $node->safe_psql('postgres', $_[0]); }
 
 chomp(my $directory = `pg_config --pkglibdir`);
 unlike(slurp_file("$directory/coupon.so"), qr/coupon.fault|fault point/, 'a release has no fault points');
-like(slurp_file("$ENV{COUPON_FAULT_INSTALL}/lib/coupon.so"), qr/fault point/, 'and this one has');
+like(slurp_file(config_data($node, '--pkglibdir') . '/coupon.so'), qr/fault point/, 'and this one has');
 
 # ---- memory runs out at each allocation of a call ----
 
