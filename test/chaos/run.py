@@ -316,6 +316,10 @@ class Round:
             pickle.dump(history, file)      # for checker.py to look again
         self.violations += checker.check(history)
         self.events = len(history.events)
+        if self.options.verbose:
+            kind = {campaign: name for name, campaigns in self.ids.items() for campaign in campaigns}
+            print('# events: ' + ', '.join(f'{name} {type} {number}' for (name, type), number in sorted(collections.Counter(
+                (kind.get(event.campaign, ''), event.type) for event in history.events).items())), flush=True)
         for words, number in self.errors.items():
             self.violations.append(checker.laws.Violation('misuse is an error, and nothing else is', f'{words} ({number} times)', []))
         self.look_into_logs()

@@ -33,7 +33,7 @@ CAMPAIGNS = {
     'forgetful': dict(stock=2000),
 }
 # whose units are to change hands all the time
-SCARCE = ('edge', 'any', 'seats', 'line_edge')
+SCARCE = ('edge', 'any', 'seats', 'line_edge', 'room')
 ROOMS = {'hall': dict(capacity=15, method='fifo')}
 ISSUING = ['edge', 'edge', 'plain', 'two', 'any', 'line_edge', 'grows', 'shrinks', 'codes', 'paused', 'put_off', 'closing', 'archived', 'room']
 ISOLATION = ['READ COMMITTED'] * 3 + ['REPEATABLE READ', 'SERIALIZABLE']
@@ -287,10 +287,12 @@ def ask(s):
 
 # ---- rooms ----
 
-@way(6)
+@way(10)
 def visit(s):
     tickets = s.memory.setdefault('tickets', {})
     who = f'v{s.random.randrange(60)}'
+    if tickets and s.random.random() < 0.7:
+        who = s.random.choice(list(tickets)[-3:])       # who is silent loses their place
     if who not in tickets or s.random.random() < 0.2:
         (token, *_), = s.call('join', room='hall', user=who)
         if token:
