@@ -258,6 +258,7 @@ Datum
 coupon_units_cut(PG_FUNCTION_ARGS)
 {
 	int64		campaign_id = get_campaign(fcinfo);
+	MemoryContext caller = CurrentMemoryContext;
 	int			wanted = Max(Min(PG_GETARG_INT64(1), MAX_CUT), 0);
 	CouponCampaignRow row;
 	CouponCampaign *campaign;
@@ -295,8 +296,10 @@ coupon_units_cut(PG_FUNCTION_ARGS)
 					 errhint("Try again.")));
 	}
 	coupon_campaign_leave(campaign);
-	coupon_spi_finish();
+	/* what is allocated here ends with SPI */
+	MemoryContextSwitchTo(caller);
 	result = form_ranges(ranges, n);
+	coupon_spi_finish();
 	PG_RETURN_DATUM(result);
 }
 
