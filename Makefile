@@ -157,7 +157,7 @@ tmp_install_fault:
 test-run: tmp_install check-layers check-sql
 	@test/bin/run_tests $(TESTS)
 
-CHAOS_TIME = 3600
+CHAOS_TIME ?= 3600
 chaos-run: tmp_install tmp_install_fault kafka-programs
 	@test/bin/chaos -p -t $(CHAOS_TIME) -d 120 -c 60 --rate 1000 --between 150 $(if $(CHAOS_SEED),-s $(CHAOS_SEED)) --release $(CHAOS)
 
