@@ -146,21 +146,45 @@ coupon_check_lengths(const char *name, int count, const char *other, int other_c
 }
 
 int64 *
+coupon_int64s(Datum array, const char *name, int *n)
+{
+	Datum	   *elements;
+	bool	   *nulls;
+	int64	   *values;
+
+	deconstruct_array(DatumGetArrayTypeP(array), INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
+					  &elements, &nulls, n);
+	if (name != NULL)
+		coupon_check_no_nulls(name, nulls, *n);
+	values = palloc(mul_size(Max(*n, 1), sizeof(int64)));
+	for (int i = 0; i < *n; i++)
+		values[i] = nulls[i] ? 0 : DatumGetInt64(elements[i]);
+	return values;
+}
+
+Datum
+coupon_int64s_form(const int64 *values, int n)
+{
+	Datum	   *elements = palloc(mul_size(Max(n, 1), sizeof(Datum)));
+	ArrayType  *array;
+
+	for (int i = 0; i < n; i++)
+		elements[i] = Int64GetDatum(values[i]);
+	array = construct_array(elements, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE);
+	pfree(elements);
+	return PointerGetDatum(array);
+}
+
+int64 *
 coupon_get_int64_array(FunctionCallInfo fcinfo, int argument, const char *name,
 					   int count, const char *other)
 {
-	Datum	   *values;
-	bool	   *nulls;
 	int64	   *result;
 	int			n;
 
 	coupon_require_argument(fcinfo, argument, name);
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(argument), INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
-					  &values, &nulls, &n);
+	result = coupon_int64s(PG_GETARG_DATUM(argument), NULL, &n);
 	coupon_check_lengths(name, n, other, count);
-	result = palloc(mul_size(Max(n, 1), sizeof(int64)));
-	for (int i = 0; i < n; i++)
-		result[i] = nulls[i] ? 0 : DatumGetInt64(values[i]);
 	return result;
 }
 

@@ -88,6 +88,14 @@ extern text **coupon_get_text_array(FunctionCallInfo fcinfo, int argument, const
 extern int64 *coupon_get_int64_array(FunctionCallInfo fcinfo, int argument, const char *name,
 									 int count, const char *other);
 
+/*
+ * The elements of an array of bigints, allocated.  A null in it is an ERROR about
+ * what has that name, or 0 without a name.
+ */
+extern int64 *coupon_int64s(Datum array, const char *name, int *n);
+
+extern Datum coupon_int64s_form(const int64 *values, int n);
+
 /* ERROR 22004 if one of an array's elements is a null. */
 extern void coupon_check_no_nulls(const char *name, const bool *nulls, int count);
 

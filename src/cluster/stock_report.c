@@ -110,18 +110,15 @@ wants(CouponCampaign *campaign, const CouponDefinition *def, CouponStock *stock)
 Datum
 coupon_stock_wants(PG_FUNCTION_ARGS)
 {
-	Datum	   *ids;
-	bool	   *nulls;
+	int64	   *ids;
 	int			n;
 	int			nwanting = 0;
 
 	coupon_require_argument(fcinfo, 0, "campaign_ids");
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
-					  &ids, &nulls, &n);
-	coupon_check_no_nulls("campaign_ids", nulls, n);
+	ids = coupon_int64s(PG_GETARG_DATUM(0), "campaign_ids", &n);
 	for (int i = 0; i < n; i++)
 	{
-		CouponCampaign *campaign = coupon_campaign_enter_known(DatumGetInt64(ids[i]));
+		CouponCampaign *campaign = coupon_campaign_enter_known(ids[i]);
 		const CouponDefinition *def;
 		bool		has_map;
 
@@ -133,12 +130,12 @@ coupon_stock_wants(PG_FUNCTION_ARGS)
 		coupon_campaign_leave(campaign);
 		if (!has_map)
 			continue;
-		campaign = coupon_campaign_enter(DatumGetInt64(ids[i]), &def);
+		campaign = coupon_campaign_enter(ids[i], &def);
 		if (wants(campaign, def, coupon_stock_open(campaign, def)))
 			ids[nwanting++] = ids[i];
 		coupon_campaign_leave(campaign);
 	}
-	PG_RETURN_ARRAYTYPE_P(construct_array(ids, nwanting, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	PG_RETURN_DATUM(coupon_int64s_form(ids, nwanting));
 }
 
 /*

@@ -107,12 +107,6 @@ extern void coupon_campaign_require_keeper(int64 campaign_id, const CouponCampai
 extern void coupon_campaign_add_units(int64 campaign_id, int64 units,
 									  CouponCampaignRow *row);
 
-/*
- * Set while this session's own code notes in coupon.shard which units are
- * withdrawn or away: it has taken them.
- */
-extern bool coupon_shard_noting;
-
 /* Appends an event of the campaign itself; units < 0: none to tell of. */
 extern void coupon_campaign_event(int64 campaign_id, const CouponCampaignRow *row,
 								  const char *type, int64 units);

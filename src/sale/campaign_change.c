@@ -15,7 +15,6 @@
 #include "catalog/pg_type_d.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -25,13 +24,12 @@
 #include "base/spi.h"
 #include "base/table_writer.h"
 #include "base/trace.h"
-#include "base/trigger.h"
 #include "outbox/outbox.h"
 #include "outbox/payload.h"
 #include "sale/campaign.h"
 #include "sale/hold.h"
 #include "sale/policy.h"
-#include "sale/stock.h"
+#include "sale/shard_note.h"
 #include "sale/sweep.h"
 #include "sale/take.h"
 
@@ -42,10 +40,6 @@ PG_FUNCTION_INFO_V1(coupon_campaign_alter);
 PG_FUNCTION_INFO_V1(coupon_campaign_require_room);
 PG_FUNCTION_INFO_V1(coupon_campaign_reduce_stock);
 PG_FUNCTION_INFO_V1(coupon_units_withdraw);
-PG_FUNCTION_INFO_V1(coupon_shard_withdrawn);
-
-/* Is this session's own code writing coupon.shard.withdrawn or away? */
-bool		coupon_shard_noting = false;
 
 /* ---- rules ---- */
 
@@ -231,90 +225,17 @@ coupon_campaign_require_room(PG_FUNCTION_ARGS)
 
 /* ---- stock ---- */
 
-/*
- * coupon_shard_withdrawn() - row trigger on coupon.shard
- *
- * Shared memory would not learn of what others note there.
- */
-Datum
-coupon_shard_withdrawn(PG_FUNCTION_ARGS)
-{
-	(void) coupon_trigger_after_row(fcinfo, "shard_withdrawn", COUPON_ON_UPDATE, "shard", NULL);
-	if (!coupon_shard_noting)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("units cannot be withdrawn or sent away by hand"),
-				 errdetail("Sessions may be issuing them."),
-				 errhint("Use coupon_campaign_reduce_stock() or coupon_units_withdraw().")));
-	return PointerGetDatum(NULL);
-}
-
-/* Notes that units of one shard are withdrawn. */
-static void
-note_shard(int64 campaign_id, const CouponUnit *units, int n)
-{
-	static CouponStatement select = {
-		"SELECT withdrawn FROM coupon.shard WHERE campaign_id = $1 AND shard = $2",
-		2, {INT8OID, INT4OID}
-	};
-	static CouponStatement update = {
-		"UPDATE coupon.shard SET withdrawn = $3 WHERE campaign_id = $1 AND shard = $2",
-		3, {INT8OID, INT4OID, BYTEAOID}
-	};
-	int			nbytes = (units[0].shard->units + 7) / 8;
-	bytea	   *withdrawn = palloc0(VARHDRSZ + nbytes);
-	Datum		values[3] = {Int64GetDatum(campaign_id), Int32GetDatum(units[0].shard_number),
-	PointerGetDatum(withdrawn)};
-	Datum		before;
-	bool		isnull;
-
-	SET_VARSIZE(withdrawn, VARHDRSZ + nbytes);
-	if (coupon_spi_execute(&select, SPI_OK_SELECT, values, NULL) != 1)
-		elog(ERROR, "shard %d of campaign %lld is not there", units[0].shard_number, (long long) campaign_id);
-	before = coupon_spi_value(0, 1, &isnull);
-	if (!isnull)
-	{
-		bytea	   *old = DatumGetByteaPP(before);
-
-		memcpy(VARDATA(withdrawn), VARDATA_ANY(old), Min(nbytes, (int) VARSIZE_ANY_EXHDR(old)));
-	}
-	for (int i = 0; i < n; i++)
-		VARDATA(withdrawn)[units[i].bit / 8] |= 1 << (units[i].bit % 8);
-	if (coupon_spi_execute(&update, SPI_OK_UPDATE, values, NULL) != 1)
-		elog(ERROR, "shard %d of campaign %lld is not there", units[0].shard_number, (long long) campaign_id);
-	pfree(withdrawn);
-}
-
 /* Notes that units are withdrawn which this transaction has taken. */
 static void
 note_withdrawn(int64 campaign_id, CouponUnit *units, int n, CouponCampaignRow *row)
 {
-	static CouponStatement count = {
-		"UPDATE coupon.campaign SET withdrawn = withdrawn + $2 WHERE campaign_id = $1",
-		2, {INT8OID, INT8OID}
-	};
-	Datum		values[2] = {Int64GetDatum(campaign_id), Int64GetDatum(n)};
+	int			nranges;
+	CouponRange *ranges;
 
 	qsort(units, n, sizeof(CouponUnit), coupon_compare_units);
-	coupon_shard_noting = true;
-	PG_TRY();
-	{
-		int			next;
-
-		for (int i = 0; i < n; i = next)
-		{
-			for (next = i + 1; next < n && units[next].shard == units[i].shard; next++)
-				;
-			CHECK_FOR_INTERRUPTS();
-			note_shard(campaign_id, &units[i], next - i);
-		}
-	}
-	PG_FINALLY();
-	{
-		coupon_shard_noting = false;
-	}
-	PG_END_TRY();
-	(void) coupon_spi_execute(&count, SPI_OK_UPDATE, values, NULL);
+	ranges = coupon_ranges_of(units, n, &nranges);
+	coupon_shard_note(campaign_id, COUPON_NOTE_WITHDRAWN, ranges, nranges, true);
+	pfree(ranges);
 	row->withdrawn += n;
 }
 
@@ -397,25 +318,16 @@ coupon_campaign_reduce_stock(PG_FUNCTION_ARGS)
 static int64 *
 get_serials(FunctionCallInfo fcinfo, int *n)
 {
-	ArrayType  *array;
 	int64	   *serials;
-	Datum	   *elements;
-	bool	   *nulls;
 
 	coupon_require_argument(fcinfo, 1, "serials");
-	array = PG_GETARG_ARRAYTYPE_P(1);
-	deconstruct_array(array, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
-					  &elements, &nulls, n);
+	serials = coupon_int64s(PG_GETARG_DATUM(1), "serials", n);
 	if (*n < 1 || *n > MAX_WITHDRAWN)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("serials must have 1 to %d elements", MAX_WITHDRAWN),
 				 errdetail("It has %d.", *n),
 				 errhint("Split the array.")));
-	coupon_check_no_nulls("serials", nulls, *n);
-	serials = palloc(*n * sizeof(int64));
-	for (int i = 0; i < *n; i++)
-		serials[i] = DatumGetInt64(elements[i]);
 	return serials;
 }
 

@@ -118,21 +118,19 @@ Datum
 coupon_campaign_end_holds(PG_FUNCTION_ARGS)
 {
 	CouponDue  *due;
-	Datum	   *serials;
-	bool	   *nulls;
+	int64	   *serials;
 	int			n;
 
 	coupon_require_argument(fcinfo, 0, "campaign_id");
 	coupon_require_argument(fcinfo, 1, "serials");
 	coupon_shmem_attach();
 
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(1), INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
-					  TYPALIGN_DOUBLE, &serials, &nulls, &n);
+	serials = coupon_int64s(PG_GETARG_DATUM(1), "serials", &n);
 	due = palloc(n * sizeof(CouponDue));
 	for (int i = 0; i < n; i++)
 	{
 		due[i].campaign_id = PG_GETARG_INT64(0);
-		due[i].serial = DatumGetInt64(serials[i]);
+		due[i].serial = serials[i];
 	}
 	PG_RETURN_INT32(n == 0 ? 0 : coupon_sweep_campaign(due, n, GetCurrentTimestamp()));
 }

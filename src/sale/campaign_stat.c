@@ -76,17 +76,11 @@ compare_ids(const void *a, const void *b)
 static int64 *
 get_ids(FunctionCallInfo fcinfo, int *n)
 {
-	Datum	   *values;
-	bool	   *nulls;
 	int64	   *ids;
 
 	if (PG_ARGISNULL(0))
 		return NULL;
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
-					  TYPALIGN_DOUBLE, &values, &nulls, n);
-	ids = palloc((*n + 1) * sizeof(int64));
-	for (int i = 0; i < *n; i++)
-		ids[i] = nulls[i] ? 0 : DatumGetInt64(values[i]);
+	ids = coupon_int64s(PG_GETARG_DATUM(0), NULL, n);
 	qsort(ids, *n, sizeof(int64), compare_ids);
 	return ids;
 }

@@ -472,8 +472,7 @@ static CouponWish *
 get_wishes(FunctionCallInfo fcinfo, int argument, int *count)
 {
 	ArrayType  *array;
-	Datum	   *values;
-	bool	   *nulls;
+	int64	   *serials;
 	CouponWish *wishes;
 
 	coupon_require_argument(fcinfo, argument, "serials");
@@ -484,8 +483,7 @@ get_wishes(FunctionCallInfo fcinfo, int argument, int *count)
 				 errmsg("serials must be a one-dimensional array"),
 				 errdetail("It has %d dimensions.", ARR_NDIM(array)),
 				 errhint("Flatten it, for example with array_agg() over unnest().")));
-	deconstruct_array(array, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
-					  &values, &nulls, count);
+	serials = coupon_int64s(PointerGetDatum(array), "serials", count);
 	if (*count > COUPON_MAX_HELD_TOGETHER)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -493,11 +491,10 @@ get_wishes(FunctionCallInfo fcinfo, int argument, int *count)
 				 errdetail("The array has %d.", *count),
 				 errhint("Nobody can have more than %d units.", COUPON_MAX_HELD_TOGETHER)));
 
-	coupon_check_no_nulls("serials", nulls, *count);
 	wishes = palloc0(Max(*count, 1) * sizeof(CouponWish));
 	for (int i = 0; i < *count; i++)
 	{
-		wishes[i].serial = DatumGetInt64(values[i]);
+		wishes[i].serial = serials[i];
 		wishes[i].place = i;
 	}
 	qsort(wishes, *count, sizeof(CouponWish), compare_serials);

@@ -563,15 +563,14 @@ coupon_redeem_expire_campaign(const CouponDue *due, int n, TimestampTz now)
 		" RETURNING " HOLDING_COLUMNS,
 		3, {INT8OID, INT8ARRAYOID, TIMESTAMPTZOID}
 	};
-	Datum	   *serials = palloc(n * sizeof(Datum));
+	int64	   *serials = palloc(n * sizeof(int64));
 	Datum		values[3];
 	uint64		count;
 
 	for (int i = 0; i < n; i++)
-		serials[i] = Int64GetDatum(due[i].serial);
+		serials[i] = due[i].serial;
 	values[0] = Int64GetDatum(due->campaign_id);
-	values[1] = PointerGetDatum(construct_array(serials, n, INT8OID, sizeof(int64),
-												FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	values[1] = coupon_int64s_form(serials, n);
 	values[2] = TimestampTzGetDatum(now);
 
 	coupon_spi_connect();

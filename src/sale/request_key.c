@@ -50,8 +50,6 @@ coupon_request_key_argument(FunctionCallInfo fcinfo, int argument)
 static void
 read_row(TupleTableSlot *slot, CouponUsedKey *used)
 {
-	Datum	   *serials;
-	bool	   *nulls;
 	text	   *kind;
 
 	slot_getallattrs(slot);
@@ -64,11 +62,7 @@ read_row(TupleTableSlot *slot, CouponUsedKey *used)
 			memcmp(kind_names[i], VARDATA_ANY(kind), VARSIZE_ANY_EXHDR(kind)) == 0)
 			used->kind = i;
 	}
-	deconstruct_array(DatumGetArrayTypeP(slot->tts_values[Key_serials - 1]), INT8OID, sizeof(int64),
-					  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &serials, &nulls, &used->nserials);
-	used->serials = palloc(Max(used->nserials, 1) * sizeof(int64));
-	for (int i = 0; i < used->nserials; i++)
-		used->serials[i] = nulls[i] ? 0 : DatumGetInt64(serials[i]);
+	used->serials = coupon_int64s(slot->tts_values[Key_serials - 1], NULL, &used->nserials);
 }
 
 /*
@@ -167,22 +161,16 @@ coupon_request_key_remember(const CouponDefinition *def, Datum user_id, text *ke
 {
 	CouponTableWriter *writer = coupon_writer_open(coupon_catalog()->request_key, COUPON_INSERT);
 	TupleTableSlot *row = coupon_writer_row(writer);
-	Datum	   *serials = palloc(used->nserials * sizeof(Datum));
 
-	for (int i = 0; i < used->nserials; i++)
-		serials[i] = Int64GetDatum(used->serials[i]);
 	memset(row->tts_isnull, false, Key_natts);
 	row->tts_values[Key_campaign_id - 1] = Int64GetDatum(def->campaign_id);
 	row->tts_values[Key_used_at - 1] = TimestampTzGetDatum(used->used_at);
 	row->tts_values[Key_user_id - 1] = user_id;
 	row->tts_values[Key_key - 1] = PointerGetDatum(key);
 	row->tts_values[Key_kind - 1] = CStringGetTextDatum(kind_names[used->kind]);
-	row->tts_values[Key_serials - 1] =
-		PointerGetDatum(construct_array(serials, used->nserials, INT8OID, sizeof(int64),
-										FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	row->tts_values[Key_serials - 1] = coupon_int64s_form(used->serials, used->nserials);
 	coupon_writer_insert(writer);
 	coupon_writer_close(writer);
-	pfree(serials);
 }
 
 int64

@@ -15,15 +15,13 @@
  * map says, one of the two meets the other.
  *
  * A unit that arrives is in flight until the transaction ends, and then free.
- * A bit is only ever set that was not, and cleared that was: so a unit neither
- * leaves twice nor arrives twice.
+ * It neither leaves twice nor arrives twice (shard_note.c).
  */
 #include "postgres.h"
 
 #include "catalog/pg_type_d.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "utils/array.h"
 
 #include "base/arguments.h"
 #include "base/catalog.h"
@@ -33,7 +31,7 @@
 #include "base/table_writer.h"
 #include "outbox/payload.h"
 #include "sale/away.h"
-#include "sale/stock.h"
+#include "sale/shard_note.h"
 #include "sale/take.h"
 
 #define MAX_CUT		INT64CONST(100000)	/* units at a time: each is an intent */
@@ -43,133 +41,6 @@ PG_FUNCTION_INFO_V1(coupon_units_leave);
 PG_FUNCTION_INFO_V1(coupon_units_arrive);
 PG_FUNCTION_INFO_V1(coupon_units_born);
 PG_FUNCTION_INFO_V1(coupon_units_lose);
-
-/* Serials first to last. */
-typedef struct Range
-{
-	int64		first;
-	int64		last;
-} Range;
-
-/* ---- the notes in the shards' rows ---- */
-
-/* Sets or clears the bits of a range; ERROR if one was so before. */
-static void
-change_bits(int64 campaign_id, uint8 *bits, int64 first_serial, int64 first, int64 last, bool away)
-{
-	for (int64 serial = first; serial <= last; serial++)
-	{
-		int64		bit = serial - first_serial;
-		uint8		mask = 1 << (bit % 8);
-
-		if (((bits[bit / 8] & mask) != 0) == away)
-			ereport(ERROR,
-					(errcode(ERRCODE_CHECK_VIOLATION),
-					 away ? errmsg("unit is not at this node") : errmsg("unit is at this node already"),
-					 errdetail("Campaign %lld, serial %lld.", (long long) campaign_id, (long long) serial),
-					 errhint("Compare the nodes with coupon_cluster_verify().")));
-		bits[bit / 8] ^= mask;
-	}
-}
-
-/* The same in the rows of the shards that ranges in their order lie in. */
-static void
-change_shards(int64 campaign_id, const Range *ranges, int n, bool away)
-{
-	static CouponStatement select = {
-		"SELECT shard, first_serial, last_serial, away FROM coupon.shard"
-		" WHERE campaign_id = $1 AND last_serial >= $2 AND first_serial <= $3 ORDER BY shard",
-		3, {INT8OID, INT8OID, INT8OID}
-	};
-	static CouponStatement update = {
-		"UPDATE coupon.shard SET away = $3 WHERE campaign_id = $1 AND shard = $2",
-		3, {INT8OID, INT4OID, BYTEAOID}
-	};
-	Datum		values[3] = {Int64GetDatum(campaign_id), Int64GetDatum(ranges[0].first), Int64GetDatum(ranges[n - 1].last)};
-	uint64		nrows = coupon_spi_execute(&select, SPI_OK_SELECT, values, NULL);
-	SPITupleTable *rows = SPI_tuptable;
-	int			at = 0;
-	int64		from = ranges[0].first;
-
-	for (uint64 i = 0; i < nrows && at < n; i++)
-	{
-		bool		isnull;
-		HeapTuple	row = rows->vals[i];
-		int64		first = DatumGetInt64(SPI_getbinval(row, rows->tupdesc, 2, &isnull));
-		int64		last = DatumGetInt64(SPI_getbinval(row, rows->tupdesc, 3, &isnull));
-		Datum		before = SPI_getbinval(row, rows->tupdesc, 4, &isnull);
-		int			nbytes = (last - first) / 8 + 1;
-		bytea	   *bits;
-
-		CHECK_FOR_INTERRUPTS();
-		if (from > last)
-			continue;
-		if (from < first)
-			break;
-		bits = palloc0(VARHDRSZ + nbytes);
-		SET_VARSIZE(bits, VARHDRSZ + nbytes);
-		if (!isnull)
-		{
-			bytea	   *old = DatumGetByteaPP(before);
-
-			memcpy(VARDATA(bits), VARDATA_ANY(old), Min(nbytes, (int) VARSIZE_ANY_EXHDR(old)));
-		}
-		while (at < n && from >= first && from <= last)
-		{
-			int64		to = Min(ranges[at].last, last);
-
-			change_bits(campaign_id, (uint8 *) VARDATA(bits), first, from, to, away);
-			from = to + 1;
-			if (to == ranges[at].last && ++at < n)
-				from = ranges[at].first;
-		}
-		values[1] = SPI_getbinval(row, rows->tupdesc, 1, &isnull);
-		values[2] = PointerGetDatum(bits);
-		if (coupon_spi_execute(&update, SPI_OK_UPDATE, values, NULL) != 1)
-			elog(ERROR, "a shard of campaign %lld is not there", (long long) campaign_id);
-		pfree(bits);
-	}
-	if (at < n)
-		ereport(ERROR,
-				(errcode(ERRCODE_COUPON_UNKNOWN_UNIT),
-				 errmsg("campaign has no such unit"),
-				 errdetail("Campaign %lld, serial %lld.", (long long) campaign_id, (long long) from),
-				 errhint("Compare the nodes with coupon_cluster_verify().")));
-	SPI_freetuptable(rows);
-}
-
-static int64
-count_units(const Range *ranges, int n)
-{
-	int64		units = 0;
-
-	for (int i = 0; i < n; i++)
-		units += ranges[i].last - ranges[i].first + 1;
-	return units;
-}
-
-/* Notes that units leave, or arrive, in the shards' rows and in the campaign's. */
-static void
-note(int64 campaign_id, const Range *ranges, int n, bool away)
-{
-	static CouponStatement count = {
-		"UPDATE coupon.campaign SET away = away + $2 WHERE campaign_id = $1",
-		2, {INT8OID, INT8OID}
-	};
-	Datum		values[2] = {Int64GetDatum(campaign_id), Int64GetDatum(count_units(ranges, n) * (away ? 1 : -1))};
-
-	coupon_shard_noting = true;
-	PG_TRY();
-	{
-		change_shards(campaign_id, ranges, n, away);
-	}
-	PG_FINALLY();
-	{
-		coupon_shard_noting = false;
-	}
-	PG_END_TRY();
-	(void) coupon_spi_execute(&count, SPI_OK_UPDATE, values, NULL);
-}
 
 /* ---- arguments and results ---- */
 
@@ -185,24 +56,19 @@ get_campaign(FunctionCallInfo fcinfo)
 }
 
 /* Pairs of serials, first and last, in their order and apart. */
-static Range *
+static CouponRange *
 get_ranges(FunctionCallInfo fcinfo, int number, int *n)
 {
-	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(number);
-	Datum	   *elements;
-	bool	   *nulls;
-	int			nelements;
-	Range	   *ranges;
+	int			nserials;
+	int64	   *serials = coupon_int64s(PG_GETARG_DATUM(number), "serials", &nserials);
+	CouponRange *ranges;
 
-	deconstruct_array(array, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
-					  &elements, &nulls, &nelements);
-	coupon_check_no_nulls("serials", nulls, nelements);
-	*n = nelements / 2;
-	ranges = palloc(Max(*n, 1) * sizeof(Range));
+	*n = nserials / 2;
+	ranges = palloc(Max(*n, 1) * sizeof(CouponRange));
 	for (int i = 0; i < *n; i++)
 	{
-		ranges[i].first = DatumGetInt64(elements[2 * i]);
-		ranges[i].last = DatumGetInt64(elements[2 * i + 1]);
+		ranges[i].first = serials[2 * i];
+		ranges[i].last = serials[2 * i + 1];
 		if (ranges[i].last < ranges[i].first || ranges[i].first < 1 || ranges[i].last > COUPON_MAX_STOCK ||
 			(i > 0 && ranges[i].first <= ranges[i - 1].last))
 			ereport(ERROR,
@@ -215,39 +81,19 @@ get_ranges(FunctionCallInfo fcinfo, int number, int *n)
 }
 
 static Datum
-form_ranges(const Range *ranges, int n)
+form_ranges(const CouponRange *ranges, int n)
 {
-	Datum	   *elements = palloc(Max(n, 1) * 2 * sizeof(Datum));
+	int64	   *serials = palloc(Max(n, 1) * 2 * sizeof(int64));
 
 	for (int i = 0; i < n; i++)
 	{
-		elements[2 * i] = Int64GetDatum(ranges[i].first);
-		elements[2 * i + 1] = Int64GetDatum(ranges[i].last);
+		serials[2 * i] = ranges[i].first;
+		serials[2 * i + 1] = ranges[i].last;
 	}
-	return PointerGetDatum(construct_array(elements, 2 * n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	return coupon_int64s_form(serials, 2 * n);
 }
 
 /* ---- sending units away ---- */
-
-/* Units in their order as ranges; their number is written to *n. */
-static Range *
-ranges_of(const CouponUnit *units, int nunits, int *n)
-{
-	Range	   *ranges = palloc(Max(nunits, 1) * sizeof(Range));
-
-	*n = 0;
-	for (int i = 0; i < nunits; i++)
-	{
-		if (*n > 0 && ranges[*n - 1].last == units[i].serial - 1)
-			ranges[*n - 1].last++;
-		else
-			ranges[(*n)++] = (Range)
-		{
-			units[i].serial, units[i].serial
-		};
-	}
-	return ranges;
-}
 
 /*
  * coupon.units_cut(campaign_id, units)
@@ -266,7 +112,7 @@ coupon_units_cut(PG_FUNCTION_ARGS)
 	CouponTableWriter *table;
 	CouponShortage why;
 	CouponUnit *units;
-	Range	   *ranges;
+	CouponRange *ranges;
 	Datum		result;
 	int			taken;
 	int			n;
@@ -282,10 +128,10 @@ coupon_units_cut(PG_FUNCTION_ARGS)
 
 	qsort(units, taken, sizeof(CouponUnit), coupon_compare_units);
 	taken = coupon_take_drop_issued(campaign, units, taken);
-	ranges = ranges_of(units, taken, &n);
+	ranges = coupon_ranges_of(units, taken, &n);
 	if (n > 0)
 	{
-		note(campaign_id, ranges, n, true);
+		coupon_shard_note(campaign_id, COUPON_NOTE_AWAY, ranges, n, true);
 		COUPON_FAULT(units_sent);
 		/* the notes are there for all to see, and so are the rows by now */
 		if (coupon_take_drop_issued(campaign, units, taken) != taken)
@@ -305,7 +151,7 @@ coupon_units_cut(PG_FUNCTION_ARGS)
 
 /* Deletes the issuances of ranges, whose units are not free then; returns how many. */
 static int64
-delete_issuances(int64 campaign_id, const Range *ranges, int n)
+delete_issuances(int64 campaign_id, const CouponRange *ranges, int n)
 {
 	static CouponStatement delete = {
 		"DELETE FROM coupon.issuance WHERE campaign_id = $1 AND serial BETWEEN $2 AND $3",
@@ -344,7 +190,7 @@ coupon_units_leave(PG_FUNCTION_ARGS)
 	CouponCampaignRow row;
 	int64		deleted;
 	int			n;
-	Range	   *ranges = get_ranges(fcinfo, 1, &n);
+	CouponRange *ranges = get_ranges(fcinfo, 1, &n);
 
 	coupon_shmem_attach();
 	if (n == 0)
@@ -352,14 +198,14 @@ coupon_units_leave(PG_FUNCTION_ARGS)
 	coupon_spi_connect();
 	coupon_campaign_lock_row(campaign_id, true, &row);
 	deleted = delete_issuances(campaign_id, ranges, n);
-	if (deleted != count_units(ranges, n))
+	if (deleted != coupon_ranges_count(ranges, n))
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("an issuance that was to go to another node is gone"),
 				 errdetail("Campaign %lld: %lld issuances of %lld.", (long long) campaign_id,
-						   (long long) deleted, (long long) count_units(ranges, n)),
+						   (long long) deleted, (long long) coupon_ranges_count(ranges, n)),
 				 errhint("Try again.")));
-	note(campaign_id, ranges, n, true);
+	coupon_shard_note(campaign_id, COUPON_NOTE_AWAY, ranges, n, true);
 	coupon_spi_finish();
 	PG_RETURN_VOID();
 }
@@ -368,7 +214,7 @@ coupon_units_leave(PG_FUNCTION_ARGS)
 
 /* They are free when the transaction commits. */
 static void
-set_free(int64 campaign_id, const Range *ranges, int n)
+set_free(int64 campaign_id, const CouponRange *ranges, int n)
 {
 	const CouponDefinition *def;
 	CouponCampaign *campaign = coupon_campaign_enter(campaign_id, &def);
@@ -392,7 +238,7 @@ set_free(int64 campaign_id, const Range *ranges, int n)
  * new; *row is as it was before, but for them.
  */
 static int64
-arrive(int64 campaign_id, const Range *ranges, int n, int64 last_serial, CouponCampaignRow *row)
+arrive(int64 campaign_id, const CouponRange *ranges, int n, int64 last_serial, CouponCampaignRow *row)
 {
 	int64		before = row->stock;
 
@@ -400,13 +246,12 @@ arrive(int64 campaign_id, const Range *ranges, int n, int64 last_serial, CouponC
 		last_serial = Max(last_serial, ranges[n - 1].last);
 	if (last_serial > before)
 	{
-		Range		all = {before + 1, last_serial};
+		CouponRange all = {before + 1, last_serial};
 
 		coupon_campaign_add_units(campaign_id, last_serial - before, row);
-		note(campaign_id, &all, 1, true);
+		coupon_shard_note(campaign_id, COUPON_NOTE_AWAY, &all, 1, true);
 	}
-	if (n > 0)
-		note(campaign_id, ranges, n, false);
+	coupon_shard_note(campaign_id, COUPON_NOTE_AWAY, ranges, n, false);
 	COUPON_FAULT(units_come);
 	return row->stock - before;
 }
@@ -420,7 +265,7 @@ coupon_units_arrive(PG_FUNCTION_ARGS)
 	int64		campaign_id = get_campaign(fcinfo);
 	CouponCampaignRow row;
 	int			n;
-	Range	   *ranges = get_ranges(fcinfo, 1, &n);
+	CouponRange *ranges = get_ranges(fcinfo, 1, &n);
 
 	coupon_shmem_attach();
 	coupon_spi_connect();
@@ -447,7 +292,7 @@ coupon_units_born(PG_FUNCTION_ARGS)
 	CouponCampaignRow row;
 	int64		units;
 	int			n;
-	Range	   *ranges = get_ranges(fcinfo, 1, &n);
+	CouponRange *ranges = get_ranges(fcinfo, 1, &n);
 
 	coupon_shmem_attach();
 	coupon_spi_connect();
@@ -474,7 +319,7 @@ coupon_units_lose(PG_FUNCTION_ARGS)
 	CouponStock *stock;
 	CouponUnit	unit;
 	int			n;
-	Range	   *ranges = get_ranges(fcinfo, 1, &n);
+	CouponRange *ranges = get_ranges(fcinfo, 1, &n);
 
 	coupon_shmem_attach();
 	if (n == 0)
@@ -493,7 +338,7 @@ coupon_units_lose(PG_FUNCTION_ARGS)
 		}
 	}
 	coupon_campaign_leave(campaign);
-	note(campaign_id, ranges, n, true);
+	coupon_shard_note(campaign_id, COUPON_NOTE_AWAY, ranges, n, true);
 	coupon_spi_finish();
 	PG_RETURN_VOID();
 }

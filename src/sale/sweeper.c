@@ -270,7 +270,7 @@ find_expired(Sweep *sweep)
 		3, {INT4OID, TIMESTAMPTZOID, INT8ARRAYOID}
 	};
 	int			max = sweep->back_offs == NULL ? 0 : hash_get_num_entries(sweep->back_offs);
-	Datum	   *except = palloc((max + 1) * sizeof(Datum));
+	int64	   *except = palloc((max + 1) * sizeof(int64));
 	int			n = 0;
 	Datum		values[3];
 	uint64		count;
@@ -284,13 +284,12 @@ find_expired(Sweep *sweep)
 		while ((entry = hash_seq_search(&status)) != NULL)
 		{
 			if (is_backed_off(sweep, entry->campaign_id))
-				except[n++] = Int64GetDatum(entry->campaign_id);
+				except[n++] = entry->campaign_id;
 		}
 	}
 	values[0] = Int32GetDatum(sweep->max_due);
 	values[1] = TimestampTzGetDatum(sweep->now);
-	values[2] = PointerGetDatum(construct_array(except, n, INT8OID, sizeof(int64),
-												FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	values[2] = coupon_int64s_form(except, n);
 	coupon_spi_connect();
 	count = coupon_spi_execute(&select, SPI_OK_SELECT, values, NULL);
 	for (uint64 row = 0; row < count; row++)
