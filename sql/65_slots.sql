@@ -72,8 +72,8 @@ COMMENT ON COLUMN coupon.node_status.problem IS 'Why it has not taken slots that
 COMMENT ON VIEW coupon.node_status IS 'The nodes of the sale, and how many slots each has, as far as this node knows.';
 
 CREATE FUNCTION coupon.slot_of(user_id text) RETURNS integer
-LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'coupon_slot';
-COMMENT ON FUNCTION coupon.slot_of(text) IS 'coupon_slot().';
+LANGUAGE c IMMUTABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'coupon_slot';
+COMMENT ON FUNCTION coupon.slot_of(text) IS 'coupon_slot(), for indexes, too.';
 
 -- ---- planning ----
 
@@ -124,6 +124,15 @@ BEGIN
 	  LEFT JOIN (SELECT coupon.slot_of(x.user_id) AS slot, count(*) AS rows FROM coupon.issuance x GROUP BY 1) i ON i.slot = f.slot
 	 WHERE f.place <= cardinality($1);
 	GET DIAGNOSTICS n = ROW_COUNT;
+	-- each step reads all of it, while users of its slots are without a home
+	IF n > 0 AND (SELECT c.reltuples FROM pg_class c WHERE c.oid = 'coupon.issuance'::regclass) > 500000
+	   AND NOT EXISTS (SELECT FROM pg_index x WHERE x.indrelid = 'coupon.issuance'::regclass AND x.indisvalid
+	                      AND pg_get_expr(x.indexprs, x.indrelid) = 'coupon.slot_of(user_id)') THEN
+		RAISE WARNING USING
+			MESSAGE = 'slots will move slowly',
+			DETAIL = 'Each step reads all issuances of this node, and the users that it takes along wait for it.',
+			HINT = 'Create the indexes of examples/cluster/slot_index.sql now, and drop them when the slots have moved.';
+	END IF;
 	RETURN n;
 END
 $$;
@@ -296,7 +305,7 @@ BEGIN
 	LOOP
 		campaigns := campaigns || jsonb_build_object('definition', coupon.campaign_definition(c.campaign_id), 'transfer_id', gen_random_uuid(),
 			'campaign_id', c.campaign_id, 'serials', c.serials, 'labels',
-			(SELECT jsonb_agg(jsonb_build_array(u.serial, u.label)) FROM coupon.unit u WHERE u.campaign_id = c.campaign_id AND c.serials @> u.serial));
+			(SELECT jsonb_agg(jsonb_build_array(u.serial, u.label)) FROM coupon.units_labelled(c.campaign_id, c.serials) u));
 		INSERT INTO coupon.transfer (transfer_id, campaign_id, donor, receiver, serials, state, due_at)
 		VALUES ((campaigns -> -1 ->> 'transfer_id')::uuid, c.campaign_id, self, receiver, c.serials, 'cut', 'infinity');
 		PERFORM coupon.units_leave(c.campaign_id, coupon.ranges_of(c.serials));

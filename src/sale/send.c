@@ -113,6 +113,7 @@ coupon_units_cut(PG_FUNCTION_ARGS)
 	CouponShortage why;
 	CouponUnit *units;
 	CouponRange *ranges;
+	MemoryContext caller = CurrentMemoryContext;
 	Datum		result;
 	int			taken;
 	int			n;
@@ -153,22 +154,30 @@ coupon_units_cut(PG_FUNCTION_ARGS)
 static int64
 delete_issuances(int64 campaign_id, const CouponRange *ranges, int n)
 {
+	/* one statement for all, and the index for each */
 	static CouponStatement delete = {
-		"DELETE FROM coupon.issuance WHERE campaign_id = $1 AND serial BETWEEN $2 AND $3",
-		3, {INT8OID, INT8OID, INT8OID}
+		"DELETE FROM coupon.issuance WHERE ctid = ANY (ARRAY("
+		"  SELECT i.ctid FROM unnest($2, $3) r(first, last),"
+		"    LATERAL (SELECT x.ctid FROM coupon.issuance x"
+		"              WHERE x.campaign_id = $1 AND x.serial BETWEEN r.first AND r.last OFFSET 0) i))",
+		3, {INT8OID, INT8ARRAYOID, INT8ARRAYOID}
 	};
+	int64	   *firsts = palloc(n * sizeof(int64));
+	int64	   *lasts = palloc(n * sizeof(int64));
 	Datum		values[3] = {Int64GetDatum(campaign_id)};
 	volatile int64 deleted = 0;
 
+	for (int i = 0; i < n; i++)
+	{
+		firsts[i] = ranges[i].first;
+		lasts[i] = ranges[i].last;
+	}
+	values[1] = coupon_int64s_form(firsts, n);
+	values[2] = coupon_int64s_form(lasts, n);
 	coupon_away_leaving = true;
 	PG_TRY();
 	{
-		for (int i = 0; i < n; i++)
-		{
-			values[1] = Int64GetDatum(ranges[i].first);
-			values[2] = Int64GetDatum(ranges[i].last);
-			deleted += coupon_spi_execute(&delete, SPI_OK_DELETE, values, NULL);
-		}
+		deleted = coupon_spi_execute(&delete, SPI_OK_DELETE, values, NULL);
 	}
 	PG_FINALLY();
 	{

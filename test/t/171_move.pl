@@ -112,6 +112,18 @@ like(sql_error($one, 'postgres', 'SELECT coupon_slots_balance();'), qr/UC303: ca
 $cluster->on('one', "SELECT coupon_campaign_close($alone)");
 $cluster->on('one', "CALL coupon_campaign_drop($alone)");
 
+# with very many issuances that takes an index
+$cluster->on('one', q{UPDATE pg_class SET reltuples = 1e7 WHERE oid = 'coupon.issuance'::regclass});
+my (undef, $planned, $warned) = $one->psql('postgres', 'BEGIN; SELECT coupon_slots_balance(); ROLLBACK');
+like($warned, qr/WARNING:.*slots will move slowly.*HINT:.*slot_index\.sql/s, 'many issuances without an index are a warning');
+load_example($one, 'postgres', 'cluster/slot_index.sql');
+$cluster->on('one', q{UPDATE pg_class SET reltuples = 1e7 WHERE oid = 'coupon.issuance'::regclass});
+(undef, $planned, $warned) = $one->psql('postgres', 'BEGIN; SELECT coupon_slots_balance(); ROLLBACK');
+is($warned, '', 'with one they are none');
+like($cluster->on('one', q{SET enable_seqscan = off; EXPLAIN SELECT FROM coupon.issuance x WHERE coupon.slot_of(x.user_id) = ANY ('{1,2}'::smallint[])}),
+	qr/issuance_slot_idx/, 'it is used');
+$cluster->on('one', 'ANALYZE coupon.issuance');
+
 my $run = sell(1000);
 selling();
 is($cluster->on('one', 'SELECT coupon_slots_balance()'), 512, 'half of the slots are to move');

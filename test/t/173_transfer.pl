@@ -110,6 +110,12 @@ poll_until('codes are fetched', sub { issue('three', $coded, 1, 'j') eq 'issued 
 is($cluster->on('three', "SELECT count(DISTINCT code) || status FROM coupon_issue_many($coded, '{" . users('three', 30, 'i') . "}') GROUP BY status"), '30issued', 'codes of node one are sold at node three');
 verified($coded, 'codes');
 
+# ---- very many at a time, in a session that has had none before ----
+my $big = $cluster->on('one', q{SELECT coupon_cluster_create('big', 210000)});
+is($cluster->on('one', "SELECT coupon.units_of(serials) FROM coupon.transfer_out($big, 2::smallint, 60000, clock_timestamp())"), '60000', 'very many units leave at a time');
+ok(await_true($cluster->server('two'), 'postgres', "SELECT (SELECT remaining FROM coupon.campaign_status WHERE campaign_id = $big) = 130000"), 'and arrive');
+verified($big, 'very many');
+
 # ---- a campaign ends ----
 $cluster->on('one', "SELECT coupon_campaign_close($campaign)");
 ok(await_true($cluster->server('two'), 'postgres', "SELECT closed_at IS NOT NULL FROM coupon.campaign WHERE campaign_id = $campaign"), 'closed everywhere');
