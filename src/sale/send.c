@@ -113,7 +113,6 @@ coupon_units_cut(PG_FUNCTION_ARGS)
 	CouponShortage why;
 	CouponUnit *units;
 	CouponRange *ranges;
-	MemoryContext caller = CurrentMemoryContext;
 	Datum		result;
 	int			taken;
 	int			n;
