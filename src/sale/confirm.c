@@ -203,8 +203,13 @@ try_confirm(CouponHold *hold, CouponWish *wish)
 		if (hold->memory == COUPON_MEMORY_LAPSED &&
 			(state == COUPON_UNIT_FREE || state == COUPON_UNIT_LAPSED))
 			return confirm_again(hold, wish, now);
-		wish->status = hold->memory == COUPON_MEMORY_NONE ?
-			COUPON_HOLD_NOT_HELD : COUPON_HOLD_LOST;
+		if (hold->memory != COUPON_MEMORY_NONE)
+			wish->status = COUPON_HOLD_LOST;
+		else if (state == COUPON_UNIT_FREE && hold->def->ending)
+			wish->status = COUPON_HOLD_BUSY;	/* paid for, it may be in the
+												 * archive */
+		else
+			wish->status = COUPON_HOLD_NOT_HELD;
 		return true;
 	}
 }
