@@ -10,7 +10,7 @@
 #   - the last hundredth of a sale: how many calls are answered busy;
 #   - kill -9 of a node: how long until the others sell as before.
 #
-#	CLUSTER_WARM=10     seconds until what is measured begins
+#	CLUSTER_WARM=8     seconds until what is measured begins
 #	CLUSTER_QUOTA=12    percent of one CPU that each node has
 #	CLUSTER_STOCK=100000    units of the sale that is sold to its end
 set -euo pipefail
@@ -19,9 +19,9 @@ set -euo pipefail
 # shellcheck source=bench/lib/results.sh
 . "$top/bench/lib/results.sh"
 
-: "${CLUSTER_QUOTA:=12}" "${CLUSTER_WARM:=10}" "${CLUSTER_STOCK:=100000}" "${BENCH_SECONDS:=8}" "${BENCH_PAIRS:=2}"
+: "${CLUSTER_QUOTA:=12}" "${CLUSTER_WARM:=8}" "${CLUSTER_STOCK:=100000}" "${BENCH_SECONDS:=5}" "${BENCH_PAIRS:=1}"
 failed_figures=0
-nodes=()
+nodes=() alone=()
 
 nodes_begin
 if [ ! -r "$("$PG_CONFIG" --sharedir)/extension/plproxy.control" ]; then
@@ -61,7 +61,7 @@ no_groups()
 {
 	local name
 
-	for name in "${nodes[@]}"; do
+	for name; do
 		[ -d "$groups/coupon_$$_$name" ] || continue
 		stop_server "$name"
 		rmdir "$groups/coupon_$$_$name" "$accounts/coupon_$$_$name" 2>/dev/null || true
@@ -70,7 +70,7 @@ no_groups()
 # shellcheck disable=SC2317 # by the trap
 end()
 {
-	no_groups
+	no_groups "${nodes[@]}" "${alone[@]}"
 	finish "$1"
 }
 trap 'end $?' EXIT
@@ -117,21 +117,16 @@ issued()
 	echo "$n"
 }
 
-# counts CAMPAIGN: a line for each node: units, and when that was
+# counts CAMPAIGN NAME...: a line for each: units, when that was, WAL flushes
 counts()
 {
-	local name
+	local campaign=$1 name
 
-	for name in "${nodes[@]}"; do
-		on "$name" "SELECT count(*) || ' ' || extract(epoch FROM clock_timestamp()) FROM coupon.issuance WHERE campaign_id = $1"
+	shift
+	for name; do
+		on "$name" "SELECT count(*) || ' ' || extract(epoch FROM clock_timestamp()) || ' ' || (SELECT wal_sync FROM pg_stat_wal)
+			FROM coupon.issuance WHERE campaign_id = $campaign"
 	done
-}
-
-# load SERVER CLIENTS SECONDS CAMPAIGN: issues by so many connections
-load()
-{
-	pgbench -n -M prepared -c "$2" -j 2 -T "$3" -p "${port[$1]}" -D "campaign=$4" -f "$work/issue.sql" \
-		>"$work/pgbench.out" 2>"$work/pgbench.err" 9>&- || die "pgbench: $(tail -n 3 "$work/pgbench.err")"
 }
 
 # new_campaign UNITS: its id, once each node knows it
@@ -153,48 +148,141 @@ settings=('coupon.cluster = on' 'shared_buffers = 128MB' 'max_wal_size = 4GB' 'c
 
 # ---- N nodes beside one ----
 
+# Beside the nodes of a cluster as many servers that know nothing of each other, each of
+# which has the same campaign: they are called in the same way, by way of the same proxy, which
+# deals the users among them by the same hash. What more servers cost there is the machine's
+# and PL/Proxy's: a session of the proxy has one at each server, and the servers share CPUs,
+# their caches and the disk.
+
 quota=$CLUSTER_QUOTA
-declare -A rate cost
+new_alone()
+{
+	new_server "$1" "shared_preload_libraries = 'coupon'" "coupon.databases = 'postgres'" "max_worker_processes = 32" \
+		"${settings[@]}" 'coupon.cluster = off'
+	on "$1" 'CREATE EXTENSION coupon'
+	on "$1" "SELECT coupon_campaign_create('figure', 50000000)" >/dev/null
+	alone+=("$1")
+}
+
+# deal_alone: users among as many servers as there are
+deal_alone()
+{
+	local name i=0 options=
+
+	for name in "${alone[@]}"; do
+		options+="${options:+, }p$i '$(conninfo "$name")'"
+		i=$((i + 1))
+	done
+	[ "$(on proxy "SELECT count(*) FROM pg_database WHERE datname = 'alone'")" = 0 ] || on proxy 'DROP DATABASE alone'
+	on proxy 'CREATE DATABASE alone'
+	PGDATABASE=alone on proxy "CREATE EXTENSION plproxy;
+		CREATE SERVER alone FOREIGN DATA WRAPPER plproxy OPTIONS ($options);
+		CREATE USER MAPPING FOR PUBLIC SERVER alone;
+		CREATE FUNCTION coupon_slot(user_id text) RETURNS integer LANGUAGE c IMMUTABLE AS '\$libdir/coupon', 'coupon_slot';
+		CREATE FUNCTION coupon_issue(campaign bigint, who text, OUT user_id text, OUT status text, OUT serial bigint, OUT code text,
+			OUT issued_at timestamptz, OUT expires_at timestamptz)
+		LANGUAGE plproxy AS 'CLUSTER ''alone''; RUN ON public.coupon_slot(who); SELECT * FROM public.coupon_issue(campaign, who);'"
+}
+
+# endless DATABASE CLIENTS CAMPAIGN: issues until it is killed; sets load
+endless()
+{
+	PGDATABASE=$1 pgbench -n -M prepared -c "$2" -j 2 -T 3600 -p "${port[proxy]}" -D "campaign=$3" -f "$work/issue.sql" \
+		>"$work/pgbench.$1" 2>&1 9>&- &
+	load=$!
+}
+
+# window KIND CAMPAIGN NAME...: adds to files of that kind and number of servers the issues a
+# second, the CPU time of one and issues for each flush of the WAL
+window()
+{
+	local kind=$1 campaign=$2 before used begun lasted
+	shift 2
+
+	counts "$campaign" "$@" >"$work/before"
+	before=$(cpu "$@")
+	begun=$(date +%s%N)
+	sleep "$BENCH_SECONDS"
+	used=$(($(cpu "$@") - before))
+	lasted=$(($(date +%s%N) - begun))
+	counts "$campaign" "$@" >"$work/after"
+	# each server by its own clock: they are asked one after another
+	paste "$work/before" "$work/after" | awk -v us="$used" -v s="$lasted" -v to="$work" -v of="$kind.$#" '
+		{ rate += ($4 - $1) / ($5 - $2); issues += $4 - $1; flushes += $6 - $3 }
+		END {
+			if (rate == 0) exit 1
+			printf "%.0f\n", rate >>(to "/rate." of)
+			printf "%.1f\n", us / (rate * s / 1e9) >>(to "/cost." of)
+			printf "%.2f\n", flushes ? issues / flushes : 0 >>(to "/group." of)
+		}' || die "nothing was issued: $(head -n 3 "$work/pgbench.$kind")"
+}
+
+# of WHAT KIND.NUMBER: the median
+of()
+{
+	median <"$work/$1.$2"
+}
+
 for n in 1 2 4; do
 	while [ ${#nodes[@]} -lt "$n" ]; do
 		new_node "n$((${#nodes[@]} + 1))" $((${#nodes[@]} + 1)) "${settings[@]}"
 		[ -n "${port[proxy]:-}" ] || new_proxy proxy
 		group "${nodes[-1]}" || quota=
+		new_alone "s${#nodes[@]}"
+		group "${alone[-1]}" || quota=
 	done
 	deal
+	deal_alone
+	campaign=$(new_campaign 50000000)
+	# each session has to come first, at each server, which costs as much as 100 issues
+	endless postgres $((6 * n)) "$campaign"
+	cluster_load=$load
+	sleep "$CLUSTER_WARM"
+	kill -STOP "$cluster_load"
+	endless alone $((6 * n)) 1
+	sleep "$CLUSTER_WARM"
+	# one has the machine while the other stands still
 	for ((pair = 1; pair <= BENCH_PAIRS; pair++)); do
-		campaign=$(new_campaign 50000000)
-		# each session has to come first, at each node, which costs as much as 100 issues
-		load proxy $((6 * n)) $((CLUSTER_WARM + BENCH_SECONDS + 2)) "$campaign" &
-		load=$!
-		sleep "$CLUSTER_WARM"
-		counts "$campaign" >"$work/before"
-		before=$(cpu "${nodes[@]}")
-		begun=$(date +%s%N)
-		sleep "$BENCH_SECONDS"
-		used=$(($(cpu "${nodes[@]}") - before))
-		lasted=$(($(date +%s%N) - begun))
-		counts "$campaign" >"$work/after"
-		wait "$load"
-		# each node by its own clock: they are asked one after another
-		paste "$work/before" "$work/after" | awk '{ rate += ($3 - $1) / ($4 - $2) } END { printf "%.0f\n", rate }' >"$work/rate"
-		cat "$work/rate" >>"$work/rate.$n"
-		awk -v us="$used" -v s="$lasted" '{ printf "%.1f\n", us / ($1 * s / 1e9) }' "$work/rate" >>"$work/cost.$n"
+		window alone 1 "${alone[@]}"
+		kill -STOP "$load"
+		kill -CONT "$cluster_load"
+		sleep 0.5
+		window postgres "$campaign" "${nodes[@]}"
+		window postgres "$campaign" "${nodes[@]}"
+		kill -STOP "$cluster_load"
+		kill -CONT "$load"
+		sleep 0.5
+		window alone 1 "${alone[@]}"
 	done
-	rate[$n]=$(median <"$work/rate.$n")
-	cost[$n]=$(median <"$work/cost.$n")
+	kill -KILL "$load" "$cluster_load"
+	wait "$load" "$cluster_load" 2>/dev/null || true
 done
 ratio()
 {
 	awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", a / b }'
 }
+# compared WHAT A B
+compared()
+{
+	ratio "$(of "$1" "$2")" "$(of "$1" "$3")"
+}
 if [ -n "$quota" ]; then
-	figure "issues a second, 2 nodes / 1" "$(ratio "${rate[2]}" "${rate[1]}")" at_least 1.8 "${rate[2]} / ${rate[1]}, each node $quota % of a CPU"
-	figure "issues a second, 4 nodes / 1" "$(ratio "${rate[4]}" "${rate[1]}")" at_least 3.5 "${rate[4]} / ${rate[1]}, each node $quota % of a CPU"
+	for n in 2 4; do
+		figure "issues a second, $n nodes / 1" "$(compared rate "postgres.$n" postgres.1)" at_least "$([ "$n" = 2 ] && echo 1.8 || echo 3.5)" \
+			"$(of rate "postgres.$n") / $(of rate postgres.1), each node $quota % of a CPU"
+		figure "issues a second, $n servers without a cluster / 1" "$(compared rate "alone.$n" alone.1)" info - "$(of rate "alone.$n") / $(of rate alone.1)"
+	done
 else
 	figure "issues a second, 4 nodes / 1" - info 'no cgroup can be made here: needs root'
 fi
-figure "CPU time of an issue on a node, 4 nodes / 1" "$(ratio "${cost[4]}" "${cost[1]}")" at_most 1.1 "${cost[4]} us / ${cost[1]} us"
+figure "CPU time of an issue on a node, 4 nodes / 1" "$(compared cost postgres.4 postgres.1)" at_most 1.1 "$(of cost postgres.4) us / $(of cost postgres.1) us"
+figure "CPU time of an issue, 4 servers without a cluster / 1" "$(compared cost alone.4 alone.1)" info - "$(of cost alone.4) us / $(of cost alone.1) us"
+for n in 1 4; do
+	figure "CPU time of an issue, $n in a cluster / without" "$(compared cost "postgres.$n" "alone.$n")" info - \
+		"issues for each flush of the WAL: $(of group "postgres.$n"), $(of group "alone.$n")"
+done
+no_groups "${alone[@]}"
+[ "${CLUSTER_ONLY:-}" != share ] || exit "$failed_figures"
 
 # ---- messages before low water ----
 
@@ -214,7 +302,7 @@ for name in "${nodes[@]}"; do
 done
 figure "messages between nodes while 20,000 of 40,000 units are sold" "$messages" at_most 0
 
-no_groups
+no_groups "${nodes[@]}"
 nodes=()
 
 # ---- three nodes, as fast as they are ----
