@@ -398,7 +398,8 @@ leave_slot(int code, Datum arg)
 
 /*
  * Whatever sessions of this database begin with, workers work.  Nobody's
- * objects are to stand in for ours.
+ * objects are to stand in for ours.  Their statements find few rows, of tables
+ * that may never have been analyzed: compiling those takes longer than they do.
  */
 static const char *const fixed_settings[][2] = {
 	{"search_path", "pg_catalog, pg_temp"},
@@ -410,7 +411,8 @@ static const char *const fixed_settings[][2] = {
 	{"statement_timeout", "0"},
 	{"lock_timeout", "0"},
 	{"idle_in_transaction_session_timeout", "0"},
-	{"transaction_timeout", "0"}
+	{"transaction_timeout", "0"},
+	{"jit", "off"}
 };
 
 void
