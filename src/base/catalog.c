@@ -16,6 +16,7 @@
 #include "catalog/pg_collation_d.h"
 #include "catalog/pg_type_d.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
@@ -349,13 +350,22 @@ bool
 coupon_row_withdrawn(TupleTableSlot *slot)
 {
 	HeapTuple	tuple = ((HeapTupleTableSlot *) slot)->tuple;
+	Buffer		buffer = ((BufferHeapTupleTableSlot *) slot)->buffer;
 	HeapTupleHeader row = tuple->t_data;
+	bool		withdrawn;
 
+	if (HeapTupleHeaderGetRawXmax(row) != HeapTupleHeaderGetRawXmin(row))
+		return false;
+
+	/* an update of it, at this moment, writes one field after the other */
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
 	/* a version that was updated leads to the next one */
-	return ItemPointerEquals(&row->t_ctid, &tuple->t_self) &&
+	withdrawn = ItemPointerEquals(&row->t_ctid, &tuple->t_self) &&
 		HeapTupleHeaderGetRawXmax(row) == HeapTupleHeaderGetRawXmin(row) &&
 		(row->t_infomask & (HEAP_XMAX_INVALID | HEAP_XMAX_IS_MULTI)) == 0 &&
 		!HEAP_XMAX_IS_LOCKED_ONLY(row->t_infomask);
+	LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
+	return withdrawn;
 }
 
 bool
