@@ -227,12 +227,6 @@ BEGIN
 	PERFORM coupon.erase_ticket(t.room_id || '.' || t.number || '.' || replace(t.secret::text, '-', ''), 'erased')
 	   FROM coupon.ticket t WHERE t.user_id = erased AND t.ended_at IS NULL;
 
-	-- the topics that have told of the user
-	SELECT array_agg(DISTINCT c.topic) INTO topics FROM coupon.campaign c
-	 WHERE c.campaign_id IN (SELECT i.campaign_id FROM coupon.units_of(erased) i
-	                         UNION SELECT l.campaign_id FROM coupon.lapsed_hold l WHERE l.user_id = erased
-	                         UNION SELECT r.campaign_id FROM coupon.request r WHERE r.user_id = erased AND r.decided_at IS NOT NULL);
-
 	UPDATE coupon.issuance i SET user_id = pseudonym
 	  FROM (SELECT u.campaign_id, u.serial FROM coupon.units_of(erased) u) o
 	 WHERE i.campaign_id = o.campaign_id AND i.serial = o.serial AND i.user_id = erased AND i.state <> 'held';
@@ -255,6 +249,13 @@ BEGIN
 	GET DIAGNOSTICS n = ROW_COUNT;
 	others := others + n;
 
+	-- The topics that have told of the user.  They are looked for now: a unit that
+	-- was committed while this went on has been renamed, too.
+	SELECT array_agg(DISTINCT c.topic) INTO topics FROM coupon.campaign c
+	 WHERE c.campaign_id IN (SELECT i.campaign_id FROM coupon.units_of(pseudonym) i
+	                         UNION SELECT i.campaign_id FROM coupon.units_of(erased) i WHERE i.state = 'held'
+	                         UNION SELECT l.campaign_id FROM coupon.lapsed_hold l WHERE l.user_id IN (erased, pseudonym)
+	                         UNION SELECT r.campaign_id FROM coupon.request r WHERE r.user_id = pseudonym);
 	-- last: whatever was waited for above has its events committed by now
 	events := coupon.erase_events(erased, pseudonym, coalesce(topics, '{}'));
 	waiting := (SELECT count(*) FROM coupon.request r WHERE r.user_id = erased AND r.decided_at IS NULL)

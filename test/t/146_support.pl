@@ -179,6 +179,15 @@ is(sql(q{SELECT string_agg(campaign_id::text, ' ') FROM coupon_user_issuances('g
 is(sql(q{SELECT issuances FROM coupon_user_erase('gerd')}), '1', 'and the next time goes');
 conserved($node, 'postgres', 'after erasing beside a buyer');
 
+# what is committed while an erasure is under way is erased, and told of
+$buyer->query_safe(q{BEGIN; LOCK TABLE coupon.issuance IN SHARE ROW EXCLUSIVE MODE; SELECT coupon_issue(22, 'hugo')});
+$eraser->query_until(qr/begun/, "\\echo begun\nSELECT issuances FROM coupon_user_erase('hugo');\n");
+ok(await(q{SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%hugo%')}), 'an erasure waits');
+$buyer->query_safe('COMMIT');
+$eraser->query_safe('SELECT 1');
+is(sql(q{SELECT count(*) FROM coupon_user_issuances('hugo')}), '0', 'a unit that was had meanwhile is erased');
+is(sql(q{SELECT string_agg(topic, ' ') FROM coupon.outbox WHERE type = 'coupon.user_erased' AND key = 'hugo'}), 'other', 'and its topic is told');
+
 # many at once: users are issued, revoked and erased by several sessions
 sql(q{SELECT coupon_campaign_create('busy', 200, 1)});
 my $busy = sql('SELECT max(campaign_id) FROM coupon.campaign');
