@@ -254,8 +254,10 @@ for n in 1 2 4; do
 		sleep 0.5
 		window alone 1 "${alone[@]}"
 	done
-	kill -KILL "$load" "$cluster_load"
-	wait "$load" "$cluster_load" 2>/dev/null || true
+	kill "$load" "$cluster_load"
+	kill -CONT "$load" "$cluster_load"
+	wait "$load" 2>/dev/null || true
+	wait "$cluster_load" 2>/dev/null || true
 done
 ratio()
 {
