@@ -12,6 +12,7 @@
 #
 #	CLUSTER_WARM=8     seconds until what is measured begins
 #	CLUSTER_QUOTA=12    percent of one CPU that each node has
+#	CLUSTER_ONLY=share    measure only N nodes beside one
 #	CLUSTER_STOCK=100000    units of the sale that is sold to its end
 set -euo pipefail
 # shellcheck source=bench/lib/nodes.sh
@@ -179,9 +180,9 @@ deal_alone()
 		CREATE SERVER alone FOREIGN DATA WRAPPER plproxy OPTIONS ($options);
 		CREATE USER MAPPING FOR PUBLIC SERVER alone;
 		CREATE FUNCTION coupon_slot(user_id text) RETURNS integer LANGUAGE c IMMUTABLE AS '\$libdir/coupon', 'coupon_slot';
-		CREATE FUNCTION coupon_issue(campaign bigint, who text, OUT user_id text, OUT status text, OUT serial bigint, OUT code text,
-			OUT issued_at timestamptz, OUT expires_at timestamptz)
-		LANGUAGE plproxy AS 'CLUSTER ''alone''; RUN ON public.coupon_slot(who); SELECT * FROM public.coupon_issue(campaign, who);'"
+		CREATE TYPE answer AS (user_id text, status text, serial bigint, code text, issued_at timestamptz, expires_at timestamptz);
+		CREATE FUNCTION coupon_issue(campaign_id bigint, user_id text, request_key text DEFAULT NULL) RETURNS answer
+		LANGUAGE plproxy AS 'CLUSTER ''alone''; RUN ON public.coupon_slot(user_id); TARGET public.coupon_issue;'"
 }
 
 # endless DATABASE CLIENTS CAMPAIGN: issues until it is killed; sets load
@@ -279,6 +280,7 @@ else
 fi
 figure "CPU time of an issue on a node, 4 nodes / 1" "$(compared cost postgres.4 postgres.1)" at_most 1.1 "$(of cost postgres.4) us / $(of cost postgres.1) us"
 figure "CPU time of an issue, 4 servers without a cluster / 1" "$(compared cost alone.4 alone.1)" info - "$(of cost alone.4) us / $(of cost alone.1) us"
+figure "the first of these two / the second: what the cluster adds" "$(ratio "$(compared cost postgres.4 postgres.1)" "$(compared cost alone.4 alone.1)")" at_most 1.1
 for n in 1 4; do
 	figure "CPU time of an issue, $n in a cluster / without" "$(compared cost "postgres.$n" "alone.$n")" info - \
 		"issues for each flush of the WAL: $(of group "postgres.$n"), $(of group "alone.$n")"
