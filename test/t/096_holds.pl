@@ -346,9 +346,11 @@ my %storm = (
 	}, '096_expire@1' => q{
 		SELECT coupon_hold_expire(3);
 	});
+my $rounds = 0;
 poll_until('all kinds of events', sub {
+	$rounds++;
 	$node->pgbench('-n -c 16 -j 2 -T 6', 0, [qr/processed: \d+/], [qr/^$/],
-		'a storm of holds, payments, releases, issues, revocations and sweeps', \%storm);
+		'a storm of holds, payments, releases, issues, revocations and sweeps', { map { ("$rounds-$_" => $storm{$_}) } keys %storm });
 	return ask("SELECT count(DISTINCT type) FROM coupon.outbox WHERE payload->>'campaign_id' = '$storm' AND type <> 'coupon.campaign_created'") eq '7';
 });
 settle($node, 'postgres');

@@ -338,6 +338,8 @@ my %not_here = map { $_ => 1 } (
 	'This server is a standby',    # above
 	'A restored copy has not been checked',    # 140_restore.pl
 	'The end of a campaign was begun and is not done',    # 141_end_of_sale.pl
+	'This node shares nothing', 'A node does not answer', 'Units do not arrive', 'The transfer worker stands',    # 171_told.pl
+	'This node is not confirmed and sells nothing', 'A node does not take slots',    # need a node that is replaced, or refuses
 	'HTTP is asked for, but not built in', 'Tokens cannot be checked',    # need another build
 	'Connections run out', 'HTTP has too few file descriptors', 'Events gather',    # dear
 	'Events are late', 'A topic is refused',    # need a broker
