@@ -2017,7 +2017,8 @@ BEGIN
 	       room_id = excluded.room_id, labels_public = excluded.labels_public,
 	       max_per_user_limit = greatest(c.max_per_user_limit, excluded.max_per_user_limit),
 	       note_refusals = excluded.note_refusals, keeper = excluded.keeper, version = excluded.version
-	 WHERE c.shared AND c.created_at = excluded.created_at AND c.version < excluded.version;
+	 -- two that took it from a keeper that left, at the same time: all take the same one
+	 WHERE c.shared AND c.created_at = excluded.created_at AND (c.version, c.keeper) < (excluded.version, excluded.keeper);
 	PERFORM FROM coupon.campaign c WHERE c.campaign_id = r.campaign_id AND c.shared AND c.created_at = r.created_at;
 	IF NOT FOUND THEN
 		RAISE SQLSTATE 'UC303' USING
@@ -2039,7 +2040,7 @@ CREATE FUNCTION coupon.campaign_shared_guard() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	IF NEW.version > OLD.version
+	IF (NEW.version, NEW.keeper) > (OLD.version, OLD.keeper)
 	   OR to_jsonb(NEW) - '{withdrawn,away,archived_at,dumped}'::text[] = to_jsonb(OLD) - '{withdrawn,away,archived_at,dumped}'::text[] THEN
 		RETURN NEW;
 	END IF;
@@ -2271,14 +2272,18 @@ CREATE FUNCTION coupon.call_holdings(campaign_id bigint) RETURNS jsonb
 LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT jsonb_build_object(
+		'nodes', (SELECT jsonb_agg(n.node_id ORDER BY n.node_id) FROM coupon.node n WHERE n.state <> 'gone'),
 		'last_serial', (SELECT coalesce(max(s.last_serial), 0) FROM coupon.shard s WHERE s.campaign_id = $1),
 		'here', (SELECT coalesce(range_agg(h.r), '{}')
 		           FROM (SELECT int8range(s.first_serial, s.last_serial, '[]') AS r FROM coupon.shard s WHERE s.campaign_id = $1 AND s.away IS NULL
 		                 UNION ALL
 		                 SELECT int8range(min(b.serial), max(b.serial), '[]')
 		                   FROM (SELECT g AS serial, g - row_number() OVER (ORDER BY g) AS run
-		                           FROM coupon.shard s, generate_series(s.first_serial, s.last_serial) g
-		                          WHERE s.campaign_id = $1 AND s.away IS NOT NULL AND get_bit(s.away, g - s.first_serial) = 0) b
+		                           -- || for a copy of the bits that is read from disk once, and not for each of them
+		                           FROM (SELECT x.first_serial, x.last_serial, x.away || ''::bytea AS away
+		                                   FROM coupon.shard x WHERE x.campaign_id = $1 AND x.away IS NOT NULL OFFSET 0) s,
+		                                generate_series(s.first_serial, s.last_serial) g
+		                          WHERE get_bit(s.away, g - s.first_serial) = 0) b
 		                  GROUP BY b.run) h),
 		'transfers', (SELECT coalesce(jsonb_agg(jsonb_build_array(t.transfer_id, t.donor, t.receiver, t.serials, t.state)), '[]')
 		                FROM coupon.transfer t WHERE t.campaign_id = $1),
@@ -2558,28 +2563,51 @@ AS $$
 $$;
 COMMENT ON FUNCTION coupon.units_places(jsonb) IS 'At how many nodes, or on their way between two, the units of a campaign are: one, by the law. The answers are of coupon.call_holdings(), by node, of all nodes.';
 
-CREATE FUNCTION coupon.transfer_back(t coupon.transfer) RETURNS void
+CREATE FUNCTION coupon.units_nowhere(campaign_id bigint, serials int8multirange) RETURNS int8multirange
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	self smallint := (SELECT s.node_id FROM coupon.node_self s);
-	answers jsonb := jsonb_build_object(self, coupon.call_holdings($1.campaign_id));
+	answers jsonb;
 	nowhere int8multirange;
 	r record;
 BEGIN
-	FOR r IN SELECT * FROM coupon.peers_call('holdings', jsonb_build_object('campaign_id', $1.campaign_id, 'map', coupon.map_here()))
+	-- first what is little work: as long as one is down nobody reads all that it has, again and again
+	IF EXISTS (SELECT FROM coupon.peers_call('hello', jsonb_build_object('map', coupon.map_here())) c WHERE c.answer IS NULL) THEN
+		RETURN NULL;
+	END IF;
+	answers := jsonb_build_object(self, coupon.call_holdings($1));
+	FOR r IN SELECT * FROM coupon.peers_call('holdings', jsonb_build_object('campaign_id', $1, 'map', coupon.map_here()))
 	LOOP
 		IF r.answer IS NULL THEN
-			answers := NULL;
+			RETURN NULL;
 		END IF;
 		answers := answers || jsonb_build_object(r.node_id, r.answer);
 	END LOOP;
-	-- what it had received and sent on is at a node; of two donors of one unit the first takes it back
-	SELECT coalesce(range_agg(int8range(p.first, p.last, '[]')), '{}') * $1.serials INTO nowhere FROM coupon.units_places(answers) p WHERE p.places = 0;
-	IF answers IS NULL OR EXISTS (
-			SELECT FROM jsonb_each(answers) a, jsonb_array_elements(a.value -> 'transfers') x
-			 WHERE x ->> 4 = 'cut' AND (x ->> 1)::smallint = a.key::smallint AND a.key::smallint < self
-			   AND NOT answers ? (x ->> 2) AND (x ->> 3)::int8multirange && nowhere) THEN
+	-- one that has come lately, and that not all know yet, may have them
+	IF EXISTS (SELECT FROM jsonb_each(answers) a WHERE a.value -> 'nodes' <> answers -> self::text -> 'nodes') THEN
+		RETURN NULL;
+	END IF;
+	-- what the one that has left had received and sent on is at a node; of two donors of one unit the first takes it back
+	SELECT coalesce(range_agg(int8range(p.first, p.last, '[]')), '{}') * $2 INTO nowhere FROM coupon.units_places(answers) p WHERE p.places = 0;
+	IF EXISTS (SELECT FROM jsonb_each(answers) a, jsonb_array_elements(a.value -> 'transfers') x
+	            WHERE x ->> 4 = 'cut' AND (x ->> 1)::smallint = a.key::smallint AND a.key::smallint < self
+	              AND NOT answers ? (x ->> 2) AND (x ->> 3)::int8multirange && nowhere) THEN
+		RETURN NULL;
+	END IF;
+	RETURN nowhere;
+END
+$$;
+COMMENT ON FUNCTION coupon.units_nowhere(bigint, int8multirange) IS
+	'Which units that were sent to a node that has left are at no node, so that this one takes them back; null: not all nodes say so yet, or another one comes first.';
+
+CREATE FUNCTION coupon.transfer_back(t coupon.transfer) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	nowhere int8multirange := coupon.units_nowhere($1.campaign_id, $1.serials);
+BEGIN
+	IF nowhere IS NULL THEN
 		UPDATE coupon.transfer x SET due_at = clock_timestamp() + interval '1 second' WHERE x.transfer_id = $1.transfer_id;
 		RETURN;
 	END IF;
@@ -2603,7 +2631,13 @@ BEGIN
 	IF t.transfer_id IS NULL THEN
 		RETURN false;
 	ELSIF EXISTS (SELECT FROM coupon.node n WHERE n.node_id = t.receiver AND n.state = 'gone') THEN
-		PERFORM coupon.transfer_back(t);
+		BEGIN
+			PERFORM coupon.transfer_back(t);
+		EXCEPTION WHEN OTHERS THEN
+			-- the rest goes on
+			RAISE WARNING USING MESSAGE = format('units of campaign %s could not be taken back', t.campaign_id), DETAIL = SQLERRM;
+			UPDATE coupon.transfer x SET due_at = clock_timestamp() + interval '5 seconds' WHERE x.transfer_id = t.transfer_id;
+		END;
 		RETURN true;
 	END IF;
 	SELECT c.answer IS NOT NULL INTO done
@@ -3445,6 +3479,25 @@ COMMENT ON FUNCTION coupon.slots_done(uuid) IS 'Step 3, at the donor: the receiv
 
 -- ---- at the receiver ----
 
+CREATE FUNCTION coupon.parcel_unpack(content jsonb) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	INSERT INTO coupon.issuance (campaign_id, serial, shard, nth, issued_at, expires_at, user_id, state, policy, redeemed_at, order_ref, held_until, confirm_ref)
+	SELECT i.campaign_id, i.serial, coupon.shard_of(i.campaign_id, i.serial), i.nth, i.issued_at, i.expires_at, i.user_id, i.state, i.policy,
+	       i.redeemed_at, i.order_ref, i.held_until, i.confirm_ref
+	  FROM jsonb_populate_recordset(NULL::coupon.issuance, $1 -> 'issuances') i;
+	INSERT INTO coupon.lapsed_hold SELECT l.* FROM jsonb_populate_recordset(NULL::coupon.lapsed_hold, $1 -> 'lapsed') l;
+	INSERT INTO coupon.request_key SELECT k.* FROM jsonb_populate_recordset(NULL::coupon.request_key, $1 -> 'keys') k;
+	INSERT INTO coupon.room_guest SELECT g.* FROM jsonb_populate_recordset(NULL::coupon.room_guest, $1 -> 'guests') g
+	ON CONFLICT ON CONSTRAINT room_guest_pkey DO NOTHING;
+	INSERT INTO coupon.refusal SELECT r.* FROM jsonb_populate_recordset(NULL::coupon.refusal, $1 -> 'refusals') r
+	 WHERE EXISTS (SELECT FROM coupon.campaign x WHERE x.campaign_id = r.campaign_id)
+	ON CONFLICT ON CONSTRAINT refusal_pkey DO NOTHING;
+END
+$$;
+COMMENT ON FUNCTION coupon.parcel_unpack(jsonb) IS 'Puts the rows of users of a parcel into the tables.';
+
 CREATE FUNCTION coupon.slots_accept(parcel jsonb) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -3486,21 +3539,72 @@ BEGIN
 		SELECT c.campaign_id, (l ->> 0)::bigint, l ->> 1 FROM jsonb_array_elements(nullif(c.labels, 'null')) l
 		ON CONFLICT ON CONSTRAINT unit_pkey DO NOTHING;
 	END LOOP;
-	INSERT INTO coupon.issuance (campaign_id, serial, shard, nth, issued_at, expires_at, user_id, state, policy, redeemed_at, order_ref, held_until, confirm_ref)
-	SELECT i.campaign_id, i.serial, coupon.shard_of(i.campaign_id, i.serial), i.nth, i.issued_at, i.expires_at, i.user_id, i.state, i.policy,
-	       i.redeemed_at, i.order_ref, i.held_until, i.confirm_ref
-	  FROM jsonb_populate_recordset(NULL::coupon.issuance, $1 -> 'issuances') i;
-	INSERT INTO coupon.lapsed_hold SELECT l.* FROM jsonb_populate_recordset(NULL::coupon.lapsed_hold, $1 -> 'lapsed') l;
-	INSERT INTO coupon.request_key SELECT k.* FROM jsonb_populate_recordset(NULL::coupon.request_key, $1 -> 'keys') k;
-	INSERT INTO coupon.room_guest SELECT g.* FROM jsonb_populate_recordset(NULL::coupon.room_guest, $1 -> 'guests') g
-	ON CONFLICT ON CONSTRAINT room_guest_pkey DO NOTHING;
-	INSERT INTO coupon.refusal SELECT r.* FROM jsonb_populate_recordset(NULL::coupon.refusal, $1 -> 'refusals') r
-	 WHERE EXISTS (SELECT FROM coupon.campaign x WHERE x.campaign_id = r.campaign_id)
-	ON CONFLICT ON CONSTRAINT refusal_pkey DO NOTHING;
+	PERFORM coupon.parcel_unpack($1);
 	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION coupon.slots_accept(jsonb) IS 'Step 3, at the receiver: takes slots in with all that their users have, once.';
+
+-- ---- at the donor, when the receiver has left the sale ----
+
+CREATE FUNCTION coupon.slots_back(p coupon.slot_parcel) RETURNS boolean
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	self smallint := (SELECT s.node_id FROM coupon.node_self s);
+	asked integer := 0;
+	ours smallint[];
+	nowhere jsonb := '{}';
+	rest jsonb;
+	r record;
+BEGIN
+	-- the receiver may have taken the parcel in, and given some of its slots on
+	FOR r IN SELECT * FROM coupon.peers_call('hello', jsonb_build_object('map', coupon.map_here()))
+	LOOP
+		IF r.answer IS NULL THEN
+			RETURN false;
+		END IF;
+		PERFORM coupon.learn_map(r.answer -> 'map');
+		asked := asked + 1;
+	END LOOP;
+	IF asked <> (SELECT count(*) FROM coupon.node n WHERE n.state <> 'gone' AND n.node_id <> self) THEN
+		RETURN false;
+	END IF;
+	FOR r IN SELECT x.* FROM jsonb_to_recordset($1.content -> 'campaigns') x(campaign_id bigint, serials int8multirange)
+	LOOP
+		nowhere := nowhere || jsonb_build_object(r.campaign_id, coupon.units_nowhere(r.campaign_id, r.serials));
+		IF nowhere ->> r.campaign_id::text IS NULL THEN
+			RETURN false;
+		END IF;
+	END LOOP;
+	PERFORM coupon.transfer_commits();
+	WITH back AS (
+		UPDATE coupon.slot s SET node_id = self, version = s.version + 1
+		  FROM jsonb_array_elements($1.content -> 'slots') x
+		 WHERE s.slot = (x ->> 0)::smallint AND s.version = (x ->> 1)::bigint AND s.node_id = $1.receiver
+		RETURNING s.slot)
+	SELECT coalesce(array_agg(b.slot), '{}') INTO ours FROM back b;
+	-- of users whose slots went on, and of units that are elsewhere, the rows are there
+	SELECT jsonb_object_agg(k, (
+			SELECT coalesce(jsonb_agg(e), '[]') FROM jsonb_array_elements($1.content -> k) e
+			 WHERE coupon.slot_of(e ->> 'user_id') = ANY (ours)
+			   AND (k <> 'issuances' OR (e ->> 'serial')::bigint <@ (nowhere ->> (e ->> 'campaign_id'))::int8multirange)))
+	  INTO rest FROM unnest('{issuances,lapsed,keys,guests,refusals}'::text[]) k;
+	FOR r IN SELECT n.key::bigint AS campaign_id, n.value::int8multirange AS serials, coalesce(
+	                (SELECT range_agg(int8range(i.serial, i.serial, '[]')) FROM jsonb_to_recordset(rest -> 'issuances') i(campaign_id bigint, serial bigint)
+	                  WHERE i.campaign_id = n.key::bigint), '{}') AS taken
+	           FROM jsonb_each_text(nowhere) n ORDER BY 1
+	LOOP
+		PERFORM coupon.units_arrive(r.campaign_id, coupon.ranges_of(r.taken), 0, false);
+		PERFORM coupon.units_arrive(r.campaign_id, coupon.ranges_of(r.serials - r.taken), 0, true);
+	END LOOP;
+	PERFORM coupon.parcel_unpack(rest);
+	PERFORM coupon.slots_done($1.parcel_id);
+	RETURN true;
+END
+$$;
+COMMENT ON FUNCTION coupon.slots_back(coupon.slot_parcel) IS
+	'Takes back a parcel that was for a node which has left, but for what that one had given on; false: not all nodes say yet what they have.';
 
 CREATE FUNCTION coupon.slots_restore(maps jsonb, sent jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -3536,7 +3640,23 @@ DECLARE
 	reason text;
 BEGIN
 	SELECT * INTO p FROM coupon.slot_parcel x WHERE x.state = 'sent' AND x.due_at <= clock_timestamp() ORDER BY x.due_at LIMIT 1;
-	IF p.parcel_id IS NOT NULL THEN
+	IF p.parcel_id IS NOT NULL AND EXISTS (SELECT FROM coupon.node n WHERE n.node_id = p.receiver AND n.state = 'gone') THEN
+		BEGIN
+			done := coupon.slots_back(p);
+			reason := 'the node has left, and not all others say what they have';
+		EXCEPTION WHEN OTHERS THEN
+			-- the rest goes on
+			done := false;
+			reason := SQLERRM;
+			RAISE WARNING USING MESSAGE = 'slots could not be taken back', DETAIL = reason;
+		END;
+		IF done THEN
+			PERFORM coupon.peers_try('map', jsonb_build_object('map', coupon.map_here()));
+		ELSE
+			UPDATE coupon.slot_parcel x SET due_at = clock_timestamp() + interval '1 s', problem = reason WHERE x.parcel_id = p.parcel_id;
+		END IF;
+		RETURN 0;
+	ELSIF p.parcel_id IS NOT NULL THEN
 		SELECT c.answer IS NOT NULL, c.error INTO done, reason FROM coupon.peers_try('slots', jsonb_build_object('parcel', p.content), p.receiver) c;
 		IF done THEN
 			PERFORM coupon.slots_done(p.parcel_id);
@@ -3611,6 +3731,12 @@ BEGIN
 	END IF;
 	SELECT count(*) INTO transit FROM coupon.transfer t WHERE t.state = 'cut' AND $1 IN (t.donor, t.receiver);
 	RETURN here || jsonb_build_object('transit', transit,
+		'parcels', (SELECT count(*) FROM coupon.slot_parcel p WHERE p.state = 'sent' AND $1 IN (p.donor, p.receiver)),
+		-- slots that this node has, or has given away and can take back
+		'has', (SELECT coalesce(jsonb_agg(h.slot), '[]')
+		          FROM (SELECT x.slot FROM coupon.slot x WHERE x.node_id = self
+		                UNION ALL
+		                SELECT unnest(p.slots) FROM coupon.slot_parcel p WHERE p.state = 'sent') h),
 		'kept', (SELECT coalesce(jsonb_agg(coupon.campaign_definition(c.campaign_id)), '[]') FROM coupon.campaign c
 		          WHERE c.shared AND c.keeper = $1 AND c.archived_at IS NULL AND c.dumped IS NULL),
 		'elsewhere', (SELECT coalesce(jsonb_agg(c.campaign_id), '[]') FROM coupon.campaign c WHERE c.shared AND c.keeper <> $1));
@@ -3631,7 +3757,7 @@ BEGIN
 		RETURN EXISTS (SELECT FROM coupon.node n WHERE n.node_id = self AND n.state = 'gone');
 	END IF;
 	has := coupon.call_leaving(self);
-	IF has - '{elsewhere,kept}'::text[] <> '{"slots": 0, "units": 0, "issuances": 0, "events": 0, "rooms": 0, "transit": 0}' OR has -> 'kept' <> '[]' THEN
+	IF has - '{elsewhere,kept,has}'::text[] <> '{"slots": 0, "units": 0, "issuances": 0, "events": 0, "rooms": 0, "transit": 0, "parcels": 0}' OR has -> 'kept' <> '[]' THEN
 		RETURN false;
 	END IF;
 	UPDATE coupon.node n SET state = 'gone', version = n.version + 1 WHERE n.node_id = self;
@@ -3704,14 +3830,11 @@ DECLARE
 	left_over text;
 	answers jsonb;
 	told jsonb;
+	unclaimed bigint;
 	silent text;
 BEGIN
-	SELECT concat_ws(', ', CASE WHEN s.n > 0 THEN s.n || ' slots' END, CASE WHEN p.n > 0 THEN p.n || ' parcels' END,
-	                 CASE WHEN n.state IS NULL THEN 'nothing that is known' WHEN n.state = 'active' THEN 'state active' END)
-	  INTO left_over
-	  FROM (SELECT count(*) AS n FROM coupon.slot x WHERE x.node_id = $1) s,
-	       (SELECT count(*) AS n FROM coupon.slot_parcel x WHERE x.state = 'sent' AND (x.receiver = $1 OR x.donor = $1)) p
-	  LEFT JOIN coupon.node n ON n.node_id = $1;
+	SELECT CASE WHEN n.state IS NULL THEN 'nothing that is known' WHEN n.state = 'active' THEN 'state active' END INTO left_over
+	  FROM (VALUES ($1)) v(node_id) LEFT JOIN coupon.node n ON n.node_id = v.node_id;
 	IF left_over <> '' OR $1 IS NULL THEN
 		RAISE SQLSTATE 'UC303' USING
 			MESSAGE = 'node cannot be removed',
@@ -3729,8 +3852,14 @@ BEGIN
 	        UNION ALL
 	        SELECT c.node_id, c.answer FROM coupon.peers_call('leaving', jsonb_build_object('node_id', $1)) c) a;
 	told := answers -> $1::text;
+	SELECT count(*) INTO unclaimed FROM coupon.slot x
+	 WHERE NOT EXISTS (SELECT FROM jsonb_each(answers) a WHERE a.value -> 'has' @> to_jsonb(x.slot))
+	   AND (x.node_id = $1 OR answers ? x.node_id::text);
 	SELECT concat_ws(', ',
 		CASE WHEN (told ->> 'slots')::bigint > 0 THEN (told ->> 'slots') || ' slots' END,
+		-- of a node that is dead all slots must be with others, or on their way from one that takes them back
+		CASE WHEN told IS NULL AND unclaimed > 0 THEN unclaimed || ' slots, or knows who has them' END,
+		CASE WHEN told IS NOT NULL AND sum((a.value ->> 'parcels')::bigint) > 0 THEN sum((a.value ->> 'parcels')::bigint) || ' parcels of slots that have yet to arrive' END,
 		CASE WHEN (told ->> 'units')::bigint > 0 THEN (told ->> 'units') || ' units that are not issued' END,
 		CASE WHEN (told ->> 'issuances')::bigint > 0 THEN (told ->> 'issuances') || ' issuances' END,
 		-- what is on its way to one that is dead comes back to who has sent it
@@ -3743,7 +3872,8 @@ BEGIN
 		RAISE SQLSTATE 'UC303' USING
 			MESSAGE = 'node cannot be removed',
 			DETAIL = format('Node %s has %s.', $1, left_over),
-			HINT = 'Call it again when they have moved, which all but rooms do by themselves while the nodes run: coupon_cluster_status() shows where units are.';
+			HINT = CASE WHEN told IS NULL THEN 'Start the node again, or a standby of it.'
+				ELSE 'Call it again when they have moved, which all but rooms do by themselves while the nodes run: coupon_cluster_status() shows where units are.' END;
 	ELSIF silent IS NOT NULL THEN
 		RAISE WARNING USING
 			MESSAGE = 'not all nodes could be asked for what the node that is removed has',
@@ -6976,6 +7106,7 @@ REVOKE ALL ON FUNCTION coupon.transfers_restore(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.node_confirm() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.transfer_settle() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.units_places(jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.units_nowhere(bigint, int8multirange) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.transfer_back(coupon.transfer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.transfer_push() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.campaign_spread() FROM PUBLIC;
@@ -7165,7 +7296,9 @@ REVOKE ALL ON FUNCTION coupon.slots_leave(smallint[], smallint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.slots_hindered(smallint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.slots_give() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.slots_done(uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.parcel_unpack(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.slots_accept(jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.slots_back(coupon.slot_parcel) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.slots_restore(jsonb, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.slots_work(boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.coupon_slots_move(integer, integer) FROM PUBLIC;

@@ -265,7 +265,8 @@ BEGIN
 	       room_id = excluded.room_id, labels_public = excluded.labels_public,
 	       max_per_user_limit = greatest(c.max_per_user_limit, excluded.max_per_user_limit),
 	       note_refusals = excluded.note_refusals, keeper = excluded.keeper, version = excluded.version
-	 WHERE c.shared AND c.created_at = excluded.created_at AND c.version < excluded.version;
+	 -- two that took it from a keeper that left, at the same time: all take the same one
+	 WHERE c.shared AND c.created_at = excluded.created_at AND (c.version, c.keeper) < (excluded.version, excluded.keeper);
 	PERFORM FROM coupon.campaign c WHERE c.campaign_id = r.campaign_id AND c.shared AND c.created_at = r.created_at;
 	IF NOT FOUND THEN
 		RAISE SQLSTATE 'UC303' USING
@@ -287,7 +288,7 @@ CREATE FUNCTION coupon.campaign_shared_guard() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	IF NEW.version > OLD.version
+	IF (NEW.version, NEW.keeper) > (OLD.version, OLD.keeper)
 	   OR to_jsonb(NEW) - '{withdrawn,away,archived_at,dumped}'::text[] = to_jsonb(OLD) - '{withdrawn,away,archived_at,dumped}'::text[] THEN
 		RETURN NEW;
 	END IF;
@@ -519,14 +520,18 @@ CREATE FUNCTION coupon.call_holdings(campaign_id bigint) RETURNS jsonb
 LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT jsonb_build_object(
+		'nodes', (SELECT jsonb_agg(n.node_id ORDER BY n.node_id) FROM coupon.node n WHERE n.state <> 'gone'),
 		'last_serial', (SELECT coalesce(max(s.last_serial), 0) FROM coupon.shard s WHERE s.campaign_id = $1),
 		'here', (SELECT coalesce(range_agg(h.r), '{}')
 		           FROM (SELECT int8range(s.first_serial, s.last_serial, '[]') AS r FROM coupon.shard s WHERE s.campaign_id = $1 AND s.away IS NULL
 		                 UNION ALL
 		                 SELECT int8range(min(b.serial), max(b.serial), '[]')
 		                   FROM (SELECT g AS serial, g - row_number() OVER (ORDER BY g) AS run
-		                           FROM coupon.shard s, generate_series(s.first_serial, s.last_serial) g
-		                          WHERE s.campaign_id = $1 AND s.away IS NOT NULL AND get_bit(s.away, g - s.first_serial) = 0) b
+		                           -- || for a copy of the bits that is read from disk once, and not for each of them
+		                           FROM (SELECT x.first_serial, x.last_serial, x.away || ''::bytea AS away
+		                                   FROM coupon.shard x WHERE x.campaign_id = $1 AND x.away IS NOT NULL OFFSET 0) s,
+		                                generate_series(s.first_serial, s.last_serial) g
+		                          WHERE get_bit(s.away, g - s.first_serial) = 0) b
 		                  GROUP BY b.run) h),
 		'transfers', (SELECT coalesce(jsonb_agg(jsonb_build_array(t.transfer_id, t.donor, t.receiver, t.serials, t.state)), '[]')
 		                FROM coupon.transfer t WHERE t.campaign_id = $1),

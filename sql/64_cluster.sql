@@ -204,28 +204,51 @@ AS $$
 $$;
 COMMENT ON FUNCTION coupon.units_places(jsonb) IS 'At how many nodes, or on their way between two, the units of a campaign are: one, by the law. The answers are of coupon.call_holdings(), by node, of all nodes.';
 
-CREATE FUNCTION coupon.transfer_back(t coupon.transfer) RETURNS void
+CREATE FUNCTION coupon.units_nowhere(campaign_id bigint, serials int8multirange) RETURNS int8multirange
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	self smallint := (SELECT s.node_id FROM coupon.node_self s);
-	answers jsonb := jsonb_build_object(self, coupon.call_holdings($1.campaign_id));
+	answers jsonb;
 	nowhere int8multirange;
 	r record;
 BEGIN
-	FOR r IN SELECT * FROM coupon.peers_call('holdings', jsonb_build_object('campaign_id', $1.campaign_id, 'map', coupon.map_here()))
+	-- first what is little work: as long as one is down nobody reads all that it has, again and again
+	IF EXISTS (SELECT FROM coupon.peers_call('hello', jsonb_build_object('map', coupon.map_here())) c WHERE c.answer IS NULL) THEN
+		RETURN NULL;
+	END IF;
+	answers := jsonb_build_object(self, coupon.call_holdings($1));
+	FOR r IN SELECT * FROM coupon.peers_call('holdings', jsonb_build_object('campaign_id', $1, 'map', coupon.map_here()))
 	LOOP
 		IF r.answer IS NULL THEN
-			answers := NULL;
+			RETURN NULL;
 		END IF;
 		answers := answers || jsonb_build_object(r.node_id, r.answer);
 	END LOOP;
-	-- what it had received and sent on is at a node; of two donors of one unit the first takes it back
-	SELECT coalesce(range_agg(int8range(p.first, p.last, '[]')), '{}') * $1.serials INTO nowhere FROM coupon.units_places(answers) p WHERE p.places = 0;
-	IF answers IS NULL OR EXISTS (
-			SELECT FROM jsonb_each(answers) a, jsonb_array_elements(a.value -> 'transfers') x
-			 WHERE x ->> 4 = 'cut' AND (x ->> 1)::smallint = a.key::smallint AND a.key::smallint < self
-			   AND NOT answers ? (x ->> 2) AND (x ->> 3)::int8multirange && nowhere) THEN
+	-- one that has come lately, and that not all know yet, may have them
+	IF EXISTS (SELECT FROM jsonb_each(answers) a WHERE a.value -> 'nodes' <> answers -> self::text -> 'nodes') THEN
+		RETURN NULL;
+	END IF;
+	-- what the one that has left had received and sent on is at a node; of two donors of one unit the first takes it back
+	SELECT coalesce(range_agg(int8range(p.first, p.last, '[]')), '{}') * $2 INTO nowhere FROM coupon.units_places(answers) p WHERE p.places = 0;
+	IF EXISTS (SELECT FROM jsonb_each(answers) a, jsonb_array_elements(a.value -> 'transfers') x
+	            WHERE x ->> 4 = 'cut' AND (x ->> 1)::smallint = a.key::smallint AND a.key::smallint < self
+	              AND NOT answers ? (x ->> 2) AND (x ->> 3)::int8multirange && nowhere) THEN
+		RETURN NULL;
+	END IF;
+	RETURN nowhere;
+END
+$$;
+COMMENT ON FUNCTION coupon.units_nowhere(bigint, int8multirange) IS
+	'Which units that were sent to a node that has left are at no node, so that this one takes them back; null: not all nodes say so yet, or another one comes first.';
+
+CREATE FUNCTION coupon.transfer_back(t coupon.transfer) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	nowhere int8multirange := coupon.units_nowhere($1.campaign_id, $1.serials);
+BEGIN
+	IF nowhere IS NULL THEN
 		UPDATE coupon.transfer x SET due_at = clock_timestamp() + interval '1 second' WHERE x.transfer_id = $1.transfer_id;
 		RETURN;
 	END IF;
@@ -249,7 +272,13 @@ BEGIN
 	IF t.transfer_id IS NULL THEN
 		RETURN false;
 	ELSIF EXISTS (SELECT FROM coupon.node n WHERE n.node_id = t.receiver AND n.state = 'gone') THEN
-		PERFORM coupon.transfer_back(t);
+		BEGIN
+			PERFORM coupon.transfer_back(t);
+		EXCEPTION WHEN OTHERS THEN
+			-- the rest goes on
+			RAISE WARNING USING MESSAGE = format('units of campaign %s could not be taken back', t.campaign_id), DETAIL = SQLERRM;
+			UPDATE coupon.transfer x SET due_at = clock_timestamp() + interval '5 seconds' WHERE x.transfer_id = t.transfer_id;
+		END;
 		RETURN true;
 	END IF;
 	SELECT c.answer IS NOT NULL INTO done

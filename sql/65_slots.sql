@@ -345,6 +345,25 @@ COMMENT ON FUNCTION coupon.slots_done(uuid) IS 'Step 3, at the donor: the receiv
 
 -- ---- at the receiver ----
 
+CREATE FUNCTION coupon.parcel_unpack(content jsonb) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	INSERT INTO coupon.issuance (campaign_id, serial, shard, nth, issued_at, expires_at, user_id, state, policy, redeemed_at, order_ref, held_until, confirm_ref)
+	SELECT i.campaign_id, i.serial, coupon.shard_of(i.campaign_id, i.serial), i.nth, i.issued_at, i.expires_at, i.user_id, i.state, i.policy,
+	       i.redeemed_at, i.order_ref, i.held_until, i.confirm_ref
+	  FROM jsonb_populate_recordset(NULL::coupon.issuance, $1 -> 'issuances') i;
+	INSERT INTO coupon.lapsed_hold SELECT l.* FROM jsonb_populate_recordset(NULL::coupon.lapsed_hold, $1 -> 'lapsed') l;
+	INSERT INTO coupon.request_key SELECT k.* FROM jsonb_populate_recordset(NULL::coupon.request_key, $1 -> 'keys') k;
+	INSERT INTO coupon.room_guest SELECT g.* FROM jsonb_populate_recordset(NULL::coupon.room_guest, $1 -> 'guests') g
+	ON CONFLICT ON CONSTRAINT room_guest_pkey DO NOTHING;
+	INSERT INTO coupon.refusal SELECT r.* FROM jsonb_populate_recordset(NULL::coupon.refusal, $1 -> 'refusals') r
+	 WHERE EXISTS (SELECT FROM coupon.campaign x WHERE x.campaign_id = r.campaign_id)
+	ON CONFLICT ON CONSTRAINT refusal_pkey DO NOTHING;
+END
+$$;
+COMMENT ON FUNCTION coupon.parcel_unpack(jsonb) IS 'Puts the rows of users of a parcel into the tables.';
+
 CREATE FUNCTION coupon.slots_accept(parcel jsonb) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -386,21 +405,72 @@ BEGIN
 		SELECT c.campaign_id, (l ->> 0)::bigint, l ->> 1 FROM jsonb_array_elements(nullif(c.labels, 'null')) l
 		ON CONFLICT ON CONSTRAINT unit_pkey DO NOTHING;
 	END LOOP;
-	INSERT INTO coupon.issuance (campaign_id, serial, shard, nth, issued_at, expires_at, user_id, state, policy, redeemed_at, order_ref, held_until, confirm_ref)
-	SELECT i.campaign_id, i.serial, coupon.shard_of(i.campaign_id, i.serial), i.nth, i.issued_at, i.expires_at, i.user_id, i.state, i.policy,
-	       i.redeemed_at, i.order_ref, i.held_until, i.confirm_ref
-	  FROM jsonb_populate_recordset(NULL::coupon.issuance, $1 -> 'issuances') i;
-	INSERT INTO coupon.lapsed_hold SELECT l.* FROM jsonb_populate_recordset(NULL::coupon.lapsed_hold, $1 -> 'lapsed') l;
-	INSERT INTO coupon.request_key SELECT k.* FROM jsonb_populate_recordset(NULL::coupon.request_key, $1 -> 'keys') k;
-	INSERT INTO coupon.room_guest SELECT g.* FROM jsonb_populate_recordset(NULL::coupon.room_guest, $1 -> 'guests') g
-	ON CONFLICT ON CONSTRAINT room_guest_pkey DO NOTHING;
-	INSERT INTO coupon.refusal SELECT r.* FROM jsonb_populate_recordset(NULL::coupon.refusal, $1 -> 'refusals') r
-	 WHERE EXISTS (SELECT FROM coupon.campaign x WHERE x.campaign_id = r.campaign_id)
-	ON CONFLICT ON CONSTRAINT refusal_pkey DO NOTHING;
+	PERFORM coupon.parcel_unpack($1);
 	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION coupon.slots_accept(jsonb) IS 'Step 3, at the receiver: takes slots in with all that their users have, once.';
+
+-- ---- at the donor, when the receiver has left the sale ----
+
+CREATE FUNCTION coupon.slots_back(p coupon.slot_parcel) RETURNS boolean
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	self smallint := (SELECT s.node_id FROM coupon.node_self s);
+	asked integer := 0;
+	ours smallint[];
+	nowhere jsonb := '{}';
+	rest jsonb;
+	r record;
+BEGIN
+	-- the receiver may have taken the parcel in, and given some of its slots on
+	FOR r IN SELECT * FROM coupon.peers_call('hello', jsonb_build_object('map', coupon.map_here()))
+	LOOP
+		IF r.answer IS NULL THEN
+			RETURN false;
+		END IF;
+		PERFORM coupon.learn_map(r.answer -> 'map');
+		asked := asked + 1;
+	END LOOP;
+	IF asked <> (SELECT count(*) FROM coupon.node n WHERE n.state <> 'gone' AND n.node_id <> self) THEN
+		RETURN false;
+	END IF;
+	FOR r IN SELECT x.* FROM jsonb_to_recordset($1.content -> 'campaigns') x(campaign_id bigint, serials int8multirange)
+	LOOP
+		nowhere := nowhere || jsonb_build_object(r.campaign_id, coupon.units_nowhere(r.campaign_id, r.serials));
+		IF nowhere ->> r.campaign_id::text IS NULL THEN
+			RETURN false;
+		END IF;
+	END LOOP;
+	PERFORM coupon.transfer_commits();
+	WITH back AS (
+		UPDATE coupon.slot s SET node_id = self, version = s.version + 1
+		  FROM jsonb_array_elements($1.content -> 'slots') x
+		 WHERE s.slot = (x ->> 0)::smallint AND s.version = (x ->> 1)::bigint AND s.node_id = $1.receiver
+		RETURNING s.slot)
+	SELECT coalesce(array_agg(b.slot), '{}') INTO ours FROM back b;
+	-- of users whose slots went on, and of units that are elsewhere, the rows are there
+	SELECT jsonb_object_agg(k, (
+			SELECT coalesce(jsonb_agg(e), '[]') FROM jsonb_array_elements($1.content -> k) e
+			 WHERE coupon.slot_of(e ->> 'user_id') = ANY (ours)
+			   AND (k <> 'issuances' OR (e ->> 'serial')::bigint <@ (nowhere ->> (e ->> 'campaign_id'))::int8multirange)))
+	  INTO rest FROM unnest('{issuances,lapsed,keys,guests,refusals}'::text[]) k;
+	FOR r IN SELECT n.key::bigint AS campaign_id, n.value::int8multirange AS serials, coalesce(
+	                (SELECT range_agg(int8range(i.serial, i.serial, '[]')) FROM jsonb_to_recordset(rest -> 'issuances') i(campaign_id bigint, serial bigint)
+	                  WHERE i.campaign_id = n.key::bigint), '{}') AS taken
+	           FROM jsonb_each_text(nowhere) n ORDER BY 1
+	LOOP
+		PERFORM coupon.units_arrive(r.campaign_id, coupon.ranges_of(r.taken), 0, false);
+		PERFORM coupon.units_arrive(r.campaign_id, coupon.ranges_of(r.serials - r.taken), 0, true);
+	END LOOP;
+	PERFORM coupon.parcel_unpack(rest);
+	PERFORM coupon.slots_done($1.parcel_id);
+	RETURN true;
+END
+$$;
+COMMENT ON FUNCTION coupon.slots_back(coupon.slot_parcel) IS
+	'Takes back a parcel that was for a node which has left, but for what that one had given on; false: not all nodes say yet what they have.';
 
 CREATE FUNCTION coupon.slots_restore(maps jsonb, sent jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -436,7 +506,23 @@ DECLARE
 	reason text;
 BEGIN
 	SELECT * INTO p FROM coupon.slot_parcel x WHERE x.state = 'sent' AND x.due_at <= clock_timestamp() ORDER BY x.due_at LIMIT 1;
-	IF p.parcel_id IS NOT NULL THEN
+	IF p.parcel_id IS NOT NULL AND EXISTS (SELECT FROM coupon.node n WHERE n.node_id = p.receiver AND n.state = 'gone') THEN
+		BEGIN
+			done := coupon.slots_back(p);
+			reason := 'the node has left, and not all others say what they have';
+		EXCEPTION WHEN OTHERS THEN
+			-- the rest goes on
+			done := false;
+			reason := SQLERRM;
+			RAISE WARNING USING MESSAGE = 'slots could not be taken back', DETAIL = reason;
+		END;
+		IF done THEN
+			PERFORM coupon.peers_try('map', jsonb_build_object('map', coupon.map_here()));
+		ELSE
+			UPDATE coupon.slot_parcel x SET due_at = clock_timestamp() + interval '1 s', problem = reason WHERE x.parcel_id = p.parcel_id;
+		END IF;
+		RETURN 0;
+	ELSIF p.parcel_id IS NOT NULL THEN
 		SELECT c.answer IS NOT NULL, c.error INTO done, reason FROM coupon.peers_try('slots', jsonb_build_object('parcel', p.content), p.receiver) c;
 		IF done THEN
 			PERFORM coupon.slots_done(p.parcel_id);

@@ -23,6 +23,12 @@ BEGIN
 	END IF;
 	SELECT count(*) INTO transit FROM coupon.transfer t WHERE t.state = 'cut' AND $1 IN (t.donor, t.receiver);
 	RETURN here || jsonb_build_object('transit', transit,
+		'parcels', (SELECT count(*) FROM coupon.slot_parcel p WHERE p.state = 'sent' AND $1 IN (p.donor, p.receiver)),
+		-- slots that this node has, or has given away and can take back
+		'has', (SELECT coalesce(jsonb_agg(h.slot), '[]')
+		          FROM (SELECT x.slot FROM coupon.slot x WHERE x.node_id = self
+		                UNION ALL
+		                SELECT unnest(p.slots) FROM coupon.slot_parcel p WHERE p.state = 'sent') h),
 		'kept', (SELECT coalesce(jsonb_agg(coupon.campaign_definition(c.campaign_id)), '[]') FROM coupon.campaign c
 		          WHERE c.shared AND c.keeper = $1 AND c.archived_at IS NULL AND c.dumped IS NULL),
 		'elsewhere', (SELECT coalesce(jsonb_agg(c.campaign_id), '[]') FROM coupon.campaign c WHERE c.shared AND c.keeper <> $1));
@@ -43,7 +49,7 @@ BEGIN
 		RETURN EXISTS (SELECT FROM coupon.node n WHERE n.node_id = self AND n.state = 'gone');
 	END IF;
 	has := coupon.call_leaving(self);
-	IF has - '{elsewhere,kept}'::text[] <> '{"slots": 0, "units": 0, "issuances": 0, "events": 0, "rooms": 0, "transit": 0}' OR has -> 'kept' <> '[]' THEN
+	IF has - '{elsewhere,kept,has}'::text[] <> '{"slots": 0, "units": 0, "issuances": 0, "events": 0, "rooms": 0, "transit": 0, "parcels": 0}' OR has -> 'kept' <> '[]' THEN
 		RETURN false;
 	END IF;
 	UPDATE coupon.node n SET state = 'gone', version = n.version + 1 WHERE n.node_id = self;
@@ -116,14 +122,11 @@ DECLARE
 	left_over text;
 	answers jsonb;
 	told jsonb;
+	unclaimed bigint;
 	silent text;
 BEGIN
-	SELECT concat_ws(', ', CASE WHEN s.n > 0 THEN s.n || ' slots' END, CASE WHEN p.n > 0 THEN p.n || ' parcels' END,
-	                 CASE WHEN n.state IS NULL THEN 'nothing that is known' WHEN n.state = 'active' THEN 'state active' END)
-	  INTO left_over
-	  FROM (SELECT count(*) AS n FROM coupon.slot x WHERE x.node_id = $1) s,
-	       (SELECT count(*) AS n FROM coupon.slot_parcel x WHERE x.state = 'sent' AND (x.receiver = $1 OR x.donor = $1)) p
-	  LEFT JOIN coupon.node n ON n.node_id = $1;
+	SELECT CASE WHEN n.state IS NULL THEN 'nothing that is known' WHEN n.state = 'active' THEN 'state active' END INTO left_over
+	  FROM (VALUES ($1)) v(node_id) LEFT JOIN coupon.node n ON n.node_id = v.node_id;
 	IF left_over <> '' OR $1 IS NULL THEN
 		RAISE SQLSTATE 'UC303' USING
 			MESSAGE = 'node cannot be removed',
@@ -141,8 +144,14 @@ BEGIN
 	        UNION ALL
 	        SELECT c.node_id, c.answer FROM coupon.peers_call('leaving', jsonb_build_object('node_id', $1)) c) a;
 	told := answers -> $1::text;
+	SELECT count(*) INTO unclaimed FROM coupon.slot x
+	 WHERE NOT EXISTS (SELECT FROM jsonb_each(answers) a WHERE a.value -> 'has' @> to_jsonb(x.slot))
+	   AND (x.node_id = $1 OR answers ? x.node_id::text);
 	SELECT concat_ws(', ',
 		CASE WHEN (told ->> 'slots')::bigint > 0 THEN (told ->> 'slots') || ' slots' END,
+		-- of a node that is dead all slots must be with others, or on their way from one that takes them back
+		CASE WHEN told IS NULL AND unclaimed > 0 THEN unclaimed || ' slots, or knows who has them' END,
+		CASE WHEN told IS NOT NULL AND sum((a.value ->> 'parcels')::bigint) > 0 THEN sum((a.value ->> 'parcels')::bigint) || ' parcels of slots that have yet to arrive' END,
 		CASE WHEN (told ->> 'units')::bigint > 0 THEN (told ->> 'units') || ' units that are not issued' END,
 		CASE WHEN (told ->> 'issuances')::bigint > 0 THEN (told ->> 'issuances') || ' issuances' END,
 		-- what is on its way to one that is dead comes back to who has sent it
@@ -155,7 +164,8 @@ BEGIN
 		RAISE SQLSTATE 'UC303' USING
 			MESSAGE = 'node cannot be removed',
 			DETAIL = format('Node %s has %s.', $1, left_over),
-			HINT = 'Call it again when they have moved, which all but rooms do by themselves while the nodes run: coupon_cluster_status() shows where units are.';
+			HINT = CASE WHEN told IS NULL THEN 'Start the node again, or a standby of it.'
+				ELSE 'Call it again when they have moved, which all but rooms do by themselves while the nodes run: coupon_cluster_status() shows where units are.' END;
 	ELSIF silent IS NOT NULL THEN
 		RAISE WARNING USING
 			MESSAGE = 'not all nodes could be asked for what the node that is removed has',

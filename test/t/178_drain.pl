@@ -86,4 +86,50 @@ poll_until('sold out', sub { issue('one', $sale, 1, 'd') eq 'sold_out 1' });
 is($cluster->on('one', "SELECT sum(stock) || ' ' || sum(issued) || ' ' || sum(in_transit) FROM coupon_cluster_status($sale)"), '900 900 0', 'all units are sold');
 is($cluster->on('two', "SELECT string_agg(concat_ws(' ', law, detail), ', ') FROM coupon_cluster_verify($_)"), '', 'coupon_cluster_verify finds nothing, either') for $sale, $ended;
 
+# ---- slots that are on their way to a node that leaves come back, with their users ----
+$cluster->start('three');
+ok(await_true($cluster->server('three'), 'postgres', q{SELECT state = 'gone' FROM coupon.node WHERE node_id = 3}), 'a node that has left and is started again hears that it has');
+$cluster->add('four');
+poll_until('node four is known', sub { $cluster->on($_, 'SELECT count(*) FROM coupon.node WHERE coupon.node_confirmed()') == 4 || return 0 for qw(one two four); 1 });
+my $late = $cluster->on('four', q{SELECT coupon_cluster_create('late', 60)});
+poll_until('all have their part of a campaign that it keeps', sub { $cluster->on($_, "SELECT (SELECT remaining FROM coupon.campaign_status WHERE campaign_id = $late) = 20") eq 't' || return 0 for qw(one two four); 1 });
+sub without_worker
+{
+	my ($node) = @_;
+
+	alter_system($cluster->server($node), 'coupon.cluster' => 'off');
+	return poll_until("the worker of node $node ends", sub { $cluster->on($node, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'coupon transfer'}) == 0 });
+}
+# parcel(): node two gives a slot with a user to node four, which is cut off from it
+sub parcel
+{
+	my $slot = $cluster->on('two', "SELECT coupon_slot(i.user_id) FROM coupon.issuance i JOIN coupon.slot s ON s.slot = coupon_slot(i.user_id) AND s.node_id = 2 WHERE i.campaign_id = $sale LIMIT 1");
+
+	without_worker('two');
+	$cluster->on('two', "SELECT coupon.slots_leave('{$slot}', 4::smallint)");
+	is($cluster->on('two', 'SELECT coupon.slots_give()'), 'given', 'a slot is on its way to node four');
+	return $slot;
+}
+my $slot = parcel();
+my $users = $cluster->on('two', 'SELECT count(*) FROM coupon.issuance');
+without_worker('four');
+$cluster->on('four', 'SELECT coupon_node_drain()');
+$cluster->on($_, 'SELECT coupon_node_learn($$' . $cluster->on('four', 'SELECT coupon_node_map()') . '$$)') for qw(one two);
+like(sql_error($one, 'postgres', 'SELECT coupon_node_remove(4);'), qr/UC303: node cannot be removed.*1 parcels of slots/s, 'and is not removed while it answers');
+$cluster->server('four')->stop('fast');
+without_worker('one');
+my $session = $one->background_psql('postgres', on_error_stop => 0);
+is($session->query("SET client_min_messages = error; BEGIN; SELECT coupon_node_remove(4)"), 't', 'one that is dead is');
+is($cluster->on('two', 'SELECT coupon_node_remove(4)'), 't', 'also if two do that at the same time');
+$session->query('COMMIT');
+$session->quit;
+is($cluster->on($_->[0], "SELECT keeper FROM coupon.campaign WHERE campaign_id = $late"), $_->[1], "node $_->[0] takes its campaign") for [ one => 1 ], [ two => 2 ];
+alter_system($cluster->server($_), 'coupon.cluster' => 'on') for qw(one two);
+ok(await_true($cluster->server($_), 'postgres', "SELECT keeper = 2 FROM coupon.campaign WHERE campaign_id = $late"), "one of them is the keeper in the end: node $_ knows") for qw(one two);
+ok(await_true($cluster->server('two'), 'postgres', "SELECT node_id = 2 FROM coupon.slot WHERE slot = $slot"), 'the slot comes back');
+cmp_ok($cluster->on('two', 'SELECT count(*) FROM coupon.issuance'), '>', $users, 'with its users');
+is($cluster->on('two', "SELECT string_agg(concat_ws(' ', law, detail), ', ') FROM coupon_cluster_verify($_)"), '', 'and every unit is at one node') for $sale, $ended;
+is($cluster->on('one', "SELECT sum(issued) FROM coupon_cluster_status($sale)"), 900, 'as before');
+ok(await_true($one, 'postgres', "SELECT node_id = 2 FROM coupon.slot WHERE slot = $slot"), 'node one hears of it');
+
 done_testing;
