@@ -12,7 +12,8 @@
 --
 -- Each call is a transaction of its own on its node: call in autocommit. plproxy
 -- connects as the role that calls, so the rights are those that the role has on
--- the nodes; passwords are in the .pgpass of this server's owner.
+-- the nodes; passwords are in the .pgpass of this server's owner. For the map it asks as
+-- coupon_node, the role of the nodes' workers, whoever calls.
 --
 -- Of a node that is down its users are told at once, of one that says nothing after the
 -- database's statement_timeout.
@@ -84,7 +85,11 @@ INSERT INTO coupon_cluster.setting DEFAULT VALUES;
 
 -- ---- what plproxy asks ----
 -- Clusters: coupon, all slots; coupon_all, all nodes; coupon_node_N, one node; coupon_wait_N, the same for calls
--- that wait.
+-- that wait; coupon_map_N, the same for its map.
+
+CREATE FUNCTION coupon_cluster.as_node(conninfo text) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT CASE WHEN $1 ~ '\muser[[:space:]]*=' THEN $1 ELSE $1 || ' user=coupon_node' END $$;
 
 CREATE FUNCTION plproxy.get_cluster_version(cluster_name text) RETURNS integer
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -114,8 +119,9 @@ BEGIN
 		                       FROM coupon_cluster.node x WHERE x.state <> 'gone') o ON o.place = 1 + g % o.nodes
 		              ORDER BY g;
 	ELSE
-		RETURN QUERY SELECT o.conninfo FROM coupon_cluster.node o
-		              WHERE cluster_name IN ('coupon_node_' || o.node_id, 'coupon_wait_' || o.node_id);
+		RETURN QUERY SELECT CASE WHEN cluster_name LIKE 'coupon\_map\_%' THEN coupon_cluster.as_node(o.conninfo) ELSE o.conninfo END
+		               FROM coupon_cluster.node o
+		              WHERE cluster_name IN ('coupon_node_' || o.node_id, 'coupon_wait_' || o.node_id, 'coupon_map_' || o.node_id);
 		IF NOT FOUND THEN
 			RAISE SQLSTATE 'UC303' USING
 				MESSAGE = 'unknown node',
@@ -143,9 +149,13 @@ CREATE FUNCTION coupon_cluster.name_of(node_id integer) RETURNS text
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$ SELECT 'coupon_node_' || $1 $$;
 
+CREATE FUNCTION coupon_cluster.map_name_of(node_id integer) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT 'coupon_map_' || $1 $$;
+
 CREATE FUNCTION coupon_cluster.map_of(node_id integer) RETURNS jsonb
 LANGUAGE plproxy
-AS $$ CLUSTER coupon_cluster.name_of(node_id); RUN ON 0; SELECT public.coupon_node_map(); $$;
+AS $$ CLUSTER coupon_cluster.map_name_of(node_id); RUN ON 0; SELECT public.coupon_node_map(); $$;
 
 CREATE FUNCTION coupon_cluster.learn(map jsonb) RETURNS integer
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -213,7 +223,7 @@ REVOKE ALL ON FUNCTION coupon_cluster.map_at(text), coupon_cluster.map_of(intege
 
 CREATE FUNCTION public.coupon_cluster_connect(conninfo text) RETURNS integer
 LANGUAGE sql SET search_path = pg_catalog, pg_temp
-AS $$ SELECT coupon_cluster.learn(coupon_cluster.map_at($1)) $$;
+AS $$ SELECT coupon_cluster.learn(coupon_cluster.map_at(coupon_cluster.as_node($1))) $$;
 REVOKE ALL ON FUNCTION public.coupon_cluster_connect(text) FROM PUBLIC;
 COMMENT ON FUNCTION public.coupon_cluster_connect(text) IS
 	'Takes the map over from a node: nodes and slots that are new or newer than those known.';

@@ -25,6 +25,7 @@ my %database = (one => 'one', two => 'two', three => 'postgres', proxy => 'proxy
 
 sub on { my ($node, $sql) = @_; return ($server{$node} // $main)->safe_psql($database{$node}, $sql) }
 sub proxy { return on('proxy', $_[0]) }
+sub run_as { my ($role, $sql) = @_; my ($rc, $out, $err) = $main->psql('proxy', $sql, extra_params => [ '-U', $role ]); return ($out, $err) }
 
 for my $name (qw(one two proxy))
 {
@@ -46,7 +47,12 @@ for my $node (qw(one two three))
 	on($node, 'SELECT coupon_node_learn($map$' . on($_, 'SELECT coupon_node_map()') . '$map$)')
 	  for qw(one two three);
 }
-is(proxy("SELECT coupon_cluster_connect('$conninfo{two}')"), 3 + 1024, 'a proxy takes the map over from a node');
+# asked for as the role of the nodes' workers: who has made the proxy need not be on the nodes
+on($_, 'CREATE ROLE coupon_node LOGIN IN ROLE coupon_admin') for qw(one three);
+proxy('CREATE ROLE nobody_there LOGIN SUPERUSER; ALTER FUNCTION coupon_cluster.refresh(integer) OWNER TO nobody_there');
+is((run_as('nobody_there', "SELECT coupon_cluster_connect('$conninfo{three}')"))[0], 3 + 1024, 'a proxy takes the map over from a node');
+proxy('UPDATE coupon_cluster.slot SET version = 1');
+is(proxy('SELECT coupon_cluster_refresh()'), 1024, 'asks for it again');
 is(proxy('SELECT coupon_cluster_refresh()'), 0, 'and knows then what all know');
 is(proxy(q{SELECT string_agg(coupon_slot(id) || '', ' ') FROM unnest('{1,42,alice}'::text[]) id}), '988 548 910', 'with the nodes\' hash');
 
