@@ -2,7 +2,8 @@
 #
 # cluster.sh: a sale on several nodes, on this machine: three nodes and a proxy.
 # It opens a sale, loses a node, gets it back, and adds a fourth one, while users buy by
-# way of the proxy; at the end every unit is sold once. Run by "make cluster";
+# way of the proxy; at the end every unit is sold once, and all of it goes back to
+# one server. Run by "make cluster";
 # doc/cluster.md tells how the same is done on real machines.
 set -euo pipefail
 
@@ -187,5 +188,36 @@ cat <<END
 END
 if [ "$sold" != "$units" ] || [ "$doubled_users$doubled_serials$forgotten" != 000 ] || [ -n "$verify" ]; then
 	echo 'cluster: the books are wrong' >&2
+	exit 1
+fi
+
+say 'Back to one server: the others are drained and removed'
+for name in two three four; do
+	on "$name" 'SELECT coupon_node_drain()' >/dev/null
+done
+deadline=$((SECONDS + 300))
+for number in 2 3 4; do
+	until refused=$(on one "SELECT coupon_node_remove($number)" 2>&1); do
+		[ "$SECONDS" -lt "$deadline" ] || die "node $number cannot be removed: $refused"
+		sleep 0.5
+	done
+	moment 'node %s has left' "$number"
+done
+on proxy 'SELECT coupon_cluster_refresh()' >/dev/null
+on one 'SELECT coupon_node_disband()' >/dev/null
+for name in two three four; do
+	stop_server "$name"
+done
+n=$(issued one)
+verify=$(on one 'SELECT * FROM coupon_verify()')
+user=$(head -n 1 "$work/told")
+again=$(on proxy "SELECT status FROM coupon_issue($campaign, '$user')")
+cat <<END
+  issued        $n of $units, all at this server now
+  verify        ${verify:-finds nothing}
+  $user, who asks again by way of the proxy, is told: $again
+END
+if [ "$n" != "$units" ] || [ -n "$verify" ] || [ "$again" != already_issued ]; then
+	echo 'cluster: the books are wrong on the way back' >&2
 	exit 1
 fi
