@@ -255,8 +255,8 @@ for n in 1 2 4; do
 		sleep 0.5
 		window alone 1 "${alone[@]}"
 	done
+	kill -CONT "$cluster_load"
 	kill "$load" "$cluster_load"
-	kill -CONT "$load" "$cluster_load"
 	wait "$load" 2>/dev/null || true
 	wait "$cluster_load" 2>/dev/null || true
 done
