@@ -1,9 +1,11 @@
 # Slots move to a node that is new, and back, while the sale goes on: nobody is
-# without a home for long, nothing is lost or doubled, whoever is killed.
+# without a home for long, nothing is lost or doubled, whoever is killed; the
+# events of each user arrive at a broker in order.
 use strict;
 use warnings;
 
 use CouponCluster;
+use CouponKafka;
 use CouponTest;
 use IPC::Run;
 use PostgreSQL::Test::Utils;
@@ -14,12 +16,16 @@ if (my $why = CouponCluster::plproxy_is_missing())
 	plan skip_all => $why;
 }
 my $users = 6000;
-my $cluster = CouponCluster->new(nodes => ['one'], settings => "coupon.cluster = on\ncoupon.sold_out_wait = 2s\nlog_min_messages = warning\n");
+my $broker = kafka_tools_missing() ? undef : mock_broker(topics => { 'coupon-issued' => 12, orders => 12 });
+my $settings = "coupon.cluster = on\ncoupon.sold_out_wait = 2s\nlog_min_messages = warning\n";
+$settings .= "coupon.kafka_brokers = '" . $broker->bootstrap . "'\n" if $broker;
+my $cluster = CouponCluster->new(nodes => ['one'], settings => $settings);
 my $one = $cluster->server('one');
 ok(await_true($one, 'postgres', 'SELECT coupon.node_confirmed()'), 'one node sells');
 
 my $sale = $cluster->on('one', q{SELECT coupon_cluster_create('sale', 20000)});
 my $other = $cluster->on('one', q{SELECT coupon_cluster_create('other', 500, 3)});
+my $orders = $cluster->on('one', q{SELECT coupon_cluster_create('orders', 100, topic => 'orders')});
 
 # who gets an ERROR tries again; what they were told is kept, and how long it took
 $cluster->proxy(q{
@@ -45,6 +51,32 @@ $cluster->proxy(q{
 			END;
 			PERFORM pg_sleep(0.01);
 		END LOOP;
+	END $$;
+
+	-- the next order of a user, or the cancellation of the last
+	CREATE TABLE orders (user_id text PRIMARY KEY, n integer NOT NULL);
+	CREATE FUNCTION try_order(campaign bigint, wants text) RETURNS void LANGUAGE plpgsql AS $$
+	DECLARE
+		mine integer;
+		answer text;
+	BEGIN
+		SELECT n + 1 INTO mine FROM orders WHERE user_id = wants;
+		LOOP
+			BEGIN
+				IF mine % 2 = 1 THEN
+					SELECT status INTO answer FROM coupon_redeem(campaign, wants, 'order-' || mine);
+				ELSE
+					SELECT status INTO answer FROM coupon_redeem_cancel(campaign, wants, 'order-' || mine - 1);
+				END IF;
+				EXIT WHEN answer <> 'busy';
+			EXCEPTION WHEN OTHERS THEN
+				IF SQLSTATE !~ '^(UC30|UC31|08|57|XX000|40)' THEN
+					RAISE;
+				END IF;
+			END;
+			PERFORM pg_sleep(0.01);
+		END LOOP;
+		UPDATE orders SET n = mine WHERE user_id = wants;
 	END $$});
 $cluster->proxy(qq{ALTER DATABASE postgres SET statement_timeout = '@{[ CouponTest::PATIENCE ]}s'});
 
@@ -55,15 +87,21 @@ is($cluster->proxy("SELECT string_agg(DISTINCT status, ' ') FROM generate_series
 is($cluster->proxy("SELECT string_agg(DISTINCT r.status, ' ') FROM generate_series(1, 60) g, LATERAL coupon_redeem($other, 'keyed-' || g, 'order-' || g) r WHERE g % 2 = 0"), 'redeemed', 'some have redeemed');
 $cluster->on('one', "SELECT count(*) FROM coupon_issue_many($sale, ARRAY(SELECT 'early-' || g FROM generate_series(1, 3000) g))");
 
-# sell(seconds): sessions that sell, until they are finished
+is($cluster->proxy("WITH o AS (INSERT INTO orders SELECT g::text, 0 FROM generate_series(0, 59) g RETURNING user_id)
+	SELECT string_agg(DISTINCT status, ' ') FROM o, coupon_issue($orders, user_id)"), 'issued', 'some will order');
+
+# sell(calls): sessions that sell, until they are finished; each in four of them
+# orders for users of its own
 my $script = PostgreSQL::Test::Utils::tempdir() . '/sell.sql';
 append_to_file($script, "\\set user random(1, $users)\nSELECT try_issue($sale, 'user-' || :user);\n");
+my $order_script = PostgreSQL::Test::Utils::tempdir() . '/order.sql';
+append_to_file($order_script, "\\set user 15 * :client_id + random(0, 14)\nSELECT try_order($orders, (:user)::text);\n");
 my ($out, $err);
 sub sell
 {
 	my ($calls) = @_;
 
-	return IPC::Run::start([ 'pgbench', '-n', '-c', 4, '-t', $calls, '-f', $script, $cluster->proxy_server->connstr('postgres') ],
+	return IPC::Run::start([ 'pgbench', '-n', '-c', 4, '-t', $calls, '-f', "$script\@3", '-f', "$order_script\@1", $cluster->proxy_server->connstr('postgres') ],
 		'<', \undef, '>', \$out, '2>', \$err);
 }
 
@@ -84,7 +122,7 @@ sub all_is_well
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 
 	poll_until('quiet', sub { $cluster->sum(q{SELECT count(*) FROM coupon.transfer WHERE state = 'cut'}) == 0 });
-	is($cluster->on('one', "SELECT string_agg(concat_ws(' ', law, detail), ', ') FROM coupon_cluster_verify($_)"), '', "$what: coupon_cluster_verify finds nothing") for $sale, $other;
+	is($cluster->on('one', "SELECT string_agg(concat_ws(' ', law, detail), ', ') FROM coupon_cluster_verify($_)"), '', "$what: coupon_cluster_verify finds nothing") for $sale, $other, $orders;
 	foreach my $node ($cluster->names)
 	{
 		is($cluster->on($node, 'SELECT * FROM coupon_verify()'), '', "$what: nor does coupon_verify at $node");
@@ -165,6 +203,25 @@ sold($run, 'draining');
 poll_until('the free units have moved', sub { $cluster->on('two', 'SELECT sum(remaining) FROM coupon.campaign_status') == 0 });
 all_is_well('drained');
 is($cluster->on('two', 'SELECT count(*) FROM coupon.issuance'), 0, 'the second node is empty');
+
+# ---- the events ----
+SKIP:
+{
+	skip kafka_tools_missing(), 2 unless $broker;
+	poll_until('all is published', sub { $cluster->sum('SELECT unpublished FROM coupon_outbox_status()') == 0 });
+	# the order of a user's events is that of their orders: 1, its cancellation, 3, ...
+	my (%seen, %orders);
+	foreach my $message (sort { $a->{partition} <=> $b->{partition} || $a->{offset} <=> $b->{offset} } @{ consume($broker->bootstrap, 'orders') })
+	{
+		next if $seen{ $message->{id} }++ || $message->{value} !~ /"order_ref" ?: ?"order-(\d+)"/;
+		my $n = $1;
+		my %header = @{ $message->{headers} };
+		push @{ $orders{ $message->{key} } }, $header{ce_type} eq 'coupon.redeemed' ? $n : $n + 1;
+	}
+	my $done = $cluster->proxy(q{SELECT string_agg(user_id || ':' || n, ' ' ORDER BY user_id) FROM orders WHERE n > 0});
+	is(join(' ', map { $_ . ':' . scalar @{ $orders{$_} } } sort keys %orders), $done, 'each order is an event, once');
+	is(join(' ', map { "$_: @{ $orders{$_} }" } grep { "@{ $orders{$_} }" ne join(' ', 1 .. @{ $orders{$_} }) } sort keys %orders), '', 'of each user in order, wherever they were');
+}
 is($cluster->on('one', 'SELECT coupon_node_remove(2)'), 't', 'and leaves');
 is($cluster->on('one', q{SELECT string_agg(concat_ws(' ', name, state, slots), ', ' ORDER BY node_id) FROM coupon.node_status}), 'one active 1024, two gone 0', 'one node is left');
 is($cluster->proxy("SELECT string_agg(DISTINCT status, ' ') FROM generate_series(1, 200) g, coupon_issue($sale, 'late-' || g)"), 'issued', 'and sells');
