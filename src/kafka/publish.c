@@ -564,12 +564,18 @@ leave_unburied(void)
 void
 coupon_publish_committed(void)
 {
-	if (self.nremoved + self.nburied > 0)
+	if (self.nremoved > 0)
 	{
 		self.ndelivered -= self.nremoved;
 		memmove(self.delivered, self.delivered + self.nremoved, self.ndelivered * sizeof(int));
+	}
+	if (self.nburied > 0)
+	{
 		self.nrejected -= self.nburied;
 		memmove(self.rejected, self.rejected + self.nburied, self.nrejected * sizeof(Rejected));
+	}
+	if (self.nremoved + self.nburied > 0)
+	{
 		self.nover += self.nremoved + self.nburied;
 		self.rotate = self.worked = true;
 	}
