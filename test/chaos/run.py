@@ -29,7 +29,7 @@ SETTINGS = {
     'shared_preload_libraries': 'coupon', 'listen_addresses': '', 'restart_after_crash': 'on', 'max_connections': '300',
     'max_worker_processes': '32', 'shared_buffers': '32MB', 'wal_level': 'replica', 'max_wal_senders': '10', 'hot_standby': 'on',
     'max_prepared_transactions': '0', 'deadlock_timeout': '200ms', 'log_line_prefix': '%m [%p] %q%a ', 'log_min_messages': 'log',
-    'autovacuum_naptime': '1s', 'statement_timeout': '0', 'client_connection_check_interval': '100ms', 'max_wal_size': '256MB', 'wal_retrieve_retry_interval': '100ms',
+    'autovacuum_naptime': '1s', 'statement_timeout': '0', 'client_connection_check_interval': '100ms', 'max_wal_size': '256MB', 'wal_keep_size': '64MB', 'wal_retrieve_retry_interval': '100ms',
     'coupon.databases': 'postgres', 'coupon.sweep_interval': '50ms', 'coupon.sold_out_wait': '20ms', 'coupon.queue_keep': '1d',
     'coupon.http_role': 'coupon_service', 'coupon.http_max_connections': '1000',
 }
