@@ -58,8 +58,7 @@
 #define RECONFIGURE_MS	1000	/* longest wait for reports before the sink is
 								 * closed */
 #define NAME_AGAIN_MS	5000	/* while some topic is refused */
-#define FORGET_MS		10000	/* at least, between two times that topics are
-								 * forgotten */
+#define FORGET_MS		10000	/* at least, until topics are forgotten again */
 #define COLLECT_SHARE	10		/* of the time, at most, goes into looking at
 								 * what must stay */
 
@@ -128,8 +127,7 @@ static struct
 	TimestampTz heed_at;		/* until then, nobody does */
 	TimestampTz name_at;
 	TimestampTz forget_at;
-	bool		worked;			/* events have gone since topics were
-								 * forgotten */
+	bool		worked;			/* since topics were forgotten */
 	TimestampTz open_at;
 	bool		reconfigure;
 	TimestampTz reconfigure_since;
@@ -564,18 +562,13 @@ leave_unburied(void)
 void
 coupon_publish_committed(void)
 {
-	if (self.nremoved > 0)
+	if (self.nremoved + self.nburied > 0)
 	{
 		self.ndelivered -= self.nremoved;
 		memmove(self.delivered, self.delivered + self.nremoved, self.ndelivered * sizeof(int));
-	}
-	if (self.nburied > 0)
-	{
 		self.nrejected -= self.nburied;
-		memmove(self.rejected, self.rejected + self.nburied, self.nrejected * sizeof(Rejected));
-	}
-	if (self.nremoved + self.nburied > 0)
-	{
+		if (self.nrejected > 0)
+			memmove(self.rejected, self.rejected + self.nburied, self.nrejected * sizeof(Rejected));
 		self.nover += self.nremoved + self.nburied;
 		self.rotate = self.worked = true;
 	}
@@ -723,9 +716,8 @@ make_room(int n)
 }
 
 /*
- * Topics by the thousand: memory for names that may never come again.  All are
- * asked about anew, so where nothing has been published in between, because
- * answers take their time, nothing ever would be.
+ * Topics by the thousand: memory for names that may never come again.  All are asked
+ * about anew; done again before an event has gone, it would let none go, ever.
  */
 static bool
 forget_topics(TimestampTz now)

@@ -337,7 +337,6 @@ take_named(CouponCampaign *campaign, const CouponDefinition *def, CouponTableWri
 		   int64 serial, CouponUnit *unit)
 {
 	CouponStock *stock = coupon_stock_open(campaign, def);
-
 	bool		taken = coupon_stock_take_serial(campaign, stock, serial, unit) ||
 	coupon_sweep_serial(campaign, def, table, COUPON_TO_HOLD, serial, unit);
 
