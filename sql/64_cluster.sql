@@ -537,6 +537,16 @@ END
 $$;
 COMMENT ON FUNCTION coupon.cluster_require() IS 'Which node this server is, or an ERROR.';
 
+CREATE FUNCTION coupon.cluster_stay() RETURNS smallint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	LOCK TABLE coupon.node_self IN SHARE MODE;
+	RETURN coupon.cluster_require();
+END
+$$;
+COMMENT ON FUNCTION coupon.cluster_stay() IS 'coupon.cluster_require(); until the transaction ends the server stays that node.';
+
 CREATE FUNCTION coupon.stock_parts(first_serial bigint, units bigint, OUT node_id smallint, OUT part int8range) RETURNS SETOF record
 LANGUAGE sql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -611,9 +621,7 @@ DECLARE
 	used coupon.cluster_key;
 	id bigint;
 BEGIN
-	-- it stays a node meanwhile
-	LOCK TABLE coupon.node_self IN SHARE MODE;
-	PERFORM coupon.cluster_require();
+	PERFORM coupon.cluster_stay();
 	used := coupon.cluster_key_used($8, NULL, $2);
 	IF used.request_key IS NOT NULL THEN
 		RETURN used.campaign_id;
@@ -640,12 +648,9 @@ CREATE FUNCTION @extschema@.coupon_campaign_share(campaign_id bigint) RETURNS bo
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	self smallint;
+	self smallint := coupon.cluster_stay();
 	c coupon.campaign;
 BEGIN
-	-- it stays a node meanwhile
-	LOCK TABLE coupon.node_self IN SHARE MODE;
-	self := coupon.cluster_require();
 	SELECT * INTO c FROM coupon.campaign x WHERE x.campaign_id = $1 FOR NO KEY UPDATE;
 	IF c.campaign_id IS NULL THEN
 		RAISE SQLSTATE 'UC001' USING

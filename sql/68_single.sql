@@ -56,9 +56,7 @@ DECLARE
 	used coupon.cluster_key;
 	id bigint;
 BEGIN
-	-- it stays a node meanwhile
-	LOCK TABLE coupon.node_self IN SHARE MODE;
-	PERFORM coupon.cluster_require();
+	PERFORM coupon.cluster_stay();
 	used := coupon.cluster_key_used($8, NULL, $2);
 	IF used.request_key IS NOT NULL THEN
 		RETURN used.campaign_id;
