@@ -32,6 +32,9 @@ static int	nrefused = 0;
 static bool news = false;
 static TimestampTz next_check = 0;	/* nothing is due before */
 
+/* Of the topics with parked events the last one named; empty: begin anew. */
+static char named_to[COUPON_TOPIC_BYTES] = "";
+
 CouponTopic *
 coupon_topic_find(const char *name)
 {
@@ -224,9 +227,8 @@ coupon_topics_name(bool all)
 		"UNION ALL (SELECT DISTINCT c.topic, false FROM coupon.campaign c WHERE c.closed_at IS NULL)",
 		.nargs = 2,.types = {TEXTOID, INT4OID}
 	};
-	static char after[COUPON_TOPIC_BYTES] = "";
-	bool		from_start = after[0] == '\0';
-	Datum		values[2] = {CStringGetTextDatum(after), Int32GetDatum(NAMES_MAX)};
+	bool		from_start = named_to[0] == '\0';
+	Datum		values[2] = {CStringGetTextDatum(named_to), Int32GetDatum(NAMES_MAX)};
 	List	   *names = NIL;
 	int			nparked = 0;
 	uint64		n;
@@ -243,11 +245,11 @@ coupon_topics_name(bool all)
 		names = lappend(names, name);
 		if (!DatumGetBool(coupon_spi_value(i, 2, NULL)))
 			continue;
-		strlcpy(after, name, sizeof(after));
+		strlcpy(named_to, name, sizeof(named_to));
 		nparked++;
 	}
 	if (nparked < NAMES_MAX)
-		after[0] = '\0';
+		named_to[0] = '\0';
 	want(names, all && from_start && nparked < NAMES_MAX);
 	coupon_spi_finish();
 	return nparked < NAMES_MAX;
@@ -266,6 +268,8 @@ coupon_topics_forget(void)
 	topics = NULL;
 	last_topic = NULL;
 	news = false;
+	/* those that were named before are unknown again */
+	named_to[0] = '\0';
 	show_refused();
 }
 
