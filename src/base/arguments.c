@@ -97,28 +97,15 @@ coupon_user_id_as_text(FunctionCallInfo fcinfo, int argument, PGFunction output)
 		CStringGetTextDatum(DatumGetCString(DirectFunctionCall1(output, PG_GETARG_DATUM(argument))));
 }
 
-text	  **
-coupon_get_text_array(FunctionCallInfo fcinfo, int argument, const char *name, int *count)
+static void
+check_dimensions(const ArrayType *array, const char *name)
 {
-	ArrayType  *array;
-	Datum	   *values;
-	bool	   *nulls;
-	text	  **result;
-
-	coupon_require_argument(fcinfo, argument, name);
-	array = PG_GETARG_ARRAYTYPE_P(argument);
 	if (ARR_NDIM(array) > 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
 				 errmsg("%s must be a one-dimensional array", name),
 				 errdetail("It has %d dimensions.", ARR_NDIM(array)),
 				 errhint("Flatten it, for example with array_agg() over unnest().")));
-
-	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, count);
-	result = palloc(mul_size(Max(*count, 1), sizeof(text *)));
-	for (int i = 0; i < *count; i++)
-		result[i] = nulls[i] ? NULL : DatumGetTextPP(values[i]);
-	return result;
 }
 
 void
@@ -142,20 +129,57 @@ coupon_check_lengths(const char *name, int count, const char *other, int other_c
 		ereport(ERROR,
 				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
 				 errmsg("%s and %s differ in length", name, other),
-				 errdetail("They have %d and %d elements.", count, other_count)));
+				 errdetail("They have %d and %d elements.", count, other_count),
+				 errhint("Pass one for each element of the other, or a null.")));
+}
+
+text	  **
+coupon_get_text_array(FunctionCallInfo fcinfo, int argument, const char *name, int *count)
+{
+	ArrayType  *array;
+	Datum	   *values;
+	bool	   *nulls;
+	text	  **result;
+
+	coupon_require_argument(fcinfo, argument, name);
+	array = PG_GETARG_ARRAYTYPE_P(argument);
+	check_dimensions(array, name);
+	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, count);
+	result = palloc(mul_size(Max(*count, 1), sizeof(text *)));
+	for (int i = 0; i < *count; i++)
+		result[i] = nulls[i] ? NULL : DatumGetTextPP(values[i]);
+	return result;
+}
+
+text	  **
+coupon_get_optional_texts(FunctionCallInfo fcinfo, int argument, const char *name,
+						  int count, const char *other)
+{
+	text	  **result;
+	int			n;
+
+	if (PG_ARGISNULL(argument))
+		return NULL;
+	result = coupon_get_text_array(fcinfo, argument, name, &n);
+	coupon_check_lengths(other, count, name, n);
+	return result;
 }
 
 int64 *
-coupon_int64s(Datum array, const char *name, int *n)
+coupon_int64s(Datum value, const char *name, int *n)
 {
+	ArrayType  *array = DatumGetArrayTypeP(value);
 	Datum	   *elements;
 	bool	   *nulls;
 	int64	   *values;
 
-	deconstruct_array(DatumGetArrayTypeP(array), INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
+	deconstruct_array(array, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
 					  &elements, &nulls, n);
 	if (name != NULL)
+	{
+		check_dimensions(array, name);
 		coupon_check_no_nulls(name, nulls, *n);
+	}
 	values = palloc(mul_size(Max(*n, 1), sizeof(int64)));
 	for (int i = 0; i < *n; i++)
 		values[i] = nulls[i] ? 0 : DatumGetInt64(elements[i]);

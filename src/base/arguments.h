@@ -82,17 +82,24 @@ extern text **coupon_get_text_array(FunctionCallInfo fcinfo, int argument, const
 									int *count);
 
 /*
- * The elements of a one-dimensional array of bigints (0 for a null), or ERROR;
- * so many as of another argument, whose name that is.
+ * The same of an array that may be NULL: then NULL.  ERROR unless the elements are
+ * as many as those of another argument, whose name that is.
+ */
+extern text **coupon_get_optional_texts(FunctionCallInfo fcinfo, int argument, const char *name,
+										int count, const char *other);
+
+/*
+ * The elements of an array of bigints (0 for a null); ERROR unless they are as
+ * many as those of another argument, whose name that is.
  */
 extern int64 *coupon_get_int64_array(FunctionCallInfo fcinfo, int argument, const char *name,
 									 int count, const char *other);
 
 /*
- * The elements of an array of bigints, allocated.  A null in it is an ERROR about
- * what has that name, or 0 without a name.
+ * The elements of an array of bigints, allocated.  A null in it, or a second
+ * dimension, is an ERROR about what has that name; without a name a null is 0.
  */
-extern int64 *coupon_int64s(Datum array, const char *name, int *n);
+extern int64 *coupon_int64s(Datum value, const char *name, int *n);
 
 extern Datum coupon_int64s_form(const int64 *values, int n);
 

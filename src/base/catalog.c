@@ -22,6 +22,7 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
@@ -394,6 +395,39 @@ void
 coupon_scan_end_unlock(CouponScan *s)
 {
 	end_scan(s, AccessShareLock);
+}
+
+/* *missed: what was not found may be there. */
+static bool
+row_exists(Oid heap, Oid index, ScanKey keys, int nkeys, Snapshot snapshot, bool *missed)
+{
+	CouponScan	scan;
+	bool		found;
+
+	coupon_scan_begin(&scan, heap, index, snapshot, keys, nkeys, false);
+	found = coupon_scan_next(&scan, ForwardScanDirection);
+	coupon_scan_end(&scan);
+	*missed = scan.missed;
+	return found;
+}
+
+bool
+coupon_row_exists(Oid heap, Oid index, ScanKey keys, int nkeys, SnapshotData *dirty)
+{
+	bool		missed;
+	bool		found;
+
+	InitDirtySnapshot(*dirty);
+	found = row_exists(heap, index, keys, nkeys, dirty, &missed);
+	if (!found && missed)
+	{
+		/* it may have been updated in this moment, which is committed by now */
+		Snapshot	latest = RegisterSnapshot(GetLatestSnapshot());
+
+		found = row_exists(heap, index, keys, nkeys, latest, &missed);
+		UnregisterSnapshot(latest);
+	}
+	return found;
 }
 
 void

@@ -214,6 +214,12 @@ extern void coupon_scan_end(CouponScan *s);
 extern void coupon_scan_end_unlock(CouponScan *s);
 
 /*
+ * Is there a row with these keys, committed by now or about to be?  *dirty, which
+ * this sets up, then says which transaction is at it, if one is.
+ */
+extern bool coupon_row_exists(Oid heap, Oid index, ScanKey keys, int nkeys, SnapshotData *dirty);
+
+/*
  * The next row.  *missed is set if the index has an entry whose row is not
  * there: deleted, or updated while the scan was on its way to it.  A dirty
  * scan may have come by the new version's entry before it was there, so what

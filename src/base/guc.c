@@ -81,7 +81,7 @@ static const struct
 	"A campaign's requests are decided by one at a time, in order; more serve more campaigns at once."},
 	{"coupon.queue_memory", &coupon_queue_memory, 64 * MB, 1 * MB, 64 * GB, PGC_POSTMASTER, GUC_UNIT_KB,
 		"Shared memory for those who wait: requests and tickets.",
-	"About 40 bytes for each ticket in a room, and 1 for each request."},
+	"About 40 bytes for each ticket in a room, and less than 1 for each request."},
 	{"coupon.max_lines", &coupon_max_lines, 256, 8, 8192, PGC_POSTMASTER, 0,
 	"Rooms, and campaigns with waiting requests, at the same time."},
 	{"coupon.request_depth", &coupon_request_depth, 100000, 1, 100000000, PGC_SIGHUP, 0,
@@ -138,8 +138,8 @@ check_brokers(char **value, void **extra, GucSource source)
 	return true;
 }
 
-static bool
-check_databases(char **value, void **extra, GucSource source)
+bool
+coupon_guc_check_names(char **value, void **extra, GucSource source)
 {
 	List	   *names;
 
@@ -158,7 +158,7 @@ define_others(void)
 							   "Databases that get coupon's workers, separated by commas.",
 							   NULL,
 							   &coupon_databases, "postgres",
-							   PGC_SIGHUP, 0, check_databases, NULL, NULL);
+							   PGC_SIGHUP, 0, coupon_guc_check_names, NULL, NULL);
 	DefineCustomBoolVariable("coupon.cluster",
 							 "Starts the worker that shares stock with other nodes.",
 							 "A node of a cluster sells nothing before another one has confirmed it.",

@@ -5,6 +5,8 @@
 #ifndef COUPON_GUC_H
 #define COUPON_GUC_H
 
+#include "utils/guc.h"
+
 extern char *coupon_databases;
 extern int	coupon_stock_map_memory;
 extern int	coupon_max_campaigns;
@@ -29,6 +31,9 @@ extern bool coupon_kafka_create_topics;
 extern bool coupon_cluster;
 extern int	coupon_cluster_timeout;
 extern int	coupon_transfer_low_water;
+
+/* The check of a setting that is a list as SplitGUCList() reads it. */
+extern bool coupon_guc_check_names(char **value, void **extra, GucSource source);
 
 /* Defines all, or those that a session may have without preloading. */
 extern void coupon_guc_define(bool preloaded);

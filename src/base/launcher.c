@@ -89,7 +89,7 @@ start_worker(Launched *l, const CouponWorkerOrder *order, const char *database)
 		ereport(WARNING,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("no background worker slot for \"%s\"", worker.bgw_name),
-				 errhint("Raise max_worker_processes.")));
+				 errhint("Raise max_worker_processes, and restart the server; coupon_health() says how many are needed.")));
 	}
 }
 

@@ -22,17 +22,23 @@ is_on(Relation rel, const char *table)
 }
 
 TriggerData *
-coupon_trigger_after_row(FunctionCallInfo fcinfo, const char *function, int events,
-						 const char *table, const char *other_table)
+coupon_trigger(FunctionCallInfo fcinfo, const char *function)
 {
-	TriggerData *trigger = (TriggerData *) fcinfo->context;
-
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("coupon.%s() must be called as a trigger", function),
 				 errdetail("It was called as a function."),
 				 errhint("CREATE EXTENSION makes the triggers that are needed.")));
+	return (TriggerData *) fcinfo->context;
+}
+
+TriggerData *
+coupon_trigger_after_row(FunctionCallInfo fcinfo, const char *function, int events,
+						 const char *table, const char *other_table)
+{
+	TriggerData *trigger = coupon_trigger(fcinfo, function);
+
 	if (!TRIGGER_FIRED_AFTER(trigger->tg_event) || !TRIGGER_FIRED_FOR_ROW(trigger->tg_event) ||
 		((1 << (trigger->tg_event & TRIGGER_EVENT_OPMASK)) & events) == 0 ||
 		!(is_on(trigger->tg_relation, table) || is_on(trigger->tg_relation, other_table)))

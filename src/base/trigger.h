@@ -11,6 +11,9 @@
 #define COUPON_ON_DELETE	(1 << TRIGGER_EVENT_DELETE)
 #define COUPON_ON_UPDATE	(1 << TRIGGER_EVENT_UPDATE)
 
+/* What called a trigger function; ERROR unless that is a trigger. */
+extern TriggerData *coupon_trigger(FunctionCallInfo fcinfo, const char *function);
+
 /*
  * The trigger that called a function for AFTER ... FOR EACH ROW; ERROR if it is
  * none, fires at another time or for other events, or is on another table of

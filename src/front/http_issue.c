@@ -159,21 +159,12 @@ put_answer(ReturnSetInfo *rsinfo, const Call *call, StringInfo body)
 static int
 read_calls(FunctionCallInfo fcinfo, Call **calls)
 {
-	text	  **keys = NULL;
-	text	  **traces = NULL;
 	int			ncalls;
-	int			nkeys;
-	int			ntraces = 0;
 	text	  **users = coupon_get_text_array(fcinfo, 1, "user_id", &ncalls);
 	int64	   *campaigns = coupon_get_int64_array(fcinfo, 0, "campaign_id", ncalls, "user_id");
+	text	  **keys = coupon_get_optional_texts(fcinfo, 2, "request_key", ncalls, "user_id");
+	text	  **traces = coupon_get_optional_texts(fcinfo, 3, "traceparent", ncalls, "user_id");
 
-	if (!PG_ARGISNULL(2))
-	{
-		keys = coupon_get_text_array(fcinfo, 2, "request_key", &nkeys);
-		coupon_check_lengths("request_key", nkeys, "user_id", ncalls);
-	}
-	if (!PG_ARGISNULL(3))
-		traces = coupon_get_text_array(fcinfo, 3, "traceparent", &ntraces);
 	*calls = palloc0(Max(ncalls, 1) * sizeof(Call));
 	for (int i = 0; i < ncalls; i++)
 	{
@@ -183,8 +174,7 @@ read_calls(FunctionCallInfo fcinfo, Call **calls)
 		call->campaign_id = campaigns[i];
 		if (coupon_is_name(users[i]))
 			call->user_id = users[i];
-		if (i < ntraces)
-			call->trace = coupon_outcome_trace(traces[i]);
+		call->trace = coupon_outcome_trace(traces == NULL ? NULL : traces[i]);
 		call->request_key = keys == NULL ? NULL : keys[i];
 		call->invalid_key = call->request_key != NULL && !coupon_is_name(call->request_key);
 	}

@@ -104,26 +104,14 @@ http_request(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	int			ncalls;
-	int			nkeys;
-	int			ntraces;
 	text	  **users = coupon_get_text_array(fcinfo, 1, "user_id", &ncalls);
 	int64	   *campaigns = coupon_get_int64_array(fcinfo, 0, "campaign_id", ncalls, "user_id");
-	text	  **keys = NULL;
-	text	  **traces = NULL;
+	text	  **keys = coupon_get_optional_texts(fcinfo, 2, "request_key", ncalls, "user_id");
+	text	  **traces = coupon_get_optional_texts(fcinfo, 3, "traceparent", ncalls, "user_id");
 	int64		known = 0;
 	int			counts[COUPON_MAX_OUTCOMES] = {0};
 	StringInfoData body;
 
-	if (!PG_ARGISNULL(2))
-	{
-		keys = coupon_get_text_array(fcinfo, 2, "request_key", &nkeys);
-		coupon_check_lengths("request_key", nkeys, "user_id", ncalls);
-	}
-	if (!PG_ARGISNULL(3))
-	{
-		traces = coupon_get_text_array(fcinfo, 3, "traceparent", &ntraces);
-		coupon_check_lengths("traceparent", ntraces, "user_id", ncalls);
-	}
 	PreventCommandDuringRecovery("coupon_request()");
 	InitMaterializedSRF(fcinfo, 0);
 	initStringInfo(&body);

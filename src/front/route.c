@@ -13,7 +13,6 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
-#include "commands/trigger.h"
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
@@ -25,6 +24,7 @@
 
 #include "base/arguments.h"
 #include "base/spi.h"
+#include "base/trigger.h"
 #include "front/route.h"
 #include "front/settings.h"
 
@@ -409,11 +409,7 @@ coupon_route_find(CouponHttpCall *call, StringInfo allow, const char **problem)
 Datum
 coupon_route_changed(PG_FUNCTION_ARGS)
 {
-	if (!CALLED_AS_TRIGGER(fcinfo))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("coupon.route_changed() is a trigger function")));
-	CacheInvalidateRelcache(((TriggerData *) fcinfo->context)->tg_relation);
+	CacheInvalidateRelcache(coupon_trigger(fcinfo, "route_changed")->tg_relation);
 	return PointerGetDatum(NULL);
 }
 

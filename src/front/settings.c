@@ -6,9 +6,7 @@
 
 #include <arpa/inet.h>
 
-#include "utils/guc.h"
-#include "utils/varlena.h"
-
+#include "base/guc.h"
 #include "front/address.h"
 #include "front/settings.h"
 
@@ -53,18 +51,6 @@ check_listen(char **value, void **extra, GucSource source)
 	if ((*value)[0] == '\0' || coupon_address_is_well_formed(*value))
 		return true;
 	GUC_check_errdetail("It is not of the form address:port, with a port from 1 to 65535.");
-	return false;
-}
-
-/* Like SplitGUCList, which reads it later. */
-static bool
-check_files(char **value, void **extra, GucSource source)
-{
-	List	   *names;
-
-	if (SplitGUCList(pstrdup(*value), ',', &names))
-		return true;
-	GUC_check_errdetail("It is not a list of names separated by commas.");
 	return false;
 }
 
@@ -191,7 +177,7 @@ static const TextSetting text_settings[] = {
 	&coupon_http_jwt_algorithm, PGC_SIGHUP, check_algorithm},
 	{"coupon.http_jwt_key_files", "Files with the keys of tokens, separated by commas.",
 		"A secret, or a public key in PEM. Mode 0600, read again at a reload.",
-	&coupon_http_jwt_key_files, PGC_SIGHUP, check_files},
+	&coupon_http_jwt_key_files, PGC_SIGHUP, coupon_guc_check_names},
 	{"coupon.http_jwt_audience", "What a token's aud has to be, or to contain; empty: anything.",
 		NULL,
 	&coupon_http_jwt_audience, PGC_SIGHUP},

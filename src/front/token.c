@@ -208,13 +208,8 @@ coupon_token_reload(void)
 	cache_is_stale = true;
 	if (coupon_http_jwt_algorithm[0] == '\0' || !open_library(LOG))
 		return;
-	if (!SplitGUCList(names, ',', &paths))
-	{
-		ereport(LOG,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid list syntax in coupon.http_jwt_key_files")));
-		return;
-	}
+	/* the setting's check has seen to it that it can be read */
+	(void) SplitGUCList(names, ',', &paths);
 	foreach(cell, paths)
 	{
 		int			length = 0;

@@ -20,7 +20,6 @@
 #include "access/stratnum.h"
 #include "access/xlog.h"
 #include "catalog/pg_type_d.h"
-#include "commands/trigger.h"
 #include "funcapi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -35,6 +34,7 @@
 #include "base/catalog.h"
 #include "base/compat.h"
 #include "base/errors.h"
+#include "base/trigger.h"
 #include "node/fence.h"
 #include "node/node.h"
 
@@ -235,10 +235,7 @@ coupon_node_refuse(int64 campaign_id, const text *user_id)
 Datum
 coupon_node_changed(PG_FUNCTION_ARGS)
 {
-	if (!CALLED_AS_TRIGGER(fcinfo))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("coupon.node_changed() must be called as a trigger")));
+	(void) coupon_trigger(fcinfo, "node_changed");
 	CacheInvalidateRelcacheByRelid(coupon_catalog()->slot);
 	return PointerGetDatum(NULL);
 }

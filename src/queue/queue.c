@@ -356,7 +356,7 @@ complain_of_slots(void)
 			(errcode(ERRCODE_COUPON_OUT_OF_QUEUE_MEMORY),
 			 errmsg("too many rooms and campaigns with waiting users"),
 			 errdetail("All %d lines are in use.", coupon_max_lines),
-			 errhint("Raise coupon.max_lines.")));
+			 errhint("Raise coupon.max_lines, and restart the server.")));
 }
 
 CouponLine *
@@ -501,7 +501,7 @@ coupon_queue_refuse(CouponEntering why)
 			(errcode(ERRCODE_COUPON_OUT_OF_QUEUE_MEMORY),
 			 errmsg("queues do not fit into coupon.queue_memory"),
 			 errdetail("All of %d kB is in use.", coupon_queue_memory),
-			 errhint("Raise coupon.queue_memory: about 40 bytes for each ticket in a room, and 1 for each request.")));
+			 errhint("Raise coupon.queue_memory, and restart the server: it takes about 40 bytes for each ticket in a room, and less than 1 for each request.")));
 	pg_unreachable();
 }
 

@@ -20,7 +20,6 @@
 #include "access/heapam.h"
 #include "access/table.h"
 #include "access/tableam.h"
-#include "commands/trigger.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
@@ -34,6 +33,7 @@
 #include "base/attempt.h"
 #include "base/guc.h"
 #include "base/spi.h"
+#include "base/trigger.h"
 #include "queue/queue_table.h"
 
 #define IDLE_MS			500		/* between cycles of a worker without work */
@@ -66,12 +66,8 @@ PG_FUNCTION_INFO_V1(coupon_queue_guard);
 Datum
 coupon_queue_guard(PG_FUNCTION_ARGS)
 {
-	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	TriggerData *trigger = coupon_trigger(fcinfo, "queue_guard");
 
-	if (!CALLED_AS_TRIGGER(fcinfo))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("coupon.queue_guard() must be called as a trigger")));
 	if (!allowed)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),

@@ -46,42 +46,16 @@ PG_FUNCTION_INFO_V1(coupon_codes_import);
 PG_FUNCTION_INFO_V1(coupon_codes_generate);
 PG_FUNCTION_INFO_V1(coupon_units_import);
 
-/* *missed: what was not found may be there. */
-static bool
-find_issued(int64 campaign_id, Snapshot snapshot, bool *missed)
-{
-	ScanKeyData key;
-	CouponScan	scan;
-	bool		found;
-
-	coupon_key_int64(&key, 1, BTEqualStrategyNumber, campaign_id);
-	coupon_scan_begin(&scan, coupon_catalog()->issuance, coupon_catalog()->issuance_serial_key,
-					  snapshot, &key, 1, false);
-	found = coupon_scan_next(&scan, ForwardScanDirection);
-	coupon_scan_end(&scan);
-	*missed = scan.missed;
-	return found;
-}
-
 /* Also what others have yet to commit: it was answered without a code. */
 static bool
 has_issued(int64 campaign_id)
 {
 	SnapshotData dirty;
-	bool		missed;
-	bool		found;
+	ScanKeyData key;
 
-	InitDirtySnapshot(dirty);
-	found = find_issued(campaign_id, &dirty, &missed);
-	if (!found && missed)
-	{
-		/* it may have been updated in this moment, which is committed by now */
-		Snapshot	latest = RegisterSnapshot(GetLatestSnapshot());
-
-		found = find_issued(campaign_id, latest, &missed);
-		UnregisterSnapshot(latest);
-	}
-	return found;
+	coupon_key_int64(&key, 1, BTEqualStrategyNumber, campaign_id);
+	return coupon_row_exists(coupon_catalog()->issuance, coupon_catalog()->issuance_serial_key,
+							 &key, 1, &dirty);
 }
 
 /*

@@ -19,7 +19,6 @@
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "storage/shmem.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -471,19 +470,11 @@ compare_places(const void *a, const void *b)
 static CouponWish *
 get_wishes(FunctionCallInfo fcinfo, int argument, int *count)
 {
-	ArrayType  *array;
 	int64	   *serials;
 	CouponWish *wishes;
 
 	coupon_require_argument(fcinfo, argument, "serials");
-	array = PG_GETARG_ARRAYTYPE_P(argument);
-	if (ARR_NDIM(array) > 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
-				 errmsg("serials must be a one-dimensional array"),
-				 errdetail("It has %d dimensions.", ARR_NDIM(array)),
-				 errhint("Flatten it, for example with array_agg() over unnest().")));
-	serials = coupon_int64s(PointerGetDatum(array), "serials", count);
+	serials = coupon_int64s(PG_GETARG_DATUM(argument), "serials", count);
 	if (*count > COUPON_MAX_HELD_TOGETHER)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

@@ -471,26 +471,10 @@ require_shard(int64 campaign_id, int32 shard)
 	const CouponCatalog *catalog = coupon_catalog();
 	SnapshotData dirty;
 	ScanKeyData keys[2];
-	CouponScan	scan;
-	bool		found;
 
-	InitDirtySnapshot(dirty);
 	coupon_key_int64(&keys[0], 1, BTEqualStrategyNumber, campaign_id);
 	coupon_key_int32(&keys[1], 2, BTEqualStrategyNumber, shard);
-	coupon_scan_begin(&scan, catalog->shard, catalog->shard_pkey, &dirty, keys, 2, false);
-	found = coupon_scan_next(&scan, ForwardScanDirection);
-	coupon_scan_end(&scan);
-	if (!found && scan.missed)
-	{
-		/* it may have been updated in this moment, which is committed by now */
-		Snapshot	latest = RegisterSnapshot(GetLatestSnapshot());
-
-		coupon_scan_begin(&scan, catalog->shard, catalog->shard_pkey, latest, keys, 2, false);
-		found = coupon_scan_next(&scan, ForwardScanDirection);
-		coupon_scan_end(&scan);
-		UnregisterSnapshot(latest);
-	}
-	if (!found)
+	if (!coupon_row_exists(catalog->shard, catalog->shard_pkey, keys, 2, &dirty))
 		ereport(ERROR,
 				(errcode(ERRCODE_FOREIGN_KEY_VIOLATION),
 				 errmsg("shard %d of campaign %lld was deleted", shard, (long long) campaign_id),

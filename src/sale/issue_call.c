@@ -97,35 +97,19 @@ coupon_issue(PG_FUNCTION_ARGS)
 
 COUPON_FOR_OTHER_USERS(coupon_issue, 1);
 
-static bool
-is_name(const text *name)
-{
-	return name != NULL && VARSIZE_ANY_EXHDR(name) >= 1 && VARSIZE_ANY_EXHDR(name) <= COUPON_MAX_NAME;
-}
-
 static Datum
 issue_many(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	int			nitems;
 	text	  **users;
-	text	  **keys = NULL;
-	int			nkeys;
+	text	  **keys;
 	CouponItem *items;
 	int			counts[COUPON_STATUSES] = {0};
 
 	coupon_require_argument(fcinfo, 0, "campaign_id");
 	users = coupon_get_text_array(fcinfo, 1, "user_ids", &nitems);
-	if (!PG_ARGISNULL(2))
-	{
-		keys = coupon_get_text_array(fcinfo, 2, "request_keys", &nkeys);
-		if (nkeys != nitems)
-			ereport(ERROR,
-					(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
-					 errmsg("user_ids and request_keys differ in length"),
-					 errdetail("They have %d and %d elements.", nitems, nkeys),
-					 errhint("Pass a key for each user; null: none.")));
-	}
+	keys = coupon_get_optional_texts(fcinfo, 2, "request_keys", nitems, "user_ids");
 	InitMaterializedSRF(fcinfo, 0);
 
 	items = MemoryContextAllocHuge(CurrentMemoryContext, mul_size(sizeof(CouponItem), Max(nitems, 1)));
@@ -133,7 +117,7 @@ issue_many(PG_FUNCTION_ARGS)
 	for (int i = 0; i < nitems; i++)
 	{
 		/* without a user, or with a key that is none, the item is invalid */
-		if (is_name(users[i]) && (keys == NULL || keys[i] == NULL || is_name(keys[i])))
+		if (coupon_is_name(users[i]) && (keys == NULL || keys[i] == NULL || coupon_is_name(keys[i])))
 			items[i].user_id = PointerGetDatum(users[i]);
 		items[i].request_key = keys == NULL ? NULL : keys[i];
 	}

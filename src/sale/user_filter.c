@@ -163,21 +163,15 @@ has_rows(int64 campaign_id)
 	const CouponCatalog *catalog = coupon_catalog();
 	SnapshotData dirty;
 	ScanKeyData key;
-	CouponScan	scan;
-	bool		found;
 
-	InitDirtySnapshot(dirty);
 	coupon_key_int64(&key, 1, BTEqualStrategyNumber, campaign_id);
-	coupon_scan_begin(&scan, catalog->issuance, catalog->issuance_user_key, &dirty, &key, 1, false);
-	found = coupon_scan_next(&scan, ForwardScanDirection);
-	coupon_scan_end(&scan);
-	return found;
+	return coupon_row_exists(catalog->issuance, catalog->issuance_user_key, &key, 1, &dirty);
 }
 
 /*
- * Only with memory that nobody else needs now: no map is dropped for it.  Whoever
- * comes while nobody has tried does so, too, hence is added, or told that there
- * are rows.
+ * The filter gets only memory that is free: no map is dropped for it.  Sessions
+ * that come here at the same moment all try, the first one's memory is taken, and
+ * each of them adds its user afterwards.
  */
 void
 coupon_filter_begin(CouponCampaign *campaign, const CouponDefinition *def)

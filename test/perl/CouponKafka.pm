@@ -415,8 +415,6 @@ sub bootstrap { return $_[0]{bootstrap} }
 sub secure_bootstrap { return $_[0]{secure_bootstrap} }
 sub client_properties { return "$_[0]{dir}/client.properties" }
 
-sub log_file { return "$_[0]{dir}/kafka.log" }
-
 sub kill
 {
 	my ($self) = @_;

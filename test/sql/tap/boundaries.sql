@@ -243,6 +243,7 @@ INSERT INTO trial (call, state) VALUES
 ('coupon_campaign_reduce_stock({c}, 999)', '00000'), ('coupon_campaign_reduce_stock({c}, 1000)', 'UC009'), ('coupon_campaign_reduce_stock({x}, 1)', 'UC002'),
 ('coupon_units_withdraw({c}, NULL)', '22004'), ('coupon_units_withdraw({c}, ''{}'')', '22023'), ('coupon_units_withdraw({c}, ''{NULL}'')', '22004'),
 ('coupon_units_withdraw({c}, ''{0}'')', 'UC008'), ('coupon_units_withdraw({c}, ''{1001}'')', 'UC008'), ('coupon_units_withdraw({c}, ''{9,9}'')', 'UC009'),
+('coupon_units_withdraw({c}, ''{{8,9}}'')', '2202E'),
 ('coupon_units_withdraw({c}, array_fill(1::bigint, ''{10001}''))', '22023'), ('coupon_units_withdraw({x}, ''{1}'')', 'UC002');
 
 -- codes
