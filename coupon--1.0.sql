@@ -5488,7 +5488,7 @@ UNION ALL
 SELECT 'front', f.instance, f.wanted, f.pid, f.started_at, f.starts, NULL, NULL, NULL, coupon.stat_since()
   FROM coupon.stat_front_workers() f;
 COMMENT ON VIEW coupon.stat_worker IS 'The workers of this database: those that the settings ask for, and those that ran.';
-COMMENT ON COLUMN coupon.stat_worker.kind IS 'sweeper | issuer | room worker | group | publisher | front';
+COMMENT ON COLUMN coupon.stat_worker.kind IS 'sweeper | issuer | room worker | group | publisher | transfer | front';
 COMMENT ON COLUMN coupon.stat_worker.instance IS 'Which one of its kind, from 0.';
 COMMENT ON COLUMN coupon.stat_worker.wanted IS 'Whether the settings ask for it.';
 COMMENT ON COLUMN coupon.stat_worker.pid IS 'Its process; null: it does not run.';
@@ -5662,7 +5662,7 @@ BEGIN
 	workers AS MATERIALIZED (
 		SELECT concat('kind="', k.kind, '"') AS labels, count(w.pid) AS running, count(*) FILTER (WHERE w.wanted) AS wanted,
 		       sum(w.starts) AS starts, sum(w.errors) AS errors, sum(w.wakes) AS wakes, sum(w.cycles) AS cycles
-		  FROM (VALUES ('sweeper'), ('issuer'), ('room worker'), ('group'), ('publisher'), ('front')) k(kind)
+		  FROM (VALUES ('sweeper'), ('issuer'), ('room worker'), ('group'), ('publisher'), ('transfer'), ('front')) k(kind)
 		  LEFT JOIN coupon.stat_worker w ON w.kind = k.kind
 		 GROUP BY k.kind)
 	SELECT 'coupon_up', '', '', selling::int::double precision
@@ -6101,7 +6101,7 @@ BEGIN
 		 WHERE e.id IS NOT NULL ORDER BY e.id LIMIT 1;
 		age_text := date_trunc('seconds', oldest)::text;
 		IF oldest > interval '10 s' THEN
-			RETURN QUERY SELECT x.* FROM coupon.finding(CASE WHEN oldest > interval '60 s' THEN 'error' ELSE 'warning' END, 'Events are late', format('The oldest event waits since %s.', age_text),
+			RETURN QUERY SELECT x.* FROM coupon.finding(CASE WHEN oldest > interval '60 s' THEN 'error' ELSE 'warning' END, 'Events are late', format('The oldest event has waited for %s.', age_text),
 				'The broker is slow, or a partition has no leader; coupon_outbox_status() says what the publisher does.', 'Events are not published') x;
 		END IF;
 	END IF;
@@ -6245,7 +6245,7 @@ AS $$
 	 WHERE EXISTS (SELECT FROM node) AND s->>'coupon.cluster' = 'off'
 	UNION ALL
 	SELECT coupon.finding('error', 'This node is not confirmed and sells nothing',
-	       'Since the server started no other node has said that none has taken its place: calls are refused with UC302.',
+	       'Since this server started no other node has confirmed that no standby has taken its place: calls are refused with UC302.',
 	       'Start another node, see that it can be reached from here, and see what is said of workers.', 'Nodes do not share')
 	 WHERE EXISTS (SELECT FROM node) AND s->>'coupon.cluster' = 'on' AND NOT coupon.node_confirmed()
 	   AND clock_timestamp() - pg_postmaster_start_time() > interval '10 s'

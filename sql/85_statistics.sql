@@ -243,7 +243,7 @@ UNION ALL
 SELECT 'front', f.instance, f.wanted, f.pid, f.started_at, f.starts, NULL, NULL, NULL, coupon.stat_since()
   FROM coupon.stat_front_workers() f;
 COMMENT ON VIEW coupon.stat_worker IS 'The workers of this database: those that the settings ask for, and those that ran.';
-COMMENT ON COLUMN coupon.stat_worker.kind IS 'sweeper | issuer | room worker | group | publisher | front';
+COMMENT ON COLUMN coupon.stat_worker.kind IS 'sweeper | issuer | room worker | group | publisher | transfer | front';
 COMMENT ON COLUMN coupon.stat_worker.instance IS 'Which one of its kind, from 0.';
 COMMENT ON COLUMN coupon.stat_worker.wanted IS 'Whether the settings ask for it.';
 COMMENT ON COLUMN coupon.stat_worker.pid IS 'Its process; null: it does not run.';

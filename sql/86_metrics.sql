@@ -139,7 +139,7 @@ BEGIN
 	workers AS MATERIALIZED (
 		SELECT concat('kind="', k.kind, '"') AS labels, count(w.pid) AS running, count(*) FILTER (WHERE w.wanted) AS wanted,
 		       sum(w.starts) AS starts, sum(w.errors) AS errors, sum(w.wakes) AS wakes, sum(w.cycles) AS cycles
-		  FROM (VALUES ('sweeper'), ('issuer'), ('room worker'), ('group'), ('publisher'), ('front')) k(kind)
+		  FROM (VALUES ('sweeper'), ('issuer'), ('room worker'), ('group'), ('publisher'), ('transfer'), ('front')) k(kind)
 		  LEFT JOIN coupon.stat_worker w ON w.kind = k.kind
 		 GROUP BY k.kind)
 	SELECT 'coupon_up', '', '', selling::int::double precision

@@ -316,7 +316,7 @@ BEGIN
 		 WHERE e.id IS NOT NULL ORDER BY e.id LIMIT 1;
 		age_text := date_trunc('seconds', oldest)::text;
 		IF oldest > interval '10 s' THEN
-			RETURN QUERY SELECT x.* FROM coupon.finding(CASE WHEN oldest > interval '60 s' THEN 'error' ELSE 'warning' END, 'Events are late', format('The oldest event waits since %s.', age_text),
+			RETURN QUERY SELECT x.* FROM coupon.finding(CASE WHEN oldest > interval '60 s' THEN 'error' ELSE 'warning' END, 'Events are late', format('The oldest event has waited for %s.', age_text),
 				'The broker is slow, or a partition has no leader; coupon_outbox_status() says what the publisher does.', 'Events are not published') x;
 		END IF;
 	END IF;
@@ -460,7 +460,7 @@ AS $$
 	 WHERE EXISTS (SELECT FROM node) AND s->>'coupon.cluster' = 'off'
 	UNION ALL
 	SELECT coupon.finding('error', 'This node is not confirmed and sells nothing',
-	       'Since the server started no other node has said that none has taken its place: calls are refused with UC302.',
+	       'Since this server started no other node has confirmed that no standby has taken its place: calls are refused with UC302.',
 	       'Start another node, see that it can be reached from here, and see what is said of workers.', 'Nodes do not share')
 	 WHERE EXISTS (SELECT FROM node) AND s->>'coupon.cluster' = 'on' AND NOT coupon.node_confirmed()
 	   AND clock_timestamp() - pg_postmaster_start_time() > interval '10 s'

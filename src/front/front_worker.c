@@ -105,7 +105,8 @@ choose_database(void)
 	if (list == NIL)
 		ereport(FATAL,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("coupon.http_database is not set, and coupon.databases names none")));
+				 errmsg("coupon.http_database is not set, and coupon.databases names none"),
+				 errhint("Set coupon.http_database, and restart the server.")));
 	return linitial(list);
 }
 
@@ -351,7 +352,8 @@ coupon_front_main(Datum arg)
 		ereport(FATAL,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("coupon front needs a database in UTF8"),
-				 errdetail("Database \"%s\" is in %s.", choose_database(), GetDatabaseEncodingName())));
+				 errdetail("Database \"%s\" is in %s.", choose_database(), GetDatabaseEncodingName()),
+				 errhint("Name another one in coupon.http_database, and restart the server.")));
 	coupon_shmem_attach();
 	coupon_statistics_started(number);
 	before_shmem_exit(end_statistics, 0);

@@ -67,7 +67,7 @@ coupon_fence_refuse(void)
 	ereport(ERROR,
 			(errcode(ERRCODE_COUPON_FENCED),
 			 errmsg("this node is not confirmed yet"),
-			 errdetail("Since the server started no other node has said that none has taken its place."),
+			 errdetail("Since this server started no other node has confirmed that no standby has taken its place."),
 			 errhint("Try again. The transfer worker asks them: it needs coupon.cluster = on, this database in coupon.databases, and the other nodes.")));
 	pg_unreachable();
 }

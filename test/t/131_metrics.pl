@@ -90,6 +90,8 @@ my %expected = (
 	(map { ("coupon_workers{kind=\"$_\"}" => 1, "coupon_workers_wanted{kind=\"$_\"}" => 1) } 'sweeper', 'issuer', 'room worker', 'group', 'publisher', 'front'),
 	'coupon_sessions_limit' => 100);
 is_deeply({ map { $_ => $samples->{$_} } keys %expected }, \%expected, 'what it says');
+is(join(', ', sort $text =~ /^coupon_workers\{kind="([^"]*)"\}/mg), sql(q{SELECT string_agg(replace(k, 'coupon ', ''), ', ' ORDER BY replace(k, 'coupon ', '') COLLATE "C")
+	FROM coupon.health_facts() f, unnest(f.kinds || 'coupon front'::text) k}), 'workers of every kind');
 is(HTTP::Tiny->new->get("http://127.0.0.1:$port/metrics")->{headers}{'content-type'}, 'text/plain; version=0.0.4; charset=utf-8', 'the front serves it as what it is');
 sql(q{SELECT coupon_campaign_pause(1)});
 is((metrics())[1]{'coupon_campaigns{state="paused"}'}, 1, 'a paused campaign');
