@@ -552,6 +552,7 @@ coupon_call_plain(CouponHttpCall *call, bool *pending)
 {
 	Scope		scope = {0};
 	bool		is_ours = strcmp(call->route->schema, "coupon") == 0;
+	volatile bool answering = false;
 
 	*pending = false;
 	coupon_answer_reset(call);
@@ -572,13 +573,18 @@ coupon_call_plain(CouponHttpCall *call, bool *pending)
 		if (call->route->read_only)
 			XactReadOnly = true;
 		result = run_plain(call);
+		answering = true;
 		take_answer(call, result);
+		answering = false;
 		leave(&scope);
 	}
 	PG_CATCH();
 	{
 		ErrorData  *error = fail(&scope);
 
+		/* a status or headers that are none are the function's mistake, not the caller's */
+		if (answering && ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_DATA_EXCEPTION)
+			error->sqlerrcode = ERRCODE_EXTERNAL_ROUTINE_INVOCATION_EXCEPTION;
 		answer_failed(call, error);
 		*pending = is_ours && error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
 	}

@@ -236,7 +236,8 @@ sql(q{
 		IF name = 'nobody' THEN RAISE SQLSTATE 'PT418' USING MESSAGE = 'no teapot'; END IF;
 		IF name = 'sleeper' THEN PERFORM pg_sleep(60); END IF;
 		IF name = 'boss' THEN PERFORM set_config('role', 'none', true); END IF;
-		PERFORM set_config('response.headers', '[{"X-Greeting": "yes"}]', true);
+		PERFORM set_config('response.headers', CASE name WHEN 'headers' THEN '{' ELSE '[{"X-Greeting": "yes"}]' END, true);
+		IF name = 'status' THEN PERFORM set_config('response.status', '99', true); END IF;
 		RETURN json_build_object('hello', name, 'times', times, 'tags', tags, 'role', current_user, 'method', current_setting('request.method'),
 			'path', current_setting('request.path'), 'agent', current_setting('request.headers')::json ->> 'x-agent');
 	END $$;
@@ -256,6 +257,9 @@ is_deeply(request('POST', '/greetings/x', { tags => [ 'a', 'b' ] })->{json}{tags
 is(told('GET', '/greetings/x?times=many'), '400 invalid_argument', '  a bad value: 400');
 is(told('GET', '/greetings/nobody'), '418 PT418', '  PTnnn is a status');
 is(told('GET', '/greetings/boss'), '403 42501', '  SET ROLE is refused: the worker is a superuser, the caller is not');
+my $logged = -s $node->logfile;
+is(told('GET', "/greetings/$_"), '500 39000', "  response.$_ that is none: the function's mistake, not the caller's") for qw(status headers);
+is(scalar(() = slurp_file($node->logfile, $logged) =~ m{LOG:  GET /greetings/\{name\} failed: }g), 2, '  of which the log tells');
 is(request('POST', '/made', { n => 1 })->{status}, 204, 'a function without a result: 204');
 is(told('POST', '/made', { n => 1 }), '409 23505', '  a duplicate: 409');
 is(sql('SELECT count(*) FROM made'), 1, '  committed once');
