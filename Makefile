@@ -12,7 +12,7 @@
 #   make cluster  build, a sale on three nodes and a proxy: one is killed, one added
 #   make serve    a private server that serves HTTP, with routes to try, until Ctrl-C
 #   make bench    build, coupon beside its peers: SQL, PgQ, Redis, Redis and
-#                 Kafka (three quarters of an hour); doc/benchmarks.md
+#                 Kafka (an hour and a half); doc/benchmarks.md
 #   make bench-quick    build, the figures that matter, with what an issue costs
 #                 and where the time goes, beside the last stored ones (10 minutes)
 #   make bench-figures    build, each figure that must be reached: measured,
