@@ -31,12 +31,18 @@ async function main() {
 
 	// payment, confirmation and one's own rows are one transaction, on one client
 	const client = await pool.connect()
-	await client.query('BEGIN')
-	const hold = (await client.query('SELECT * FROM coupon_hold_any($1, $2)', [campaign, 'node holds'])).rows[0]
-	const paid = (await client.query('SELECT status FROM coupon_confirm($1, $2, $3, $4)', [campaign, hold.serial, 'node holds', 'payment 1'])).rows[0]
-	await client.query('COMMIT')
-	client.release()
-	console.log('hold', hold.status, paid.status)
+	try {
+		await client.query('BEGIN')
+		const hold = (await client.query('SELECT * FROM coupon_hold_any($1, $2)', [campaign, 'node holds'])).rows[0]
+		const paid = (await client.query('SELECT status FROM coupon_confirm($1, $2, $3, $4)', [campaign, hold.serial, 'node holds', 'payment 1'])).rows[0]
+		await client.query('COMMIT')
+		console.log('hold', hold.status, paid.status)
+		client.release()
+	} catch (error) {
+		// the pool closes it, which rolls back
+		client.release(error)
+		throw error
+	}
 
 	const wish = (await all('SELECT request_id FROM coupon_request($1, $2, $3)', [campaign, 'node asks', 'click 1']))[0].request_id
 	console.log('request', (await all("SELECT outcome FROM coupon_request_wait($1, '30 s')", [wish]))[0].outcome)
