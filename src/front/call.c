@@ -582,7 +582,10 @@ coupon_call_plain(CouponHttpCall *call, bool *pending)
 	{
 		ErrorData  *error = fail(&scope);
 
-		/* a status or headers that are none are the function's mistake, not the caller's */
+		/*
+		 * a status or headers that are none are the function's mistake, not
+		 * the caller's
+		 */
 		if (answering && ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_DATA_EXCEPTION)
 			error->sqlerrcode = ERRCODE_EXTERNAL_ROUTINE_INVOCATION_EXCEPTION;
 		answer_failed(call, error);

@@ -60,9 +60,9 @@ coupon_take(CouponCampaign *campaign, const CouponDefinition *def, CouponTableWr
 			!coupon_stock_gone_everywhere(stock))
 		{
 			/*
-			 * One may come from another node.  Where the campaign has no serial
-			 * yet, the call's definition does not know the shard of the first
-			 * one, so the caller has to ask again.
+			 * One may come from another node.  Where the campaign has no
+			 * serial yet, the call's definition does not know the shard of
+			 * the first one, so the caller has to ask again.
 			 */
 			if (def->stock == 0)
 			{
