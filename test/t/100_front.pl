@@ -236,7 +236,7 @@ sql(q{
 		IF name = 'nobody' THEN RAISE SQLSTATE 'PT418' USING MESSAGE = 'no teapot'; END IF;
 		IF name = 'sleeper' THEN PERFORM pg_sleep(60); END IF;
 		IF name = 'boss' THEN PERFORM set_config('role', 'none', true); END IF;
-		PERFORM set_config('response.headers', CASE name WHEN 'headers' THEN '{' ELSE '[{"X-Greeting": "yes"}]' END, true);
+		PERFORM set_config('response.headers', CASE name WHEN 'headers' THEN 'none' ELSE '[{"X-Greeting": "yes"}]' END, true);
 		IF name = 'status' THEN PERFORM set_config('response.status', '99', true); END IF;
 		RETURN json_build_object('hello', name, 'times', times, 'tags', tags, 'role', current_user, 'method', current_setting('request.method'),
 			'path', current_setting('request.path'), 'agent', current_setting('request.headers')::json ->> 'x-agent');
