@@ -93,6 +93,18 @@ find_changed(int64 campaign_id)
 	return NULL;
 }
 
+/* Has the definition read again, by whoever enters.  With the partition lock. */
+static void
+drop_definition(CouponCampaign *campaign)
+{
+	campaign->version = coupon_slot_new_version();
+	if (DsaPointerIsValid(campaign->definition))
+	{
+		dsa_free(coupon_area, campaign->definition);
+		campaign->definition = InvalidDsaPointer;
+	}
+}
+
 /* The intent of a changed campaign: drop its cached definition at commit. */
 static void
 resolve_change(CouponIntent *intent, bool committed)
@@ -107,12 +119,7 @@ resolve_change(CouponIntent *intent, bool committed)
 		campaign = coupon_slot_lock(&changed[intent->number].key, LW_EXCLUSIVE);
 		if (campaign != NULL)
 		{
-			campaign->version = coupon_slot_new_version();
-			if (DsaPointerIsValid(campaign->definition))
-			{
-				dsa_free(coupon_area, campaign->definition);
-				campaign->definition = InvalidDsaPointer;
-			}
+			drop_definition(campaign);
 			/* one that was deleted is restored under its id */
 			if (changed[intent->number].created)
 				pg_atomic_write_u32(&campaign->deletions, 0);
@@ -147,6 +154,35 @@ note_change(int64 campaign_id, bool created, int32 visible_shards)
 	changed[nchanged].visible_shards = visible_shards;
 	coupon_intent_push(resolve_change, NULL, NULL, nchanged);
 	nchanged++;
+}
+
+/* The intent of who gives labels to units that had none. */
+static void
+resolve_labelling(CouponIntent *intent, bool committed)
+{
+	CouponCampaign *campaign = intent->campaign;
+
+	if (committed)
+	{
+		/* first: who goes by the old definition meets the one or the other */
+		LWLockAcquire(campaign->partition, LW_EXCLUSIVE);
+		drop_definition(campaign);
+		LWLockRelease(campaign->partition);
+	}
+	pg_atomic_fetch_sub_u32(&campaign->labellings, 1);
+	coupon_slot_unpin(campaign);
+}
+
+void
+coupon_campaign_begin_labelling(int64 campaign_id)
+{
+	CouponCampaignKey key = coupon_campaign_key(campaign_id);
+	CouponCampaign *campaign;
+
+	coupon_intent_reserve(1);
+	campaign = coupon_slot_pin(&key);
+	pg_atomic_fetch_add_u32(&campaign->labellings, 1);
+	coupon_intent_push(resolve_labelling, campaign, NULL, 0);
 }
 
 /*

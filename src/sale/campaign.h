@@ -77,6 +77,23 @@ extern bool coupon_campaign_exists(int64 campaign_id);
 
 pg_noreturn extern void coupon_campaign_unknown(int64 campaign_id);
 
+/*
+ * Units that have no labels get some, in this transaction.  Whoever issues one by a
+ * definition without them looks, once their row is in the index, whether this has
+ * begun; so who looks into the index afterwards sees it, or they learn of this.
+ */
+extern void coupon_campaign_begin_labelling(int64 campaign_id);
+
+/* May a campaign differ from the definition by which a row was inserted?  An unlocked look. */
+static inline bool
+coupon_campaign_may_differ(CouponCampaign *campaign, const CouponDefinition *def)
+{
+	if (pg_atomic_read_u32(&campaign->deletions) > 0 || pg_atomic_read_u32(&campaign->labellings) > 0)
+		return true;
+	pg_read_barrier();			/* see resolve_labelling() */
+	return def->version != 0 && campaign->version != def->version;
+}
+
 /* ---- campaign_admin.c; all in a connected SPI session ---- */
 
 typedef struct CouponCampaignRow

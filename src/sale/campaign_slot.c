@@ -96,6 +96,7 @@ startup(void)
 
 		pg_atomic_init_u32(&campaign->pins, 0);
 		pg_atomic_init_u32(&campaign->deletions, 0);
+		pg_atomic_init_u32(&campaign->labellings, 0);
 		pg_atomic_init_u32(&campaign->recent, 0);
 		for (int s = 0; s < COUPON_COUNTED_STATUSES; s++)
 			pg_atomic_init_u64(&campaign->answers[s], 0);
@@ -287,6 +288,7 @@ coupon_slot_pin(const CouponCampaignKey *key)
 				campaign->definition = InvalidDsaPointer;
 				campaign->stock = InvalidDsaPointer;
 				pg_atomic_write_u32(&campaign->deletions, 0);
+				pg_atomic_write_u32(&campaign->labellings, 0);
 				for (int s = 0; s < COUPON_COUNTED_STATUSES; s++)
 					pg_atomic_write_u64(&campaign->answers[s], 0);
 				pg_atomic_write_u32(&campaign->pins, 1);

@@ -44,6 +44,8 @@ typedef struct CouponCampaign
 	pg_atomic_uint32 pins;
 	pg_atomic_uint32 deletions; /* of its shards, by running or committed
 								 * transactions */
+	pg_atomic_uint32 labellings;	/* running transactions that give labels
+									 * to units that had none */
 	pg_atomic_uint32 recent;	/* 1: used since the clock hand last passed */
 	pg_atomic_uint64 answers[COUPON_COUNTED_STATUSES];
 } CouponCampaign;

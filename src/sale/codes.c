@@ -88,6 +88,18 @@ begin_labelling(int64 campaign_id, bool labels_public, CouponCampaignRow *row)
 		return 0;
 	}
 
+	/* seats stay together; and what other nodes have issued is not seen here */
+	if (row->keeper != 0 && (row->stock > 0 || labels_public))
+		ereport(ERROR,
+				(errcode(ERRCODE_COUPON_UNIT_KIND),
+				 errmsg("units of a shared campaign cannot get labels"),
+				 labels_public ? errdetail("Labelled units are sold at one node, and campaign %lld is shared.",
+										   (long long) campaign_id) :
+				 errdetail("Other nodes may have issued units of campaign %lld.", (long long) campaign_id),
+				 labels_public ? errhint("Import them into a campaign that is not shared.") :
+				 errhint("Create a campaign with stock 0 and import into it.")));
+	if (row->stock > 0)
+		coupon_campaign_begin_labelling(campaign_id);
 	if (row->stock > 0 && has_issued(campaign_id))
 		ereport(ERROR,
 				(errcode(ERRCODE_COUPON_UNIT_KIND),

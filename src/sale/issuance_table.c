@@ -490,41 +490,59 @@ require_shard(int64 campaign_id, int32 shard)
 
 /*
  * The campaign's end has begun: before this call did?  Units of rows that have been
- * taken away since look free, and no index knows that they are not.
+ * taken away since look free, and no index knows that they are not.  Or its units have
+ * got labels, which the answer and the event must tell.
  */
 static void
-require_campaign(int64 campaign_id)
+require_campaign(CouponCampaign *campaign, const CouponDefinition *def)
 {
 	const CouponCatalog *catalog = coupon_catalog();
+	bool		labelling = !def->coded && pg_atomic_read_u32(&campaign->labellings) > 0;
 	Snapshot	latest = RegisterSnapshot(GetLatestSnapshot());
+	bool		ended = false;
+	bool		labelled = false;
 	ScanKeyData key;
 	CouponScan	scan;
-	bool		ended;
 
-	coupon_key_int64(&key, 1, BTEqualStrategyNumber, campaign_id);
+	coupon_key_int64(&key, 1, BTEqualStrategyNumber, def->campaign_id);
 	coupon_scan_begin(&scan, catalog->campaign, catalog->campaign_pkey, latest, &key, 1, false);
-	ended = coupon_scan_next(&scan, ForwardScanDirection) &&
-		!slot_attisnull(scan.slot, Campaign_archived_at);
+	if (coupon_scan_next(&scan, ForwardScanDirection))
+	{
+		bool		isnull;
+
+		ended = !slot_attisnull(scan.slot, Campaign_archived_at);
+		labelled = !def->coded && DatumGetBool(slot_getattr(scan.slot, Campaign_coded, &isnull));
+	}
 	coupon_scan_end(&scan);
 	UnregisterSnapshot(latest);
 	if (ended)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("campaign %lld has ended meanwhile", (long long) campaign_id),
+				 errmsg("campaign %lld has ended meanwhile", (long long) def->campaign_id),
 				 errdetail("It is being archived or dropped since this call began."),
 				 errhint("Try again: the answer is that of a closed campaign.")));
+	if (labelled)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("the units of campaign %lld have got labels meanwhile", (long long) def->campaign_id),
+				 errdetail("They were imported since this call began."),
+				 errhint("Try again: the answer has a label.")));
+	if (labelling)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("the units of campaign %lld are getting labels", (long long) def->campaign_id),
+				 errdetail("Another transaction imports them, and has yet to commit."),
+				 errhint("Try again when that transaction has ended.")));
 }
 
 /* In place of locks on the shard and the campaign, see campaign_delete.c. */
 static void
 require_parents(CouponCampaign *campaign, const CouponDefinition *def, TupleTableSlot **rows, int n)
 {
+	if (n > 0 && unlikely(coupon_campaign_may_differ(campaign, def)))
+		require_campaign(campaign, def);
 	for (int i = 0; i < n && pg_atomic_read_u32(&campaign->deletions) > 0; i++)
-	{
-		if (i == 0)
-			require_campaign(def->campaign_id);
 		require_shard(def->campaign_id, DatumGetInt32(rows[i]->tts_values[Issuance_shard - 1]));
-	}
 }
 
 static CouponInsertion

@@ -185,6 +185,19 @@ answer($first);
 is(sql("SELECT count(*) FROM coupon.issuance WHERE campaign_id = $c AND user_id = 'grouped'"),
 	($first->{out} =~ /issued/ ? 1 : 0), 'a grouped call whose worker ended is told issued only with its row');
 
+# ---- units get codes while one of them is being issued ----
+
+for my $call ("coupon_issue(CAMPAIGN, 'u')", "coupon_hold_any(CAMPAIGN, 'u')", "coupon_issue_many(CAMPAIGN, '{u,v}')")
+{
+	$c = campaign(2);
+	$first = sleeper('unit_taken', 'SELECT (' . $call =~ s/CAMPAIGN/$c/r . ').status');
+	sql("SELECT coupon_codes_import($c, '{A,B}')");
+	release($node, 'unit_taken');
+	like(answer($first), qr/ERROR:  the units of campaign $c have got labels meanwhile/, "$call gets no unit without its code");
+	is(sql("SELECT code IN ('A', 'B') FROM coupon_issue($c, 'u')"), 't', '  and one with it, when it is called again');
+	conserved($node, 'postgres', $call);
+}
+
 # ---- a savepoint that was released belongs to the one around it ----
 
 $c = campaign(2);

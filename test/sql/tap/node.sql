@@ -84,5 +84,13 @@ SELECT coupon_node_map() AS map \gset
 
 SELECT throws_ok(format($$ SELECT coupon_node_join(3, 'three', 'host=three', %L) $$, :'map'), 'UC303', 'a server that has campaigns cannot join', 'who has users cannot join');
 
+-- labels: what other nodes have of the stock has none, and seats stay together
+SELECT coupon_campaign_create('plain', 3) AS plain, coupon_campaign_create('empty', 0) AS empty \gset
+SELECT is(coupon_campaign_share(c), true, 'shared') FROM unnest(ARRAY[:plain, :empty]) c;
+SELECT throws_ok(format($$ SELECT coupon_codes_import(%s, '{A,B,C}') $$, :plain), 'UC004', 'units of a shared campaign cannot get labels', 'no codes for units that others may have issued');
+SELECT throws_ok(format($$ SELECT coupon_codes_generate(%s, NULL, 3) $$, :plain), 'UC004', NULL, 'nor generated ones');
+SELECT throws_ok(format($$ SELECT coupon_units_import(%s, '{A}') $$, :empty), 'UC004', NULL, 'seats are not shared');
+SELECT is(coupon_codes_import(:empty, '{A,B}'), 2::bigint, 'codes are');
+
 SELECT * FROM finish();
 ROLLBACK;
