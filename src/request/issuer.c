@@ -66,7 +66,7 @@
 #define OUTCOME_CLOSED	"closed"
 
 static const char *const decisions[] = {
-	"issued", "already_issued", "sold_out", "not_open", OUTCOME_CLOSED, "paused", "not_admitted", "held",
+	"issued", "already_issued", "sold_out", OUTCOME_CLOSED, "not_admitted", "held",
 	"returned", "other_call", "invalid", OUTCOME_FAILED
 };
 
@@ -335,6 +335,15 @@ store_outcome(Batch *batch, CouponTableWriter *rows, int i, TimestampTz now, boo
 					request->requested_at);
 }
 
+/* Does a request wait on, as its campaign, which was paused or put off just now? */
+static bool
+stands(const Batch *batch, int i)
+{
+	CouponStatus status = batch->items[i].status;
+
+	return batch->outcomes[i] == NULL && (status == COUPON_PAUSED || status == COUPON_NOT_OPEN);
+}
+
 /* Writes what became of a part's requests, but for those who come again. */
 static void
 store_part(void *arg)
@@ -353,7 +362,7 @@ store_part(void *arg)
 		for (int i = part->begin; i < part->begin + part->n; i++)
 		{
 			CHECK_FOR_INTERRUPTS();
-			if (batch->requests[i].child != child ||
+			if (batch->requests[i].child != child || stands(batch, i) ||
 				(batch->outcomes[i] == NULL && batch->items[i].status == COUPON_BUSY))
 				continue;
 			if (rows == NULL)
@@ -592,12 +601,20 @@ static void
 note_waiting(Work *work, const Batch *batch, int nchosen)
 {
 	int			passed = batch->n - batch->decided - batch->stuck;
+	int			first = 0;
 
 	if (batch->stuck > 0)
 		note_passed(work->campaign_id, STUCK_MS);
 	if (batch->decided + batch->stuck < nchosen)
 		note_passed(work->campaign_id, PASSED_MS);
-	if (batch->stuck > 0 && batch->stuck == batch->n)
+	while (first < batch->n && !stands(batch, first))
+		first++;
+	if (first < batch->n)
+	{
+		put_back(work->campaign_id, batch->requests[first].number);
+		work->resume_at = hold_line(work->campaign_id, PAUSED_MS, false);
+	}
+	else if (batch->stuck > 0 && batch->stuck == batch->n)
 		work->resume_at = hold_line(work->campaign_id,
 									Min(batch->stuck * LOOK_AGAIN_MS, FAILED_MS), false);
 	else if (passed > 0 && !has_free_unit(work->campaign_id))
