@@ -631,7 +631,9 @@ enter_items(Batch *batch, int64 campaign_id, CouponStatus window)
 		else if (on_node && !item->accepted &&
 				 !coupon_node_has(campaign_id, (text *) DatumGetPointer(item->user_id)))
 			item->status = COUPON_MOVED;
-		else if (window != COUPON_ISSUED && coupon_filter_excludes(batch->campaign, item->user_id))
+		/* of what a key got and gave back the filter knows nothing */
+		else if (window != COUPON_ISSUED && item->request_key == NULL &&
+				 coupon_filter_excludes(batch->campaign, item->user_id))
 			decide(batch, i, window);
 		else
 		{

@@ -73,6 +73,16 @@ is(sql(qq{SELECT status, code FROM coupon_issue($k, 'ann', 'k')}), 'returned|', 
 is(sql(qq{SELECT status, code FROM coupon_issue($k, 'ann')}), 'issued|SECRET1', 'the same user gets it again by another call');
 is(sql(qq{SELECT status, code FROM coupon_issue($k, 'ann', 'k')}), 'returned|', 'which is not the key\'s');
 
+# so it is once all is sold, and a server that starts anew knows of no earlier user
+my $gone = sql(q{SELECT coupon_campaign_create('gone', 2, 2)});
+sql(qq{SELECT coupon_issue($gone, 'had', 'k'), coupon_revoke($gone, 'had', 'error')});
+sql(qq{SELECT count(*) FROM coupon_issue_many($gone, '{a,b}')});
+$node->restart;
+is(sql(qq{SELECT string_agg(DISTINCT status, ' ') FROM generate_series(1, 3) g, coupon_issue($gone, 'late' || g)}), 'sold_out', 'all is sold');
+is(sql(qq{SELECT status FROM coupon_issue($gone, 'had', 'k')}), 'returned', q{the key's unit was returned nevertheless});
+poll_until('workers', sub { (try_sql($node, 'postgres', 'SELECT workers FROM coupon_group_status()') // '') eq '1' });
+is(sql(qq{SELECT status FROM coupon_issue_grouped($gone, 'had', 'k')}), 'returned', '  by a grouped call, too');
+
 # ---- HTTP ----
 
 my $http = HTTP::Tiny->new(timeout => CouponTest::PATIENCE);
