@@ -198,7 +198,6 @@ evict_one(bool take_slot)
 			return true;
 		}
 	}
-	pg_atomic_fetch_add_u64(&shared->failures, 1);
 	return false;
 }
 
@@ -299,12 +298,15 @@ coupon_slot_pin(const CouponCampaignKey *key)
 		LWLockRelease(lock);
 
 		if (!evict_one(true))
+		{
+			pg_atomic_fetch_add_u64(&shared->failures, 1);
 			ereport(ERROR,
 					(errcode(ERRCODE_COUPON_OUT_OF_MAP_MEMORY),
 					 errmsg("too many campaigns in use at the same time"),
 					 errdetail("All %d slots are held by running transactions.",
 							   shared->nslots),
 					 errhint("Raise coupon.max_campaigns, or use fewer campaigns in one transaction.")));
+		}
 		CHECK_FOR_INTERRUPTS();
 	}
 }
@@ -336,23 +338,33 @@ coupon_slot_new_version(void)
 /* ---- memory ---- */
 
 dsa_pointer
-coupon_area_allocate(Size size)
+coupon_area_try_allocate(Size size)
 {
 	for (;;)
 	{
 		dsa_pointer pointer = dsa_allocate_extended(coupon_area, size,
 													DSA_ALLOC_NO_OOM | DSA_ALLOC_ZERO);
 
-		if (DsaPointerIsValid(pointer))
+		if (DsaPointerIsValid(pointer) || !evict_one(false))
 			return pointer;
-
-		if (!evict_one(false))
-			ereport(ERROR,
-					(errcode(ERRCODE_COUPON_OUT_OF_MAP_MEMORY),
-					 errmsg("stock maps do not fit into coupon.stock_map_memory"),
-					 errdetail("Failed on a request of %zu bytes of %d kB, after every idle map was dropped.",
-							   size, coupon_stock_map_memory),
-					 errhint("Raise coupon.stock_map_memory: one bit a unit, and about 100 bytes for every shard and campaign in use.")));
 		CHECK_FOR_INTERRUPTS();
 	}
+}
+
+dsa_pointer
+coupon_area_allocate(Size size)
+{
+	dsa_pointer pointer = coupon_area_try_allocate(size);
+
+	if (!DsaPointerIsValid(pointer))
+	{
+		pg_atomic_fetch_add_u64(&shared->failures, 1);
+		ereport(ERROR,
+				(errcode(ERRCODE_COUPON_OUT_OF_MAP_MEMORY),
+				 errmsg("stock maps do not fit into coupon.stock_map_memory"),
+				 errdetail("Failed on a request of %zu bytes of %d kB, after every idle map was dropped.",
+						   size, coupon_stock_map_memory),
+				 errhint("Raise coupon.stock_map_memory: one bit a unit, and about 100 bytes for every shard and campaign in use.")));
+	}
+	return pointer;
 }

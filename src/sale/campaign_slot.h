@@ -81,6 +81,9 @@ extern uint64 coupon_slot_new_version(void);
  */
 extern dsa_pointer coupon_area_allocate(Size size);
 
+/* The same; invalid if it cannot. */
+extern dsa_pointer coupon_area_try_allocate(Size size);
+
 /* Since the server started. */
 typedef struct CouponEvictions
 {

@@ -18,6 +18,8 @@
  * whom it excludes is told so without a look-up.  A complete filter may only
  * err on one side: it must know everybody who has a row.
  *
+ * Without memory there is no filter, and calls are answered from the index.
+ *
  * Concurrency.  A session adds its user after it has taken a unit and before
  * it inserts the row, if it finds a filter there, complete or not.  Who
  * completes one announces that first and then makes sure that the campaign is
@@ -48,9 +50,10 @@
 /* states */
 #define FILTER_UNTRIED	0		/* nobody has asked whether there are rows */
 #define FILTER_NONE		1		/* there were */
-#define FILTER_BUILDING	2		/* who inserts is added, from here on */
-#define FILTER_GROWING	3		/* there were no rows before that */
-#define FILTER_COMPLETE	4
+#define FILTER_ALLOCATING	2	/* a session looks for memory */
+#define FILTER_BUILDING	3		/* who inserts is added, from here on */
+#define FILTER_GROWING	4		/* there were no rows before that */
+#define FILTER_COMPLETE	5
 
 /*
  * A user's bits are in one word, so that it costs one look into memory.  Sets
@@ -114,7 +117,7 @@ coupon_filter_add(CouponCampaign *campaign, Datum user_id)
 	CouponStock *stock = stock_of(campaign);
 
 	pg_memory_barrier();		/* the unit was taken before this look */
-	if (pg_atomic_read_u32(&stock->filter_state) <= FILTER_NONE)
+	if (pg_atomic_read_u32(&stock->filter_state) < FILTER_BUILDING)
 		return;
 	pg_read_barrier();			/* the filter was there before its state said
 								 * so */
@@ -128,10 +131,12 @@ resolve_filter(CouponIntent *intent, bool committed)
 	pg_atomic_write_u32(&stock_of(intent->campaign)->filter_state, intent->number);
 }
 
-/* Gives the map memory for a filter, if it has none yet. */
+/* Gives the map memory for a filter, if there is some and it has none yet. */
 static void
 install(CouponCampaign *campaign, CouponStock *stock, dsa_pointer memory, Size size)
 {
+	if (!DsaPointerIsValid(memory))
+		return;
 	LWLockAcquire(campaign->partition, LW_EXCLUSIVE);
 	if (!DsaPointerIsValid(stock->filter))
 	{
@@ -185,8 +190,7 @@ coupon_filter_begin(CouponCampaign *campaign, const CouponDefinition *def)
 		return;
 	if (size > 0 && !has_rows(campaign->key.campaign_id))
 		memory = dsa_allocate_extended(coupon_area, size, DSA_ALLOC_NO_OOM | DSA_ALLOC_ZERO);
-	if (DsaPointerIsValid(memory))
-		install(campaign, stock, memory, size);
+	install(campaign, stock, memory, size);
 	(void) pg_atomic_compare_exchange_u32(&stock->filter_state, &state,
 										  DsaPointerIsValid(memory) ? FILTER_GROWING : FILTER_NONE);
 }
@@ -234,26 +238,31 @@ coupon_filter_consider(CouponCampaign *campaign, const CouponDefinition *def)
 	CouponStock *stock = stock_of(campaign);
 	Size		size = filter_size(def->stock);
 	uint32		state = pg_atomic_read_u32(&stock->filter_state);
+	bool		found;
 
-	if (state == FILTER_BUILDING || state == FILTER_COMPLETE || def->created ||
+	if (state == FILTER_ALLOCATING || state == FILTER_BUILDING || state == FILTER_COMPLETE || def->created ||
 		pg_atomic_read_u64(&campaign->answers[COUPON_SOLD_OUT]) * WORTH_A_BUILD < (uint64) def->stock ||
 		size == 0 || (state != FILTER_GROWING && size > share_of_memory(MAX_SHARE)))
 		return;
 
-	/* memory first: it stays with the map, whatever becomes of the attempt */
-	if (!DsaPointerIsValid(stock->filter))
-		install(campaign, stock, coupon_area_allocate(size), size);
-
+	/*
+	 * Memory first, and for one session only: of a flood of callers each
+	 * would take some.  It stays with the map, whatever becomes of the
+	 * attempt.
+	 */
 	coupon_intent_reserve(1);
-	if (!pg_atomic_compare_exchange_u32(&stock->filter_state, &state, FILTER_BUILDING))
+	if (!pg_atomic_compare_exchange_u32(&stock->filter_state, &state,
+										state == FILTER_GROWING ? FILTER_BUILDING : FILTER_ALLOCATING))
 		return;
 	coupon_intent_push(resolve_filter, campaign, NULL, state);
+	if (!DsaPointerIsValid(stock->filter))
+		install(campaign, stock, coupon_area_try_allocate(size), size);
+	found = DsaPointerIsValid(stock->filter);
 
-	/*
-	 * the exchange was a barrier: who takes a unit after this look sees the
-	 * announcement
-	 */
-	if (coupon_stock_settled(stock))
+	/* a barrier: who takes a unit after the look that follows sees it */
+	if (found)
+		(void) pg_atomic_exchange_u32(&stock->filter_state, FILTER_BUILDING);
+	if (found && coupon_stock_settled(stock))
 	{
 		add_all_users(stock, campaign->key.campaign_id);
 		coupon_intent_forget(coupon_intent_find(resolve_filter, campaign, NULL, state));

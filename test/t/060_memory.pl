@@ -106,6 +106,36 @@ ok($many eq '' || $many =~ /ERROR:  UC007/, 'issuing from it works or is refused
 is( $node->safe_psql('postgres', "SELECT DISTINCT status FROM generate_series(100, 2000, 100) g, coupon_issue(g, 'nobody')"),
 	'sold_out', 'the others are served on');
 
+# who is to be told sold_out is told so, although memory that would make it quicker is
+# missing: all of it is in use by a transaction
+my $sold = $node->safe_psql('postgres', q{SELECT coupon_campaign_create('sold', 20000)});
+$node->safe_psql('postgres', "SELECT count(*) FROM coupon_issue_many($sold, ARRAY(SELECT g::text FROM generate_series(1, 20000) g))");
+$node->safe_psql('postgres', q{SELECT count(coupon_campaign_create('filler', s)) FROM unnest(ARRAY[60000, 4000]) s, generate_series(1, 25)});
+$node->restart;
+is($node->safe_psql('postgres', "SELECT DISTINCT status FROM coupon_issue_many($sold, ARRAY(SELECT 'n' || g FROM generate_series(1, 3000) g))"), 'sold_out', 'all is sold');
+$holder = $node->background_psql('postgres');
+$holder->query_safe("BEGIN; SELECT coupon.campaign_ending($sold)");	# keeps its map
+$holder->query_safe(q{
+	DO $$
+	DECLARE
+		size bigint;
+		c bigint;
+	BEGIN
+		FOREACH size IN ARRAY ARRAY[4000000, 60000, 4000] LOOP
+			FOR c IN SELECT s.campaign_id FROM coupon.shard s GROUP BY 1 HAVING max(s.last_serial) = size LOOP
+				BEGIN
+					PERFORM coupon_issue(c, 'filler'), coupon_status(c);
+				EXCEPTION WHEN SQLSTATE 'UC007' THEN
+					EXIT;
+				END;
+			END LOOP;
+		END LOOP;
+	END $$});
+is($node->safe_psql('postgres', "SELECT string_agg(DISTINCT status, ' ') FROM generate_series(1, 9) g, coupon_issue($sold, 'late' || g)"),
+	'sold_out', 'without memory for a filter calls are answered nevertheless');
+$holder->query_safe('ROLLBACK');
+$holder->quit;
+
 # shared memory was not exhausted for good
 $node->safe_psql('postgres', q{SELECT coupon_revoke(7, 'a', 'test') OR coupon_revoke(7, 'b', 'test') OR coupon_revoke(7, 'c', 'test')});
 is($node->safe_psql('postgres', q{SELECT status FROM coupon_issue(7, 'after')}), 'issued', 'a returned unit is sold');
