@@ -23,6 +23,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/compat.h"
 #include "base/guc.h"
 #include "base/launcher.h"
@@ -111,7 +112,7 @@ see_to(const CouponWorkerOrder *order, const char *database)
 		l->handle = NULL;
 		l->stopped_at = now;
 	}
-	if (l->stopped_at == 0 || TimestampDifferenceExceeds(l->stopped_at, now, RESTART_DELAY_MS))
+	if (l->stopped_at == 0 || coupon_ms_since(l->stopped_at, now) >= RESTART_DELAY_MS)
 		start_worker(l, order, database);
 }
 

@@ -35,6 +35,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/compat.h"
 #include "base/fault.h"
 #include "base/shmem.h"
@@ -145,7 +146,7 @@ coupon_worker_database_is_wanted(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (!database_wanted && TimestampDifferenceExceeds(looked_at, now, HOUSEKEEPING_MS))
+	if (!database_wanted && coupon_ms_since(looked_at, now) >= HOUSEKEEPING_MS)
 	{
 		MemoryContext context = CurrentMemoryContext;
 
@@ -249,7 +250,7 @@ back_off(long ms)
 	while (left > 0 && coupon_worker_stay())
 	{
 		coupon_worker_wait(Min(left, HOUSEKEEPING_MS));
-		left = ms - TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
+		left = ms - coupon_ms_since(start, GetCurrentTimestamp());
 	}
 }
 
@@ -308,8 +309,7 @@ wait_for_work(void)
 
 	while (!coupon_worker_is_woken() && coupon_worker_stay())
 	{
-		long		left = my_kind->interval() -
-		TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
+		long		left = my_kind->interval() - coupon_ms_since(start, GetCurrentTimestamp());
 
 		if (left <= 0)
 			return;

@@ -39,6 +39,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/compat.h"
 #include "base/database.h"
 #include "base/errors.h"
@@ -622,7 +623,7 @@ await_client(void)
 
 	while (!coupon_client_has_sent())
 	{
-		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+		long		left = coupon_ms_until(until, GetCurrentTimestamp(), NEXT_MESSAGE_MS);
 		WaitEvent	event;
 
 		if (left <= 0)

@@ -28,6 +28,7 @@
 #include "utils/timestamp.h"
 
 #include "base/attempt.h"
+#include "base/clock.h"
 #include "base/compat.h"
 #include "base/errors.h"
 #include "base/fault.h"
@@ -340,7 +341,7 @@ turn_away(CouponCycle cycle)
 
 	if (barred_since == 0)
 		barred_since = now;
-	if (cycle == COUPON_CYCLE_NO_EXTENSION || TimestampDifferenceExceeds(barred_since, now, TABLES_PATIENCE_MS))
+	if (cycle == COUPON_CYCLE_NO_EXTENSION || coupon_ms_since(barred_since, now) >= TABLES_PATIENCE_MS)
 		coupon_group_turn_away(coupon_group(), ERRCODE_LOCK_NOT_AVAILABLE,
 							   LOCKED_MESSAGE, LOCKED_DETAIL, LOCKED_HINT);
 }

@@ -53,6 +53,7 @@
 #include "utils/uuid.h"
 
 #include "base/catalog.h"
+#include "base/clock.h"
 #include "base/compat.h"
 #include "base/spi.h"
 #include "base/table_writer.h"
@@ -579,7 +580,7 @@ coupon_outbox_rotate(void)
 	int			current = pg_atomic_read_u32(place);
 	int			empty = -1;
 
-	if (!TimestampDifferenceExceeds(last, now, ROTATE_INTERVAL_MS))
+	if (coupon_ms_since(last, now) < ROTATE_INTERVAL_MS)
 		return;
 	last = now;
 

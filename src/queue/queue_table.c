@@ -31,6 +31,7 @@
 #include "utils/timestamp.h"
 
 #include "base/attempt.h"
+#include "base/clock.h"
 #include "base/guc.h"
 #include "base/spi.h"
 #include "base/trigger.h"
@@ -286,8 +287,7 @@ coupon_queue_table_rotate(const CouponQueueKind *kind)
 	uint32		other = 1 - current;
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (!TimestampDifferenceExceeds(search->looked_at, now,
-									is_searching(kind) ? SEARCH_EVERY_MS : LOOK_EVERY_MS))
+	if (coupon_ms_since(search->looked_at, now) < (is_searching(kind) ? SEARCH_EVERY_MS : LOOK_EVERY_MS))
 		return false;
 	search->looked_at = now;
 

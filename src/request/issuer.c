@@ -32,6 +32,7 @@
 
 #include "base/arguments.h"
 #include "base/attempt.h"
+#include "base/clock.h"
 #include "base/compat.h"
 #include "base/errors.h"
 #include "base/fault.h"
@@ -139,7 +140,7 @@ hold_line(int64 campaign_id, int ms, bool rewind)
 	CouponLine *line = coupon_queue_lock(&coupon_requests, campaign_id, LW_EXCLUSIVE, true);
 
 	line->resume_at = until;
-	if (rewind && line->passed_at <= until)
+	if (rewind && coupon_ms_until(line->passed_at, until, STUCK_MS) == 0)
 	{
 		line->cursor = 0;
 		line->passed_at = 0;
@@ -182,7 +183,7 @@ choose_requests(int64 campaign_id, int max, int64 *numbers)
 
 	coupon_pending_reserve(1);
 	line = coupon_queue_lock(&coupon_requests, campaign_id, LW_EXCLUSIVE, true);
-	if (line->passed_at != 0 && TimestampDifferenceExceeds(line->passed_at, now, PASSED_MS))
+	if (line->passed_at != 0 && coupon_ms_until(line->passed_at + PASSED_MS * 1000, now, STUCK_MS) == 0)
 	{
 		line->cursor = 0;
 		line->passed_at = 0;
@@ -693,7 +694,8 @@ decide_some(int max, bool wait_for_tables, int64 *decided, TimestampTz *due)
 	{
 		CouponLine *line;
 		Work		work = {queue, 0, max, wait_for_tables};
-		TimestampTz resume_at;
+		TimestampTz now = GetCurrentTimestamp();
+		long		stands_ms;
 		bool		waiting;
 
 		next = (next + 1) % coupon_queue_slots();
@@ -701,21 +703,18 @@ decide_some(int max, bool wait_for_tables, int64 *decided, TimestampTz *due)
 		if (line == NULL)
 			continue;
 		work.campaign_id = line->id;
-		resume_at = line->resume_at;
+		stands_ms = coupon_ms_until(line->resume_at, now, FAILED_MS << FAILED_DOUBLED);
 		waiting = line->ready > 0;
 		LWLockRelease(line->lock);
 		if (!waiting)
 			continue;
-		if (resume_at > GetCurrentTimestamp())
+		if (stands_ms > 0)
 		{
-			*due = Min(*due, resume_at);
+			*due = Min(*due, TimestampTzPlusMilliseconds(now, stands_ms));
 			continue;
 		}
 
-		/*
-		 * claimed until the transaction ends; if not, another session is at
-		 * it
-		 */
+		/* claimed until the transaction ends, if no other session is at it */
 		if (coupon_lock_try(COUPON_LOCK_DECIDING, work.campaign_id) == LOCKACQUIRE_NOT_AVAIL)
 			continue;
 		attempt_line(&work);

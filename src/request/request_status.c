@@ -22,6 +22,7 @@
 #include "utils/typcache.h"
 
 #include "base/arguments.h"
+#include "base/clock.h"
 #include "base/compat.h"
 #include "base/errors.h"
 #include "base/guc.h"
@@ -291,10 +292,12 @@ get_timeout(FunctionCallInfo fcinfo, int argument)
 	return ms;
 }
 
-/* Sleeps until the line has served the request, or it is time. */
+/* Sleeps until the line has served the request, or so many ms are over. */
 static void
-await_decision(const CouponRequest *request, TimestampTz deadline)
+await_decision(const CouponRequest *request, long timeout)
 {
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout);
+
 	for (;;)
 	{
 		CouponLine *line = coupon_queue_lock(&coupon_requests, request->campaign_id, LW_SHARED, true);
@@ -307,7 +310,7 @@ await_decision(const CouponRequest *request, TimestampTz deadline)
 		line = coupon_queue_lock(&coupon_requests, request->campaign_id, LW_SHARED, true);
 		live = coupon_line_is_live(line, request->number) || &line->changed != changed;
 		LWLockRelease(line->lock);
-		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+		left = coupon_ms_until(deadline, GetCurrentTimestamp(), timeout);
 		if (!live || left <= 0)
 			break;
 		(void) ConditionVariableTimedSleep(changed, Min(left, LOOK_AGAIN_MS), wait_event());
@@ -323,10 +326,10 @@ coupon_request_wait(PG_FUNCTION_ARGS)
 {
 	CouponRequestResult result = {0};
 	CouponRequest request;
-	TimestampTz deadline;
+	long		timeout;
 
 	coupon_require_argument(fcinfo, 0, "request_id");
-	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), get_timeout(fcinfo, 1));
+	timeout = get_timeout(fcinfo, 1);
 	PreventCommandDuringRecovery("coupon_request_wait()");
 	(void) coupon_queue(&coupon_requests);
 	if (!coupon_request_find(PG_GETARG_UUID_P(0), &request))
@@ -341,7 +344,7 @@ coupon_request_wait(PG_FUNCTION_ARGS)
 					 errhint("COMMIT first, then wait.")));
 		if (request.decided_at == 0)
 		{
-			await_decision(&request, deadline);
+			await_decision(&request, timeout);
 			(void) coupon_request_find(PG_GETARG_UUID_P(0), &request);
 		}
 		coupon_request_describe(&request, &result);

@@ -189,19 +189,28 @@ allowed(CouponLine *line, TimestampTz now)
 	return Min(slots, BATCH);
 }
 
+/* When a room goes on that stands for a moment: now, if the clock was set back since. */
+static TimestampTz
+at_or_now(TimestampTz at, TimestampTz now)
+{
+	return at - now > 2 * Max(FAILED_US, RETRY_US) ? now : at;
+}
+
 /* When the room has something to do, as far as it knows. */
 static TimestampTz
 next_due(CouponLine *line, TimestampTz now)
 {
 	CouponRoom *room = coupon_room(line);
 	TimestampTz due = DT_NOEND;
+	TimestampTz retry_at = at_or_now(room->retry_at, now);
+	TimestampTz resume_at = at_or_now(line->resume_at, now);
 
 	if (line->ready == 0 && room->nadmitted == 0)
 		return due;
 	if (coupon_room_is_stale(line))
-		return line->resume_at;
+		return resume_at;
 	if (!room->def.exists)
-		return Max(room->retry_at, line->resume_at);
+		return Max(retry_at, resume_at);
 	if (room->nadmitted > 0)
 		due = room->next_expiry;
 	if (line->ready > 0)
@@ -209,10 +218,10 @@ next_due(CouponLine *line, TimestampTz now)
 		due = Min(due, room->swept > 0 ? now : room->next_idle);
 		if (!room->def.paused && coupon_room_free_slots(line) > 0)
 		{
-			TimestampTz free_at = Max(room->def.opens_at, room->retry_at);
+			TimestampTz free_at = Max(room->def.opens_at, retry_at);
 
 			/* a few at a time, where the rate is high */
-			if (room->def.per_second > 0 && room->allowance < 1)
+			if (room->def.per_second > 0 && room->allowance < 1 && room->allowance_at <= now)
 			{
 				double		us = (1 - room->allowance) / room->def.per_second * USECS_PER_SEC + 1;
 
@@ -221,7 +230,7 @@ next_due(CouponLine *line, TimestampTz now)
 			due = Min(due, free_at);
 		}
 	}
-	return Max(due, line->resume_at);
+	return Max(due, resume_at);
 }
 
 /* Who is next: more candidates than slots, for some may be passed by. */

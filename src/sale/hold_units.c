@@ -17,6 +17,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/compat.h"
 #include "base/errors.h"
 #include "base/guc.h"
@@ -89,7 +90,7 @@ coupon_hold_wait(CouponHold *hold)
 		hold->deadline = TimestampTzPlusMilliseconds(now, coupon_sold_out_wait);
 	start = TimestampTzPlusMilliseconds(hold->deadline, -coupon_sold_out_wait);
 	waited_ms = TimestampDifferenceMilliseconds(start, now);
-	left_ms = TimestampDifferenceMilliseconds(now, hold->deadline);
+	left_ms = coupon_ms_until(hold->deadline, now, coupon_sold_out_wait);
 	if (left_ms <= 0)
 		return false;
 

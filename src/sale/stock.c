@@ -37,6 +37,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/compat.h"
 #include "base/database.h"
 #include "base/fault.h"
@@ -529,7 +530,7 @@ coupon_stock_wait(CouponStock *stock, CouponVerdict verdict, int wait_ms, Timest
 		return false;
 	if (*deadline == 0)
 		*deadline = TimestampTzPlusMilliseconds(now, wait_ms);
-	left_ms = TimestampDifferenceMilliseconds(now, *deadline);
+	left_ms = coupon_ms_until(*deadline, now, wait_ms);
 	if (left_ms <= 0)
 		return false;
 	if (verdict == COUPON_UNSETTLED)

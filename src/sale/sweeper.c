@@ -30,6 +30,7 @@
 #include "base/arguments.h"
 #include "base/attempt.h"
 #include "base/catalog.h"
+#include "base/clock.h"
 #include "base/errors.h"
 #include "base/guc.h"
 #include "base/spi.h"
@@ -108,7 +109,7 @@ is_backed_off(Sweep *sweep, int64 campaign_id)
 	BackOff    *entry = sweep->back_offs == NULL ? NULL :
 	hash_search(sweep->back_offs, &campaign_id, HASH_FIND, NULL);
 
-	if (entry == NULL || entry->until <= sweep->now)
+	if (entry == NULL || coupon_ms_until(entry->until, sweep->now, LAST_BACK_OFF_MS) == 0)
 		return false;
 	entry->passed_by = true;
 	return true;
@@ -177,7 +178,7 @@ end_back_offs(Sweep *sweep)
 	hash_seq_init(&status, sweep->back_offs);
 	while ((entry = hash_seq_search(&status)) != NULL)
 	{
-		if (entry->passed_by && entry->until <= sweep->now)
+		if (entry->passed_by && coupon_ms_until(entry->until, sweep->now, LAST_BACK_OFF_MS) == 0)
 		{
 			entry->passed_by = false;
 			ended = true;
