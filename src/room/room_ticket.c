@@ -95,9 +95,10 @@ answer_for(CouponLine *line, const CouponTicket *ticket, int64 number, Timestamp
 		return admitted(line);
 	if (now < room->def.opens_at)
 		answer.eta = room->def.opens_at - now;
-	if (room->def.method == COUPON_ROOM_RANDOM && room->def.opens_at != DT_NOBEGIN && room->def.drawn < 0)
+	if (room->def.method == COUPON_ROOM_RANDOM && room->def.opens_at != DT_NOBEGIN &&
+		(room->def.drawn < 0 || (number <= room->def.drawn && number > room->placed)))
 	{
-		/* nobody has a place before the draw */
+		/* nobody has a place before the draw, and before it is known here */
 		answer.poll_after = poll_after(line, 0, answer.eta);
 		return answer;
 	}

@@ -198,6 +198,22 @@ for my $call ("coupon_issue(CAMPAIGN, 'u')", "coupon_hold_any(CAMPAIGN, 'u')", "
 	conserved($node, 'postgres', $call);
 }
 
+# ---- a draw is committed, and the line has yet to hear of it ----
+
+sql(q{SELECT coupon_room_create('lots', 1, session_ttl => '1 h', idle_ttl => '1 h', method => 'random', opens_at => clock_timestamp() + interval '0.1 s'),
+	coupon_room_create('other', 1); SELECT coupon_room_pause('lots')});
+sql(q{CREATE TABLE drawer AS SELECT j.token FROM generate_series(1, 40) g, coupon_queue_join('lots', 'l' || g) j});
+my $places = q{SELECT string_agg(coalesce(p.queue_position::text, '-'), ' ') FROM (SELECT token FROM drawer ORDER BY ctid) d, coupon_queue_position(d.token) p};
+arm($node, 'line_behind', 'sleep', pid => sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'coupon room worker'}));
+sql(q{SELECT coupon_room_resume('lots')});
+asleep($node, 'line_behind');
+# whoever reads the room now sees that it has drawn
+sql(q{SELECT coupon_room_alter('other', capacity => 2); SELECT coupon_queue_join('lots', 'late')});
+my $told = sql($places);
+release($node, 'line_behind');
+poll_until('the draw', sub { sql($places) !~ /-/ });
+is($told, join(' ', ('-') x 40), 'nobody is told a place by the order in which they came, which is not theirs');
+
 # ---- a savepoint that was released belongs to the one around it ----
 
 $c = campaign(2);
