@@ -56,6 +56,7 @@ static dlist_head streams = DLIST_STATIC_INIT(streams); /* open ones */
 static int	nstreams = 0;
 static TimestampTz next_look;	/* at the streams */
 static TimestampTz next_heartbeat;
+static TimestampTz last_turn = 0;
 static dlist_head queue = DLIST_STATIC_INIT(queue); /* plain calls to be
 													 * carried out */
 static int	nqueued = 0;
@@ -592,6 +593,7 @@ queue_plain(Turn *turn)
 			turn->calls[n++] = call;
 			continue;
 		}
+		Assert(call->events == NULL);	/* a stream has a list already */
 		call->state = COUPON_HTTP_KEPT;
 		dlist_push_tail(&queue, &call->node);
 		nqueued++;
@@ -668,14 +670,48 @@ carry_out_plain(TimestampTz now)
 	hand_over(&turn, false);
 }
 
+static void
+put_forward(dlist_head *list, int64 us)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, list)
+	{
+		CouponHttpCall *call = dlist_container(CouponHttpCall, node, iter.cur);
+
+		call->next_try -= us;
+		call->deadline -= us;
+	}
+}
+
+/* If the clock has been set back, nobody waits for it to come by again. */
+static void
+heed_clock(TimestampTz now)
+{
+	int64		us = last_turn - now;
+
+	last_turn = now;
+	if (us <= 0)
+		return;
+	if (next_try != DT_NOEND)
+		next_try -= us;
+	next_look -= us;
+	next_heartbeat -= us;
+	put_forward(&waiting, us);
+	put_forward(&queue, us);
+}
+
 bool
 coupon_front_turn(dlist_head *arrived)
 {
 	Turn		turn = {.now = GetCurrentTimestamp()};
-	bool		look_at_streams = turn.now >= next_look || ending;
-	bool		heartbeat = look_at_streams && turn.now >= next_heartbeat;
+	bool		look_at_streams;
+	bool		heartbeat;
 	char		activity[64];
 
+	heed_clock(turn.now);
+	look_at_streams = turn.now >= next_look || ending;
+	heartbeat = look_at_streams && turn.now >= next_heartbeat;
 	MemoryContextSwitchTo(turn_context);
 	collect(&turn, arrived, look_at_streams);
 	if (look_at_streams)

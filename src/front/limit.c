@@ -24,7 +24,6 @@
 #include "utils/varlena.h"
 
 #include "front/limit.h"
-#include "front/service.h"
 #include "front/settings.h"
 
 #define PLACES		(1 << 16)
@@ -93,6 +92,7 @@ take(const char *kind, const char *key, int per_second, TimestampTz now)
 	uint64		now_ticks = (uint64) (now / TICK_US);
 	uint64		interval = TICKS_PER_SECOND / per_second;
 	uint64		burst = (uint64) coupon_http_burst * interval;
+	uint64		most = (uint64) (coupon_http_burst + 1) * TICKS_PER_SECOND;
 	uint64		word;
 	pg_atomic_uint64 *place = find_place(hash, &word);
 
@@ -100,6 +100,9 @@ take(const char *kind, const char *key, int per_second, TimestampTz now)
 	{
 		uint64		full_at = Max(word & TIME_MASK, now_ticks);
 
+		/* at no rate it is so far ahead: the clock has been set back since */
+		if (full_at - now_ticks > most)
+			full_at = now_ticks;
 		if (full_at - now_ticks > burst)
 			return false;
 		if (pg_atomic_compare_exchange_u64(place, &word, (tag << TIME_BITS) | (full_at + interval)))
@@ -130,6 +133,27 @@ write_address(const char *address, bool network, char *buffer, size_t size)
 	return inet_ntop(AF_INET6, &v6, buffer, size) != NULL;
 }
 
+/* Is that address, as write_address() has it, one of coupon.http_trusted_proxies? */
+static bool
+is_trusted(const char *address)
+{
+	char		word[64];
+	char		written[64];
+
+	for (const char *list = coupon_http_trusted_proxies; *list != '\0';)
+	{
+		size_t		n;
+
+		list += strspn(list, " ,");
+		n = strcspn(list, " ,");
+		strlcpy(word, list, Min(n + 1, sizeof(word)));
+		if (write_address(word, false, written, sizeof(written)) && strcmp(written, address) == 0)
+			return true;
+		list += n;
+	}
+	return false;
+}
+
 static void
 note_forwarded(void *state, const char *name, const char *value)
 {
@@ -147,7 +171,7 @@ coupon_limit_client(CouponHttpCall *call, char *buffer, size_t size)
 	coupon_http_peer(call, peer, sizeof(peer));
 	if (!write_address(peer, false, buffer, size))
 		strlcpy(buffer, peer, size);
-	if (!coupon_service_in_list(coupon_http_trusted_proxies, buffer))
+	if (!is_trusted(buffer))
 		return;
 
 	/*
@@ -162,8 +186,7 @@ coupon_limit_client(CouponHttpCall *call, char *buffer, size_t size)
 
 		*last = '\0';
 		address[strcspn(address, " \t")] = '\0';
-		if (!write_address(address, false, buffer, size) ||
-			!coupon_service_in_list(coupon_http_trusted_proxies, buffer))
+		if (!write_address(address, false, buffer, size) || !is_trusted(buffer))
 			break;
 	}
 	pfree(list.data);

@@ -556,6 +556,22 @@ coupon_listener_set_patience(CouponListener *listener, int idle_s, int request_s
 	listener->limits.request_s = request_s;
 }
 
+/* If the clock has been set back, slow clients have no more time for it. */
+static void
+heed_clock(CouponListener *listener)
+{
+	int64		us = listener->now;
+	dlist_iter	iter;
+
+	listener->now = GetCurrentTimestamp();
+	us -= listener->now;
+	if (us <= 0)
+		return;
+	listener->swept -= us;
+	dlist_foreach(iter, &listener->connections)
+		dlist_container(Connection, node, iter.cur)->since -= us;
+}
+
 void
 coupon_listener_run(CouponListener *listener, dlist_head *calls)
 {
@@ -567,7 +583,7 @@ coupon_listener_run(CouponListener *listener, dlist_head *calls)
 	int			runs = listener->answered ? 3 : 1;
 
 	listener->calls = calls;
-	listener->now = GetCurrentTimestamp();
+	heed_clock(listener);
 	listener->answered = false;
 	for (int i = 0; i < runs; i++)
 		(void) MHD_run(listener->daemon);
@@ -601,6 +617,19 @@ add_headers(struct MHD_Response *response, StringInfo headers)
 	}
 }
 
+static bool
+has_header(StringInfo headers, const char *name)
+{
+	size_t		length = strlen(name);
+
+	for (const char *line = headers == NULL ? "" : headers->data; *line != '\0'; line = strchr(line, '\n') + 1)
+	{
+		if (pg_strncasecmp(line, name, length) == 0 && line[length] == ':')
+			return true;
+	}
+	return false;
+}
+
 /* There is something to send. */
 static void
 wake(CouponHttpCall *call)
@@ -619,6 +648,10 @@ coupon_listener_answer(CouponHttpCall *call)
 
 	if (response != NULL)
 	{
+		/* what is true now, and of whom, no cache is to tell others later */
+		if ((strcmp(call->method, "GET") == 0 || strcmp(call->method, "HEAD") == 0) &&
+			!has_header(call->headers, MHD_HTTP_HEADER_CACHE_CONTROL))
+			(void) MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
 		add_headers(response, call->headers);
 		/* so that nobody's next request meets a closed connection */
 		if (call->listener->listen_fd < 0 || ShutdownRequestPending)

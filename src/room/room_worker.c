@@ -61,6 +61,7 @@ typedef struct Round
 	int			admitted;
 	bool		more;			/* than fits */
 	bool		draw;			/* the lots are to be drawn first */
+	bool		undrawn;		/* they could not be: the room's row is locked */
 	bool		no_memory;		/* for those who are to be admitted */
 } Round;
 
@@ -77,6 +78,26 @@ add_job(Round *round, int64 number, const CouponTicket *ticket, const char *end)
 	round->jobs[round->njobs++].end = end;
 }
 
+/*
+ * The next look at the silence of those who wait, or are admitted.  It is never put
+ * off for longer than one may be silent: if it seems to be, the clock was set back.
+ */
+static TimestampTz
+next_look(CouponLine *line, TimestampTz at, TimestampTz now)
+{
+	return at - now > coupon_room(line)->def.idle_ttl + 2 * USECS_PER_SEC ? now : at;
+}
+
+/* Nobody was heard, or admitted, in the future. */
+static void
+heed_clock(CouponTicket *ticket, TimestampTz now)
+{
+	uint32		clock = coupon_room_clock(now);
+
+	ticket->seen = Min(ticket->seen, clock);
+	ticket->admitted = Min(ticket->admitted, clock);
+}
+
 /* Sessions that are over.  A poll can only put the end off. */
 static void
 plan_expiry(CouponLine *line, Round *round, TimestampTz now)
@@ -84,7 +105,7 @@ plan_expiry(CouponLine *line, Round *round, TimestampTz now)
 	CouponRoom *room = coupon_room(line);
 	TimestampTz next = DT_NOEND;
 
-	if (room->nadmitted == 0 || now < room->next_expiry)
+	if (room->nadmitted == 0 || now < next_look(line, room->next_expiry, now))
 		return;
 	for (uint32 i = 0; i < room->buckets; i++)
 	{
@@ -95,6 +116,7 @@ plan_expiry(CouponLine *line, Round *round, TimestampTz now)
 		if (number == 0)
 			continue;
 		ticket = coupon_room_ticket(line, number);
+		heed_clock(ticket, now);
 		deadline = coupon_ticket_deadline(line, ticket);
 		if (deadline <= now)
 			add_job(round, number, ticket,
@@ -115,7 +137,7 @@ plan_sweep(CouponLine *line, Round *round, TimestampTz now)
 
 	if (room->swept == 0)
 	{
-		if (now < room->next_idle)
+		if (now < next_look(line, room->next_idle, now))
 			return;
 		room->swept_idle = DT_NOEND;
 	}
@@ -127,8 +149,10 @@ plan_sweep(CouponLine *line, Round *round, TimestampTz now)
 		{
 			int64		number = coupon_room_number(line, places[i]);
 			CouponTicket *ticket = coupon_room_ticket(line, number);
-			TimestampTz deadline = coupon_ticket_deadline(line, ticket);
+			TimestampTz deadline;
 
+			heed_clock(ticket, now);
+			deadline = coupon_ticket_deadline(line, ticket);
 			/* looked at once more if this is rolled back */
 			room->swept_idle = Min(room->swept_idle, deadline);
 			if (deadline <= now)
@@ -212,10 +236,10 @@ next_due(CouponLine *line, TimestampTz now)
 	if (!room->def.exists)
 		return Max(retry_at, resume_at);
 	if (room->nadmitted > 0)
-		due = room->next_expiry;
+		due = next_look(line, room->next_expiry, now);
 	if (line->ready > 0)
 	{
-		due = Min(due, room->swept > 0 ? now : room->next_idle);
+		due = Min(due, room->swept > 0 ? now : next_look(line, room->next_idle, now));
 		if (!room->def.paused && coupon_room_free_slots(line) > 0)
 		{
 			TimestampTz free_at = Max(room->def.opens_at, retry_at);
@@ -267,7 +291,7 @@ plan_admission(CouponLine *line, Round *round, TimestampTz now)
 	round->more |= round->njobs == BATCH;
 }
 
-/* Somebody has locked the ticket that is next: the operator is to know. */
+/* Somebody has locked the ticket that is next, or the room (0): the operator is to know. */
 static void
 tell_locked(int64 room_id, int64 number)
 {
@@ -278,8 +302,10 @@ tell_locked(int64 room_id, int64 number)
 		return;
 	told_at = now;
 	ereport(LOG,
-			(errmsg("room %lld admits nobody before ticket %lld, whose row another transaction has locked",
-					(long long) room_id, (long long) number)));
+			number == 0 ?
+			errmsg("room %lld does not draw its lots, since another transaction has locked its row", (long long) room_id) :
+			errmsg("room %lld admits nobody before ticket %lld, whose row another transaction has locked",
+				   (long long) room_id, (long long) number));
 }
 
 /*
@@ -393,10 +419,14 @@ choose_lots(int64 room_id, void *seed, int64 *n)
 	LWLockRelease(line->lock);
 }
 
-/* Draws the lots of a room that opens now. */
-static void
+/* Draws the lots of a room that opens now; false: somebody is just changing it. */
+static bool
 draw_lots(int64 room_id)
 {
+	static CouponStatement lock = {
+		"SELECT FROM coupon.room r WHERE r.room_id OPERATOR(pg_catalog.=) $1 FOR NO KEY UPDATE SKIP LOCKED",
+		1, {INT8OID}
+	};
 	static CouponStatement publish = {
 		"UPDATE coupon.room SET drawn = $2, seed = $3 WHERE room_id OPERATOR(pg_catalog.=) $1",
 		3, {INT8OID, INT8OID, BYTEAOID}
@@ -410,15 +440,21 @@ draw_lots(int64 room_id)
 	bool		fits;
 
 	SET_VARSIZE(seed, VARHDRSZ + COUPON_SEED_LENGTH);
-	choose_lots(room_id, VARDATA(seed), &n);
 	values[0] = Int64GetDatum(room_id);
+	coupon_spi_connect();
+	/* whoever waits for a room holds all others up */
+	if (coupon_spi_execute(&lock, SPI_OK_SELECT, values, NULL) == 0)
+	{
+		coupon_spi_finish();
+		return false;
+	}
+	choose_lots(room_id, VARDATA(seed), &n);
 	values[1] = Int64GetDatum(n);
 	values[2] = PointerGetDatum(seed);
-	coupon_spi_connect();
 	(void) coupon_spi_execute(&publish, SPI_OK_UPDATE, values, NULL);
 	coupon_spi_finish();
 	if (n == 0)
-		return;
+		return true;
 
 	places = coupon_room_compute_draw(room_id, n);
 	coupon_pending_reserve(1);
@@ -433,6 +469,7 @@ draw_lots(int64 room_id)
 	if (!fits)
 		coupon_queue_refuse(COUPON_NO_MEMORY);
 	pfree(places);
+	return true;
 }
 
 /* ---- serving ---- */
@@ -482,14 +519,20 @@ serve_room(void *arg)
 
 	if (round->no_memory)
 		coupon_queue_refuse(COUPON_NO_MEMORY);
-	if (round->draw)
-		draw_lots(work->room_id);
-	else if (round->njobs > 0)
+	if (round->draw && !draw_lots(work->room_id))
+	{
+		tell_locked(work->room_id, 0);
+		round->draw = false;
+		round->undrawn = true;
+	}
+	if (!round->draw && round->njobs > 0)
 		carry_out(work->room_id, round, work->wait_for_tables);
 
 	line = coupon_queue_lock(&coupon_tickets, work->room_id, LW_EXCLUSIVE, true);
 	room = coupon_room(line);
 	room->allowance -= round->admitted;
+	if (round->undrawn)
+		room->retry_at = now + RETRY_US;
 	if (round->passed > 0)
 	{
 		room->retry_at = now + RETRY_US;

@@ -163,6 +163,20 @@ for my $how ('terminate', 'kill')
 	counted($node, "worker: $how");
 }
 
+# a room that somebody is changing while it is to draw its lots holds up itself alone
+sql(q{SELECT coupon_room_create('changed', 1, method => 'random', opens_at => clock_timestamp() + interval '0.1 s'), coupon_room_create('beside', 1)});
+my $changer = $node->background_psql('postgres');
+$changer->query_safe(q{BEGIN; SELECT coupon_room_alter('changed', capacity => 2)});
+sql(q{SELECT coupon_queue_join('changed', 'c')});
+poll_until('the draw to be wanted', sub { slurp_file($node->logfile) =~ /room \d+ does not draw its lots/ || sql(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'coupon room worker' AND wait_event_type = 'Lock'}) });
+sql(q{SELECT coupon_queue_join('beside', 'b')});
+poll_until('admission beside it', sub { sql(q{SELECT admitted FROM coupon.room_status WHERE name = 'beside'}) eq '1' });
+pass('a room that is being changed when its lots are to be drawn holds no other up');
+$changer->query_safe('COMMIT');
+$changer->quit;
+poll_until('the draw', sub { sql(q{SELECT drawn, admitted FROM coupon.room_status WHERE name = 'changed'}) eq '1|1' });
+pass('  and draws them then');
+
 # a draw: what tables and dumps showed before it says nothing of it
 sql(q{SELECT coupon_room_create('lots', 1, session_ttl => '1 h', idle_ttl => '1 h', method => 'random', opens_at => clock_timestamp() + interval '0.1 s'); SELECT coupon_room_pause('lots')});
 sql(q{SELECT count(*) FROM generate_series(1, 500) g, coupon_queue_join('lots', 'l' || g)});

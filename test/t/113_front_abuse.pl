@@ -255,6 +255,8 @@ is(spent('198.51.100.7'), 0, '  nor is it held against who was named');
 spends('203.0.113.5, 10.0.0.1', '203.0.113.5', '  two proxies of ours in a row');
 spends([ '198.51.100.8', '203.0.113.6' ], '203.0.113.6', '  the last of several lines counts, which is the proxy\'s');
 is(spent('198.51.100.8'), 0, '  and not the first');
+reload($node, "coupon.http_trusted_proxies = '::ffff:127.0.0.1 2001:0DB8::000A'\n");
+spends('203.0.113.9, 2001:db8::a', '203.0.113.9', '  whichever way their addresses are written');
 spends('2001:db8:1:2::1', '2001:db8:1:2:ffff::2', '  IPv6: another address of the same network');
 is(spent('2001:db8:1:3::1'), 0, '  and of another');
 spends('::ffff:203.0.113.8', '203.0.113.8', '  IPv4 in the clothes of IPv6');
