@@ -6543,6 +6543,10 @@ CREATE FUNCTION coupon.route_check(method text, path text, function text, batche
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'coupon_route_check';
 COMMENT ON FUNCTION coupon.route_check(text, text, text, boolean) IS 'an error for a route that the front could not serve';
 
+CREATE FUNCTION coupon.route_function(signature text) RETURNS regprocedure
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'coupon_route_function';
+COMMENT ON FUNCTION coupon.route_function(text) IS 'The function of a route; null where it, or the type of an argument, is not there any more.';
+
 CREATE VIEW coupon.built_in_route AS
 SELECT b.method, b.path, b.function, b.batched, b.admin,
        CASE WHEN b.admin THEN pg_catalog.to_regrole('coupon_reader') END AS anonymous_role
@@ -6592,6 +6596,7 @@ AS $$
 DECLARE
 	-- with its schema: nothing but pg_catalog is in the path
 	signature text := function::text;
+	over_http boolean := (SELECT a.backend_type = 'coupon front' FROM pg_stat_get_activity(pg_backend_pid()) a);
 BEGIN
 	IF method IS NULL OR path IS NULL OR function IS NULL OR batched IS NULL OR admin IS NULL THEN
 		RAISE null_value_not_allowed USING
@@ -6612,10 +6617,12 @@ BEGIN
 			HINT = 'Name a role that has only the rights that anybody may have.';
 	END IF;
 	IF anonymous_role::oid NOT IN (SELECT a.oid FROM pg_roles a WHERE a.rolname IN ('coupon_reader', 'coupon_user', 'coupon_service'))
-		AND NOT pg_has_role(session_user, anonymous_role, 'MEMBER') THEN
+		-- over HTTP the session is the server's own, and says nothing of who calls
+		AND (over_http OR NOT pg_has_role(session_user, anonymous_role, 'MEMBER')) THEN
 		RAISE insufficient_privilege USING
 			MESSAGE = 'permission denied to give the rights of a role away',
-			DETAIL = format('%I is not a member of role %s.', session_user, anonymous_role),
+			DETAIL = CASE WHEN over_http THEN format('Over HTTP nobody can tell whether the caller is a member of role %s.', anonymous_role)
+			              ELSE format('%I is not a member of role %s.', session_user, anonymous_role) END,
 			HINT = 'Name coupon_reader, coupon_user or coupon_service, or a role of which you are a member.';
 	END IF;
 	PERFORM coupon.route_check(upper(method), path, signature, batched);
@@ -6742,17 +6749,42 @@ RETURN CASE
 END;
 COMMENT ON FUNCTION coupon.http_hold_answer(coupon.hold_result, integer) IS 'a hold as JSON, with its status';
 
-CREATE FUNCTION coupon.http_hold(campaign_id bigint, user_id text, serial bigint DEFAULT NULL, ttl interval DEFAULT '5 min', request_key text DEFAULT NULL) RETURNS json
-LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-RETURN coupon.http_hold_answer(CASE WHEN $3 IS NULL THEN @extschema@.coupon_hold_any($1, $2, $4, $5) ELSE @extschema@.coupon_hold($1, $3, $2, $4, $5) END, 201);
+-- Is it an application that calls, and not a user with a token of their own?  Who
+-- calls in SQL is asked by the privileges.
+CREATE FUNCTION coupon.http_is_application() RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	claims text := coalesce(current_setting('request.jwt.claims', true), '');
+BEGIN
+	RETURN claims = '' OR EXISTS (
+		SELECT FROM pg_roles r, pg_roles g
+		 WHERE r.rolname = claims::json ->> 'role' AND g.rolname IN ('coupon_service', 'coupon_admin') AND pg_has_role(r.oid, g.oid, 'MEMBER'));
+END
+$$;
+COMMENT ON FUNCTION coupon.http_is_application() IS 'Whether the caller''s role may speak for all users, even if the token names one.';
+
+CREATE FUNCTION coupon.http_hold(campaign_id bigint, user_id text, serial bigint DEFAULT NULL, ttl interval DEFAULT NULL, request_key text DEFAULT NULL) RETURNS json
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	-- else anybody would keep a seat for days, and pay for nothing
+	IF $4 IS NOT NULL AND NOT coupon.http_is_application() THEN
+		RAISE SQLSTATE 'PT403' USING MESSAGE = 'How long a unit is held is the application''s to say.';
+	END IF;
+	RETURN coupon.http_hold_answer(
+		CASE WHEN $3 IS NULL THEN @extschema@.coupon_hold_any($1, $2, coalesce($4, '5 min'), $5)
+		     ELSE @extschema@.coupon_hold($1, $3, $2, coalesce($4, '5 min'), $5) END, 201);
+END
+$$;
 COMMENT ON FUNCTION coupon.http_hold(bigint, text, bigint, interval, text) IS
-	'POST /campaigns/{campaign_id}/holds - 201 held, 200 held before, 409 taken or sold out or limit reached, 403 not admitted, 425 not open, 410 closed or returned, 422 other call, 503 paused or busy, 404 unknown campaign or unit; the unit of that serial, or any; request_key is the header Idempotency-Key';
+	'POST /campaigns/{campaign_id}/holds - 201 held, 200 held before, 409 taken or sold out or limit reached, 403 not admitted or a ttl without coupon_service, 425 not open, 410 closed or returned, 422 other call, 503 paused or busy, 404 unknown campaign or unit; the unit of that serial, or any; request_key is the header Idempotency-Key';
 
 CREATE FUNCTION coupon.http_confirm(campaign_id bigint, serial bigint, user_id text, ref text) RETURNS json
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 RETURN coupon.http_hold_answer(@extschema@.coupon_confirm($1, $2, $3, $4), 200);
 COMMENT ON FUNCTION coupon.http_confirm(bigint, bigint, text, text) IS
-	'POST /campaigns/{campaign_id}/holds/{serial}/confirmation - 200 confirmed, 410 lost, 404 not held, 409 limit reached or paid for otherwise, 503 busy';
+	'POST /campaigns/{campaign_id}/holds/{serial}/confirmation - 200 confirmed, 403 without coupon_service, 410 lost, 404 not held, 409 limit reached or paid for otherwise, 503 busy';
 
 CREATE FUNCTION coupon.http_release(campaign_id bigint, serial bigint, user_id text) RETURNS json
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -6871,7 +6903,7 @@ RETURNS SETOF record
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	proc oid := to_regprocedure(route.function);
+	proc oid := coupon.route_function(route.function);
 	about text := coalesce(obj_description(proc, 'pg_proc'), '');
 BEGIN
 	RETURN QUERY
@@ -6898,7 +6930,7 @@ CREATE FUNCTION coupon.openapi_responses(route coupon.http_route) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	proc pg_proc := (SELECT p FROM pg_proc p WHERE p.oid = to_regprocedure(route.function));
+	proc pg_proc := (SELECT p FROM pg_proc p WHERE p.oid = coupon.route_function(route.function));
 	about text := coalesce(obj_description(proc.oid, 'pg_proc'), '');
 	result jsonb := CASE WHEN route.batched THEN '{"type": "object"}' ELSE coupon.openapi_schema(proc.prorettype) END;
 	-- what the front itself answers, on any route
@@ -6959,7 +6991,7 @@ BEGIN
 	  FROM coupon.openapi_arguments(route) a;
 	RETURN jsonb_strip_nulls(jsonb_build_object(
 		'operationId', route.method || ' ' || route.path,
-		'summary', obj_description(to_regprocedure(route.function), 'pg_proc'),
+		'summary', obj_description(coupon.route_function(route.function), 'pg_proc'),
 		'tags', CASE WHEN route.admin THEN '["admin"]'::jsonb END,
 		'parameters', parameters,
 		'security', CASE WHEN route.anonymous_role IS NULL AND current_setting('coupon.http_role') = '' THEN '[{"bearer": []}]'::jsonb
@@ -6983,7 +7015,7 @@ DECLARE
 BEGIN
 	SELECT json_object_agg(p.path, p.operations ORDER BY p.path) INTO paths
 	  FROM (SELECT r.path, json_object_agg(lower(r.method), coupon.openapi_operation(r) ORDER BY r.method) AS operations
-	          FROM coupon.http_route r WHERE to_regprocedure(r.function) IS NOT NULL GROUP BY r.path
+	          FROM coupon.http_route r WHERE coupon.route_function(r.function) IS NOT NULL GROUP BY r.path
 	        UNION ALL VALUES ('/healthz', health), ('/readyz', health)) p;
 	-- the functions of an application have errors of their own
 	SELECT json_object_agg(a.status, jsonb_build_object('description', a.meaning,
@@ -7405,6 +7437,7 @@ GRANT SELECT ON TABLE coupon.built_in_route TO coupon_admin;
 GRANT SELECT ON TABLE coupon.http_route TO coupon_admin;
 REVOKE ALL ON FUNCTION coupon.route_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.route_check(text, text, text, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.route_function(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.coupon_route_add(text, text, regprocedure, boolean, regrole, regrole, boolean) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_route_add(text, text, regprocedure, boolean, regrole, regrole, boolean) TO coupon_admin;
 REVOKE ALL ON FUNCTION @extschema@.coupon_route_drop(text, text) FROM PUBLIC;
@@ -7413,6 +7446,7 @@ REVOKE ALL ON FUNCTION @extschema@.coupon_http_status() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_http_status() TO coupon_admin, coupon_service, coupon_reader;
 REVOKE ALL ON FUNCTION coupon.http_outcome(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.http_hold_answer(coupon.hold_result, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.http_is_application() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.http_issue(bigint[], text[], text[], text[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.http_issue(bigint[], text[], text[], text[]) TO coupon_admin, coupon_service, coupon_user;
 REVOKE ALL ON FUNCTION coupon.http_request(bigint[], text[], text[], text[]) FROM PUBLIC;
@@ -7422,7 +7456,7 @@ GRANT EXECUTE ON FUNCTION coupon.http_request_status(bigint[], uuid[]) TO coupon
 REVOKE ALL ON FUNCTION coupon.http_hold(bigint, text, bigint, interval, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.http_hold(bigint, text, bigint, interval, text) TO coupon_admin, coupon_service, coupon_user;
 REVOKE ALL ON FUNCTION coupon.http_confirm(bigint, bigint, text, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION coupon.http_confirm(bigint, bigint, text, text) TO coupon_admin, coupon_service, coupon_user;
+GRANT EXECUTE ON FUNCTION coupon.http_confirm(bigint, bigint, text, text) TO coupon_admin, coupon_service;
 REVOKE ALL ON FUNCTION coupon.http_release(bigint, bigint, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION coupon.http_release(bigint, bigint, text) TO coupon_admin, coupon_service, coupon_user;
 REVOKE ALL ON FUNCTION coupon.http_join(text[], text[]) FROM PUBLIC;

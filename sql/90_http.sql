@@ -49,6 +49,10 @@ CREATE FUNCTION coupon.route_check(method text, path text, function text, batche
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'coupon_route_check';
 COMMENT ON FUNCTION coupon.route_check(text, text, text, boolean) IS 'an error for a route that the front could not serve';
 
+CREATE FUNCTION coupon.route_function(signature text) RETURNS regprocedure
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'coupon_route_function';
+COMMENT ON FUNCTION coupon.route_function(text) IS 'The function of a route; null where it, or the type of an argument, is not there any more.';
+
 CREATE VIEW coupon.built_in_route AS
 SELECT b.method, b.path, b.function, b.batched, b.admin,
        CASE WHEN b.admin THEN pg_catalog.to_regrole('coupon_reader') END AS anonymous_role
@@ -98,6 +102,7 @@ AS $$
 DECLARE
 	-- with its schema: nothing but pg_catalog is in the path
 	signature text := function::text;
+	over_http boolean := (SELECT a.backend_type = 'coupon front' FROM pg_stat_get_activity(pg_backend_pid()) a);
 BEGIN
 	IF method IS NULL OR path IS NULL OR function IS NULL OR batched IS NULL OR admin IS NULL THEN
 		RAISE null_value_not_allowed USING
@@ -118,10 +123,12 @@ BEGIN
 			HINT = 'Name a role that has only the rights that anybody may have.';
 	END IF;
 	IF anonymous_role::oid NOT IN (SELECT a.oid FROM pg_roles a WHERE a.rolname IN ('coupon_reader', 'coupon_user', 'coupon_service'))
-		AND NOT pg_has_role(session_user, anonymous_role, 'MEMBER') THEN
+		-- over HTTP the session is the server's own, and says nothing of who calls
+		AND (over_http OR NOT pg_has_role(session_user, anonymous_role, 'MEMBER')) THEN
 		RAISE insufficient_privilege USING
 			MESSAGE = 'permission denied to give the rights of a role away',
-			DETAIL = format('%I is not a member of role %s.', session_user, anonymous_role),
+			DETAIL = CASE WHEN over_http THEN format('Over HTTP nobody can tell whether the caller is a member of role %s.', anonymous_role)
+			              ELSE format('%I is not a member of role %s.', session_user, anonymous_role) END,
 			HINT = 'Name coupon_reader, coupon_user or coupon_service, or a role of which you are a member.';
 	END IF;
 	PERFORM coupon.route_check(upper(method), path, signature, batched);
@@ -248,17 +255,42 @@ RETURN CASE
 END;
 COMMENT ON FUNCTION coupon.http_hold_answer(coupon.hold_result, integer) IS 'a hold as JSON, with its status';
 
-CREATE FUNCTION coupon.http_hold(campaign_id bigint, user_id text, serial bigint DEFAULT NULL, ttl interval DEFAULT '5 min', request_key text DEFAULT NULL) RETURNS json
-LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-RETURN coupon.http_hold_answer(CASE WHEN $3 IS NULL THEN @extschema@.coupon_hold_any($1, $2, $4, $5) ELSE @extschema@.coupon_hold($1, $3, $2, $4, $5) END, 201);
+-- Is it an application that calls, and not a user with a token of their own?  Who
+-- calls in SQL is asked by the privileges.
+CREATE FUNCTION coupon.http_is_application() RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	claims text := coalesce(current_setting('request.jwt.claims', true), '');
+BEGIN
+	RETURN claims = '' OR EXISTS (
+		SELECT FROM pg_roles r, pg_roles g
+		 WHERE r.rolname = claims::json ->> 'role' AND g.rolname IN ('coupon_service', 'coupon_admin') AND pg_has_role(r.oid, g.oid, 'MEMBER'));
+END
+$$;
+COMMENT ON FUNCTION coupon.http_is_application() IS 'Whether the caller''s role may speak for all users, even if the token names one.';
+
+CREATE FUNCTION coupon.http_hold(campaign_id bigint, user_id text, serial bigint DEFAULT NULL, ttl interval DEFAULT NULL, request_key text DEFAULT NULL) RETURNS json
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	-- else anybody would keep a seat for days, and pay for nothing
+	IF $4 IS NOT NULL AND NOT coupon.http_is_application() THEN
+		RAISE SQLSTATE 'PT403' USING MESSAGE = 'How long a unit is held is the application''s to say.';
+	END IF;
+	RETURN coupon.http_hold_answer(
+		CASE WHEN $3 IS NULL THEN @extschema@.coupon_hold_any($1, $2, coalesce($4, '5 min'), $5)
+		     ELSE @extschema@.coupon_hold($1, $3, $2, coalesce($4, '5 min'), $5) END, 201);
+END
+$$;
 COMMENT ON FUNCTION coupon.http_hold(bigint, text, bigint, interval, text) IS
-	'POST /campaigns/{campaign_id}/holds - 201 held, 200 held before, 409 taken or sold out or limit reached, 403 not admitted, 425 not open, 410 closed or returned, 422 other call, 503 paused or busy, 404 unknown campaign or unit; the unit of that serial, or any; request_key is the header Idempotency-Key';
+	'POST /campaigns/{campaign_id}/holds - 201 held, 200 held before, 409 taken or sold out or limit reached, 403 not admitted or a ttl without coupon_service, 425 not open, 410 closed or returned, 422 other call, 503 paused or busy, 404 unknown campaign or unit; the unit of that serial, or any; request_key is the header Idempotency-Key';
 
 CREATE FUNCTION coupon.http_confirm(campaign_id bigint, serial bigint, user_id text, ref text) RETURNS json
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 RETURN coupon.http_hold_answer(@extschema@.coupon_confirm($1, $2, $3, $4), 200);
 COMMENT ON FUNCTION coupon.http_confirm(bigint, bigint, text, text) IS
-	'POST /campaigns/{campaign_id}/holds/{serial}/confirmation - 200 confirmed, 410 lost, 404 not held, 409 limit reached or paid for otherwise, 503 busy';
+	'POST /campaigns/{campaign_id}/holds/{serial}/confirmation - 200 confirmed, 403 without coupon_service, 410 lost, 404 not held, 409 limit reached or paid for otherwise, 503 busy';
 
 CREATE FUNCTION coupon.http_release(campaign_id bigint, serial bigint, user_id text) RETURNS json
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

@@ -41,7 +41,7 @@ RETURNS SETOF record
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	proc oid := to_regprocedure(route.function);
+	proc oid := coupon.route_function(route.function);
 	about text := coalesce(obj_description(proc, 'pg_proc'), '');
 BEGIN
 	RETURN QUERY
@@ -68,7 +68,7 @@ CREATE FUNCTION coupon.openapi_responses(route coupon.http_route) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	proc pg_proc := (SELECT p FROM pg_proc p WHERE p.oid = to_regprocedure(route.function));
+	proc pg_proc := (SELECT p FROM pg_proc p WHERE p.oid = coupon.route_function(route.function));
 	about text := coalesce(obj_description(proc.oid, 'pg_proc'), '');
 	result jsonb := CASE WHEN route.batched THEN '{"type": "object"}' ELSE coupon.openapi_schema(proc.prorettype) END;
 	-- what the front itself answers, on any route
@@ -129,7 +129,7 @@ BEGIN
 	  FROM coupon.openapi_arguments(route) a;
 	RETURN jsonb_strip_nulls(jsonb_build_object(
 		'operationId', route.method || ' ' || route.path,
-		'summary', obj_description(to_regprocedure(route.function), 'pg_proc'),
+		'summary', obj_description(coupon.route_function(route.function), 'pg_proc'),
 		'tags', CASE WHEN route.admin THEN '["admin"]'::jsonb END,
 		'parameters', parameters,
 		'security', CASE WHEN route.anonymous_role IS NULL AND current_setting('coupon.http_role') = '' THEN '[{"bearer": []}]'::jsonb
@@ -153,7 +153,7 @@ DECLARE
 BEGIN
 	SELECT json_object_agg(p.path, p.operations ORDER BY p.path) INTO paths
 	  FROM (SELECT r.path, json_object_agg(lower(r.method), coupon.openapi_operation(r) ORDER BY r.method) AS operations
-	          FROM coupon.http_route r WHERE to_regprocedure(r.function) IS NOT NULL GROUP BY r.path
+	          FROM coupon.http_route r WHERE coupon.route_function(r.function) IS NOT NULL GROUP BY r.path
 	        UNION ALL VALUES ('/healthz', health), ('/readyz', health)) p;
 	-- the functions of an application have errors of their own
 	SELECT json_object_agg(a.status, jsonb_build_object('description', a.meaning,

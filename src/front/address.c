@@ -5,6 +5,8 @@
 #include "postgres.h"
 
 #include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -13,6 +15,9 @@
 
 #define BACKLOG				4096
 #define RESERVED_FILES		256 /* for the rest of the server's process */
+#define VANISHED_MS			30000	/* after which a client whose machine says
+									 * nothing is gone; of itself TCP would
+									 * wait for a quarter of an hour */
 
 /* Splits "host:port" where it is; host is NULL for any address. */
 static bool
@@ -58,6 +63,7 @@ coupon_address_listen(const char *address, char **error)
 	char	   *port;
 	int			fd;
 	int			one = 1;
+	int			vanished = VANISHED_MS;
 	int			result;
 
 	if (!split_address(copy, &host, &port))
@@ -78,6 +84,10 @@ coupon_address_listen(const char *address, char **error)
 	{
 		(void) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
 		(void) setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one));
+#ifdef TCP_USER_TIMEOUT
+		/* its connections inherit it */
+		(void) setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &vanished, sizeof(vanished));
+#endif
 	}
 	if (fd < 0 || bind(fd, found->ai_addr, found->ai_addrlen) != 0 || listen(fd, BACKLOG) != 0)
 	{

@@ -236,8 +236,12 @@ append_plain(StringInfo sql, const CouponRoute *route, const char *arguments)
 		appendStringInfo(sql, "SELECT pg_catalog.to_json(%s(%s))::pg_catalog.text", route->name, arguments);
 }
 
+/*
+ * The plan of a call, by its role: that a schema may be used, and a function that
+ * has been inlined be executed, is asked when a plan is made, and never again.
+ */
 static SPIPlanPtr
-prepare(CouponRoute *route, uint64 given)
+prepare(CouponRoute *route, Oid role, uint64 given)
 {
 	CouponPlan *entry;
 	SPIPlanPtr	plan;
@@ -248,7 +252,7 @@ prepare(CouponRoute *route, uint64 given)
 
 	for (entry = route->plans; entry != NULL; entry = entry->next)
 	{
-		if (entry->given == given)
+		if (entry->given == given && entry->role == role)
 			return entry->plan;
 	}
 	initStringInfo(&arguments);
@@ -277,6 +281,7 @@ prepare(CouponRoute *route, uint64 given)
 	if (route->nplans >= MAX_PLANS)
 		return plan;
 	entry = MemoryContextAllocZero(GetMemoryChunkContext(route), sizeof(CouponPlan));
+	entry->role = role;
 	entry->given = given;
 	entry->plan = plan;
 	SPI_keepplan(plan);
@@ -519,7 +524,7 @@ run_plain(CouponHttpCall *call)
 	}
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	if (SPI_execute_plan(prepare(route, given), values, nulls, false, 0) != SPI_OK_SELECT)
+	if (SPI_execute_plan(prepare(route, call->role, given), values, nulls, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "%s did not return a result", route->name);
 	if (SPI_processed > 0)
 	{
@@ -678,7 +683,7 @@ run_batch(CouponHttpCall **calls, int ncalls, bool *pending)
 		values[i] = gather(calls, ncalls, &route->parameters[i]);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	if (SPI_execute_plan(prepare(route, (UINT64CONST(1) << route->nparameters) - 1),
+	if (SPI_execute_plan(prepare(route, calls[0]->role, (UINT64CONST(1) << route->nparameters) - 1),
 						 values, NULL, route->read_only, 0) != SPI_OK_SELECT ||
 		SPI_processed != ncalls)
 		elog(ERROR, "%s did not give one answer for each call", route->name);

@@ -250,6 +250,10 @@ coupon_look_again(CouponHttpCall *call)
 		if (!(look_at_route(call) && look_at_role(call) && coupon_arguments_read(call) == NULL &&
 			  coupon_call_bind(call)) && !call->done)
 			coupon_answer_problem(call, 404, "unknown_route", "There is no such route any more.", NULL, NULL);
+		/* a plain function has one answer, and no events */
+		call->is_stream = call->is_stream && !call->done && call->route->batched;
+		if (!call->done && !call->is_stream && call->events != NULL)
+			coupon_answer_problem(call, 404, "unknown_route", "There is no such stream any more.", NULL, NULL);
 	}
 	call->generation = coupon_route_generation();
 	MemoryContextSwitchTo(oldcontext);

@@ -23,6 +23,7 @@
 #include "utils/syscache.h"
 
 #include "base/arguments.h"
+#include "base/attempt.h"
 #include "base/spi.h"
 #include "base/trigger.h"
 #include "front/route.h"
@@ -30,6 +31,7 @@
 
 PG_FUNCTION_INFO_V1(coupon_route_changed);
 PG_FUNCTION_INFO_V1(coupon_route_check);
+PG_FUNCTION_INFO_V1(coupon_route_function);
 
 static List *routes = NIL;
 static MemoryContext route_context = NULL;
@@ -170,18 +172,39 @@ read_function(CouponRoute *route, HeapTuple tuple)
 	return NULL;
 }
 
-/* A function by its signature, InvalidOid if there is none. */
-static Oid
-find_function(const char *signature)
+/* A function that is looked for. */
+typedef struct Wanted
 {
+	const char *signature;
+	Oid			function;
+} Wanted;
+
+static void
+look_up(void *arg)
+{
+	Wanted	   *wanted = arg;
+
 	LOCAL_FCINFO(fcinfo, 1);
 	Datum		oid;
 
 	InitFunctionCallInfoData(*fcinfo, NULL, 1, InvalidOid, NULL, NULL);
-	fcinfo->args[0].value = CStringGetTextDatum(signature);
+	fcinfo->args[0].value = CStringGetTextDatum(wanted->signature);
 	fcinfo->args[0].isnull = false;
 	oid = to_regprocedure(fcinfo);
-	return fcinfo->isnull ? InvalidOid : DatumGetObjectId(oid);
+	wanted->function = fcinfo->isnull ? InvalidOid : DatumGetObjectId(oid);
+}
+
+/*
+ * A function by its signature, InvalidOid if there is none.  Where the type of an
+ * argument is gone, too, PostgreSQL before 16 raises an ERROR, which would be that
+ * of all routes.
+ */
+static Oid
+find_function(const char *signature)
+{
+	Wanted		wanted = {signature, InvalidOid};
+
+	return coupon_attempt(look_up, &wanted) == NULL ? wanted.function : InvalidOid;
 }
 
 /* Everything about a route but its plans; returns what is wrong with it. */
@@ -435,4 +458,17 @@ coupon_route_check(PG_FUNCTION_ARGS)
 				 errdetail("It is %s %.256s.", route.method, route.path),
 				 errhint("A function's named parameters take the arguments of path, query and body.")));
 	PG_RETURN_VOID();
+}
+
+/*
+ * coupon.route_function(signature text) RETURNS regprocedure: null if there is none
+ */
+Datum
+coupon_route_function(PG_FUNCTION_ARGS)
+{
+	Oid			function = find_function(coupon_get_text(fcinfo, 0, "signature", 1, COUPON_MAX_TEXT));
+
+	if (!OidIsValid(function))
+		PG_RETURN_NULL();
+	PG_RETURN_OID(function);
 }

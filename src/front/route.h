@@ -29,10 +29,11 @@ typedef struct CouponParameter
 	bool		optional;		/* it has a default */
 } CouponParameter;
 
-/* A prepared call of a route's function, with some of its parameters given. */
+/* A prepared call of a route's function by a role, with some of its parameters given. */
 typedef struct CouponPlan
 {
 	struct CouponPlan *next;
+	Oid			role;			/* whose rights it was made with */
 	uint64		given;			/* a bit for each parameter */
 	struct _SPI_plan *plan;
 } CouponPlan;

@@ -117,7 +117,7 @@ sql('DROP FUNCTION sources.target(text, text, text, text); ALTER FUNCTION source
 
 load_example($node, 'postgres', "concert/$_.sql") for qw(schema api);
 load_example($node, 'postgres', 'concert/load.sql', '-v', 'concerts=2', '-v', 'dates=2', '-v', 'seats=12');
-load_example($node, 'postgres', 'concert/routes.sql') for 1 .. 2;
+load_example($node, 'postgres', 'concert/routes.sql', '-v', 'open=on') for 1 .. 2;
 sql(q{SELECT coupon_room_alter('default', capacity => 100)});
 poll_until('the routes', sub { told('GET', '/concerts') eq '400 missing' });
 
@@ -201,6 +201,13 @@ SKIP:
 	close $stream;
 	$proxy->kill_kill(grace => 5);
 }
+
+# ---- where users come ----
+
+$base = "http://127.0.0.1:$port";
+load_example($node, 'postgres', 'concert/routes.sql');
+poll_until('the routes', sub { told('POST', '/campaigns/1/issues', '{"user_id":"kim"}') =~ /^404/ });
+is(join(' ', map { told('POST', $_, '{"user_id":"kim"}') } map { "/campaigns/1/$_" } 'requests', 'holds', 'holds/1/confirmation'), '404 unknown_route 404 unknown_route 404 unknown_route', 'no way to a seat but that of the concert');
 
 conserved($node, 'postgres', 'front_sources');
 $node->stop;

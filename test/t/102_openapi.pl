@@ -23,7 +23,7 @@ END
 sub sql { return $node->safe_psql('postgres', shift) }
 
 load_example($node, 'postgres', $_, '-v', 'open=on') for map { "sources/$_.sql" } qw(roles http api routes);
-load_example($node, 'postgres', "concert/$_.sql") for qw(schema api routes);
+load_example($node, 'postgres', "concert/$_.sql", '-v', 'open=on') for qw(schema api routes);
 sql(q{
 	CREATE FUNCTION mine(name text, tags text[], n smallint DEFAULT 1, since timestamptz DEFAULT NULL, rate numeric DEFAULT 0, id uuid DEFAULT NULL, really boolean DEFAULT false)
 	RETURNS TABLE (a integer) LANGUAGE sql STABLE AS 'SELECT 1';

@@ -211,6 +211,17 @@ is(told(token({ %good, role => 'other', sub => 'rolf' }, 'ec1', 'ES256')), '201 
 sql('DROP ROLE other');
 is(told(token({ %good, role => 'other', sub => 'rolf' }, 'ec1', 'ES256')), '401 token', '  that is dropped');
 
+# a user holds, and the application says for how long, and what was paid
+sql(q{SELECT coupon_campaign_create('seats', 0); SELECT coupon_units_import(2, '{A1,A2,A3}')});
+my %holder = (hand => token({ %good, sub => 'holly' }, 'ec1', 'ES256'), app => token({ role => 'app', aud => 'shop' }, 'ec1', 'ES256'), own => token({ role => 'app', aud => 'shop', sub => 'holly' }, 'ec1', 'ES256'));
+is(told($holder{hand}, { serial => 1, ttl => '7 days' }, '/campaigns/2/holds'), '403 PT403', 'a user does not say how long a hold lasts');
+is(told($holder{hand}, { serial => 1 }, '/campaigns/2/holds'), '201 held', '  but holds');
+is(sql('SELECT held_until < clock_timestamp() + $$6 min$$ FROM coupon.issuance WHERE campaign_id = 2'), 't', '  for five minutes');
+is(told($holder{hand}, { ref => 'nothing' }, '/campaigns/2/holds/1/confirmation'), '403 42501', '  and does not say that it is paid for');
+is(told($holder{app}, { user_id => 'holly', ref => 'payment' }, '/campaigns/2/holds/1/confirmation'), '200 confirmed', '  which an application does');
+is(told($holder{app}, { user_id => 'hugh', serial => 2, ttl => '1 day' }, '/campaigns/2/holds'), '201 held', '  as it says how long a hold lasts');
+is(told($holder{own}, { ref => 'payment' }, '/campaigns/2/holds/1/confirmation'), '200 already_confirmed', '  also by a token of its own that names the user');
+
 # the cache does not outlive exp; 5 s are granted to the clocks
 my $short = token({ %good, exp => int(time) - 3 }, 'ec1', 'ES256');
 like(told($short), qr/^20/, 'a token that is about to expire');

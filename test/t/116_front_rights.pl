@@ -135,6 +135,13 @@ like(refused('pg_read_all_data'), qr/42501/, '  nor one of the server');
 like(sql_error($node, 'postgres', "SELECT coupon_route_add('POST', '/sql', 'who()', anonymous_role => '10')"), qr/22023/, 'nor can a superuser');
 is(sql("SET SESSION AUTHORIZATION boss; SELECT coupon_route_add('POST', '/$_', 'who()', anonymous_role => '$_') IS NULL"), 'f', "coupon_admin may give $_") for 'coupon_reader', 'coupon_user', 'coupon_service', 'coupon_admin';
 is(told('GET', '/who'), '200 "later"', 'who sends no token is whom the route says');
+# the session of a call over HTTP is a superuser's, whoever calls
+sql(q{SET SESSION AUTHORIZATION boss; SELECT coupon_route_add('POST', '/add', 'coupon_route_add(text,text,regprocedure,boolean,regrole,regrole,boolean)', anonymous_role => 'coupon_admin')});
+poll_until('the route', sub { told('GET', '/add') =~ /^405/ });
+sub add { my ($path, $role) = @_; return told('POST', '/add', $json->encode({ method => 'POST', path => $path, function => 'query_to_xml(text,boolean,boolean,text)', anonymous_role => $role })) }
+is(add("/over/$_", $_), '403 42501', "over HTTP coupon_admin gives no role away but coupon's: $_") for 'pg_execute_server_program', 'later', 'coupon_admin';
+is(add('/over/reader', 'coupon_reader'), '204 ', '  and those as in SQL');
+is(sql(q{SELECT string_agg(path, ' ') FROM coupon.route WHERE path LIKE '/over/%'}), '/over/reader', '  which is all that is served');
 sql('ALTER ROLE later SUPERUSER');
 is(told('GET', '/who'), '403 role', '  and nobody while that is a superuser');
 sql('ALTER ROLE later NOSUPERUSER');
@@ -178,6 +185,24 @@ is(sql(q{SELECT web.may_speak_for_others(); SET request.jwt.claims = '{}'; SELEC
 # ---- row security ----
 
 is(told('GET', '/secrets'), '200 1', 'a function sees the rows that the caller may see');
+
+# ---- one role's plan is not another's right ----
+
+sub become { my ($role) = @_; reload($node, "coupon.http_role = '$role'\n"); poll_until("calls as $role", sub { told('GET', '/own/claims') =~ /"role":"\Q@{[ $role =~ s{"}{\\"}gr ]}\E"/ }); return }
+sql(q{CREATE ROLE inside; CREATE ROLE outside; GRANT coupon_service TO inside, outside;
+	CREATE SCHEMA inner_room; GRANT USAGE ON SCHEMA inner_room TO inside;
+	CREATE FUNCTION inner_room.tell() RETURNS json STABLE LANGUAGE sql AS $$ SELECT '"told"'::json $$;
+	CREATE FUNCTION told_to_some() RETURNS json STABLE LANGUAGE sql AS $$ SELECT '"told"'::json $$;
+	REVOKE EXECUTE ON FUNCTION told_to_some() FROM PUBLIC; GRANT EXECUTE ON FUNCTION told_to_some() TO inside;
+	CREATE FUNCTION tell() RETURNS json STABLE LANGUAGE sql AS $$ SELECT public.told_to_some() $$;
+	SELECT coupon_route_add('GET', '/inner', 'inner_room.tell()'), coupon_route_add('GET', '/some', 'tell()')});
+become('inside');
+is(told('GET', '/inner'), '200 "told"', 'a function in a schema that the role may use');
+is(join(' ', map { told('GET', '/some') } 1 .. 8), join(' ', ('200 "told"') x 8), '  and one that calls another, which it may');
+become('outside');
+is(told('GET', '/inner'), '403 42501', '  are none of a role that may not');
+is(told('GET', '/some'), '403 42501', '  either of them');
+become('app"x');
 
 # ---- what a function leaves in the session ----
 

@@ -190,7 +190,32 @@ for my $version (1 .. 12)
 	$first = memory() if $version == 3;
 }
 cmp_ok(memory(), '<=', $first + 8192, 'a stream needs no more memory after changes of the routes');
-close $stream;
+my $front = sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'coupon front'});
+my @others = map { my $s = IO::Socket::INET->new(PeerAddr => "127.0.0.1:$port"); syswrite $s, "GET /versions/$_ HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n"; $s } 1 .. 3;
+for my $other (@others) { while (defined(my $line = readline $other)) { last if $line =~ /"version"/ } }
+sql(q{BEGIN; SELECT coupon_route_drop('GET', '/versions/{name}');
+	CREATE FUNCTION plainly(name text) RETURNS json STABLE LANGUAGE sql AS $$ SELECT json_build_object('plain', name) $$;
+	SELECT coupon_route_add('GET', '/versions/{name}', 'plainly(text)'); COMMIT});
+poll_until('the other route', sub { $http->get("http://127.0.0.1:$port/versions/x")->{content} =~ /plain/ });
+for my $open ($stream, @others)
+{
+	my $seen = '';
+	while (defined(my $line = readline $open)) { $seen .= $line; last if $line =~ /^0\r?$/ }
+	like($seen, qr/event: problem\n.*unknown_route/s, 'a stream whose route has become one without events ends');
+}
+is(sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'coupon front'}), $front, '  and nothing else does');
+close $_ for $stream, @others;
+
+# ---- a route whose function is gone, with the type of an argument ----
+
+sql(q{CREATE TYPE color AS ENUM ('red'); CREATE FUNCTION paint(c color) RETURNS json STABLE LANGUAGE sql AS $$ SELECT to_json(c) $$;
+	SELECT coupon_route_add('GET', '/paint/{c}', 'paint(color)')});
+poll_until('the route', sub { $http->get("http://127.0.0.1:$port/paint/red")->{content} eq '"red"' });
+sql('DROP TYPE color CASCADE');
+poll_until('the routes', sub { $http->get("http://127.0.0.1:$port/paint/red")->{status} != 200 });
+is($http->get("http://127.0.0.1:$port/paint/red")->{status}, 404, 'a route whose types are gone is none');
+is($http->get("http://127.0.0.1:$port/campaigns/1")->{status}, 200, '  and the others are served');
+is($http->get("http://127.0.0.1:$port/openapi.json")->{status}, 200, '  and described');
 
 # ---- a database that the front cannot serve ----
 
