@@ -569,7 +569,9 @@ heed_clock(CouponListener *listener)
 		return;
 	listener->swept -= us;
 	dlist_foreach(iter, &listener->connections)
+	{
 		dlist_container(Connection, node, iter.cur)->since -= us;
+	}
 }
 
 void
