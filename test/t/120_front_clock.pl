@@ -65,7 +65,7 @@ my $node;
 	local $ENV{CLOCK_SHIFT} = "$dir/shift";
 
 	ahead(7200);
-	$node = new_server('clock_back', <<"END");
+	$node = new_server('front_clock', <<"END");
 coupon.http_listen = '127.0.0.1:$port'
 coupon.http_role = 'coupon_service'
 coupon.http_request_timeout = 2s
