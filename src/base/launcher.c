@@ -33,6 +33,8 @@
 #define RESTART_DELAY_MS		2000	/* of a worker that stopped */
 #define MISSING_MS				10000	/* until a database that is not there
 										 * is complained of */
+#define INVALID_DATABASE		(-2)	/* datconnlimit after a DROP DATABASE
+										 * that was interrupted */
 
 extern PGDLLEXPORT void coupon_launcher_main(Datum arg);
 
@@ -132,7 +134,8 @@ find_database(const char *name)
 	{
 		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
 
-		if (strcmp(NameStr(form->datname), name) == 0 && form->datallowconn)
+		if (strcmp(NameStr(form->datname), name) == 0 && form->datallowconn &&
+			form->datconnlimit != INVALID_DATABASE)
 			oid = form->oid;
 	}
 	table_endscan(scan);

@@ -402,6 +402,7 @@ leave_slot(int code, Datum arg)
  * that may never have been analyzed: compiling those takes longer than they do.
  */
 static const char *const fixed_settings[][2] = {
+	{"role", "none"},
 	{"search_path", "pg_catalog, pg_temp"},
 	{"default_transaction_isolation", "read committed"},
 	{"default_transaction_read_only", "off"},

@@ -106,13 +106,18 @@ take_step(CouponStep step)
 
 /*
  * What is in flight gets a moment to arrive, so that a restart publishes
- * little twice.
+ * little twice.  Once: after an ERROR the loop is entered again, and an ERROR
+ * in here would come again and again.
  */
 static void
 say_farewell(void)
 {
+	static bool said = false;
 	TimestampTz end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), FAREWELL_MS);
 
+	if (said)
+		return;
+	said = true;
 	HOLD_INTERRUPTS();
 	while (coupon_publish_in_flight() > 0 && GetCurrentTimestamp() < end)
 	{

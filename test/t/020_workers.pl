@@ -200,9 +200,20 @@ $node->append_conf('postgresql.conf', "coupon.databases = ''");
 $node->reload;
 poll_until('no databases', sub { sweepers() eq '' });
 pass('SIGHUP: no databases, no sweepers');
-$node->append_conf('postgresql.conf', "coupon.databases = 'postgres,copy,app'");
+
+# whatever role sessions of a database begin with; and none for one that is half dropped
+make_due('app');
+my $log = -s $node->logfile;
+$node->safe_psql('postgres', $_) for 'CREATE ROLE nobody', 'ALTER DATABASE app SET role = nobody', 'CREATE DATABASE half',
+  q{UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'half'};
+$node->append_conf('postgresql.conf', "coupon.databases = 'half,postgres,copy,app'");
 $node->reload;
 poll_until('all databases', sub { sweepers() eq 'app,copy,postgres' });
+$node->safe_psql('postgres', 'ALTER DATABASE app RESET role');
+poll_until('expiry in a database with a role of its own', sub { swept('app') });
+pass('workers are nobody but themselves');
+unlike(slurp_file($node->logfile, $log), qr/invalid database/, 'a database whose DROP DATABASE was interrupted gets no workers');
+$node->safe_psql('postgres', 'DROP DATABASE half');
 
 # a fast shutdown, in the middle of work
 make_due('app');

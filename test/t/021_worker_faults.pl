@@ -126,6 +126,14 @@ $session->query_safe('COMMIT');
 $session->quit;
 work('no table is locked', qw(sweeper issuer room group));
 
+# who is to go goes, though its last act is an ERROR
+sql('ALTER TABLE coupon.outbox_1 ADD COLUMN mine integer');
+my $publisher = sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'coupon publisher' AND datname = 'postgres'});
+sql("SELECT pg_terminate_backend($publisher)");
+poll_until('a publisher ends though its table is refused', sub { sql("SELECT count(*) FROM pg_stat_activity WHERE pid = $publisher") eq '0' });
+pass('a publisher ends though its table is refused');
+sql('ALTER TABLE coupon.outbox_1 DROP COLUMN mine');
+
 conserved($node, 'postgres', 'in the end');
 $node->stop;
 done_testing();
