@@ -34,13 +34,13 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "base/attempt.h"
+#include "base/catalog.h"
 #include "base/fault.h"
 #include "base/guc.h"
+#include "kafka/burial.h"
 #include "kafka/publish.h"
 #include "kafka/publisher_status.h"
 #include "kafka/sink.h"
-#include "outbox/dead_letter.h"
 #include "outbox/reader.h"
 
 #define SEND_ROWS		5000	/* in one step, to keep its transaction short */
@@ -48,10 +48,11 @@
 #define SETTLE_MS		100		/* the same, for fewer */
 #define REJECTED_MAX	100		/* in one step, by the client itself */
 #define PARTS			8		/* of suspects: one is the first round */
-#define MAX_TRIES		63		/* that an entry can count */
+#define MAX_TRIES		31		/* that an entry can count */
 #define BROKEN_MS		1000	/* after a sink that broke */
 #define GAP_MS			1000	/* for the reports that say why it stopped */
 #define OPEN_AGAIN_MS	2000	/* after a configuration that was wrong */
+#define DOUBT_MS		2000	/* of silence: topics are asked about again */
 #define SILENCE_MS		10000	/* is worth a word */
 #define TICK_MS			100		/* longest wait while the broker owes reports */
 #define IDLE_MS			500		/* longest wait at all */
@@ -59,6 +60,8 @@
 								 * closed */
 #define NAME_AGAIN_MS	5000	/* while some topic is refused */
 #define FORGET_MS		10000	/* at least, until topics are forgotten again */
+#define CHANCE_MS		3000	/* at least, for those that were just named */
+#define LOCKED_AGAIN_MS	1000	/* until locked rows are looked at again */
 #define COLLECT_SHARE	10		/* of the time, at most, goes into looking at
 								 * what must stay */
 
@@ -69,17 +72,6 @@ enum
 	SENT,
 	DONE						/* delivered, rejected, left or gone */
 };
-
-/* An event that will not be accepted. */
-typedef struct Rejected
-{
-	int			entry;
-	bool		carries;		/* its dead letter can carry the payload */
-	char		reason[128];
-	CouponTopic *topic;
-	char		trouble[128];	/* why it has no dead letter; empty: it may
-								 * get one */
-} Rejected;
 
 /* What the publisher of this process is at. */
 static struct
@@ -94,19 +86,19 @@ static struct
 	int		   *delivered;		/* has room for the whole batch */
 	int			max_delivered;
 	int			ndelivered;
+	int			ntried;			/* of these, so many in this transaction */
 	int			nremoved;
 	TimestampTz delivered_since;
 
 	/* those to be buried, the same */
-	Rejected   *rejected;
+	CouponRejected *rejected;
 	int			max_rejected;
 	int			nrejected;
 	int			nburied;
-	int			nlocked;		/* of both: somebody has locked the rows */
 
 	/* rejections by the broker; an entry with tries is a suspect */
 	int			nsuspected;		/* since the sink was last asked for reports */
-	Rejected	suspected;		/* the last of them */
+	CouponRejected suspected;	/* the last of them */
 	int			last_suspect;	/* of the batch */
 	int			nsuspects;		/* waiting */
 	int			round;			/* so many suspects may still be sent in this
@@ -132,6 +124,7 @@ static struct
 	bool		reconfigure;
 	TimestampTz reconfigure_since;
 	TimestampTz heard_at;		/* of the broker, or the sending began */
+	TimestampTz doubted_at;
 }			self = {.resume_with = INT_MAX};
 
 static TimestampTz
@@ -200,7 +193,7 @@ note_delivered(int number)
 }
 
 static void
-note_rejected(const Rejected *rejected)
+note_rejected(const CouponRejected *rejected)
 {
 	CouponOutboxEntry *entry = &self.batch.entries[rejected->entry];
 
@@ -209,24 +202,31 @@ note_rejected(const Rejected *rejected)
 		int			wanted = Max(16, self.max_rejected * 2);
 
 		if (self.rejected == NULL)
-			self.rejected = MemoryContextAlloc(TopMemoryContext, wanted * sizeof(Rejected));
+			self.rejected = MemoryContextAlloc(TopMemoryContext, wanted * sizeof(CouponRejected));
 		else
-			self.rejected = repalloc(self.rejected, wanted * sizeof(Rejected));
+			self.rejected = repalloc(self.rejected, wanted * sizeof(CouponRejected));
 		self.max_rejected = wanted;
 	}
 	self.rejected[self.nrejected++] = *rejected;
 	set_state(entry, DONE);
 }
 
+static void
+count_try(CouponOutboxEntry *entry)
+{
+	if (entry->tries < MAX_TRIES)
+		entry->tries++;
+}
+
 /* By the client itself, which would never send it. */
 static void
 reject_unsent(int number, const char *reason)
 {
-	Rejected	rejected = {.entry = number,.carries = false};
+	CouponRejected rejected = {.entry = number,.carries = false};
 
 	strlcpy(rejected.reason, reason, sizeof(rejected.reason));
 	note_rejected(&rejected);
-	self.batch.entries[number].tries++;
+	count_try(&self.batch.entries[number]);
 }
 
 /* ---- serving the sink ---- */
@@ -234,10 +234,7 @@ reject_unsent(int number, const char *reason)
 static void
 suspect(int number)
 {
-	CouponOutboxEntry *entry = &self.batch.entries[number];
-
-	if (entry->tries < MAX_TRIES)
-		entry->tries++;
+	count_try(&self.batch.entries[number]);
 	self.nsuspected++;
 	self.last_suspect = Max(self.last_suspect, number);
 }
@@ -357,15 +354,29 @@ take_reports(void)
 		close_sink();
 }
 
+/* So many ms without a word of the broker though it has been sent events, and since then. */
+static bool
+is_silent(TimestampTz since, int ms)
+{
+	return self.nsent > 0 &&
+		TimestampDifferenceExceeds(Max(self.heard_at, since), GetCurrentTimestamp(), ms);
+}
+
 void
 coupon_publish_serve(void)
 {
+	bool		doubt;
+
 	take_reports();
-	coupon_sink_check_topics();
-	if (self.nsent > 0 && TimestampDifferenceExceeds(self.heard_at, GetCurrentTimestamp(), SILENCE_MS))
+	doubt = is_silent(self.doubted_at, DOUBT_MS);
+	if (doubt)
+		self.doubted_at = GetCurrentTimestamp();
+	if (coupon_sink_check_topics(doubt) && self.nsent > 0)
+		close_sink();
+	if (is_silent(0, SILENCE_MS))
 	{
 		self.heard_at = GetCurrentTimestamp();
-		coupon_publisher_problem("nothing has been acknowledged for %d seconds though events are in flight: a partition may have no leader, or too few replicas",
+		coupon_publisher_problem("nothing has been acknowledged for %d seconds though events are in flight: a partition may have too few replicas in sync",
 								 SILENCE_MS / 1000);
 	}
 }
@@ -389,10 +400,10 @@ coupon_publish_reconfigure(void)
 static bool
 settling_is_due(void)
 {
-	if (self.nrejected > 0 && self.nlocked == 0)
+	if (self.nrejected > 0)
 		return true;
-	return self.ndelivered + self.nrejected > 0 &&
-		((self.nsent == 0 && self.nlocked == 0) || self.ndelivered >= self.nlocked + SETTLE_ROWS ||
+	return self.ndelivered > 0 &&
+		(self.nsent == 0 || self.ndelivered >= SETTLE_ROWS ||
 		 TimestampDifferenceExceeds(self.delivered_since, GetCurrentTimestamp(), SETTLE_MS));
 }
 
@@ -450,52 +461,6 @@ coupon_publish_patience(void)
 
 /* ---- settling ---- */
 
-/* An event on its way to the dead letters. */
-typedef struct Burial
-{
-	const Rejected *rejected;
-	const CouponOutboxEntry *entry;
-	const CouponEvent *event;
-	bool		locked;
-} Burial;
-
-static void
-bury_event(void *arg)
-{
-	Burial	   *burial = arg;
-
-	burial->locked = !coupon_outbox_remove(burial->entry);
-	if (!burial->locked)
-		coupon_dead_letter_bury(burial->event, burial->rejected->reason, burial->entry->tries,
-								burial->rejected->carries);
-}
-
-/*
- * False if the row is locked, or the dead letter cannot be written, which is
- * its topic's trouble.
- */
-static bool
-bury(Rejected *rejected)
-{
-	const CouponOutboxEntry *entry = &self.batch.entries[rejected->entry];
-	CouponEvent event;
-	Burial		burial = {rejected, entry, &event};
-	ErrorData  *error;
-
-	rejected->trouble[0] = '\0';
-	if (!coupon_outbox_fetch(entry, &event))
-		return true;
-	error = coupon_attempt(bury_event, &burial);
-	if (error != NULL)
-	{
-		rejected->topic = coupon_topic(event.topic);
-		strlcpy(rejected->trouble, error->message, sizeof(rejected->trouble));
-	}
-	else if (!burial.locked)
-		coupon_publisher_problem("an event for topic \"%s\" is a dead letter: %s", event.topic, rejected->reason);
-	return error == NULL && !burial.locked;
-}
-
 /* Events of the batch that are done with: the rows go. */
 static void
 settle(void)
@@ -517,9 +482,9 @@ settle(void)
 	}
 	for (int i = 0; i < self.nrejected; i++)
 	{
-		if (bury(&self.rejected[i]))
+		if (coupon_bury(&self.rejected[i], &self.batch.entries[self.rejected[i].entry]))
 		{
-			Rejected	buried = self.rejected[i];
+			CouponRejected buried = self.rejected[i];
 
 			self.rejected[i] = self.rejected[self.nburied];
 			self.rejected[self.nburied++] = buried;
@@ -529,10 +494,7 @@ settle(void)
 	MemoryContextSwitchTo(oldcontext);
 	MemoryContextDelete(context);
 	COUPON_FAULT(event_removed);
-	self.nlocked = self.ndelivered + self.nrejected - self.nremoved - self.nburied;
-	for (int i = self.nburied; i < self.nrejected; i++)
-		self.nlocked -= self.rejected[i].trouble[0] != '\0';
-	self.delivered_since = GetCurrentTimestamp();
+	self.ntried = self.ndelivered;
 }
 
 /* What cannot be a dead letter stays where it is, and its topic waits. */
@@ -543,7 +505,7 @@ leave_unburied(void)
 
 	for (int i = 0; i < self.nrejected; i++)
 	{
-		Rejected   *rejected = &self.rejected[i];
+		CouponRejected *rejected = &self.rejected[i];
 
 		if (rejected->trouble[0] == '\0')
 			self.rejected[kept++] = *rejected;
@@ -559,16 +521,37 @@ leave_unburied(void)
 	self.nrejected = kept;
 }
 
+/* Others do not wait for whoever has locked the rows: these are for later batches. */
+static void
+keep_locked(void)
+{
+	bool		parked = false;
+
+	for (int i = self.nremoved; i < self.ntried; i++)
+	{
+		const CouponOutboxEntry *entry = &self.batch.entries[self.delivered[i]];
+
+		coupon_outbox_keep(entry);
+		parked |= entry->table == COUPON_OUTBOX_PARKED;
+	}
+	if (parked)
+		coupon_topics_repark();
+	if (self.nremoved < self.ntried)
+		self.collect_at = Min(self.collect_at, in_ms(LOCKED_AGAIN_MS));
+	self.nover += self.ntried - self.nremoved;
+	self.ndelivered -= self.ntried;
+	self.ntried = 0;
+}
+
 void
 coupon_publish_committed(void)
 {
+	keep_locked();
 	if (self.nremoved + self.nburied > 0)
 	{
-		self.ndelivered -= self.nremoved;
-		memmove(self.delivered, self.delivered + self.nremoved, self.ndelivered * sizeof(int));
 		self.nrejected -= self.nburied;
 		if (self.nrejected > 0)
-			memmove(self.rejected, self.rejected + self.nburied, self.nrejected * sizeof(Rejected));
+			memmove(self.rejected, self.rejected + self.nburied, self.nrejected * sizeof(CouponRejected));
 		self.nover += self.nremoved + self.nburied;
 		self.rotate = self.worked = true;
 	}
@@ -581,7 +564,7 @@ void
 coupon_publish_failed(const char *message)
 {
 	coupon_publisher_problem("%s", message);
-	self.nremoved = self.nburied = 0;
+	self.ntried = self.nremoved = self.nburied = 0;
 	/* perhaps it was collecting, and has marked pages and topics as read */
 	if (self.batch.n == 0)
 	{
@@ -627,6 +610,11 @@ send_event(int number)
 			leave(entry);
 			return true;
 		case COUPON_SINK_FULL:
+			if (self.nsent == 0)
+			{
+				reject_unsent(number, "it is larger than queue.buffering.max.kbytes");
+				return self.nrejected < REJECTED_MAX;
+			}
 			self.resume_with = Max(self.nsent / 2, 1);
 			return false;
 		case COUPON_SINK_BROKEN:
@@ -697,6 +685,7 @@ name_topics(void)
 {
 	/* refused ones may be needed no longer, and many take turns */
 	self.name_at = in_ms(NAME_AGAIN_MS);
+	self.forget_at = Max(self.forget_at, in_ms(CHANCE_MS));
 	if (coupon_topics_name(!self.left) && !coupon_topics_any_refused())
 		self.name_at = PG_INT64_MAX;
 }
@@ -750,12 +739,17 @@ collect(void)
 	coupon_outbox_collect(&batch, coupon_topics_parked(), coupon_topics_choose);
 	make_room(batch.n);
 	self.batch = batch;
+	for (int i = 0; i < batch.n && batch.nkept > self.ndelivered; i++)
+	{
+		if (batch.entries[i].kept)
+			note_delivered(i);
+	}
 	if (coupon_topics_any_refused() && self.name_at == PG_INT64_MAX)
 		self.name_at = in_ms(NAME_AGAIN_MS);
 
 	if (batch.too_large)
 		coupon_topics_repark();
-	self.more = batch.n > 0 || batch.cut;
+	self.more = batch.n > batch.nkept || batch.cut;
 	self.left = batch.left || batch.cut;
 	self.rotate = batch.n == 0;
 

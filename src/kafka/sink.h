@@ -66,8 +66,12 @@ typedef enum CouponSinkHealth
 /* Gives all reports that are there: those of one request at once. */
 extern CouponSinkHealth coupon_sink_poll(CouponReport report, void *arg);
 
-/* Asks the broker about topics, several at once, and takes the answers. */
-extern void coupon_sink_check_topics(void);
+/*
+ * Asks the broker about topics, several at once, and takes the answers.  With
+ * doubt also about those that are ready, if there is a broker.  True: one that
+ * was ready is refused, and what was sent for it may stay without a report.
+ */
+extern bool coupon_sink_check_topics(bool doubt);
 
 /* Sends an event; reason is set for COUPON_POISON. */
 extern CouponSent coupon_sink_send(CouponTopic *topic, const CouponEvent *event,

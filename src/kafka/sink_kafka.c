@@ -376,14 +376,17 @@ coupon_sink_poll(CouponReport report, void *arg)
 	return health;
 }
 
-void
-coupon_sink_check_topics(void)
+bool
+coupon_sink_check_topics(bool doubt)
 {
 	rd_kafka_resp_err_t error;
+	bool		lost = false;
 
 	if (client == NULL)
-		return;
-	if (coupon_kafka_topics_answered(client, queue, &error))
+		return false;
+	if (doubt && shown == COUPON_BROKER_UP)
+		coupon_topics_check_again(false);
+	if (coupon_kafka_topics_answered(client, queue, &error, &lost))
 	{
 		if (error == RD_KAFKA_RESP_ERR_NO_ERROR)
 			show_state(COUPON_BROKER_UP);
@@ -391,6 +394,7 @@ coupon_sink_check_topics(void)
 			coupon_publisher_problem("no answer about topics: %s", rd_kafka_err2str(error));
 	}
 	coupon_kafka_topics_ask(client, shown != COUPON_BROKER_UP, pipe_fds[1]);
+	return lost;
 }
 
 /* ---- sending ---- */

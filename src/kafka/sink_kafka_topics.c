@@ -23,6 +23,8 @@
 #define QUESTION_TOPICS		1000	/* at most, in one question */
 #define ASK_AGAIN_MS		200 /* about a topic that is about to be there */
 #define PATIENCE_MS			15000	/* for that */
+#define LEADER_PATIENCE_MS	5000	/* for a leader: an election takes a
+									 * moment */
 
 /* A question and its answer: a thread's until it is answered. */
 typedef struct Question
@@ -154,19 +156,28 @@ coupon_kafka_topics_created(rd_kafka_event_t *event)
 
 /* ---- answers ---- */
 
+/*
+ * What is sent to a partition without a leader waits for it, and all that
+ * comes later with it.
+ */
+static void
+judge_leaderless(CouponTopic *topic)
+{
+	if (topic->state == COUPON_TOPIC_REFUSED ||
+		TimestampDifferenceExceeds(topic->since, GetCurrentTimestamp(), LEADER_PATIENCE_MS))
+		coupon_kafka_topic_refuse(topic, "it has no leader");
+	else
+		coupon_topic_ask_again(topic, ASK_AGAIN_MS);
+}
+
 /* There is no such topic, or not yet. */
 static void
-judge_missing(CouponTopic *topic, bool has_no_leader)
+judge_missing(CouponTopic *topic)
 {
 	bool		impatient = TimestampDifferenceExceeds(topic->since, GetCurrentTimestamp(), PATIENCE_MS);
 
 	coupon_topic_ask_again(topic, ASK_AGAIN_MS);
-	if (has_no_leader)
-	{
-		if (impatient)
-			coupon_kafka_topic_refuse(topic, "it has no leader");
-	}
-	else if (!create_topics)
+	if (!create_topics)
 		coupon_kafka_topic_refuse(topic, "it does not exist and coupon.kafka_create_topics is off");
 	else if (!topic->creating)
 		wish_for(topic);
@@ -179,6 +190,7 @@ static void
 judge_topic(CouponTopic *topic, const rd_kafka_metadata_topic_t *seen)
 {
 	int			replication = INT_MAX;
+	bool		leaderless = false;
 	char		problem[sizeof(topic->problem)];
 
 	switch (seen->err)
@@ -187,8 +199,10 @@ judge_topic(CouponTopic *topic, const rd_kafka_metadata_topic_t *seen)
 			break;
 		case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
 		case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
+			judge_missing(topic);
+			return;
 		case RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE:
-			judge_missing(topic, seen->err == RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE);
+			judge_leaderless(topic);
 			return;
 		default:
 			coupon_kafka_topic_refuse(topic, rd_kafka_err2str(seen->err));
@@ -196,7 +210,10 @@ judge_topic(CouponTopic *topic, const rd_kafka_metadata_topic_t *seen)
 	}
 
 	for (int i = 0; i < seen->partition_cnt; i++)
+	{
 		replication = Min(replication, seen->partitions[i].replica_cnt);
+		leaderless |= seen->partitions[i].leader < 0;
+	}
 	if (wanted_partitions > 0 && seen->partition_cnt != wanted_partitions)
 	{
 		snprintf(problem, sizeof(problem), "it has %d partitions, coupon.kafka_partitions is %d",
@@ -209,6 +226,8 @@ judge_topic(CouponTopic *topic, const rd_kafka_metadata_topic_t *seen)
 				 replication, wanted_replication);
 		coupon_kafka_topic_refuse(topic, problem);
 	}
+	else if (leaderless)
+		judge_leaderless(topic);
 	else
 		coupon_topic_accept(topic);
 }
@@ -253,7 +272,7 @@ coupon_kafka_topics_abandon(rd_kafka_t *client)
 }
 
 bool
-coupon_kafka_topics_answered(rd_kafka_t *client, rd_kafka_queue_t *queue, rd_kafka_resp_err_t *error)
+coupon_kafka_topics_answered(rd_kafka_t *client, rd_kafka_queue_t *queue, rd_kafka_resp_err_t *error, bool *lost)
 {
 	if (question == NULL || pg_atomic_read_u32(&question->answered) == 0)
 		return false;
@@ -263,10 +282,12 @@ coupon_kafka_topics_answered(rd_kafka_t *client, rd_kafka_queue_t *queue, rd_kaf
 	{
 		const rd_kafka_metadata_topic_t *seen = &question->metadata->topics[i];
 		CouponTopic *topic = coupon_topic_find(seen->topic);
+		bool		was_ready = topic != NULL && topic->state == COUPON_TOPIC_READY;
 
 		/* the sink's client tells of all that it has heard of */
 		if (topic != NULL && topic->question == questions)
 			judge_topic(topic, seen);
+		*lost |= was_ready && topic->state == COUPON_TOPIC_REFUSED;
 	}
 	create_wishes(client, queue);
 	put_question_away(client);

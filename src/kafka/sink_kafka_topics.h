@@ -23,9 +23,10 @@ extern bool coupon_kafka_topics_are_outdated(void);
  * Takes the answer of the last question, if it is there: true, and the error
  * of the question as a whole.  Answers of topics are in topics.h; those that
  * are missing are created if they may be, the result comes on the queue.
+ * *lost: one that was ready is refused.
  */
 extern bool coupon_kafka_topics_answered(rd_kafka_t *client, rd_kafka_queue_t *queue,
-										 rd_kafka_resp_err_t *error);
+										 rd_kafka_resp_err_t *error, bool *lost);
 
 /*
  * Asks about topics, or whether anybody is there, unless a question is under

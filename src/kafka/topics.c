@@ -34,6 +34,7 @@ static TimestampTz next_check = 0;	/* nothing is due before */
 
 /* Of the topics with parked events the last one named; empty: begin anew. */
 static char named_to[COUPON_TOPIC_BYTES] = "";
+static bool all_kept = true;	/* none was forgotten since that beginning */
 
 CouponTopic *
 coupon_topic_find(const char *name)
@@ -233,6 +234,7 @@ coupon_topics_name(bool all)
 	int			nparked = 0;
 	uint64		n;
 
+	all_kept |= from_start;
 	/* it can wait for whoever has locked the campaigns; events cannot */
 	if (!ConditionalLockRelationOid(coupon_catalog()->campaign, AccessShareLock))
 		return false;
@@ -252,7 +254,7 @@ coupon_topics_name(bool all)
 		named_to[0] = '\0';
 	want(names, all && from_start && nparked < NAMES_MAX);
 	coupon_spi_finish();
-	return nparked < NAMES_MAX;
+	return nparked < NAMES_MAX && all_kept;
 }
 
 bool
@@ -268,8 +270,8 @@ coupon_topics_forget(void)
 	topics = NULL;
 	last_topic = NULL;
 	news = false;
-	/* those that were named before are unknown again */
-	named_to[0] = '\0';
+	/* those behind have their turn first, then all of them another one */
+	all_kept = false;
 	show_refused();
 }
 

@@ -92,6 +92,17 @@ static int	nentries = 0;
 static int	max_entries = 0;
 static int	batch_generation[COUPON_OUTBOX_TABLES];
 
+/* Those whose rows could not be removed yet, and the generations of their files. */
+typedef struct Kept
+{
+	CouponOutboxEntry entry;
+	int			generation;
+} Kept;
+
+static Kept *kept = NULL;
+static int	nkept = 0;
+static int	max_kept = 0;
+
 /* Some parked events have gone to a batch: perhaps they were the last. */
 static bool unparked_some = false;
 
@@ -208,6 +219,7 @@ add_entry(Collection *c, int number, Datum id, const ItemPointerData *tid)
 	entry->table = number;
 	entry->state = 0;
 	entry->tries = 0;
+	entry->kept = false;
 }
 
 /* True: there will be more to tell about the event. */
@@ -398,6 +410,36 @@ flush_what_was_seen(void)
 	XLogFlush(end);
 }
 
+/*
+ * Which of the batch's are kept ones?  Those behind its cut stay so; of the
+ * others that are not in it the rows are gone.  Returns how many are.
+ */
+static int
+mark_kept(bool is_cut)
+{
+	uint64		end = is_cut ? entries[nentries - 1].tick : PG_UINT64_MAX;
+	int			nmarked = 0;
+	int			nleft = 0;
+
+	for (int i = 0; i < nkept; i++)
+	{
+		CouponOutboxEntry *entry;
+
+		if (kept[i].generation != batch_generation[kept[i].entry.table])
+			continue;
+		entry = bsearch(&kept[i].entry, entries, nentries, sizeof(CouponOutboxEntry), compare_entries);
+		if (entry != NULL)
+		{
+			entry->kept = true;
+			nmarked++;
+		}
+		else if (kept[i].entry.tick > end)
+			kept[nleft++] = kept[i];
+	}
+	nkept = nleft;
+	return nmarked;
+}
+
 void
 coupon_outbox_collect(CouponBatch *batch, List *parked, CouponChoice (*choose) (const char *topic))
 {
@@ -442,6 +484,7 @@ coupon_outbox_collect(CouponBatch *batch, List *parked, CouponChoice (*choose) (
 	batch->entries = entries;
 	batch->n = nentries;
 	batch->too_large = c.cut != PG_UINT64_MAX;
+	batch->nkept = nkept == 0 ? 0 : mark_kept(batch->too_large);
 	batch->cut = cut || batch->too_large || c.nparking > PARK_MAX;
 	batch->left = c.left;
 }
@@ -468,6 +511,26 @@ coupon_outbox_leave(const CouponOutboxEntry *entry)
 
 	if (table->generation == batch_generation[entry->table] && block < table->nknown)
 		table->lsns[block] = InvalidXLogRecPtr;
+}
+
+void
+coupon_outbox_keep(const CouponOutboxEntry *entry)
+{
+	if (nkept == max_kept)
+	{
+		int			wanted = Max(max_kept * 2, 64);
+
+		if (kept == NULL)
+			kept = MemoryContextAlloc(TopMemoryContext, wanted * sizeof(Kept));
+		else
+			kept = repalloc_huge(kept, wanted * sizeof(Kept));
+		max_kept = wanted;
+	}
+	kept[nkept].entry = *entry;
+	kept[nkept++].generation = batch_generation[entry->table];
+	coupon_outbox_leave(entry);
+	if (entry->table == COUPON_OUTBOX_PARKED)
+		lowest_parked = Min(lowest_parked, entry->tick);
 }
 
 /*
@@ -554,6 +617,10 @@ empty_table(int number)
 	};
 	Table	   *table = &tables[number];
 
+	/* as long as somebody appends, a scan of many dead rows is for nothing */
+	if (!ConditionalLockRelationOid(table->oid, ShareLock))
+		return false;
+	UnlockRelationOid(table->oid, ShareLock);
 	if (has_rows(table->rel) || !ConditionalLockRelationOid(table->oid, AccessExclusiveLock) ||
 		has_rows(table->rel))
 		return false;

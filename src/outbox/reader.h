@@ -21,7 +21,8 @@ typedef struct CouponOutboxEntry
 	ItemPointerData tid;
 	uint8		table;
 	uint8		state:2;		/* the caller's, 0 at first */
-	uint8		tries:6;		/* the same */
+	uint8		tries:5;		/* the same */
+	uint8		kept:1;			/* see coupon_outbox_keep */
 } CouponOutboxEntry;
 
 /* An event as it is stored, in the database's encoding. */
@@ -56,6 +57,7 @@ typedef struct CouponBatch
 {
 	CouponOutboxEntry *entries; /* the reader's, until the next batch */
 	int			n;
+	int			nkept;			/* of them, so many are kept ones */
 	bool		cut;			/* there are more, new ones or parked ones */
 	bool		too_large;		/* so many that the newest had to go, parked
 								 * ones among them */
@@ -80,6 +82,12 @@ extern void coupon_outbox_collect(CouponBatch *batch, List *parked,
 extern void coupon_outbox_leave(const CouponOutboxEntry *entry);
 
 /*
+ * An event of the batch has been delivered, and somebody has locked its row:
+ * the next batch has it again, to remove it.
+ */
+extern void coupon_outbox_keep(const CouponOutboxEntry *entry);
+
+/*
  * The transaction that collected was rolled back: the next batch looks at
  * everything.
  */
@@ -89,8 +97,8 @@ extern void coupon_outbox_forget(void);
 extern bool coupon_outbox_fetch(const CouponOutboxEntry *entry, CouponEvent *event);
 
 /*
- * Removes an event that has been delivered.  False: somebody (a superuser,
- * nobody else can) has locked the row; try again.
+ * Removes an event that has been delivered.  False: somebody has locked the
+ * row, as coupon_user_erase() does; try again.
  */
 extern bool coupon_outbox_remove(const CouponOutboxEntry *entry);
 

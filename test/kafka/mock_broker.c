@@ -16,7 +16,7 @@
  *	                            "error Produce 3 MSG_SIZE_TOO_LARGE"; the code
  *	                            _TRANSPORT closes the connection instead
  *	clear API                   forget the failures that are left
- *	leader TOPIC PARTITION | all ID
+ *	leader TOPIC PARTITION | all ID | none
  *	                            move a partition
  *	topic NAME PARTITIONS       create a topic
  *	quit
@@ -200,7 +200,13 @@ set_leader(const char *topic, const char *partition_word, const char *broker_wor
 			return false;
 		last = first;
 	}
-	if (!parse_number(broker_word, 1, broker_count, &broker))
+	if (strcmp(broker_word, "none") == 0)
+	{
+		if (rd_kafka_version() >= 0x02080000)
+			return fail("this librdkafka's mock cannot be without a leader");
+		broker = -1;
+	}
+	else if (!parse_number(broker_word, 1, broker_count, &broker))
 		return false;
 	for (int partition = first; partition <= last; partition++)
 	{

@@ -164,7 +164,20 @@ sub topics_memory
 my $memory = 0;
 poll_until('topics are forgotten', sub { ($memory = topics_memory()) < 700_000 });
 pass("after 1,500 topics: $memory bytes");
+
+# Those with parked events are looked at in turns, and forgotten meanwhile; yet each has its turn.
+$broker->command("topic $_ 12") for qw(busy zealous);
+sql(q{
+	ALTER TABLE coupon.outbox_parked DISABLE TRIGGER outbox_guard;
+	INSERT INTO coupon.outbox_parked SELECT gen_random_uuid(), 'absent-' || g, 'k', 'numbered', '{}' FROM generate_series(1, 3300) g;
+	INSERT INTO coupon.outbox_parked VALUES (gen_random_uuid(), 'zealous', 'k', 'numbered', '{}');
+	ALTER TABLE coupon.outbox_parked ENABLE TRIGGER outbox_guard});
 set('coupon.kafka_partitions' => 12);
+poll_until('the last of many topics', sub {
+	sql(q{SELECT coupon_emit('busy', 'k', 'numbered', '{}')});
+	return @{ consume($brokers, 'zealous') } == 1; });
+pass('of thousands of topics that are refused none keeps another one from its turn');
+sql(q{DELETE FROM coupon.outbox WHERE topic ~ '^absent-'});
 
 # ---- one rejected request ----
 
