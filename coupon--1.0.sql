@@ -2230,7 +2230,7 @@ COMMENT ON FUNCTION coupon.stock_report(bigint) IS 'What this node has of a camp
 
 -- ---- what nodes ask of each other ----
 
-CREATE FUNCTION coupon.call_hello(argument jsonb) RETURNS jsonb
+CREATE FUNCTION coupon.call_hello(argument jsonb, replaces boolean) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -2239,7 +2239,7 @@ DECLARE
 BEGIN
 	PERFORM coupon.learn_map($1 -> 'map');
 	RETURN jsonb_build_object('map', @extschema@.coupon_node_map())
-	       || CASE WHEN ($1 ->> 'replaces')::boolean THEN jsonb_build_object(
+	       || CASE WHEN $2 THEN jsonb_build_object(
 	              -- but for those that a parcel will bring
 	              'transfers', (SELECT coalesce(jsonb_agg(coupon.transfer_message(t) ORDER BY t.noted_at), '[]') FROM coupon.transfer t
 	                             WHERE t.donor IN (self, caller) AND t.receiver IN (self, caller) AND NOT (t.state = 'cut' AND t.due_at = 'infinity')),
@@ -2249,7 +2249,7 @@ BEGIN
 	          ELSE '{}' END;
 END
 $$;
-COMMENT ON FUNCTION coupon.call_hello(jsonb) IS 'Another node has started. One that has replaced another server is told what that one had told us.';
+COMMENT ON FUNCTION coupon.call_hello(jsonb, boolean) IS 'Another node has started. One that has replaced another server is told what that one had told us.';
 
 CREATE FUNCTION coupon.call_cut(argument jsonb) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -2318,11 +2318,12 @@ BEGIN
 	-- what the caller is told, and which server is known to have replaced another, is true after a crash
 	PERFORM coupon.transfer_commits();
 	-- the caller does not wait for ever, and its next call finds this one gone; for long work it waits longer (peers.c)
-	PERFORM set_config('lock_timeout', (CASE $1 WHEN 'holdings' THEN 60 ELSE least(1 + octet_length($2::text) / 131072, 60) END
+	PERFORM set_config('lock_timeout', (CASE WHEN $1 IN ('holdings', 'replaces', 'leaving', 'leave') THEN 60 ELSE least(1 + octet_length($2::text) / 131072, 60) END
 		* 1000 * extract(epoch FROM current_setting('coupon.cluster_timeout')::interval))::bigint::text, true);
 	PERFORM coupon.peer_check($2);
 	CASE $1
-		WHEN 'hello' THEN answer := coupon.call_hello($2);
+		WHEN 'hello' THEN answer := coupon.call_hello($2, false);
+		WHEN 'replaces' THEN answer := coupon.call_hello($2, true);
 		WHEN 'report' THEN answer := coupon.stock_report(($2 ->> 'campaign_id')::bigint);
 		WHEN 'cut' THEN answer := coupon.call_cut($2);
 		WHEN 'receive' THEN answer := jsonb_build_object('new', coupon.transfer_in($2 -> 'transfer'));
@@ -2465,7 +2466,7 @@ BEGIN
 	PERFORM coupon.transfer_commits();
 	SELECT n.told INTO STRICT told FROM coupon.node_start n;
 	SELECT count(*) INTO others FROM coupon.node n WHERE n.state <> 'gone' AND n.node_id <> (SELECT s.node_id FROM coupon.node_self s);
-	FOR r IN SELECT * FROM coupon.peers_call('hello', jsonb_build_object('replaces', NOT told, 'map', @extschema@.coupon_node_map()))
+	FOR r IN SELECT * FROM coupon.peers_call(CASE WHEN told THEN 'hello' ELSE 'replaces' END, jsonb_build_object('map', @extschema@.coupon_node_map()))
 	LOOP
 		replaced := replaced OR coalesce(r.error LIKE 'UC310%', false);
 		CONTINUE WHEN r.answer IS NULL;
@@ -2506,15 +2507,28 @@ COMMENT ON FUNCTION coupon.node_confirm() IS
 
 -- ---- what the worker does; each returns whether there was something to do ----
 
+-- plpgsql, which keeps its plans
+CREATE FUNCTION coupon.nodes_silent() RETURNS smallint[]
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RETURN ARRAY(SELECT k.node_id FROM coupon.node_copy k JOIN coupon.node n ON n.node_id = k.node_id
+	              WHERE k.problem IS NOT NULL AND n.state <> 'gone');
+END
+$$;
+COMMENT ON FUNCTION coupon.nodes_silent() IS 'Nodes that did not answer when they were asked last. coupon.map_spread() asks them again, once a second: all that waits for them would take up the time of the others.';
+
 CREATE FUNCTION coupon.transfer_settle() RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+	silent CONSTANT smallint[] := coupon.nodes_silent();
 	w record;
 	problem text;
 BEGIN
 	SELECT t.donor, array_agg(t.transfer_id) AS ids INTO w
-	  FROM (SELECT * FROM coupon.transfer x WHERE x.state = 'received' AND x.due_at <= clock_timestamp() ORDER BY x.due_at LIMIT 100) t
+	  FROM (SELECT * FROM coupon.transfer x WHERE x.state = 'received' AND x.due_at <= clock_timestamp() AND x.donor <> ALL (silent)
+	         ORDER BY x.due_at LIMIT 100) t
 	 GROUP BY t.donor LIMIT 1;
 	IF w.donor IS NULL THEN
 		RETURN false;
@@ -2624,10 +2638,12 @@ CREATE FUNCTION coupon.transfer_push() RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+	silent CONSTANT smallint[] := coupon.nodes_silent();
 	t coupon.transfer;
 	done boolean;
 BEGIN
-	SELECT * INTO t FROM coupon.transfer x WHERE x.state = 'cut' AND x.due_at <= clock_timestamp() ORDER BY x.due_at LIMIT 1;
+	SELECT * INTO t FROM coupon.transfer x WHERE x.state = 'cut' AND x.due_at <= clock_timestamp() AND x.receiver <> ALL (silent)
+	 ORDER BY x.due_at LIMIT 1;
 	IF t.transfer_id IS NULL THEN
 		RETURN false;
 	ELSIF EXISTS (SELECT FROM coupon.node n WHERE n.node_id = t.receiver AND n.state = 'gone') THEN
@@ -2656,6 +2672,7 @@ CREATE FUNCTION coupon.campaign_spread() RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+	silent CONSTANT smallint[] := coupon.nodes_silent();
 	w record;
 	done boolean;
 BEGIN
@@ -2663,7 +2680,7 @@ BEGIN
 	SELECT c.campaign_id, c.version, n.node_id, c.keeper <> s.node_id AS handed INTO w
 	  FROM coupon.campaign c
 	 CROSS JOIN coupon.node_self s
-	  JOIN coupon.node n ON n.node_id <> s.node_id AND n.state <> 'gone'
+	  JOIN coupon.node n ON n.node_id <> s.node_id AND n.state <> 'gone' AND n.node_id <> ALL (silent)
 	  LEFT JOIN coupon.campaign_copy k ON k.campaign_id = c.campaign_id AND k.node_id = n.node_id
 	 WHERE c.shared AND (c.keeper = s.node_id OR k.node_id = c.keeper) AND coalesce(k.version, 0) < c.version AND coalesce(k.due_at, '-infinity') <= clock_timestamp()
 	 ORDER BY k.due_at NULLS FIRST LIMIT 1;
@@ -2846,6 +2863,7 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	pause integer;
+	fetches_first boolean := random() < 0.5;
 BEGIN
 	IF NOT EXISTS (SELECT FROM coupon.node_self) THEN
 		PERFORM coupon.node_set_confirmed(false);
@@ -2869,7 +2887,10 @@ BEGIN
 	IF pause IS NOT NULL THEN
 		RETURN pause;
 	END IF;
-	IF coupon.transfer_settle() OR coupon.stock_fetch_all() OR coupon.transfer_push() OR coupon.campaign_spread() OR coupon.node_unload() THEN
+	-- and so does what is fetched: as long as users ask for what nobody has, there is always something to fetch
+	IF coupon.transfer_settle() OR fetches_first AND coupon.stock_fetch_all()
+	   OR coupon.transfer_push() OR coupon.campaign_spread() OR coupon.node_unload()
+	   OR NOT fetches_first AND coupon.stock_fetch_all() THEN
 		RETURN 0;
 	END IF;
 	RETURN coalesce(coupon.slots_work(true), 100);
@@ -2911,7 +2932,9 @@ LANGUAGE sql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT n.node_id, int8range($1 + $2 * (n.place - 1) / n.nodes, $1 + $2 * n.place / n.nodes)
 	  FROM (SELECT x.node_id, row_number() OVER (ORDER BY x.node_id) AS place, count(*) OVER () AS nodes
-	          FROM coupon.node x WHERE x.state = 'active') n
+	          FROM coupon.node x
+	         -- if all are drained, at the same time, they stay here
+	         WHERE x.state = 'active' OR NOT EXISTS (SELECT FROM coupon.node a WHERE a.state = 'active') AND x.node_id = coupon.cluster_require()) n
 	 WHERE $2 * (n.place - 1) / n.nodes < $2 * n.place / n.nodes
 $$;
 COMMENT ON FUNCTION coupon.stock_parts(bigint, bigint) IS 'New units, dealt out to the nodes.';
@@ -3775,7 +3798,8 @@ CREATE FUNCTION coupon.keeper_take(answers jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	self smallint := (SELECT s.node_id FROM coupon.node_self s);
+	-- whoever calls, at whatever node: two who remove it at the same time choose the same one
+	chosen smallint := coalesce((SELECT min(n.node_id) FROM coupon.node n WHERE n.state = 'active' AND $1 ? n.node_id::text), coupon.cluster_require());
 	k record;
 BEGIN
 	FOR k IN SELECT (array_agg(x.d ORDER BY (x.d ->> 'version')::bigint DESC))[1] AS definition,
@@ -3786,11 +3810,17 @@ BEGIN
 	          GROUP BY x.d -> 'campaign_id' ORDER BY x.d -> 'campaign_id'
 	LOOP
 		PERFORM coupon.campaign_define(k.definition
-			|| jsonb_build_object('keeper', self, 'version', k.version, 'last_serial', k.last_serial, 'keys', '[]'::jsonb));
+			|| jsonb_build_object('keeper', chosen, 'version', k.version, 'last_serial', k.last_serial, 'keys', '[]'::jsonb));
+		-- another one hears of it, and of the serials that there are, as of a campaign that is handed over
+		IF chosen <> coupon.cluster_require() THEN
+			PERFORM coupon.units_arrive((k.definition ->> 'campaign_id')::bigint, '{}', k.last_serial, true);
+			INSERT INTO coupon.campaign_copy AS c (campaign_id, node_id, version) VALUES ((k.definition ->> 'campaign_id')::bigint, chosen, 0)
+			ON CONFLICT ON CONSTRAINT campaign_copy_pkey DO UPDATE SET version = 0, due_at = clock_timestamp();
+		END IF;
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION coupon.keeper_take(jsonb) IS 'Makes this node the keeper of campaigns whose keeper has left without a word, from what the nodes say to coupon.call_leaving().';
+COMMENT ON FUNCTION coupon.keeper_take(jsonb) IS 'Makes the first active node that answers the keeper of campaigns whose keeper has left without a word, from what the nodes say to coupon.call_leaving().';
 
 CREATE FUNCTION @extschema@.coupon_node_drain() RETURNS integer
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -3837,6 +3867,7 @@ DECLARE
 	told jsonb;
 	unclaimed bigint;
 	silent text;
+	complaint text;
 BEGIN
 	SELECT CASE WHEN n.state IS NULL THEN 'nothing that is known' WHEN n.state = 'active' THEN 'state active' END INTO left_over
 	  FROM (VALUES ($1)) v(node_id) LEFT JOIN coupon.node n ON n.node_id = v.node_id;
@@ -3851,12 +3882,20 @@ BEGIN
 	IF NOT FOUND THEN
 		RETURN false;
 	END IF;
-	SELECT jsonb_object_agg(a.node_id, a.answer) FILTER (WHERE a.answer IS NOT NULL), string_agg(a.node_id::text, ', ' ORDER BY a.node_id) FILTER (WHERE a.answer IS NULL)
-	  INTO answers, silent
-	  FROM (SELECT self::integer AS node_id, coupon.call_leaving($1::smallint) AS answer
+	SELECT jsonb_object_agg(a.node_id, a.answer) FILTER (WHERE a.answer IS NOT NULL), string_agg(a.node_id::text, ', ' ORDER BY a.node_id) FILTER (WHERE a.answer IS NULL),
+	       max(a.error) FILTER (WHERE a.node_id = $1)
+	  INTO answers, silent, complaint
+	  FROM (SELECT self::integer AS node_id, coupon.call_leaving($1::smallint) AS answer, NULL::text AS error
 	        UNION ALL
-	        SELECT c.node_id, c.answer FROM coupon.peers_call('leaving', jsonb_build_object('node_id', $1)) c) a;
+	        SELECT c.node_id, c.answer, c.error FROM coupon.peers_call('leaving', jsonb_build_object('node_id', $1)) c) a;
 	told := answers -> $1::text;
+	-- a server that refuses is not dead
+	IF told IS NULL AND complaint ~ '^[0-9A-Z]{5}: |FATAL: |is a superuser' THEN
+		RAISE SQLSTATE 'UC303' USING
+			MESSAGE = 'node cannot be removed',
+			DETAIL = format('Node %s runs, but does not say what it has: %s', $1, complaint),
+			HINT = 'Call it again when it does. If the server is not to be used any more stop it first.';
+	END IF;
 	SELECT count(*) INTO unclaimed FROM coupon.slot x
 	 WHERE NOT EXISTS (SELECT FROM jsonb_each(answers) a WHERE a.value -> 'has' @> to_jsonb(x.slot))
 	   AND (x.node_id = $1 OR answers ? x.node_id::text);
@@ -3898,7 +3937,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_node_remove(integer) IS
-	'Takes a node that has been drained out of the sale; an ERROR while something would be lost with it. Of the campaigns of one that does not answer this node becomes the keeper. Returns whether this call did; the other nodes are told.';
+	'Takes a node that has been drained out of the sale; an ERROR while something would be lost with it. Of the campaigns of one that does not answer the active node with the lowest number that does becomes the keeper. Returns whether this call did; the other nodes are told.';
 
 CREATE FUNCTION @extschema@.coupon_node_disband() RETURNS integer
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -6102,7 +6141,7 @@ BEGIN
 		age_text := date_trunc('seconds', oldest)::text;
 		IF oldest > interval '10 s' THEN
 			RETURN QUERY SELECT x.* FROM coupon.finding(CASE WHEN oldest > interval '60 s' THEN 'error' ELSE 'warning' END, 'Events are late', format('The oldest event has waited for %s.', age_text),
-				'The broker is slow, or a partition has no leader; coupon_outbox_status() says what the publisher does.', 'Events are not published') x;
+				'The broker is slow, or a partition has too few replicas in sync; coupon_outbox_status() says what the publisher does.', 'Events are not published') x;
 		END IF;
 	END IF;
 END
@@ -6267,6 +6306,8 @@ AS $$
 	SELECT coupon.finding('error', 'The transfer worker stands', format('Of what it has to do %s steps have been due for %s.', count(*), date_trunc('seconds', clock_timestamp() - min(w.due_at))),
 	       'coupon.stat_worker shows its errors, and the server''s log says why; pg_stat_activity shows what it waits for.', 'Nodes do not share')
 	  FROM (SELECT t.due_at FROM coupon.transfer t WHERE t.state IN ('cut', 'received') AND t.due_at < clock_timestamp() - interval '60 s'
+	           -- what waits for a node that does not answer is said above
+	           AND CASE t.state WHEN 'cut' THEN t.receiver ELSE t.donor END <> ALL (coupon.nodes_silent())
 	        UNION ALL
 	        SELECT p.due_at FROM coupon.slot_parcel p WHERE p.state = 'sent' AND p.due_at < clock_timestamp() - interval '60 s') w
 	 WHERE EXISTS (SELECT FROM node)
@@ -7130,7 +7171,7 @@ REVOKE ALL ON FUNCTION coupon.receiver_check(smallint, smallint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.transfer_in(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.transfer_end(uuid[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.stock_report(bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.call_hello(jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.call_hello(jsonb, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.call_cut(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.call_holdings(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.call_status(bigint) FROM PUBLIC;
@@ -7139,6 +7180,7 @@ GRANT EXECUTE ON FUNCTION coupon.node_call(text, jsonb) TO coupon_admin;
 REVOKE ALL ON FUNCTION coupon.node_begin() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.transfers_restore(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.node_confirm() FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.nodes_silent() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.transfer_settle() FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.units_places(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.units_nowhere(bigint, int8multirange) FROM PUBLIC;

@@ -478,7 +478,7 @@ COMMENT ON FUNCTION coupon.stock_report(bigint) IS 'What this node has of a camp
 
 -- ---- what nodes ask of each other ----
 
-CREATE FUNCTION coupon.call_hello(argument jsonb) RETURNS jsonb
+CREATE FUNCTION coupon.call_hello(argument jsonb, replaces boolean) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -487,7 +487,7 @@ DECLARE
 BEGIN
 	PERFORM coupon.learn_map($1 -> 'map');
 	RETURN jsonb_build_object('map', @extschema@.coupon_node_map())
-	       || CASE WHEN ($1 ->> 'replaces')::boolean THEN jsonb_build_object(
+	       || CASE WHEN $2 THEN jsonb_build_object(
 	              -- but for those that a parcel will bring
 	              'transfers', (SELECT coalesce(jsonb_agg(coupon.transfer_message(t) ORDER BY t.noted_at), '[]') FROM coupon.transfer t
 	                             WHERE t.donor IN (self, caller) AND t.receiver IN (self, caller) AND NOT (t.state = 'cut' AND t.due_at = 'infinity')),
@@ -497,7 +497,7 @@ BEGIN
 	          ELSE '{}' END;
 END
 $$;
-COMMENT ON FUNCTION coupon.call_hello(jsonb) IS 'Another node has started. One that has replaced another server is told what that one had told us.';
+COMMENT ON FUNCTION coupon.call_hello(jsonb, boolean) IS 'Another node has started. One that has replaced another server is told what that one had told us.';
 
 CREATE FUNCTION coupon.call_cut(argument jsonb) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -566,11 +566,12 @@ BEGIN
 	-- what the caller is told, and which server is known to have replaced another, is true after a crash
 	PERFORM coupon.transfer_commits();
 	-- the caller does not wait for ever, and its next call finds this one gone; for long work it waits longer (peers.c)
-	PERFORM set_config('lock_timeout', (CASE $1 WHEN 'holdings' THEN 60 ELSE least(1 + octet_length($2::text) / 131072, 60) END
+	PERFORM set_config('lock_timeout', (CASE WHEN $1 IN ('holdings', 'replaces', 'leaving', 'leave') THEN 60 ELSE least(1 + octet_length($2::text) / 131072, 60) END
 		* 1000 * extract(epoch FROM current_setting('coupon.cluster_timeout')::interval))::bigint::text, true);
 	PERFORM coupon.peer_check($2);
 	CASE $1
-		WHEN 'hello' THEN answer := coupon.call_hello($2);
+		WHEN 'hello' THEN answer := coupon.call_hello($2, false);
+		WHEN 'replaces' THEN answer := coupon.call_hello($2, true);
 		WHEN 'report' THEN answer := coupon.stock_report(($2 ->> 'campaign_id')::bigint);
 		WHEN 'cut' THEN answer := coupon.call_cut($2);
 		WHEN 'receive' THEN answer := jsonb_build_object('new', coupon.transfer_in($2 -> 'transfer'));

@@ -106,7 +106,7 @@ BEGIN
 	PERFORM coupon.transfer_commits();
 	SELECT n.told INTO STRICT told FROM coupon.node_start n;
 	SELECT count(*) INTO others FROM coupon.node n WHERE n.state <> 'gone' AND n.node_id <> (SELECT s.node_id FROM coupon.node_self s);
-	FOR r IN SELECT * FROM coupon.peers_call('hello', jsonb_build_object('replaces', NOT told, 'map', @extschema@.coupon_node_map()))
+	FOR r IN SELECT * FROM coupon.peers_call(CASE WHEN told THEN 'hello' ELSE 'replaces' END, jsonb_build_object('map', @extschema@.coupon_node_map()))
 	LOOP
 		replaced := replaced OR coalesce(r.error LIKE 'UC310%', false);
 		CONTINUE WHEN r.answer IS NULL;
@@ -147,15 +147,28 @@ COMMENT ON FUNCTION coupon.node_confirm() IS
 
 -- ---- what the worker does; each returns whether there was something to do ----
 
+-- plpgsql, which keeps its plans
+CREATE FUNCTION coupon.nodes_silent() RETURNS smallint[]
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RETURN ARRAY(SELECT k.node_id FROM coupon.node_copy k JOIN coupon.node n ON n.node_id = k.node_id
+	              WHERE k.problem IS NOT NULL AND n.state <> 'gone');
+END
+$$;
+COMMENT ON FUNCTION coupon.nodes_silent() IS 'Nodes that did not answer when they were asked last. coupon.map_spread() asks them again, once a second: all that waits for them would take up the time of the others.';
+
 CREATE FUNCTION coupon.transfer_settle() RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+	silent CONSTANT smallint[] := coupon.nodes_silent();
 	w record;
 	problem text;
 BEGIN
 	SELECT t.donor, array_agg(t.transfer_id) AS ids INTO w
-	  FROM (SELECT * FROM coupon.transfer x WHERE x.state = 'received' AND x.due_at <= clock_timestamp() ORDER BY x.due_at LIMIT 100) t
+	  FROM (SELECT * FROM coupon.transfer x WHERE x.state = 'received' AND x.due_at <= clock_timestamp() AND x.donor <> ALL (silent)
+	         ORDER BY x.due_at LIMIT 100) t
 	 GROUP BY t.donor LIMIT 1;
 	IF w.donor IS NULL THEN
 		RETURN false;
@@ -265,10 +278,12 @@ CREATE FUNCTION coupon.transfer_push() RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+	silent CONSTANT smallint[] := coupon.nodes_silent();
 	t coupon.transfer;
 	done boolean;
 BEGIN
-	SELECT * INTO t FROM coupon.transfer x WHERE x.state = 'cut' AND x.due_at <= clock_timestamp() ORDER BY x.due_at LIMIT 1;
+	SELECT * INTO t FROM coupon.transfer x WHERE x.state = 'cut' AND x.due_at <= clock_timestamp() AND x.receiver <> ALL (silent)
+	 ORDER BY x.due_at LIMIT 1;
 	IF t.transfer_id IS NULL THEN
 		RETURN false;
 	ELSIF EXISTS (SELECT FROM coupon.node n WHERE n.node_id = t.receiver AND n.state = 'gone') THEN
@@ -297,6 +312,7 @@ CREATE FUNCTION coupon.campaign_spread() RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+	silent CONSTANT smallint[] := coupon.nodes_silent();
 	w record;
 	done boolean;
 BEGIN
@@ -304,7 +320,7 @@ BEGIN
 	SELECT c.campaign_id, c.version, n.node_id, c.keeper <> s.node_id AS handed INTO w
 	  FROM coupon.campaign c
 	 CROSS JOIN coupon.node_self s
-	  JOIN coupon.node n ON n.node_id <> s.node_id AND n.state <> 'gone'
+	  JOIN coupon.node n ON n.node_id <> s.node_id AND n.state <> 'gone' AND n.node_id <> ALL (silent)
 	  LEFT JOIN coupon.campaign_copy k ON k.campaign_id = c.campaign_id AND k.node_id = n.node_id
 	 WHERE c.shared AND (c.keeper = s.node_id OR k.node_id = c.keeper) AND coalesce(k.version, 0) < c.version AND coalesce(k.due_at, '-infinity') <= clock_timestamp()
 	 ORDER BY k.due_at NULLS FIRST LIMIT 1;
@@ -487,6 +503,7 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	pause integer;
+	fetches_first boolean := random() < 0.5;
 BEGIN
 	IF NOT EXISTS (SELECT FROM coupon.node_self) THEN
 		PERFORM coupon.node_set_confirmed(false);
@@ -510,7 +527,10 @@ BEGIN
 	IF pause IS NOT NULL THEN
 		RETURN pause;
 	END IF;
-	IF coupon.transfer_settle() OR coupon.stock_fetch_all() OR coupon.transfer_push() OR coupon.campaign_spread() OR coupon.node_unload() THEN
+	-- and so does what is fetched: as long as users ask for what nobody has, there is always something to fetch
+	IF coupon.transfer_settle() OR fetches_first AND coupon.stock_fetch_all()
+	   OR coupon.transfer_push() OR coupon.campaign_spread() OR coupon.node_unload()
+	   OR NOT fetches_first AND coupon.stock_fetch_all() THEN
 		RETURN 0;
 	END IF;
 	RETURN coalesce(coupon.slots_work(true), 100);
@@ -552,7 +572,9 @@ LANGUAGE sql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT n.node_id, int8range($1 + $2 * (n.place - 1) / n.nodes, $1 + $2 * n.place / n.nodes)
 	  FROM (SELECT x.node_id, row_number() OVER (ORDER BY x.node_id) AS place, count(*) OVER () AS nodes
-	          FROM coupon.node x WHERE x.state = 'active') n
+	          FROM coupon.node x
+	         -- if all are drained, at the same time, they stay here
+	         WHERE x.state = 'active' OR NOT EXISTS (SELECT FROM coupon.node a WHERE a.state = 'active') AND x.node_id = coupon.cluster_require()) n
 	 WHERE $2 * (n.place - 1) / n.nodes < $2 * n.place / n.nodes
 $$;
 COMMENT ON FUNCTION coupon.stock_parts(bigint, bigint) IS 'New units, dealt out to the nodes.';

@@ -62,7 +62,8 @@ CREATE FUNCTION coupon.keeper_take(answers jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	self smallint := (SELECT s.node_id FROM coupon.node_self s);
+	-- whoever calls, at whatever node: two who remove it at the same time choose the same one
+	chosen smallint := coalesce((SELECT min(n.node_id) FROM coupon.node n WHERE n.state = 'active' AND $1 ? n.node_id::text), coupon.cluster_require());
 	k record;
 BEGIN
 	FOR k IN SELECT (array_agg(x.d ORDER BY (x.d ->> 'version')::bigint DESC))[1] AS definition,
@@ -73,11 +74,17 @@ BEGIN
 	          GROUP BY x.d -> 'campaign_id' ORDER BY x.d -> 'campaign_id'
 	LOOP
 		PERFORM coupon.campaign_define(k.definition
-			|| jsonb_build_object('keeper', self, 'version', k.version, 'last_serial', k.last_serial, 'keys', '[]'::jsonb));
+			|| jsonb_build_object('keeper', chosen, 'version', k.version, 'last_serial', k.last_serial, 'keys', '[]'::jsonb));
+		-- another one hears of it, and of the serials that there are, as of a campaign that is handed over
+		IF chosen <> coupon.cluster_require() THEN
+			PERFORM coupon.units_arrive((k.definition ->> 'campaign_id')::bigint, '{}', k.last_serial, true);
+			INSERT INTO coupon.campaign_copy AS c (campaign_id, node_id, version) VALUES ((k.definition ->> 'campaign_id')::bigint, chosen, 0)
+			ON CONFLICT ON CONSTRAINT campaign_copy_pkey DO UPDATE SET version = 0, due_at = clock_timestamp();
+		END IF;
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION coupon.keeper_take(jsonb) IS 'Makes this node the keeper of campaigns whose keeper has left without a word, from what the nodes say to coupon.call_leaving().';
+COMMENT ON FUNCTION coupon.keeper_take(jsonb) IS 'Makes the first active node that answers the keeper of campaigns whose keeper has left without a word, from what the nodes say to coupon.call_leaving().';
 
 CREATE FUNCTION @extschema@.coupon_node_drain() RETURNS integer
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -124,6 +131,7 @@ DECLARE
 	told jsonb;
 	unclaimed bigint;
 	silent text;
+	complaint text;
 BEGIN
 	SELECT CASE WHEN n.state IS NULL THEN 'nothing that is known' WHEN n.state = 'active' THEN 'state active' END INTO left_over
 	  FROM (VALUES ($1)) v(node_id) LEFT JOIN coupon.node n ON n.node_id = v.node_id;
@@ -138,12 +146,20 @@ BEGIN
 	IF NOT FOUND THEN
 		RETURN false;
 	END IF;
-	SELECT jsonb_object_agg(a.node_id, a.answer) FILTER (WHERE a.answer IS NOT NULL), string_agg(a.node_id::text, ', ' ORDER BY a.node_id) FILTER (WHERE a.answer IS NULL)
-	  INTO answers, silent
-	  FROM (SELECT self::integer AS node_id, coupon.call_leaving($1::smallint) AS answer
+	SELECT jsonb_object_agg(a.node_id, a.answer) FILTER (WHERE a.answer IS NOT NULL), string_agg(a.node_id::text, ', ' ORDER BY a.node_id) FILTER (WHERE a.answer IS NULL),
+	       max(a.error) FILTER (WHERE a.node_id = $1)
+	  INTO answers, silent, complaint
+	  FROM (SELECT self::integer AS node_id, coupon.call_leaving($1::smallint) AS answer, NULL::text AS error
 	        UNION ALL
-	        SELECT c.node_id, c.answer FROM coupon.peers_call('leaving', jsonb_build_object('node_id', $1)) c) a;
+	        SELECT c.node_id, c.answer, c.error FROM coupon.peers_call('leaving', jsonb_build_object('node_id', $1)) c) a;
 	told := answers -> $1::text;
+	-- a server that refuses is not dead
+	IF told IS NULL AND complaint ~ '^[0-9A-Z]{5}: |FATAL: |is a superuser' THEN
+		RAISE SQLSTATE 'UC303' USING
+			MESSAGE = 'node cannot be removed',
+			DETAIL = format('Node %s runs, but does not say what it has: %s', $1, complaint),
+			HINT = 'Call it again when it does. If the server is not to be used any more stop it first.';
+	END IF;
 	SELECT count(*) INTO unclaimed FROM coupon.slot x
 	 WHERE NOT EXISTS (SELECT FROM jsonb_each(answers) a WHERE a.value -> 'has' @> to_jsonb(x.slot))
 	   AND (x.node_id = $1 OR answers ? x.node_id::text);
@@ -185,7 +201,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_node_remove(integer) IS
-	'Takes a node that has been drained out of the sale; an ERROR while something would be lost with it. Of the campaigns of one that does not answer this node becomes the keeper. Returns whether this call did; the other nodes are told.';
+	'Takes a node that has been drained out of the sale; an ERROR while something would be lost with it. Of the campaigns of one that does not answer the active node with the lowest number that does becomes the keeper. Returns whether this call did; the other nodes are told.';
 
 CREATE FUNCTION @extschema@.coupon_node_disband() RETURNS integer
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

@@ -317,7 +317,7 @@ BEGIN
 		age_text := date_trunc('seconds', oldest)::text;
 		IF oldest > interval '10 s' THEN
 			RETURN QUERY SELECT x.* FROM coupon.finding(CASE WHEN oldest > interval '60 s' THEN 'error' ELSE 'warning' END, 'Events are late', format('The oldest event has waited for %s.', age_text),
-				'The broker is slow, or a partition has no leader; coupon_outbox_status() says what the publisher does.', 'Events are not published') x;
+				'The broker is slow, or a partition has too few replicas in sync; coupon_outbox_status() says what the publisher does.', 'Events are not published') x;
 		END IF;
 	END IF;
 END
@@ -482,6 +482,8 @@ AS $$
 	SELECT coupon.finding('error', 'The transfer worker stands', format('Of what it has to do %s steps have been due for %s.', count(*), date_trunc('seconds', clock_timestamp() - min(w.due_at))),
 	       'coupon.stat_worker shows its errors, and the server''s log says why; pg_stat_activity shows what it waits for.', 'Nodes do not share')
 	  FROM (SELECT t.due_at FROM coupon.transfer t WHERE t.state IN ('cut', 'received') AND t.due_at < clock_timestamp() - interval '60 s'
+	           -- what waits for a node that does not answer is said above
+	           AND CASE t.state WHEN 'cut' THEN t.receiver ELSE t.donor END <> ALL (coupon.nodes_silent())
 	        UNION ALL
 	        SELECT p.due_at FROM coupon.slot_parcel p WHERE p.state = 'sent' AND p.due_at < clock_timestamp() - interval '60 s') w
 	 WHERE EXISTS (SELECT FROM node)

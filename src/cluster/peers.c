@@ -7,6 +7,10 @@
  * until it answers again, its connection is made in the background of later
  * calls, and nobody waits for it.
  *
+ * A conninfo may name several hosts.  libpq goes on to the next one when one
+ * refuses, but not when one says nothing, as a machine that is gone; so another
+ * one becomes the first.
+ *
  * Who may change coupon.node can have this server connect anywhere, with the
  * rights of its operating system user.  So only roles are taken that are no
  * superusers, and the one statement that is sent names its function.
@@ -18,6 +22,7 @@
 #include "catalog/pg_type_d.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "lib/stringinfo.h"
 #include "libpq-fe.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -35,8 +40,6 @@
 #define MAX_NODE_ID		64
 #define SLICE_MS		50		/* how often to look for interrupts */
 #define NODE_ROLE		"coupon_node"	/* unless the conninfo names one */
-#define READS_ALL		"holdings"	/* the one call that takes its time, for a
-									 * person who waits */
 #define BYTES_PER_TIMEOUT	131072	/* a longer argument is more work */
 #define MAX_TIMEOUTS	60
 #define CALL			"SELECT coupon.node_call($1, $2::pg_catalog.jsonb)"
@@ -58,6 +61,9 @@ typedef struct Peer
 	PeerState	state;
 	short		wanted;			/* of poll(), while it connects */
 	bool		waited;			/* for it in vain, since it was last ready */
+	int			nhosts;			/* of the conninfo */
+	int			first;			/* the host that is tried first, counted on */
+	TimestampTz moved_at;		/* while it connects: when something happened */
 } Peer;
 
 static Peer peers[MAX_NODE_ID + 1];
@@ -86,15 +92,66 @@ fail(Peer *peer, CouponPeerCall *call, const char *message)
 	forget(peer);
 }
 
+/* A list of as many as there are hosts, from the peer's first one on; one of all is left. */
+static char *
+turn_list(const Peer *peer, char *list)
+{
+	StringInfoData turned;
+	List	   *names = NIL;
+	char	   *rest = pstrdup(list);
+
+	for (char *name; (name = strsep(&rest, ",")) != NULL;)
+		names = lappend(names, name);
+	if (list_length(names) != peer->nhosts)
+		return list;
+	initStringInfo(&turned);
+	for (int i = 0; i < peer->nhosts; i++)
+		appendStringInfo(&turned, "%s%s", i > 0 ? "," : "",
+						 (char *) list_nth(names, (peer->first + i) % peer->nhosts));
+	return turned.data;
+}
+
+/* How many hosts a list has. */
+static int
+count_hosts(const char *list)
+{
+	int			n = 1;
+
+	for (; *list != '\0'; list++)
+		n += *list == ',';
+	return n;
+}
+
 static void
 start_connecting(Peer *peer, CouponPeerCall *call)
 {
-	/* what comes before dbname is for what the conninfo leaves open */
-	const char *const keywords[] = {"user", "client_encoding", "dbname", NULL};
-	const char *const values[] = {NODE_ROLE, GetDatabaseEncodingName(), call->conninfo, NULL};
+	/*
+	 * what comes before dbname is for what the conninfo leaves open, what
+	 * comes behind it in place of what it says
+	 */
+	const char *keywords[8] = {"user", "client_encoding", "dbname"};
+	const char *values[8] = {NODE_ROLE, GetDatabaseEncodingName(), call->conninfo};
+	PQconninfoOption *options = PQconninfoParse(call->conninfo, NULL);
+	int			n = 3;
 
+	peer->nhosts = 1;
+	peer->moved_at = GetCurrentTimestamp();
+	for (PQconninfoOption *o = options; o != NULL && o->keyword != NULL; o++)
+	{
+		if (o->val != NULL && (strcmp(o->keyword, "host") == 0 || strcmp(o->keyword, "hostaddr") == 0))
+			peer->nhosts = Max(peer->nhosts, count_hosts(o->val));
+	}
+	for (PQconninfoOption *o = options; o != NULL && o->keyword != NULL && peer->nhosts > 1; o++)
+	{
+		if (o->val == NULL || (strcmp(o->keyword, "host") != 0 && strcmp(o->keyword, "hostaddr") != 0 &&
+							   strcmp(o->keyword, "port") != 0))
+			continue;
+		keywords[n] = o->keyword;
+		values[n++] = turn_list(peer, o->val);
+	}
 	peer->conninfo = MemoryContextStrdup(TopMemoryContext, call->conninfo);
 	peer->conn = PQconnectStartParams(keywords, values, 1);
+	PQconninfoFree(options);
 	if (peer->conn == NULL)
 		fail(peer, call, "out of memory");
 	else if (PQstatus(peer->conn) == CONNECTION_BAD)
@@ -198,10 +255,23 @@ go_on_reading(Peer *peer, CouponPeerCall *call)
 static void
 go_on(Peer *peer, const char *name, CouponPeerCall *call)
 {
+	peer->moved_at = GetCurrentTimestamp();
 	if (peer->state == PEER_CONNECTING)
 		go_on_connecting(peer, name, call);
 	else if (peer->state == PEER_ASKED)
 		go_on_reading(peer, call);
+}
+
+/* A host that says nothing must leave the next ones their time. */
+static void
+turn_hosts(Peer *peer, CouponPeerCall *call)
+{
+	if (peer->state != PEER_CONNECTING || peer->nhosts == 1 ||
+		!TimestampDifferenceExceeds(peer->moved_at, GetCurrentTimestamp(), coupon_cluster_timeout / (peer->nhosts + 1)))
+		return;
+	peer->first = (peer->first + 1) % peer->nhosts;
+	forget(peer);
+	start_connecting(peer, call);
 }
 
 static void
@@ -257,10 +327,18 @@ list_pending(CouponPeerCall *calls, int n, struct pollfd *fds, int *which, bool 
 static int
 count_timeouts(const char *name, CouponPeerCall *calls, int n)
 {
+	/*
+	 * These read much, and are made for a person who waits, or once; who does
+	 * not answer them is taken for dead.
+	 */
+	static const char *const patient[] = {"holdings", "replaces", "leaving", "leave"};
 	size_t		longest = 0;
 
-	if (strcmp(name, READS_ALL) == 0)
-		return MAX_TIMEOUTS;
+	for (size_t i = 0; i < lengthof(patient); i++)
+	{
+		if (strcmp(name, patient[i]) == 0)
+			return MAX_TIMEOUTS;
+	}
 	for (int i = 0; i < n; i++)
 		longest = Max(longest, strlen(calls[i].argument));
 	return (int) Min(1 + longest / BYTES_PER_TIMEOUT, MAX_TIMEOUTS);
@@ -287,10 +365,14 @@ coupon_peers_call(const char *name, CouponPeerCall *calls, int n)
 
 		CHECK_FOR_INTERRUPTS();
 		ready = poll(fds, nfds, patient ? Max(Min(left, SLICE_MS), 0) : 0);
-		for (int i = 0; i < nfds && ready > 0; i++)
+		for (int i = 0; i < nfds; i++)
 		{
-			if (fds[i].revents != 0)
-				go_on(&peers[calls[which[i]].node_id], name, &calls[which[i]]);
+			CouponPeerCall *call = &calls[which[i]];
+
+			if (ready > 0 && fds[i].revents != 0)
+				go_on(&peers[call->node_id], name, call);
+			else
+				turn_hosts(&peers[call->node_id], call);
 		}
 		if (ready <= 0 && (left <= 0 || !patient))
 			break;

@@ -18,7 +18,8 @@ typedef struct CouponPeerCall
 /*
  * Makes the same call, coupon.node_call(call, argument), to n nodes at once, and
  * waits for all answers, at most for coupon.cluster_timeout; for the holdings that
- * coupon_cluster_verify() compares up to 60 times as long, once connected.  A node
+ * coupon_cluster_verify() compares, and before a node leaves or takes another one's
+ * place, up to 60 times as long, once connected.  A node
  * that cannot be reached is an answer, too; one that was not reached before is not
  * waited for again.  Nothing is known of what a call did that has no answer.
  */

@@ -5,6 +5,7 @@ use warnings;
 
 use CouponCluster;
 use CouponTest;
+use IO::Socket::INET;
 use Test::More;
 
 my $cluster = CouponCluster->new(nodes => [qw(one two)], proxy => 0, settings => "coupon.cluster = on\n");
@@ -69,6 +70,12 @@ $cluster->on('one', q{UPDATE coupon.transfer SET due_at = now() - interval '2 mi
 like($cluster->on('one', $trouble), qr/error The transfer worker stands/, 'and a worker that stands');
 $cluster->on('one', 'DELETE FROM coupon.transfer WHERE campaign_id = 7');
 alter_system($cluster->server('one'), 'coupon.cluster' => 'on');
+
+# ---- of several hosts the first one says nothing ----
+my $mute = IO::Socket::INET->new(Listen => 5, LocalAddr => '127.0.0.1') or die "listen: $!";
+my $second = $cluster->server('two');
+like($cluster->on('one', sprintf q{SELECT error FROM coupon.peers_ask('{2}', ARRAY['host=127.0.0.1,%s port=%d,%d dbname=postgres'], 'hello', ARRAY['{}'])},
+		$second->host, $mute->sockport, $second->port), qr/^UC303: this is another node/, 'the next one is asked while there is time');
 
 # ---- and one that leaves ----
 is($cluster->on('two', 'SELECT coupon_node_remove(3)'), 't', 'a node leaves');

@@ -47,6 +47,11 @@ has($two, $after, 150);
 $one->stop('immediate');
 
 # ---- and takes the place ----
+# what the other one has to tell of years takes longer than it waits elsewhere
+sql($two, q{
+	ALTER FUNCTION coupon.transfer_message(coupon.transfer) RENAME TO message_of;
+	CREATE FUNCTION coupon.transfer_message(t coupon.transfer) RETURNS jsonb LANGUAGE plpgsql
+	AS $$ BEGIN PERFORM pg_sleep(0.5); RETURN coupon.message_of(t); END $$});
 $standby->start;
 $standby->promote;
 sql($_, q{UPDATE coupon.node SET version = version + 1, conninfo = '} . ($standby->connstr('postgres') =~ s/'/''/gr) . q{' WHERE node_id = 1}) for $two, $standby;

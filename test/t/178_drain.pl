@@ -4,6 +4,7 @@ use strict;
 use warnings;
 
 use CouponCluster;
+use CouponFault;
 use CouponTest;
 use Test::More;
 
@@ -26,6 +27,7 @@ sub slots { return $cluster->on($_[0], 'SELECT count(*) FROM coupon.slot WHERE n
 ok(await_true($cluster->server($_), 'postgres', 'SELECT coupon.node_confirmed()'), "node $_ is confirmed") for @names;
 my $sale = $cluster->on('one', q{SELECT coupon_cluster_create('sale', 900)});
 my $ended = $cluster->on('one', q{SELECT coupon_cluster_create('ended', 30)});
+my $wanted = $cluster->on('one', q{SELECT coupon_cluster_create('wanted', 3)});
 ok(await_true($cluster->server($_), 'postgres', "SELECT (SELECT sum(remaining) FROM coupon.campaign_status WHERE campaign_id IN ($sale, $ended)) = 310"), "node $_ has its third") for @names;
 $cluster->on('one', "SELECT coupon_campaign_close($ended)");
 ok(await_true($cluster->server('three'), 'postgres', "SELECT closed_at IS NOT NULL FROM coupon.campaign WHERE campaign_id = $ended"), 'a sale ends');
@@ -46,8 +48,43 @@ ok(await_true($cluster->server('three'), 'postgres', "SELECT state = 'settled' F
 $cluster->on('two', "UPDATE coupon.transfer SET state = 'cut', due_at = 'infinity' WHERE transfer_id = '$there'");
 is($cluster->on('two', q{SELECT coupon.call_leaving(3::smallint) ->> 'transit'}), 2, 'what is on its way is seen at its donor');
 $cluster->kill('two');
+
+# ---- as long as node two is dead, what waits for it keeps nobody from hearing of the rest ----
+$cluster->on('one', qq{INSERT INTO coupon.transfer (transfer_id, campaign_id, donor, receiver, serials, state, due_at)
+	SELECT gen_random_uuid(), $sale, 1, 2, '{}', 'cut', now() FROM generate_series(1, 3000)});
+$cluster->on('one', "SELECT coupon_campaign_pause($sale)");
+ok(await_true($cluster->server('three'), 'postgres', "SELECT paused FROM coupon.campaign WHERE campaign_id = $sale"), 'a change is told though very much waits for a node that is dead');
+$cluster->on('one', q{DELETE FROM coupon.transfer WHERE serials = '{}'});
+# the last unit is at node two
+poll_until('all that can be had', sub { issue('one', $wanted, 2, 'w');
+	$cluster->on('one', "SELECT issued FROM coupon.campaign_status WHERE campaign_id = $wanted") == 2 });
+my $waiter = start_sql($one, qq{SET coupon.sold_out_wait = '60s';
+	SELECT (coupon_issue($wanted, u)).status FROM generate_series(1, 100) g, LATERAL (SELECT 'v' || g AS u) x
+	 WHERE (SELECT s.node_id FROM coupon.slot s WHERE s.slot = coupon_slot(u)) = coupon_node_self() LIMIT 1});
+ok(await_true($one, 'postgres', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE query LIKE 'SELECT (coupon_issue(%' AND wait_event_type = 'Extension'}), 'somebody waits for it');
+$cluster->on('one', "SELECT coupon_campaign_resume($sale)");
+ok(await_true($cluster->server('three'), 'postgres', "SELECT NOT paused FROM coupon.campaign WHERE campaign_id = $sale"), 'nor does who wants what nobody has');
+is($waiter->{out}, '', 'who waits still');
+$cluster->on('one', "SELECT coupon_campaign_close($wanted)");
+$waiter->{run}->kill_kill;
+
 like(sql_error($one, 'postgres', q{BEGIN; UPDATE coupon.node SET state = 'draining' WHERE node_id = 3; SELECT coupon_node_remove(3);}),
 	qr/UC303: node cannot be removed.*Node 3 has \d+ units that are not issued.*HINT/s, 'nor is one that has free units');
+# one that takes its time, or refuses to answer, is not dead
+my $barrier = $cluster->server('three')->background_psql('postgres');
+$barrier->query_safe('BEGIN; LOCK TABLE coupon.slot_parcel');
+my $remover = start_sql($one, q{BEGIN; UPDATE coupon.node SET state = 'draining' WHERE node_id = 3; SELECT coupon_node_remove(3);});
+poll_until('node three has been asked for longer than coupon.cluster_timeout', sub {
+	$remover->{run}->pump_nb;
+	return "$remover->{out}$remover->{err}" ne '' ||
+	  $cluster->on('three', q{SELECT max(clock_timestamp() - query_start) > '1.5 s' FROM pg_stat_activity WHERE query LIKE '%coupon.node_call(%' AND wait_event_type = 'Lock'}) eq 't' });
+$barrier->query_safe('ROLLBACK');
+$barrier->quit;
+like(answer($remover), qr/node cannot be removed.*Node 3 has \d+ units that are not issued/s, 'nor one that is slow to say what it has');
+$cluster->on('three', 'ALTER FUNCTION coupon.call_leaving(smallint) RENAME TO call_left');
+like(sql_error($one, 'postgres', q{BEGIN; UPDATE coupon.node SET state = 'draining' WHERE node_id = 3; SELECT coupon_node_remove(3);}),
+	qr/UC303: node cannot be removed.*Node 3 runs, but does not say what it has: 42883/s, 'nor one that answers with an error');
+$cluster->on('three', 'ALTER FUNCTION coupon.call_left(smallint) RENAME TO call_leaving');
 is($cluster->on('one', 'SELECT state FROM coupon.node WHERE node_id = 3'), 'active', 'it stays what it was');
 
 # ---- they go to the one that answers ----
@@ -123,13 +160,22 @@ is($session->query("SET client_min_messages = error; BEGIN; SELECT coupon_node_r
 is($cluster->on('two', 'SELECT coupon_node_remove(4)'), 't', 'also if two do that at the same time');
 $session->query('COMMIT');
 $session->quit;
-is($cluster->on($_->[0], "SELECT keeper FROM coupon.campaign WHERE campaign_id = $late"), $_->[1], "node $_->[0] takes its campaign") for [ one => 1 ], [ two => 2 ];
+is($cluster->on($_, "SELECT keeper FROM coupon.campaign WHERE campaign_id = $late"), 1, "both have the same one take its campaign: node $_") for qw(one two);
+like(sql_error($cluster->server('two'), 'postgres', "SELECT coupon_cluster_add_stock($late, 30);"), qr/The keeper of campaign $late is node 1/, 'and no units are made twice');
 alter_system($cluster->server($_), 'coupon.cluster' => 'on') for qw(one two);
-ok(await_true($cluster->server($_), 'postgres', "SELECT keeper = 2 FROM coupon.campaign WHERE campaign_id = $late"), "one of them is the keeper in the end: node $_ knows") for qw(one two);
+is($cluster->on('one', "SELECT coupon_cluster_add_stock($late, 30)"), '90', 'it makes more of them');
 ok(await_true($cluster->server('two'), 'postgres', "SELECT node_id = 2 FROM coupon.slot WHERE slot = $slot"), 'the slot comes back');
 cmp_ok($cluster->on('two', 'SELECT count(*) FROM coupon.issuance'), '>', $users, 'with its users');
 is($cluster->on('two', "SELECT string_agg(concat_ws(' ', law, detail), ', ') FROM coupon_cluster_verify($_)"), '', 'and every unit is at one node') for $sale, $ended;
 is($cluster->on('one', "SELECT sum(issued) FROM coupon_cluster_status($sale)"), 900, 'as before');
 ok(await_true($one, 'postgres', "SELECT node_id = 2 FROM coupon.slot WHERE slot = $slot"), 'node one hears of it');
+
+# ---- all that are left are drained at the same time ----
+is($cluster->on('one', q{
+	BEGIN;
+	UPDATE coupon.node SET state = 'draining' WHERE state = 'active';
+	SELECT coupon_cluster_create('last', 10) AS c \gset
+	SELECT away FROM coupon.campaign WHERE campaign_id = :c;
+	ROLLBACK}), 0, 'new units are here, and not nowhere');
 
 done_testing;
