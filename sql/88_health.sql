@@ -212,7 +212,7 @@ AS $$
 	 WHERE s->>'coupon.http_jwt_algorithm' = '' AND s->>'coupon.http_jwt_key_files' <> ''
 	UNION ALL
 	SELECT (coupon.finding('error', format('Key file %s of coupon.http_jwt_key_files is refused', k.i), k.why,
-	       'The server''s user must own it, with mode 0600; a secret has at least 32 bytes, a public key is in PEM. Then SELECT pg_reload_conf();', 'Tokens are refused')).*
+	       'It must belong to the server''s user, with mode 0600, or to root, with 0640; a secret has at least 32 bytes, a public key is in PEM. Then SELECT pg_reload_conf();', 'Tokens are refused')).*
 	  FROM key k
 	 WHERE k.why IS NOT NULL
 	UNION ALL

@@ -24,13 +24,10 @@
 
 #include <dlfcn.h>
 #include <jwt.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "catalog/pg_authid.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
-#include "storage/fd.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -41,6 +38,7 @@
 #include "utils/varlena.h"
 
 #include "base/arguments.h"
+#include "base/secret_file.h"
 #include "front/json_fields.h"
 #include "front/settings.h"
 #include "front/token.h"
@@ -61,7 +59,7 @@ typedef struct CachedToken
 
 typedef struct Key
 {
-	unsigned char *data;
+	char	   *data;
 	int			length;
 } Key;
 
@@ -140,40 +138,22 @@ judge_key(const char *data, int length)
 	return NULL;
 }
 
-/* The contents of a file that nobody else can read; NULL, and why, otherwise. */
-static unsigned char *
+/* The key in a file; NULL, and why, if it is not to be used. */
+static char *
 read_key(const char *path, int *length, const char **problem)
 {
-	FILE	   *file = NULL;
-	struct stat st;
-	unsigned char *data = NULL;
+	char	   *data = coupon_secret_file_read(path, MAX_KEY, length, problem);
 
-	*problem = NULL;
-	/* to open a pipe would wait for who writes into it */
-	if (stat(path, &st) != 0 ||
-		(S_ISREG(st.st_mode) && ((file = AllocateFile(path, "r")) == NULL || fstat(fileno(file), &st) != 0)))
-		*problem = pstrdup(strerror(errno));
-	else if (file == NULL || !S_ISREG(st.st_mode) || (st.st_uid != geteuid() && st.st_uid != 0))
-		*problem = "it is not a file of the server's user";
-	else if ((st.st_mode & (S_IRWXG | S_IRWXO)) != 0)
-		*problem = "others than its owner may use it: its mode should be 0600";
-	else
-	{
-		data = MemoryContextAlloc(TopMemoryContext, MAX_KEY + 1);
-		*length = fread(data, 1, MAX_KEY, file);
-		/* an editor's last newline is not part of a secret */
-		while (*length > 0 && strncmp(coupon_http_jwt_algorithm, "HS", 2) == 0 &&
-			   (data[*length - 1] == '\n' || data[*length - 1] == '\r'))
-			(*length)--;
-		data[*length] = '\0';
-		*problem = judge_key((const char *) data, *length);
-	}
-	if (file != NULL)
-		FreeFile(file);
+	if (data == NULL)
+		return NULL;
+	/* an editor's last newline is not part of a secret */
+	while (*length > 0 && strncmp(coupon_http_jwt_algorithm, "HS", 2) == 0 &&
+		   (data[*length - 1] == '\n' || data[*length - 1] == '\r'))
+		data[--*length] = '\0';
+	*problem = judge_key(data, *length);
 	if (*problem == NULL)
 		return data;
-	if (data != NULL)
-		pfree(data);
+	pfree(data);
 	return NULL;
 }
 
@@ -182,7 +162,7 @@ coupon_token_judge_file(const char *path)
 {
 	const char *problem;
 	int			length;
-	unsigned char *data = read_key(path, &length, &problem);
+	char	   *data = read_key(path, &length, &problem);
 
 	if (data != NULL)
 		pfree(data);
@@ -201,6 +181,7 @@ coupon_token_reload(void)
 	char	   *names = pstrdup(coupon_http_jwt_key_files);
 	List	   *paths = NIL;
 	ListCell   *cell;
+	MemoryContext oldcontext;
 
 	for (int i = 0; i < nkeys; i++)
 		pfree(keys[i].data);
@@ -214,7 +195,11 @@ coupon_token_reload(void)
 	{
 		int			length = 0;
 		const char *problem = "there are too many";
-		unsigned char *data = nkeys < MAX_KEYS ? read_key(lfirst(cell), &length, &problem) : NULL;
+		char	   *data;
+
+		oldcontext = MemoryContextSwitchTo(TopMemoryContext);
+		data = nkeys < MAX_KEYS ? read_key(lfirst(cell), &length, &problem) : NULL;
+		MemoryContextSwitchTo(oldcontext);
 
 		if (data == NULL)
 		{
@@ -424,7 +409,7 @@ open_token(const char *token, const Key *key)
 	char	   *grants = NULL;
 	char	   *json = NULL;
 
-	if (jwt_library.decode(&jwt, token, key->data, key->length) == 0 &&
+	if (jwt_library.decode(&jwt, token, (const unsigned char *) key->data, key->length) == 0 &&
 		jwt_library.get_alg(jwt) == jwt_library.str_alg(coupon_http_jwt_algorithm))
 		grants = jwt_library.get_grants_json(jwt, NULL);
 	jwt_library.free(jwt);

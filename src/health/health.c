@@ -273,15 +273,14 @@ Datum
 coupon_health_file(PG_FUNCTION_ARGS)
 {
 	char	   *path = coupon_get_text(fcinfo, 0, "path", 1, MAXPGPATH);
-	const char *judged = NULL;
-	char	   *problem = NULL;
+	const char *problem = NULL;
 
 	coupon_require_argument(fcinfo, 1, "of_kafka");
 	if (PG_GETARG_BOOL(1))
 		(void) coupon_sink_config_read(path, &problem);
 	else if (coupon_shmem_available())
-		judged = coupon_token_judge_file(path);
-	if (problem == NULL && judged == NULL)
+		problem = coupon_token_judge_file(path);
+	if (problem == NULL)
 		PG_RETURN_NULL();
-	PG_RETURN_TEXT_P(cstring_to_text(problem ? problem : judged));
+	PG_RETURN_TEXT_P(cstring_to_text(problem));
 }

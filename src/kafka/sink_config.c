@@ -2,20 +2,15 @@
  * sink_config.c
  *	  The file of client properties: brokers' security, and tuning.
  *
- * name=value, one a line, # or ! begins a comment.  The file holds passwords,
- * so it must be the server's user's (or root's) and nobody else's to read.
+ * name=value, one a line, # or ! begins a comment.  The file holds passwords.
  * Properties that load code, or that would take away what the publisher
  * promises, are refused.
  */
 #include "postgres.h"
 
 #include <ctype.h>
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include "storage/fd.h"
-
+#include "base/secret_file.h"
 #include "kafka/sink_config.h"
 
 #define MAX_FILE_SIZE	(64 * 1024)
@@ -77,26 +72,8 @@ coupon_sink_config_is_secret(const char *name)
 	return false;
 }
 
-/* NULL, or why the file must not be used. */
-static char *
-check_file(int fd, struct stat *st)
-{
-	if (fstat(fd, st) != 0)
-		return psprintf("it cannot be examined: %s", strerror(errno));
-	if (!S_ISREG(st->st_mode))
-		return pstrdup("it is not a regular file");
-	if (st->st_uid != geteuid() && st->st_uid != 0)
-		return pstrdup("it must belong to the server's user or to root");
-	if ((st->st_uid == geteuid() && (st->st_mode & (S_IRWXG | S_IRWXO)) != 0) ||
-		(st->st_uid == 0 && (st->st_mode & (S_IWGRP | S_IXGRP | S_IRWXO)) != 0))
-		return pstrdup("others can read it: its mode must be 0600 (or 0640 if root owns it)");
-	if (st->st_size > MAX_FILE_SIZE)
-		return psprintf("it is larger than %d bytes", MAX_FILE_SIZE);
-	return NULL;
-}
-
 /* One line: adds a property to the list, or tells what is wrong with it. */
-static char *
+static const char *
 read_line(char *line, int number, List **properties)
 {
 	const char *text = trim(line);
@@ -132,39 +109,14 @@ read_line(char *line, int number, List **properties)
 }
 
 List *
-coupon_sink_config_read(const char *path, char **problem)
+coupon_sink_config_read(const char *path, const char **problem)
 {
 	List	   *properties = NIL;
-	struct stat st;
-	char	   *contents = NULL;
-	char	   *next;
-	ssize_t		length = 0;
-	int			fd = OpenTransientFile(path, O_RDONLY | O_NONBLOCK | PG_BINARY);
+	int			size;
+	char	   *next = coupon_secret_file_read(path, MAX_FILE_SIZE, &size, problem);
 
-	*problem = NULL;
-	if (fd < 0)
-	{
-		*problem = psprintf("it cannot be opened: %s", strerror(errno));
-		return NIL;
-	}
-	*problem = check_file(fd, &st);
-	if (*problem == NULL)
-	{
-		contents = palloc0(st.st_size + 1);
-		length = read(fd, contents, st.st_size);
-		if (length != st.st_size)
-			*problem = pstrdup("it cannot be read");
-	}
-	CloseTransientFile(fd);
-	if (*problem != NULL)
-		return NIL;
-	if (strlen(contents) != length)
-	{
-		*problem = pstrdup("it contains a zero byte");
-		return NIL;
-	}
-
-	next = contents;
+	if (next != NULL && strlen(next) != size)
+		*problem = "it contains a zero byte";
 	for (int number = 1; next != NULL && *problem == NULL; number++)
 	{
 		char	   *line = next;

@@ -19,7 +19,7 @@ typedef struct CouponProperty
  * context.  NULL in *problem if all is well, else what is wrong, without any
  * value of the file.
  */
-extern List *coupon_sink_config_read(const char *path, char **problem);
+extern List *coupon_sink_config_read(const char *path, const char **problem);
 
 /* May the property's value be seen in a log? */
 extern bool coupon_sink_config_is_secret(const char *name);

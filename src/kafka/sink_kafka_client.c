@@ -77,7 +77,7 @@ set_properties(rd_kafka_conf_t *conf)
 	};
 	ListCell   *cell;
 	List	   *properties = NIL;
-	char	   *problem = NULL;
+	const char *problem = NULL;
 
 	for (size_t i = 0; i < lengthof(preset); i++)
 	{

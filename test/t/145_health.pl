@@ -155,7 +155,7 @@ told($node, 'postgres', 'coupon.max_campaigns is below the campaigns that are op
 told($node, 'postgres', 'Stock maps do not fit into coupon.stock_map_memory', 'warning', qr/about \d+ kB at once, there are 8192 kB/, qr/coupon\.stock_map_memory = '\d+ MB'/);
 told($node, 'postgres', 'Callers are cancelled before they are answered busy', 'warning', qr/2000 ms, statement_timeout 1000 ms/, qr/below/);
 told($node, 'postgres', 'A lock timeout is longer than the statement may take', 'warning', qr/9000 ms.*5000 ms/, qr/below/);
-told($node, 'postgres', 'Key file 1 of coupon.http_jwt_key_files is refused', 'error', qr/mode should be 0600/, qr/0600/);
+told($node, 'postgres', 'Key file 1 of coupon.http_jwt_key_files is refused', 'error', qr/mode must be 0600/, qr/0600/);
 told($node, 'postgres', 'coupon.http_role is no role', 'error', qr/nobody_at_all/, qr/coupon_service/);
 told($node, 'postgres', 'coupon.http_database does not exist', 'error', qr/"nowhere"/, qr/restart/);
 told($node, 'postgres', 'The file of coupon.kafka_config_file is refused', 'error', qr/0600/, qr/pg_reload_conf/);
