@@ -56,6 +56,22 @@ pass('the replication factor is compared, too, at a reload');
 set('coupon.kafka_replication' => 1);
 poll_until('replication', sub { status('refused_topics') eq '' });
 
+# one that is deleted is not the others' trouble: the client would wait for it for half a minute
+set('coupon.kafka_create_topics' => 'off');
+$kafka->create_topic('doomed', 12);
+sql(q{SELECT coupon_emit('doomed', 'k', 'x', '{}')});
+drained('before the end of a topic');
+topics($brokers, 'delete', 'doomed');
+sql(q{SELECT coupon_emit('doomed', 'k', 'x', '{}')});
+poll_until('in flight, or refused', sub { status('in_flight') eq '1' || status('refused_topics') =~ /doomed/ });
+sql(q{SELECT coupon_emit('narrow', 'k', 'x', '{"n": 2}')});
+poll_until('another topic', sub { scalar(@{ consume($brokers, 'narrow') }) == 2 });
+like(status('refused_topics'), qr/doomed: it does not exist/, 'a topic that is deleted is refused');
+unlike(status('last_error'), qr/was not delivered/, 'before the client gives up what was sent for it');
+$kafka->create_topic('doomed', 12);
+drained('a topic that is made again');
+set('coupon.kafka_create_topics' => 'on');
+
 # ---- a topic that takes less than the publisher would send ----
 
 $kafka->create_topic('small', 12, 'max.message.bytes' => 20000);
