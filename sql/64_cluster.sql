@@ -152,8 +152,9 @@ CREATE FUNCTION coupon.nodes_silent() RETURNS smallint[]
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+	-- one that answers with an error is not silent
 	RETURN ARRAY(SELECT k.node_id FROM coupon.node_copy k JOIN coupon.node n ON n.node_id = k.node_id
-	              WHERE k.problem IS NOT NULL AND n.state <> 'gone');
+	              WHERE k.problem !~ '^[0-9A-Z]{5}: ' AND n.state <> 'gone');
 END
 $$;
 COMMENT ON FUNCTION coupon.nodes_silent() IS 'Nodes that did not answer when they were asked last. coupon.map_spread() asks them again, once a second: all that waits for them would take up the time of the others.';
