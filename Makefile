@@ -16,7 +16,7 @@
 #   make bench-quick    build, the figures that matter, with what an issue costs
 #                 and where the time goes, beside the last stored ones (10 minutes)
 #   make bench-figures    build, each figure that must be reached: measured,
-#                 required, pass or FAIL (a quarter of an hour)
+#                 required, pass or FAIL (an hour; BENCH_FIGURES="wal memory": some)
 #   make bench-scenarios    build, the load scenarios of the source documents,
 #                 thresholds with pass or FAIL (25 minutes; BENCH_SCALE=0.1: 4)
 #   make kafka    a real Kafka to try it with, until Ctrl-C; needs Java and Maven
