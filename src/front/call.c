@@ -58,6 +58,9 @@
  * is pending.
  */
 #define SHORT_LOCK_MS	100
+#define SHARED_LOCK_MS	20		/* with the locks of other calls in hand,
+								 * which who has this one may want: another
+								 * front worker */
 
 /* The parameter whose value is being converted, for the answer if it fails. */
 static const char *converting = NULL;
@@ -414,10 +417,10 @@ set_local(const char *name, const char *value)
 }
 
 static void
-shorten_lock_timeout(void)
+shorten_lock_timeout(int ms)
 {
-	if (coupon_http_lock_timeout > SHORT_LOCK_MS)
-		set_local("lock_timeout", CppAsString2(SHORT_LOCK_MS) "ms");
+	if (coupon_http_lock_timeout > ms)
+		set_local("lock_timeout", psprintf("%dms", ms));
 }
 
 static void
@@ -552,10 +555,11 @@ take_answer(CouponHttpCall *call, const char *result)
 	read_response_headers(call, headers);
 }
 
-void
-coupon_call_plain(CouponHttpCall *call, bool *pending)
+bool
+coupon_call_plain(CouponHttpCall *call, bool shared, bool *pending)
 {
 	Scope		scope = {0};
+	volatile bool answered = true;
 	bool		is_ours = strcmp(call->route->schema, "coupon") == 0;
 	volatile bool answering = false;
 
@@ -573,8 +577,8 @@ coupon_call_plain(CouponHttpCall *call, bool *pending)
 					(errcode(ERRCODE_ADMIN_SHUTDOWN),
 					 errmsg("the front is being stopped")));
 		set_envelope(call);
-		if (is_ours)
-			shorten_lock_timeout();
+		if (shared || is_ours)
+			shorten_lock_timeout(shared ? SHARED_LOCK_MS : SHORT_LOCK_MS);
 		if (call->route->read_only)
 			XactReadOnly = true;
 		result = run_plain(call);
@@ -593,10 +597,14 @@ coupon_call_plain(CouponHttpCall *call, bool *pending)
 		 */
 		if (answering && ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_DATA_EXCEPTION)
 			error->sqlerrcode = ERRCODE_EXTERNAL_ROUTINE_INVOCATION_EXCEPTION;
-		answer_failed(call, error);
-		*pending = is_ours && error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
+		answered = !shared || (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE && error->sqlerrcode != ERRCODE_T_R_DEADLOCK_DETECTED);
+		if (answered)
+			answer_failed(call, error);
+		converting = NULL;
+		*pending = answered && is_ours && error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
 	}
 	PG_END_TRY();
+	return answered;
 }
 
 /* ---- batched functions ---- */
@@ -760,7 +768,7 @@ coupon_call_batch(CouponHttpCall **calls, int ncalls, bool *pending)
 	PG_TRY();
 	{
 		enter(&scope, calls[0]);
-		shorten_lock_timeout();
+		shorten_lock_timeout(SHORT_LOCK_MS);
 		run_batch(calls, ncalls, pending);
 		leave(&scope);
 	}

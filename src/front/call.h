@@ -24,7 +24,11 @@ extern void coupon_call_batch(CouponHttpCall **calls, int ncalls, bool *pending)
 /* True while a plain function runs, which may take its time: for a signal. */
 extern volatile sig_atomic_t coupon_call_is_plain;
 
-/* Carries out a plain call in PostgREST's envelope, likewise. */
-extern void coupon_call_plain(CouponHttpCall *call, bool *pending);
+/*
+ * Carries out a plain call in PostgREST's envelope, likewise.  shared: others have
+ * been carried out in this transaction.  False, then only: it has no answer, for
+ * want of a lock, and is to be the first in another one.
+ */
+extern bool coupon_call_plain(CouponHttpCall *call, bool shared, bool *pending);
 
 #endif							/* COUPON_CALL_H */

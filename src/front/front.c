@@ -256,7 +256,7 @@ carry_out_alone(CouponHttpCall *call, bool *pending)
 		if (call->route->batched)
 			coupon_call_batch(&call, 1, pending);
 		else
-			coupon_call_plain(call, pending);
+			(void) coupon_call_plain(call, false, pending);
 		durable = commit();
 	}
 	PG_CATCH();
@@ -641,8 +641,14 @@ carry_out_plain(TimestampTz now)
 			read_routes();
 			coupon_look_again(call);
 			carried[ncalls - 1] = !call->done;
-			if (!call->done)
-				coupon_call_plain(call, &pending[ncalls - 1]);
+			if (!call->done && !coupon_call_plain(call, ncalls > 1, &pending[ncalls - 1]))
+			{
+				call->state = COUPON_HTTP_KEPT;
+				dlist_push_head(&queue, &call->node);
+				nqueued++;
+				ncalls--;
+				break;
+			}
 			if (TimestampDifferenceExceeds(start, GetCurrentTimestamp(), PLAIN_MS))
 				break;
 		}
@@ -670,35 +676,28 @@ carry_out_plain(TimestampTz now)
 	hand_over(&turn, false);
 }
 
-static void
-put_forward(dlist_head *list, int64 us)
-{
-	dlist_iter	iter;
-
-	dlist_foreach(iter, list)
-	{
-		CouponHttpCall *call = dlist_container(CouponHttpCall, node, iter.cur);
-
-		call->next_try -= us;
-		call->deadline -= us;
-	}
-}
-
 /* If the clock has been set back, nobody waits for it to come by again. */
 static void
 heed_clock(TimestampTz now)
 {
+	dlist_head *lists[] = {&waiting, &queue};
 	int64		us = last_turn - now;
+	dlist_iter	iter;
 
 	last_turn = now;
 	if (us <= 0)
 		return;
-	if (next_try != DT_NOEND)
-		next_try -= us;
+	next_try -= next_try == DT_NOEND ? 0 : us;
 	next_look -= us;
 	next_heartbeat -= us;
-	put_forward(&waiting, us);
-	put_forward(&queue, us);
+	for (int i = 0; i < lengthof(lists); i++)
+	{
+		dlist_foreach(iter, lists[i])
+		{
+			dlist_container(CouponHttpCall, node, iter.cur)->next_try -= us;
+			dlist_container(CouponHttpCall, node, iter.cur)->deadline -= us;
+		}
+	}
 }
 
 bool

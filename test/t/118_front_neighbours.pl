@@ -44,9 +44,8 @@ sub answer
 	return defined $code && $status >= 400 ? "$status $code" : $status;
 }
 
-# together(requests): what each is answered, all having come while the front
-# could not look
-sub together
+# begun(requests): their connections, all having come while the front could not look
+sub begun
 {
 	my @requests = @_;
 	my $pid = sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'coupon front'});
@@ -61,8 +60,11 @@ sub together
 	kill 'STOP', $pid or die "kill: $!";
 	syswrite $sockets[$_], $requests[$_] for 0 .. $#requests;
 	kill 'CONT', $pid or die "kill: $!";
-	return map { answer($_) } @sockets;
+	return @sockets;
 }
+
+# together(requests): what each of them is answered
+sub together { return map { answer($_) } begun(@_) }
 
 # tally(answers): how often each was given
 sub tally
@@ -205,6 +207,22 @@ for my $open ($stream, @others)
 }
 is(sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'coupon front'}), $front, '  and nothing else does');
 close $_ for $stream, @others;
+
+# ---- rows that are locked in another order by somebody else, as by another worker ----
+
+sql(q{CREATE TABLE counter (i integer PRIMARY KEY, n integer); INSERT INTO counter VALUES (1, 0), (2, 0); GRANT ALL ON counter TO coupon_service;
+	CREATE FUNCTION bump(c integer) RETURNS json LANGUAGE sql AS $$ UPDATE public.counter SET n = n + 1 WHERE i = c RETURNING json_build_object('n', n) $$;
+	SELECT coupon_route_add('POST', '/bump', 'bump(integer)')});
+reload($node, "coupon.http_lock_timeout = '@{[ CouponTest::PATIENCE ]}s'\ncoupon.http_statement_timeout = '@{[ CouponTest::PATIENCE ]}s'\n");
+poll_until('the settings', sub { sql('SHOW coupon.http_lock_timeout') ne '1s' && $http->get("http://127.0.0.1:$port/bump")->{status} == 405 });
+my $rival = $node->background_psql('postgres');
+$rival->query_safe('BEGIN; UPDATE counter SET n = 10 WHERE i = 2');
+my @bumps = begun(map { calling('POST', '/bump', { c => $_ }) } 1, 2);
+poll_until('the second to wait', sub { sql(q{SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted AND a.backend_type = 'coupon front'}) });
+$rival->query_safe('UPDATE counter SET n = n + 10 WHERE i = 1; COMMIT');
+is(join(' ', map { answer($_) } @bumps), '200 200', 'who waits for a row keeps no other call\'s from others');
+is(sql(q{SELECT string_agg(n::text, ' ' ORDER BY i) FROM counter}), '11 11', '  and each is done once');
+$rival->quit;
 
 # ---- a route whose function is gone, with the type of an argument ----
 
