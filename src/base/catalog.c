@@ -13,7 +13,9 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_am_d.h"
 #include "catalog/pg_collation_d.h"
+#include "catalog/pg_index.h"
 #include "catalog/pg_type_d.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
@@ -52,6 +54,7 @@ StaticAssertDecl(lengthof(names) == sizeof(CouponCatalog) / sizeof(Oid),
 				 "every OID of the catalog has a name");
 
 #define CATALOG_OIDS	((Oid *) &catalog)
+#define COUPON_INDEXES	24
 
 /* What the session knows of a table. */
 static struct
@@ -60,6 +63,9 @@ static struct
 	bool		checked;		/* its columns were found to be right */
 	uint64		changes;		/* of its relcache entry, or to another table */
 }			known[COUPON_TABLES];
+
+/* Its indexes that are as the script makes them, by their numbers. */
+static Oid	checked_indexes[COUPON_INDEXES];
 
 static void
 relcache_callback(Datum arg, Oid relid)
@@ -78,6 +84,11 @@ relcache_callback(Datum arg, Oid relid)
 			continue;
 		known[i].checked = false;
 		known[i].changes++;
+	}
+	for (int i = 0; i < COUPON_INDEXES; i++)
+	{
+		if (relid == InvalidOid || relid == checked_indexes[i])
+			checked_indexes[i] = InvalidOid;
 	}
 }
 
@@ -299,17 +310,93 @@ coupon_table_changes(int number)
 	return known[number].changes;
 }
 
+/* ---- indexes ---- */
+
+/* An index as the script makes it: its columns, up to the first 0. */
+typedef struct IndexShape
+{
+	const Oid  *oid;
+	AttrNumber	columns[4];
+	bool		partial;
+} IndexShape;
+
+static const IndexShape indexes[COUPON_INDEXES] = {
+	{&catalog.campaign_pkey, {Campaign_id}},
+	{&catalog.campaign_topic_idx, {Campaign_topic}},
+	{&catalog.shard_pkey, {Shard_campaign_id, Shard_number}},
+	{&catalog.unit_pkey, {Unit_campaign_id, Unit_serial}},
+	{&catalog.unit_label_key, {Unit_campaign_id, Unit_label}},
+	{&catalog.issuance_serial_key, {Issuance_campaign_id, Issuance_serial}},
+	{&catalog.issuance_user_key, {Issuance_campaign_id, Issuance_user_id, Issuance_nth}},
+	{&catalog.issuance_held_idx, {Issuance_campaign_id, Issuance_held_until}, true},
+	{&catalog.issuance_lapse_idx, {Issuance_held_until}, true},
+	{&catalog.lapsed_hold_idx, {Lapsed_campaign_id, Lapsed_serial, Lapsed_user_id}},
+	{&catalog.request_key_pkey, {Key_campaign_id, Key_user_id, Key_key}},
+	{&catalog.outbox_parked_idx, {Outbox_topic, Outbox_id}},
+	{&catalog.request_pkeys[0], {Request_id}},
+	{&catalog.request_pkeys[1], {Request_id}},
+	{&catalog.request_user_keys[0], {Request_campaign_id, Request_user_id}},
+	{&catalog.request_user_keys[1], {Request_campaign_id, Request_user_id}},
+	{&catalog.room_pkey, {Room_id}},
+	{&catalog.room_name_key, {Room_name}},
+	{&catalog.ticket_pkeys[0], {Ticket_room_id, Ticket_number}},
+	{&catalog.ticket_pkeys[1], {Ticket_room_id, Ticket_number}},
+	{&catalog.ticket_user_keys[0], {Ticket_room_id, Ticket_user_id}},
+	{&catalog.ticket_user_keys[1], {Ticket_room_id, Ticket_user_id}},
+	{&catalog.room_guest_pkey, {Guest_room_id, Guest_user_id}},
+	{&catalog.slot_pkey, {Slot_number}}
+};
+
+static bool
+is_as_made(Relation index, const IndexShape *made)
+{
+	Form_pg_index form = index->rd_index;
+	int			n = 0;
+
+	for (; n < (int) lengthof(made->columns) && made->columns[n] != 0; n++)
+	{
+		/* in ascending order, and texts by their bytes */
+		if (n >= form->indnkeyatts || form->indkey.values[n] != made->columns[n] || index->rd_indoption[n] != 0 ||
+			(OidIsValid(index->rd_indcollation[n]) && index->rd_indcollation[n] != C_COLLATION_OID))
+			return false;
+	}
+	return form->indnkeyatts == n && form->indisvalid && index->rd_rel->relam == BTREE_AM_OID &&
+		heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL) == !made->partial;
+}
+
+void
+coupon_index_check(Relation index)
+{
+	for (int i = 0; i < COUPON_INDEXES; i++)
+	{
+		if (*indexes[i].oid != RelationGetRelid(index))
+			continue;
+		if (checked_indexes[i] != RelationGetRelid(index) && !is_as_made(index, &indexes[i]))
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("index coupon.%s is not as coupon made it", RelationGetRelationName(index)),
+					 errdetail("It has other columns, another order, collation, condition or access method, or is not valid."),
+					 errhint("Create it as the extension's script does.")));
+		checked_indexes[i] = RelationGetRelid(index);
+		return;
+	}
+}
+
 /* ---- scans ---- */
 
 Relation
-coupon_index_open(Oid index, LOCKMODE mode)
+coupon_index_open(Oid oid, LOCKMODE mode)
 {
+	Relation	index;
+
 	for (size_t i = 0; i < lengthof(names) && !catalog_valid; i++)
 	{
-		if (CATALOG_OIDS[i] == index)
-			index = ((const Oid *) coupon_catalog())[i];
+		if (CATALOG_OIDS[i] == oid)
+			oid = ((const Oid *) coupon_catalog())[i];
 	}
-	return index_open(index, mode);
+	index = index_open(oid, mode);
+	coupon_index_check(index);
+	return index;
 }
 
 void

@@ -191,6 +191,9 @@ extern uint64 coupon_table_changes(int number);
  */
 extern Relation coupon_index_open(Oid index, LOCKMODE mode);
 
+/* ERROR if an open index of the catalog is not what the scans of it expect. */
+extern void coupon_index_check(Relation index);
+
 /*
  * A table, one of its indexes and a scan over it: opened and closed together.
  * With want_index_tuples, scan->xs_itup is there beside the row.  Without keys

@@ -12,6 +12,8 @@
  *	CHECK and NOT NULL constraints		checked
  *	indexes, also unique, partial, on expressions, of any access method
  *										maintained; a conflict is an ERROR
+ *	other indexes under our own ones' names
+ *										refused, for reading, too
  *	exclusion constraints				checked; a conflict is an ERROR
  *	constraints and indexes whose functions call coupon
  *										refused

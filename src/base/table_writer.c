@@ -119,7 +119,7 @@ has_foreign_function(Node *node, void *context)
 		 expression_tree_walker(node, has_foreign_function, NULL));
 }
 
-/* Which of the table's keys does a unique index guard?  -1: none. */
+/* In which of the table's keys is a conflict in a unique index one, too?  -1: in none. */
 static int
 find_key(const CouponTable *table, Relation index, const IndexInfo *info)
 {
@@ -144,6 +144,13 @@ find_key(const CouponTable *table, Relation index, const IndexInfo *info)
 	return -1;
 }
 
+/* Does it allow nothing that the key forbids? */
+static bool
+is_guard(const CouponTable *table, int key, const IndexInfo *info)
+{
+	return key >= 0 && info->ii_NumIndexKeyAttrs == table->keys[key].ncolumns;
+}
+
 /* Puts the index on the last key first. */
 static void
 put_ordered_first(CouponTableWriter *writer)
@@ -156,7 +163,7 @@ put_ordered_first(CouponTableWriter *writer)
 		IndexInfo  *info = relinfo->ri_IndexRelationInfo[i];
 		int			key = find_key(writer->table, index, info);
 
-		if (key < 0 || key != writer->table->nkeys - 1)
+		if (key != writer->table->nkeys - 1 || !is_guard(writer->table, key, info))
 			continue;
 		relinfo->ri_IndexRelationDescs[i] = relinfo->ri_IndexRelationDescs[0];
 		relinfo->ri_IndexRelationInfo[i] = relinfo->ri_IndexRelationInfo[0];
@@ -186,7 +193,7 @@ prepare_indexes(CouponTableWriter *writer, Relation rel)
 
 		writer->indexes[i] = RelationGetRelid(index);
 		writer->keys[i] = find_key(writer->table, index, info);
-		if (writer->keys[i] >= 0 && index->rd_index->indisvalid)
+		if (is_guard(writer->table, writer->keys[i], info) && index->rd_index->indisvalid)
 			guarded |= 1 << writer->keys[i];
 		if (writer->keys[i] >= 0)
 			writer->arbiters = lappend_oid(writer->arbiters, RelationGetRelid(index));
@@ -299,7 +306,10 @@ coupon_writer_index(const CouponTableWriter *writer, Oid index)
 	for (int i = 0; i < writer->relinfo->ri_NumIndices; i++)
 	{
 		if (writer->indexes[i] == index)
+		{
+			coupon_index_check(writer->relinfo->ri_IndexRelationDescs[i]);
 			return writer->relinfo->ri_IndexRelationDescs[i];
+		}
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_OBJECT),

@@ -181,6 +181,17 @@ INSERT INTO matrix (what, change, call, expected) VALUES
 	('our own unique index replaced', 'ALTER TABLE coupon.issuance DROP CONSTRAINT issuance_user_key; CREATE UNIQUE INDEX issuance_user_key ON coupon.issuance (campaign_id, user_id, nth)', 'issue', 'works'),
 	('our own unique index replaced by none', 'ALTER TABLE coupon.issuance DROP CONSTRAINT issuance_user_key; CREATE INDEX issuance_user_key ON coupon.issuance (campaign_id, user_id, nth)', 'issue', '0A000');
 
+-- whatever has the name of an index of ours, and is another one, is not read as if it were it
+INSERT INTO matrix (what, change, call, expected)
+SELECT 'our own index replaced: ' || made,
+	CASE WHEN made LIKE '%\_key ON%' THEN format('ALTER TABLE coupon.issuance DROP CONSTRAINT %s; ', split_part(made, ' ', 1)) ELSE format('DROP INDEX coupon.%s; ', split_part(made, ' ', 1)) END ||
+	CASE WHEN made LIKE '%\_key ON%' THEN 'CREATE UNIQUE INDEX ' ELSE 'CREATE INDEX ' END || made, c, '0A000'
+  FROM (VALUES ('issuance_user_key ON coupon.issuance (user_id, campaign_id, nth)', 'issue'), ('issuance_user_key ON coupon.issuance (campaign_id, user_id, nth, shard)', 'issue'),
+	('issuance_user_key ON coupon.issuance (campaign_id, user_id, nth DESC)', 'issue'), ('issuance_user_key ON coupon.issuance (campaign_id, user_id COLLATE "default", nth)', 'issue'),
+	('issuance_user_key ON coupon.issuance (campaign_id, user_id, nth) WHERE nth > 0', 'issue'), ('issuance_serial_key ON coupon.issuance (serial, campaign_id)', 'hold'),
+	('issuance_lapse_idx ON coupon.issuance (user_id)', 'sweep'), ('issuance_lapse_idx ON coupon.issuance USING hash (held_until)', 'sweep'),
+	('lapsed_hold_idx ON coupon.lapsed_hold (user_id)', 'confirm')) x(made, c);
+
 -- inheritance and storage
 INSERT INTO matrix (what, change, call, expected, version) VALUES
 	('a child', 'CREATE TABLE writer_child () INHERITS (coupon.issuance)', 'issue', '0A000', 0),
