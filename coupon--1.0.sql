@@ -1820,12 +1820,14 @@ CREATE TABLE coupon.node_start (
 	is_self           boolean PRIMARY KEY DEFAULT true CHECK (is_self),
 	timeline          bigint NOT NULL,
 	system_identifier bigint NOT NULL,
+	database          oid NOT NULL,
 	told              boolean NOT NULL
 );
 COMMENT ON TABLE coupon.node_start IS 'The server that the own epoch belongs to.';
 COMMENT ON COLUMN coupon.node_start.is_self IS 'True, so that there is one row at most.';
 COMMENT ON COLUMN coupon.node_start.timeline IS 'Its timeline: another one after a promotion.';
 COMMENT ON COLUMN coupon.node_start.system_identifier IS 'Its system identifier.';
+COMMENT ON COLUMN coupon.node_start.database IS 'The node''s database there: a copy of it is another one.';
 COMMENT ON COLUMN coupon.node_start.told IS 'Whether all other nodes know the epoch.';
 
 -- ---- C ----
@@ -2379,21 +2381,25 @@ DECLARE
 	self smallint := (SELECT s.node_id FROM coupon.node_self s);
 	line bigint := ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint;
 	system bigint := (SELECT c.system_identifier FROM pg_control_system() c);
+	here oid := (SELECT d.oid FROM pg_database d WHERE d.datname = current_database());
 	started coupon.node_start;
 BEGIN
 	SELECT * INTO started FROM coupon.node_start;
-	IF started.timeline = line AND started.system_identifier = system THEN
+	IF started.system_identifier = system AND started.database <> here THEN
+		RETURN NULL;
+	ELSIF started.timeline = line AND started.system_identifier = system THEN
 		RETURN false;
 	END IF;
 	PERFORM coupon.transfer_commits();
 	INSERT INTO coupon.node_epoch AS e (node_id, epoch) VALUES (self, coupon.epoch_after(0))
 	ON CONFLICT ON CONSTRAINT node_epoch_pkey DO UPDATE SET epoch = coupon.epoch_after(e.epoch);
-	INSERT INTO coupon.node_start AS n (timeline, system_identifier, told) VALUES (line, system, started.is_self IS NULL)
-	ON CONFLICT ON CONSTRAINT node_start_pkey DO UPDATE SET timeline = excluded.timeline, system_identifier = excluded.system_identifier, told = false;
+	INSERT INTO coupon.node_start AS n (timeline, system_identifier, database, told) VALUES (line, system, here, started.is_self IS NULL)
+	ON CONFLICT ON CONSTRAINT node_start_pkey DO UPDATE SET timeline = excluded.timeline, system_identifier = excluded.system_identifier,
+	                                                         database = excluded.database, told = false;
 	RETURN true;
 END
 $$;
-COMMENT ON FUNCTION coupon.node_begin() IS 'Gives a new node, or a server that has replaced another one, an epoch of its own; false: it has one. It is to be committed before others are told.';
+COMMENT ON FUNCTION coupon.node_begin() IS 'Gives a new node, or a server that has replaced another one, an epoch of its own; false: it has one; null: this is a copy of the node''s database, and no node. It is to be committed before others are told.';
 
 CREATE FUNCTION coupon.transfers_restore(messages jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -2864,6 +2870,7 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	pause integer;
+	begun boolean;
 	fetches_first boolean := random() < 0.5;
 BEGIN
 	IF NOT EXISTS (SELECT FROM coupon.node_self) THEN
@@ -2872,7 +2879,14 @@ BEGIN
 	END IF;
 	-- one that was a node before, and is a new one, has to begin, too
 	IF NOT coupon.node_confirmed() OR NOT EXISTS (SELECT FROM coupon.node_start) THEN
-		IF coupon.node_begin() THEN
+		begun := coupon.node_begin();
+		IF begun IS NULL THEN
+			RAISE WARNING USING
+				MESSAGE = format('database "%s" is a copy of a node and sells nothing', current_database()),
+				DETAIL = 'The other nodes would take it for the original, which has the same units and users.',
+				HINT = 'Take it off coupon.databases.';
+			RETURN 60000;
+		ELSIF begun THEN
 			RETURN 0;
 		ELSIF NOT coupon.node_confirm() THEN
 			RETURN 100;

@@ -68,12 +68,14 @@ CREATE TABLE coupon.node_start (
 	is_self           boolean PRIMARY KEY DEFAULT true CHECK (is_self),
 	timeline          bigint NOT NULL,
 	system_identifier bigint NOT NULL,
+	database          oid NOT NULL,
 	told              boolean NOT NULL
 );
 COMMENT ON TABLE coupon.node_start IS 'The server that the own epoch belongs to.';
 COMMENT ON COLUMN coupon.node_start.is_self IS 'True, so that there is one row at most.';
 COMMENT ON COLUMN coupon.node_start.timeline IS 'Its timeline: another one after a promotion.';
 COMMENT ON COLUMN coupon.node_start.system_identifier IS 'Its system identifier.';
+COMMENT ON COLUMN coupon.node_start.database IS 'The node''s database there: a copy of it is another one.';
 COMMENT ON COLUMN coupon.node_start.told IS 'Whether all other nodes know the epoch.';
 
 -- ---- C ----

@@ -6,6 +6,7 @@ use warnings;
 use CouponCluster;
 use CouponTest;
 use IO::Socket::INET;
+use PostgreSQL::Test::Utils qw(slurp_file);
 use Test::More;
 
 my $cluster = CouponCluster->new(nodes => [qw(one two)], proxy => 0, settings => "coupon.cluster = on\n");
@@ -35,6 +36,8 @@ my $address = $cluster->server('three')->connstr('postgres') =~ s/'/''/gr;
 is($cluster->on('one', "SELECT coupon_node_address(3, '$address', 'http://127.0.0.1:9')"), 't', 'an address changes');
 like(sql_error($cluster->server('one'), 'postgres', q{SELECT coupon_node_address(4, 'host=x');}), qr/UC303: there is no such node/, 'of a node that is there');
 like(sql_error($cluster->server('one'), 'postgres', q{SELECT coupon_node_address(3, 'host=x password=y');}), qr/22023: invalid conninfo of a node/, 'to one that can be');
+# of two changes at the same time one would be lost
+ok(await_true($cluster->server('three'), 'postgres', q{SELECT http_url = 'http://127.0.0.1:9' FROM coupon.node WHERE node_id = 3}), 'which that node hears of');
 is($cluster->on('three', 'SELECT coupon_node_drain()'), 0, 'and that node is drained');
 ok(await_true($cluster->server('one'), 'postgres', q{SELECT state = 'draining' FROM coupon.node WHERE node_id = 3}), 'node one knows');
 # ---- which is seen ----
@@ -71,9 +74,21 @@ like($cluster->on('one', $trouble), qr/error The transfer worker stands/, 'and a
 $cluster->on('one', 'DELETE FROM coupon.transfer WHERE campaign_id = 7');
 alter_system($cluster->server('one'), 'coupon.cluster' => 'on');
 
+# ---- a copy of a node's database is no node ----
+my $second = $cluster->server('two');
+my $log = -s $second->logfile;
+alter_system($cluster->server($_), 'coupon.cluster' => 'off') for qw(one three);
+ok(await_true($second, 'template1', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = 'postgres' AND backend_type = 'client backend'}), 'no other node is connected');
+$second->safe_psql('template1', 'CREATE DATABASE copy TEMPLATE postgres');
+alter_system($cluster->server($_), 'coupon.cluster' => 'on') for qw(one three);
+alter_system($second, 'coupon.databases' => 'postgres, copy');
+poll_until('the copy has a worker', sub {
+	$second->safe_psql('copy', 'SELECT coupon.node_confirmed()') eq 't' || substr(slurp_file($second->logfile), $log) =~ /database "copy" is a copy of a node and sells nothing/ });
+is($second->safe_psql('copy', 'SELECT coupon.node_confirmed()'), 'f', 'a copy of the database of a node is not confirmed');
+ok(await_true($second, 'postgres', 'SELECT coupon.node_confirmed()'), 'and the original is');
+
 # ---- of several hosts the first one says nothing ----
 my $mute = IO::Socket::INET->new(Listen => 5, LocalAddr => '127.0.0.1') or die "listen: $!";
-my $second = $cluster->server('two');
 like($cluster->on('one', sprintf q{SELECT error FROM coupon.peers_ask('{2}', ARRAY['host=127.0.0.1,%s port=%d,%d dbname=postgres'], 'hello', ARRAY['{}'])},
 		$second->host, $mute->sockport, $second->port), qr/^UC303: this is another node/, 'the next one is asked while there is time');
 
@@ -81,5 +96,6 @@ like($cluster->on('one', sprintf q{SELECT error FROM coupon.peers_ask('{2}', ARR
 is($cluster->on('two', 'SELECT coupon_node_remove(3)'), 't', 'a node leaves');
 ok(await_true($cluster->server('one'), 'postgres', q{SELECT state = 'gone' FROM coupon.node WHERE node_id = 3}), 'node one knows');
 
+$second->safe_psql('postgres', 'DROP DATABASE copy WITH (FORCE)');
 $cluster->stop;
 done_testing;
