@@ -139,6 +139,12 @@ pass('calls that wait are bounded');
 close $_ for @streams;
 reload($node, "coupon.http_max_waiting = 20000\n");
 
+# ---- what no cache is to tell others ----
+
+is(request($_, '/campaigns/1')->{headers}{'cache-control'}, 'no-store', "$_: no cache keeps the answer") for 'GET', 'HEAD';
+is(request('GET', '/rooms/hall/tickets/1.1.' . '0' x 32)->{headers}{'cache-control'}, 'no-store', '  nor a refusal');
+is(request('GET', '/openapi.json')->{headers}{'cache-control'}, 'max-age=60', '  unless the function lets it');
+
 # ---- sizes ----
 
 sub raw { return (read_all(connected($_[0])) // 'open') =~ m{^HTTP/1\.1 (\d+)} ? $1 : 'closed' }
