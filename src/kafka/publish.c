@@ -10,7 +10,8 @@
  * One batch at a time (see reader.c): all of it has been delivered, or put
  * aside, before the next one is collected.  A row is removed after the broker
  * has acknowledged its event, so a crash in between publishes it twice and
- * never not at all.
+ * never not at all.  One that is locked then is kept for later batches, to be
+ * removed without being sent again.
  *
  * Rejections.  A broker rejects a whole request, in which one event may be to
  * blame.  An event that was rejected alone becomes a dead letter.  Several are
