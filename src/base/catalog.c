@@ -131,28 +131,30 @@ coupon_catalog(void)
 
 /* ---- columns ---- */
 
+#define NULLABLE(...)	{__VA_ARGS__,.nullable = true}
+
 static const CouponColumn campaign_columns[] = {
-	{INT8OID}, {TEXTOID, DEFAULT_COLLATION_OID}, {INT4OID}, {TIMESTAMPTZOID},
-	{TIMESTAMPTZOID}, {BOOLOID}, {TIMESTAMPTZOID}, {BOOLOID},
-	{JSONBOID}, {TEXTOID, DEFAULT_COLLATION_OID}, {TIMESTAMPTZOID}, {INT8OID},
-	{BOOLOID}, {INT4OID}, {INT8OID}, {TIMESTAMPTZOID}, {INT8ARRAYOID}, {BOOLOID},
-	{BOOLOID}, {INT2OID}, {INT8OID}, {INT8OID}
+	{INT8OID}, {TEXTOID, DEFAULT_COLLATION_OID}, {INT4OID}, NULLABLE(TIMESTAMPTZOID),
+	NULLABLE(TIMESTAMPTZOID), {BOOLOID}, NULLABLE(TIMESTAMPTZOID), {BOOLOID},
+	{JSONBOID}, {TEXTOID, DEFAULT_COLLATION_OID}, {TIMESTAMPTZOID}, NULLABLE(INT8OID),
+	{BOOLOID}, {INT4OID}, {INT8OID}, NULLABLE(TIMESTAMPTZOID), NULLABLE(INT8ARRAYOID), {BOOLOID},
+	{BOOLOID}, NULLABLE(INT2OID), {INT8OID}, {INT8OID}
 };
 static const CouponColumn shard_columns[] = {
-	{INT8OID}, {INT4OID}, {INT8OID}, {INT8OID}, {BYTEAOID}, {BYTEAOID}
+	{INT8OID}, {INT4OID}, {INT8OID}, {INT8OID}, NULLABLE(BYTEAOID), NULLABLE(BYTEAOID)
 };
 static const CouponColumn unit_columns[] = {
 	{INT8OID}, {INT8OID}, {TEXTOID, C_COLLATION_OID}
 };
 static const CouponColumn issuance_columns[] = {
 	{INT8OID}, {INT8OID}, {INT4OID}, {INT4OID},
-	{TIMESTAMPTZOID}, {TIMESTAMPTZOID}, {TEXTOID, C_COLLATION_OID}, {TEXTOID, C_COLLATION_OID},
-	{JSONBOID}, {TIMESTAMPTZOID}, {TEXTOID, DEFAULT_COLLATION_OID},
-	{TIMESTAMPTZOID}, {TEXTOID, DEFAULT_COLLATION_OID}
+	{TIMESTAMPTZOID}, NULLABLE(TIMESTAMPTZOID), {TEXTOID, C_COLLATION_OID}, {TEXTOID, C_COLLATION_OID},
+	{JSONBOID}, NULLABLE(TIMESTAMPTZOID), NULLABLE(TEXTOID, DEFAULT_COLLATION_OID),
+	NULLABLE(TIMESTAMPTZOID), NULLABLE(TEXTOID, DEFAULT_COLLATION_OID)
 };
 static const CouponColumn lapsed_columns[] = {
 	{INT8OID}, {INT8OID}, {TIMESTAMPTZOID}, {TEXTOID, C_COLLATION_OID},
-	{TEXTOID, C_COLLATION_OID}
+	NULLABLE(TEXTOID, C_COLLATION_OID)
 };
 static const CouponColumn key_columns[] = {
 	{INT8OID}, {TIMESTAMPTZOID}, {TEXTOID, C_COLLATION_OID}, {TEXTOID, C_COLLATION_OID},
@@ -160,25 +162,25 @@ static const CouponColumn key_columns[] = {
 };
 static const CouponColumn outbox_columns[] = {
 	{UUIDOID}, {TEXTOID, DEFAULT_COLLATION_OID}, {TEXTOID, DEFAULT_COLLATION_OID},
-	{TEXTOID, DEFAULT_COLLATION_OID}, {JSONOID}, {TEXTOID, C_COLLATION_OID}
+	{TEXTOID, DEFAULT_COLLATION_OID}, {JSONOID}, NULLABLE(TEXTOID, C_COLLATION_OID)
 };
 static const CouponColumn request_columns[] = {
-	{UUIDOID}, {INT8OID}, {TIMESTAMPTZOID}, {TIMESTAMPTZOID}, {INT8OID},
-	{TEXTOID, C_COLLATION_OID}, {TEXTOID, C_COLLATION_OID}, {TEXTOID, C_COLLATION_OID},
-	{TEXTOID, C_COLLATION_OID}
+	{UUIDOID}, {INT8OID}, {TIMESTAMPTZOID}, NULLABLE(TIMESTAMPTZOID), NULLABLE(INT8OID),
+	{TEXTOID, C_COLLATION_OID}, NULLABLE(TEXTOID, C_COLLATION_OID), NULLABLE(TEXTOID, C_COLLATION_OID),
+	NULLABLE(TEXTOID, C_COLLATION_OID)
 };
 static const CouponColumn room_columns[] = {
-	{INT8OID}, {TEXTOID, C_COLLATION_OID}, {INT4OID}, {FLOAT8OID},
+	{INT8OID}, {TEXTOID, C_COLLATION_OID}, {INT4OID}, NULLABLE(FLOAT8OID),
 	{INTERVALOID}, {INTERVALOID}, {TEXTOID, C_COLLATION_OID}, {BOOLOID},
-	{TIMESTAMPTZOID}, {BYTEAOID}, {INT8OID}
+	NULLABLE(TIMESTAMPTZOID), NULLABLE(BYTEAOID), NULLABLE(INT8OID)
 };
 static const CouponColumn ticket_columns[] = {
-	{INT8OID}, {INT8OID}, {UUIDOID}, {TIMESTAMPTZOID}, {TIMESTAMPTZOID},
-	{TIMESTAMPTZOID}, {TEXTOID, C_COLLATION_OID}, {TEXTOID, C_COLLATION_OID}
+	{INT8OID}, {INT8OID}, {UUIDOID}, {TIMESTAMPTZOID}, NULLABLE(TIMESTAMPTZOID),
+	NULLABLE(TIMESTAMPTZOID), {TEXTOID, C_COLLATION_OID}, NULLABLE(TEXTOID, C_COLLATION_OID)
 };
 static const CouponColumn guest_columns[] = {{INT8OID}, {TEXTOID, C_COLLATION_OID}, {TIMESTAMPTZOID}};
 static const CouponColumn self_columns[] = {{INT2OID}, {BOOLOID}};
-static const CouponColumn slot_columns[] = {{INT2OID}, {INT2OID}, {INT8OID}, {INT2OID}};
+static const CouponColumn slot_columns[] = {{INT2OID}, {INT2OID}, {INT8OID}, NULLABLE(INT2OID)};
 
 StaticAssertDecl(lengthof(campaign_columns) == Campaign_natts, "coupon.campaign");
 StaticAssertDecl(lengthof(shard_columns) == Shard_natts, "coupon.shard");
@@ -263,7 +265,15 @@ check_columns(Relation rel, const CouponTable *table)
 
 		if (column != NULL && !column->attisdropped && column->atttypid == expected->type &&
 			column->attcollation == expected->collation && column->atttypmod == -1)
-			continue;
+		{
+			if (column->attnotnull || expected->nullable)
+				continue;
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("column %d of coupon.%s is not as coupon made it", i + 1, RelationGetRelationName(rel)),
+					 errdetail("Column \"%s\" may be null.", NameStr(column->attname)),
+					 errhint("Use ALTER TABLE ... ALTER COLUMN ... SET NOT NULL.")));
+		}
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("column %d of coupon.%s is not as coupon made it", i + 1,

@@ -148,6 +148,7 @@ typedef struct CouponColumn
 {
 	Oid			type;
 	Oid			collation;
+	bool		nullable;
 } CouponColumn;
 
 /* A unique key, by the columns of its table. */

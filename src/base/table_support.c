@@ -12,6 +12,7 @@
  *	CHECK and NOT NULL constraints		checked
  *	indexes, also unique, partial, on expressions, of any access method
  *										maintained; a conflict is an ERROR
+ *	NOT NULL of our columns dropped		refused, for reading, too
  *	other indexes under our own ones' names
  *										refused, for reading, too
  *	exclusion constraints				checked; a conflict is an ERROR

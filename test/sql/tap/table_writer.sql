@@ -181,6 +181,11 @@ INSERT INTO matrix (what, change, call, expected) VALUES
 	('our own unique index replaced', 'ALTER TABLE coupon.issuance DROP CONSTRAINT issuance_user_key; CREATE UNIQUE INDEX issuance_user_key ON coupon.issuance (campaign_id, user_id, nth)', 'issue', 'works'),
 	('our own unique index replaced by none', 'ALTER TABLE coupon.issuance DROP CONSTRAINT issuance_user_key; CREATE INDEX issuance_user_key ON coupon.issuance (campaign_id, user_id, nth)', 'issue', '0A000');
 
+-- nor is a null read where there can be none
+INSERT INTO matrix (what, change, call, expected) VALUES
+	('NOT NULL of our column dropped', 'ALTER TABLE coupon.issuance ALTER COLUMN user_id DROP NOT NULL', 'issue', '0A000'),
+	('NOT NULL of our column dropped', 'ALTER TABLE coupon.lapsed_hold ALTER COLUMN user_id DROP NOT NULL', 'inherit', '0A000');
+
 -- whatever has the name of an index of ours, and is another one, is not read as if it were it
 INSERT INTO matrix (what, change, call, expected)
 SELECT 'our own index replaced: ' || made,
