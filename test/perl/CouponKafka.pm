@@ -128,8 +128,9 @@ END
 
 # ---- consuming, by kcat ----
 
-# What kcat is told besides: a mock that has nothing new lets a consumer wait.
-my @kcat = (qw(kcat -C -q -J -o beginning -X fetch.wait.max.ms=50
+# What kcat is told besides: a mock that has nothing new lets a consumer wait, and
+# on a loaded machine one that is busy needs more than 5 s to say what topics it has.
+my @kcat = (qw(kcat -C -q -J -o beginning), '-m', PATIENCE, qw(-X fetch.wait.max.ms=50
 	  -X reconnect.backoff.ms=20 -X reconnect.backoff.max.ms=500
 	  -X allow.auto.create.topics=false -X auto.offset.reset=earliest));
 
