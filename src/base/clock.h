@@ -9,7 +9,21 @@
 #ifndef COUPON_CLOCK_H
 #define COUPON_CLOCK_H
 
+#include "portability/instr_time.h"
 #include "utils/timestamp.h"
+
+/*
+ * A clock that nobody sets: us since some moment, for what one process measures
+ * and tells nobody.
+ */
+static inline TimestampTz
+coupon_steady_now(void)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	return (TimestampTz) INSTR_TIME_GET_MICROSEC(now);
+}
 
 /* How long ago was start?  Long, if it is still to come. */
 static inline long

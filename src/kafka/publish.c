@@ -36,6 +36,7 @@
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
+#include "base/clock.h"
 #include "base/fault.h"
 #include "base/guc.h"
 #include "kafka/burial.h"
@@ -131,7 +132,7 @@ static struct
 static TimestampTz
 in_ms(int ms)
 {
-	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+	return TimestampTzPlusMilliseconds(coupon_steady_now(), ms);
 }
 
 static bool
@@ -188,7 +189,7 @@ static void
 note_delivered(int number)
 {
 	if (self.ndelivered == 0)
-		self.delivered_since = GetCurrentTimestamp();
+		self.delivered_since = coupon_steady_now();
 	self.delivered[self.ndelivered++] = number;
 	set_state(&self.batch.entries[number], DONE);
 }
@@ -335,7 +336,7 @@ take_reports(void)
 
 	self.nsuspected = 0;
 	health = coupon_sink_poll(report, &heard);
-	now = GetCurrentTimestamp();
+	now = coupon_steady_now();
 	if (heard)
 		self.heard_at = now;
 	if (!coupon_sink_is_open())
@@ -360,7 +361,7 @@ static bool
 is_silent(TimestampTz since, int ms)
 {
 	return self.nsent > 0 &&
-		TimestampDifferenceExceeds(Max(self.heard_at, since), GetCurrentTimestamp(), ms);
+		TimestampDifferenceExceeds(Max(self.heard_at, since), coupon_steady_now(), ms);
 }
 
 void
@@ -371,12 +372,12 @@ coupon_publish_serve(void)
 	take_reports();
 	doubt = is_silent(self.doubted_at, DOUBT_MS);
 	if (doubt)
-		self.doubted_at = GetCurrentTimestamp();
+		self.doubted_at = coupon_steady_now();
 	if (coupon_sink_check_topics(doubt) && self.nsent > 0)
 		close_sink();
 	if (is_silent(0, SILENCE_MS))
 	{
-		self.heard_at = GetCurrentTimestamp();
+		self.heard_at = coupon_steady_now();
 		coupon_publisher_problem("nothing has been acknowledged for %d seconds though events are in flight: a partition may have too few replicas in sync",
 								 SILENCE_MS / 1000);
 	}
@@ -392,7 +393,7 @@ coupon_publish_reconfigure(void)
 		return;
 	}
 	self.reconfigure = true;
-	self.reconfigure_since = GetCurrentTimestamp();
+	self.reconfigure_since = coupon_steady_now();
 	self.open_at = 0;
 }
 
@@ -405,7 +406,7 @@ settling_is_due(void)
 		return true;
 	return self.ndelivered > 0 &&
 		(self.nsent == 0 || self.ndelivered >= SETTLE_ROWS ||
-		 TimestampDifferenceExceeds(self.delivered_since, GetCurrentTimestamp(), SETTLE_MS));
+		 TimestampDifferenceExceeds(self.delivered_since, coupon_steady_now(), SETTLE_MS));
 }
 
 /* May the batch's next event be sent before others have reports? */
@@ -420,7 +421,7 @@ next_is_free(void)
 CouponStep
 coupon_publish_next_step(bool woken)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = coupon_steady_now();
 
 	if (settling_is_due())
 		return COUPON_STEP_SETTLE;
@@ -444,7 +445,7 @@ coupon_publish_next_step(bool woken)
 long
 coupon_publish_patience(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = coupon_steady_now();
 	TimestampTz until = in_ms(IDLE_MS);
 
 	if (is_under_way())
@@ -601,7 +602,7 @@ send_event(int number)
 		case COUPON_SENT:
 			COUPON_FAULT(event_sent);
 			if (self.nsent == 0)
-				self.heard_at = GetCurrentTimestamp();
+				self.heard_at = coupon_steady_now();
 			set_state(entry, SENT);
 			return true;
 		case COUPON_POISON:
@@ -724,7 +725,7 @@ forget_topics(TimestampTz now)
 static void
 collect(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = coupon_steady_now();
 	CouponBatch batch;
 
 	memset(&self.batch, 0, sizeof(CouponBatch));
@@ -760,7 +761,7 @@ collect(void)
 	 */
 	self.heed_at = 0;
 	if (batch.left && batch.n == 0)
-		self.heed_at = now + (GetCurrentTimestamp() - now) * COLLECT_SHARE;
+		self.heed_at = now + (coupon_steady_now() - now) * COLLECT_SHARE;
 }
 
 void

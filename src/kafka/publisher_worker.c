@@ -16,6 +16,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/compat.h"
 #include "base/guc.h"
 #include "base/worker.h"
@@ -113,13 +114,13 @@ static void
 say_farewell(void)
 {
 	static bool said = false;
-	TimestampTz end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), FAREWELL_MS);
+	TimestampTz end = TimestampTzPlusMilliseconds(coupon_steady_now(), FAREWELL_MS);
 
 	if (said)
 		return;
 	said = true;
 	HOLD_INTERRUPTS();
-	while (coupon_publish_in_flight() > 0 && GetCurrentTimestamp() < end)
+	while (coupon_publish_in_flight() > 0 && coupon_steady_now() < end)
 	{
 		wait_for_events(10);
 		coupon_publish_serve();

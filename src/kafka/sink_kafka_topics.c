@@ -14,6 +14,7 @@
 #include "port/atomics.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/guc.h"
 #include "kafka/publisher_status.h"
 #include "kafka/sink_kafka_client.h"
@@ -104,7 +105,7 @@ wish_for(CouponTopic *topic)
 	}
 	wishes[nwishes++] = wish;
 	topic->creating = true;
-	topic->since = GetCurrentTimestamp();
+	topic->since = coupon_steady_now();
 	ereport(LOG, (errmsg("coupon publisher: creating topic \"%s\"", topic->name)));
 }
 
@@ -164,7 +165,7 @@ static void
 judge_leaderless(CouponTopic *topic)
 {
 	if (topic->state == COUPON_TOPIC_REFUSED ||
-		TimestampDifferenceExceeds(topic->since, GetCurrentTimestamp(), LEADER_PATIENCE_MS))
+		TimestampDifferenceExceeds(topic->since, coupon_steady_now(), LEADER_PATIENCE_MS))
 		coupon_kafka_topic_refuse(topic, "it has no leader");
 	else
 		coupon_topic_ask_again(topic, ASK_AGAIN_MS);
@@ -174,7 +175,7 @@ judge_leaderless(CouponTopic *topic)
 static void
 judge_missing(CouponTopic *topic)
 {
-	bool		impatient = TimestampDifferenceExceeds(topic->since, GetCurrentTimestamp(), PATIENCE_MS);
+	bool		impatient = TimestampDifferenceExceeds(topic->since, coupon_steady_now(), PATIENCE_MS);
 
 	coupon_topic_ask_again(topic, ASK_AGAIN_MS);
 	if (!create_topics)
@@ -328,9 +329,9 @@ coupon_kafka_topics_ask(rd_kafka_t *client, bool is_anybody_there, int fd)
 		return;
 	n = coupon_topics_due(due, QUESTION_TOPICS, questions + 1);
 	if (n == 0 && !(is_anybody_there &&
-					TimestampDifferenceExceeds(asked_at, GetCurrentTimestamp(), ASK_AGAIN_MS)))
+					TimestampDifferenceExceeds(asked_at, coupon_steady_now(), ASK_AGAIN_MS)))
 		return;
-	asked_at = GetCurrentTimestamp();
+	asked_at = coupon_steady_now();
 	questions++;
 
 	/* without memory or a thread: again later, like topics without an answer */

@@ -17,6 +17,7 @@
 #include "utils/timestamp.h"
 
 #include "base/catalog.h"
+#include "base/clock.h"
 #include "base/spi.h"
 #include "kafka/publisher_status.h"
 #include "kafka/topics.h"
@@ -319,7 +320,7 @@ coupon_topics_doubt(void)
 int
 coupon_topics_due(CouponTopic **due, int max, int question)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = coupon_steady_now();
 	HASH_SEQ_STATUS scan;
 	CouponTopic *topic;
 	int			n = 0;
@@ -351,7 +352,7 @@ coupon_topics_due(CouponTopic **due, int max, int question)
 void
 coupon_topic_ask_again(CouponTopic *topic, int ms)
 {
-	topic->check_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+	topic->check_at = TimestampTzPlusMilliseconds(coupon_steady_now(), ms);
 	next_check = Min(next_check, topic->check_at);
 }
 
