@@ -102,6 +102,7 @@ turn_list(const Peer *peer, char *list)
 
 	for (char *name; (name = strsep(&rest, ",")) != NULL;)
 		names = lappend(names, name);
+	Assert(names != NIL);		/* an empty list has an empty name */
 	if (list_length(names) != peer->nhosts)
 		return list;
 	initStringInfo(&turned);
