@@ -13,8 +13,9 @@
 #include "utils/timestamp.h"
 
 /*
- * A clock that nobody sets: us since some moment, for what one process measures
- * and tells nobody.
+ * A clock that nobody sets: us since some moment, the same for all processes, as
+ * long as the machine runs.  For what is not to be told, or stored, or compared
+ * with times that are.
  */
 static inline TimestampTz
 coupon_steady_now(void)

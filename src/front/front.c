@@ -30,6 +30,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "base/clock.h"
 #include "base/fault.h"
 #include "base/guc.h"
 #include "front/access_log.h"
@@ -56,7 +57,6 @@ static dlist_head streams = DLIST_STATIC_INIT(streams); /* open ones */
 static int	nstreams = 0;
 static TimestampTz next_look;	/* at the streams */
 static TimestampTz next_heartbeat;
-static TimestampTz last_turn = 0;
 static dlist_head queue = DLIST_STATIC_INIT(queue); /* plain calls to be
 													 * carried out */
 static int	nqueued = 0;
@@ -469,7 +469,7 @@ hand_over(Turn *turn, bool heartbeat)
 		bool		pending = turn->pending[i];
 
 		if (call->events != NULL)
-			go_on_with_stream(call, pending && turn->now < call->expires_at, heartbeat);
+			go_on_with_stream(call, pending && GetCurrentTimestamp() < call->expires_at, heartbeat);
 		else if (call->is_stream && call->status == 200 && !ending && !was_told(call, pending) && may_wait(call))
 		{
 			MemoryContext oldcontext = MemoryContextSwitchTo(call->context);
@@ -629,7 +629,7 @@ carry_out_plain(TimestampTz now)
 	volatile bool carried[MAX_PLAIN] = {false};
 	volatile bool durable = true;
 	ErrorData  *volatile error = NULL;
-	TimestampTz start = GetCurrentTimestamp();
+	TimestampTz start = coupon_steady_now();
 
 	PG_TRY();
 	{
@@ -649,7 +649,7 @@ carry_out_plain(TimestampTz now)
 				ncalls--;
 				break;
 			}
-			if (TimestampDifferenceExceeds(start, GetCurrentTimestamp(), PLAIN_MS))
+			if (TimestampDifferenceExceeds(start, coupon_steady_now(), PLAIN_MS))
 				break;
 		}
 		durable = commit();
@@ -676,41 +676,14 @@ carry_out_plain(TimestampTz now)
 	hand_over(&turn, false);
 }
 
-/* If the clock has been set back, nobody waits for it to come by again. */
-static void
-heed_clock(TimestampTz now)
-{
-	dlist_head *lists[] = {&waiting, &queue};
-	int64		us = last_turn - now;
-	dlist_iter	iter;
-
-	last_turn = now;
-	if (us <= 0)
-		return;
-	next_try -= next_try == DT_NOEND ? 0 : us;
-	next_look -= us;
-	next_heartbeat -= us;
-	for (int i = 0; i < lengthof(lists); i++)
-	{
-		dlist_foreach(iter, lists[i])
-		{
-			dlist_container(CouponHttpCall, node, iter.cur)->next_try -= us;
-			dlist_container(CouponHttpCall, node, iter.cur)->deadline -= us;
-		}
-	}
-}
-
 bool
 coupon_front_turn(dlist_head *arrived)
 {
-	Turn		turn = {.now = GetCurrentTimestamp()};
-	bool		look_at_streams;
-	bool		heartbeat;
+	Turn		turn = {.now = coupon_steady_now()};
+	bool		look_at_streams = turn.now >= next_look || ending;
+	bool		heartbeat = look_at_streams && turn.now >= next_heartbeat;
 	char		activity[64];
 
-	heed_clock(turn.now);
-	look_at_streams = turn.now >= next_look || ending;
-	heartbeat = look_at_streams && turn.now >= next_heartbeat;
 	MemoryContextSwitchTo(turn_context);
 	collect(&turn, arrived, look_at_streams);
 	if (look_at_streams)
@@ -742,7 +715,7 @@ coupon_front_turn(dlist_head *arrived)
 long
 coupon_front_timeout(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = coupon_steady_now();
 	TimestampTz next = next_try;
 
 	if (nqueued > 0)

@@ -27,6 +27,7 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
+#include "base/clock.h"
 #include "base/compat.h"
 #include "base/missing_workers.h"
 #include "base/shmem.h"
@@ -116,7 +117,7 @@ choose_database(void)
 static void
 close_door(Door *door)
 {
-	TimestampTz start = GetCurrentTimestamp();
+	TimestampTz start = coupon_steady_now();
 
 	coupon_listener_quiesce(door->listener);
 	do
@@ -126,7 +127,7 @@ close_door(Door *door)
 		if (coupon_listener_outstanding(door->listener) == 0)
 			break;
 		(void) WaitLatch(NULL, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 10, close_event());
-	} while (!ShutdownRequestPending && !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), CLOSE_MS));
+	} while (!ShutdownRequestPending && !TimestampDifferenceExceeds(start, coupon_steady_now(), CLOSE_MS));
 	coupon_front_drop(door->listener);
 	coupon_listener_close(door->listener);
 	pfree(door->address);
@@ -268,7 +269,7 @@ tell_open(void)
 static void
 serve(void)
 {
-	TimestampTz start = GetCurrentTimestamp();
+	TimestampTz start = coupon_steady_now();
 	dlist_head	arrived;
 	bool		worked;
 
@@ -284,7 +285,7 @@ serve(void)
 		worked = coupon_front_turn(&arrived);
 		tell_open();
 	} while (worked && !ConfigReloadPending && !ShutdownRequestPending && !InterruptPending &&
-			 !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), HOUSEKEEPING_MS));
+			 !TimestampDifferenceExceeds(start, coupon_steady_now(), HOUSEKEEPING_MS));
 }
 
 /* Is there anything that has not been answered to the end? */
@@ -303,7 +304,7 @@ is_busy(void)
 static void
 drain(void)
 {
-	TimestampTz start = GetCurrentTimestamp();
+	TimestampTz start = coupon_steady_now();
 
 	for (size_t i = 0; i < lengthof(doors); i++)
 	{
@@ -318,7 +319,7 @@ drain(void)
 		serve();
 		(void) WaitLatch(NULL, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 20, drain_event());
 	} while (is_busy() &&
-			 !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), DRAIN_MS));
+			 !TimestampDifferenceExceeds(start, coupon_steady_now(), DRAIN_MS));
 }
 
 /* SIGTERM: what runs and may take long is given up, and so is waiting for a standby. */
@@ -362,7 +363,7 @@ coupon_front_main(Datum arg)
 
 	while (!ShutdownRequestPending && !coupon_worker_database_is_wanted())
 	{
-		TimestampTz now = GetCurrentTimestamp();
+		TimestampTz now = coupon_steady_now();
 
 		look_around();
 		for (size_t i = 0; i < lengthof(doors); i++)

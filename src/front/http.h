@@ -96,8 +96,9 @@ typedef struct CouponHttpCall
 	const char *trace;			/* see base/trace.h; NULL: none */
 	CouponHttpArgument *arguments;
 	int			narguments;
-	TimestampTz deadline;		/* until when a pending answer is waited for */
-	TimestampTz next_try;
+	TimestampTz deadline;		/* until when a pending answer is waited for,
+								 * by coupon_steady_now() */
+	TimestampTz next_try;		/* by the same clock */
 	int			tries;
 	int			position;		/* in its turn */
 	bool		is_stream;		/* it wants events */

@@ -29,7 +29,7 @@
 #define PLACES		(1 << 16)
 #define WAYS		4
 #define TAG_BITS	16
-#define TIME_BITS	(64 - TAG_BITS) /* of ticks since 2000: 89 years */
+#define TIME_BITS	(64 - TAG_BITS) /* of ticks: 89 years */
 #define TICK_US		10
 #define TICKS_PER_SECOND	(1000000 / TICK_US)
 #define TIME_MASK	((UINT64CONST(1) << TIME_BITS) - 1)
@@ -92,7 +92,6 @@ take(const char *kind, const char *key, int per_second, TimestampTz now)
 	uint64		now_ticks = (uint64) (now / TICK_US);
 	uint64		interval = TICKS_PER_SECOND / per_second;
 	uint64		burst = (uint64) coupon_http_burst * interval;
-	uint64		most = (uint64) (coupon_http_burst + 1) * TICKS_PER_SECOND;
 	uint64		word;
 	pg_atomic_uint64 *place = find_place(hash, &word);
 
@@ -100,9 +99,6 @@ take(const char *kind, const char *key, int per_second, TimestampTz now)
 	{
 		uint64		full_at = Max(word & TIME_MASK, now_ticks);
 
-		/* at no rate it is so far ahead: the clock has been set back since */
-		if (full_at - now_ticks > most)
-			full_at = now_ticks;
 		if (full_at - now_ticks > burst)
 			return false;
 		if (pg_atomic_compare_exchange_u64(place, &word, (tag << TIME_BITS) | (full_at + interval)))

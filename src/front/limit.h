@@ -13,6 +13,7 @@ extern const CouponModule coupon_limit_module;
 /*
  * May the call be carried out, by the rate of its address?  To be asked before
  * anything that costs, such as checking a signature; by the rate of its user?
+ * now is that of coupon_steady_now().
  */
 extern bool coupon_limit_admits_address(CouponHttpCall *call, TimestampTz now);
 extern bool coupon_limit_admits_user(CouponHttpCall *call, TimestampTz now);

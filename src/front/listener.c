@@ -39,6 +39,7 @@
 #include "postmaster/interrupt.h"
 #include "utils/memutils.h"
 
+#include "base/clock.h"
 #include "front/address.h"
 #include "front/answer.h"
 #include "front/settings.h"
@@ -445,7 +446,7 @@ coupon_listener_open(const char *address, const CouponListenerLimits *limits, ch
 	listener->limits.connections = coupon_address_connections(address, limits->connections);
 	listener->listen_fd = fd;
 	dlist_init(&listener->connections);
-	listener->now = listener->swept = GetCurrentTimestamp();
+	listener->now = listener->swept = coupon_steady_now();
 	MHD_set_panic_func(panic, NULL);
 	listener->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_TURBO | MHD_ALLOW_SUSPEND_RESUME,
 										0, NULL, NULL, handle, listener,
@@ -556,24 +557,6 @@ coupon_listener_set_patience(CouponListener *listener, int idle_s, int request_s
 	listener->limits.request_s = request_s;
 }
 
-/* If the clock has been set back, slow clients have no more time for it. */
-static void
-heed_clock(CouponListener *listener)
-{
-	int64		us = listener->now;
-	dlist_iter	iter;
-
-	listener->now = GetCurrentTimestamp();
-	us -= listener->now;
-	if (us <= 0)
-		return;
-	listener->swept -= us;
-	dlist_foreach(iter, &listener->connections)
-	{
-		dlist_container(Connection, node, iter.cur)->since -= us;
-	}
-}
-
 void
 coupon_listener_run(CouponListener *listener, dlist_head *calls)
 {
@@ -585,7 +568,7 @@ coupon_listener_run(CouponListener *listener, dlist_head *calls)
 	int			runs = listener->answered ? 3 : 1;
 
 	listener->calls = calls;
-	heed_clock(listener);
+	listener->now = coupon_steady_now();
 	listener->answered = false;
 	for (int i = 0; i < runs; i++)
 		(void) MHD_run(listener->daemon);

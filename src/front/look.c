@@ -122,7 +122,7 @@ look_at_role(CouponHttpCall *call)
 
 /* Who calls; false: the call has its answer. */
 static bool
-look_at_caller(CouponHttpCall *call, TimestampTz now)
+look_at_caller(CouponHttpCall *call)
 {
 	const char *authorization = coupon_http_header(call, "Authorization");
 	const CouponIdentity *identity;
@@ -135,7 +135,7 @@ look_at_caller(CouponHttpCall *call, TimestampTz now)
 		call->claims = coupon_token_claims(GetUserNameFromId(call->role, true));
 		return look_at_role(call);
 	}
-	identity = coupon_token_check(authorization, now, &problem);
+	identity = coupon_token_check(authorization, GetCurrentTimestamp(), &problem);
 	if (identity == NULL)
 	{
 		coupon_answer_problem(call, 401, "token", problem, NULL, NULL);
@@ -194,7 +194,7 @@ look(CouponHttpCall *call, TimestampTz now)
 	if (coupon_service_serve(call) || coupon_pages_serve(call))
 		return false;
 	if (!coupon_limit_admits_address(call, now) ||
-		(look_at_route(call) && look_at_caller(call, now) && !coupon_limit_admits_user(call, now)))
+		(look_at_route(call) && look_at_caller(call) && !coupon_limit_admits_user(call, now)))
 	{
 		coupon_stat_tally(COUPON_TALLY_REFUSED_RATE);
 		coupon_answer_problem(call, 429, "too_many", "There are too many calls from here: slow down.", NULL, NULL);

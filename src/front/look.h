@@ -9,7 +9,8 @@
 
 /*
  * Finds route, caller and arguments of a call, whose memory context is there;
- * or the call is done: it has its answer.  In a transaction, with routes read.
+ * or the call is done: it has its answer.  In a transaction, with routes read; now is
+ * that of coupon_steady_now().
  */
 extern void coupon_look_at(CouponHttpCall *call, TimestampTz now);
 
