@@ -3,40 +3,21 @@
 use strict;
 use warnings;
 
+use CouponClock;
 use CouponFault qw(start_sql answer);
 use CouponKafka;
 use CouponTest;
-use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $dir = PostgreSQL::Test::Utils::tempdir();
-my $cc = $ENV{CC} // 'cc';
-plan skip_all => "skipped: $cc makes no shared library"
-  if system("$cc -shared -fPIC -o $dir/clock.so test/chaos/clock.c >$dir/cc.log 2>&1") != 0;
-
-# the seconds by which the servers' clock is ahead
-append_to_file("$dir/clock", pack('q', 0));
-
-sub set_clock
-{
-	my ($seconds) = @_;
-
-	open(my $file, '+<', "$dir/clock") or die $!;
-	syswrite($file, pack('q', $seconds)) == 8 or die $!;
-	close($file);
-	return;
-}
+my $clockless = clock_missing();
+plan skip_all => $clockless if $clockless;
 
 my $missing = kafka_tools_missing();
 my $broker = $missing ? undef : mock_broker(topics => { map { $_ => 12 } 'other', 'coupon-issued' });
-my $node;
-{
-	local $ENV{LD_PRELOAD} = join ':', $ENV{LD_PRELOAD} // (), "$dir/clock.so";
-	local $ENV{COUPON_CHAOS_CLOCK} = "$dir/clock";
-
-	set_clock(7200);
-	$node = new_server('main', "coupon.databases = 'postgres'\n" . ($broker ? "coupon.kafka_brokers = '" . $broker->bootstrap . "'\n" : ''));
-}
+set_clock(7200);
+my $node = with_clock(sub {
+	return new_server('main', "coupon.databases = 'postgres'\n" . ($broker ? "coupon.kafka_brokers = '" . $broker->bootstrap . "'\n" : ''));
+});
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 

@@ -3,6 +3,7 @@
 use strict;
 use warnings;
 
+use CouponClock;
 use CouponNginx qw(free_port);
 use CouponTest;
 use HTTP::Tiny;
@@ -10,69 +11,21 @@ use IO::Select;
 use IO::Socket::INET;
 use JSON::PP;
 use PostgreSQL::Test::Cluster;
-use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 
-# A clock that is so many seconds ahead as a file says, for whoever preloads it.
-my $dir = PostgreSQL::Test::Utils::tempdir();
-append_to_file("$dir/clock.c", <<'END');
-#define _GNU_SOURCE
-#include <fcntl.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <sys/time.h>
-#include <unistd.h>
-int
-gettimeofday(struct timeval *restrict tv, void *restrict tz)
-{
-	static volatile long *shift;
-	int			result = syscall(SYS_gettimeofday, tv, tz);
-
-	if (shift == NULL)
-	{
-		int			fd = open(getenv("CLOCK_SHIFT"), O_RDONLY | O_CLOEXEC);
-
-		shift = mmap(NULL, sizeof(long), PROT_READ, MAP_SHARED, fd, 0);
-		close(fd);
-	}
-	tv->tv_sec += *shift;
-	return result;
-}
-END
-my $cc = $ENV{CC} // 'cc';
-plan skip_all => "skipped: $cc makes no shared library"
-  if system("$cc -shared -fPIC -o $dir/clock.so $dir/clock.c >$dir/cc.log 2>&1") != 0;
-
-sub ahead
-{
-	my ($seconds) = @_;
-
-	open my $file, '+<:raw', "$dir/shift" or die "$dir/shift: $!";
-	print $file pack 'q', $seconds;
-	close $file or die "$dir/shift: $!";
-	return;
-}
-append_to_file("$dir/shift", pack 'q', 0);
-chmod 0755, $dir;
-chmod 0644, "$dir/shift";
+my $clockless = clock_missing();
+plan skip_all => $clockless if $clockless;
 
 my $port = free_port();
-my $node;
-{
-	local $ENV{LD_PRELOAD} = join ':', $ENV{LD_PRELOAD} // (), "$dir/clock.so";
-	local $ENV{CLOCK_SHIFT} = "$dir/shift";
-
-	ahead(7200);
-	$node = new_server('front_clock', <<"END");
+set_clock(7200);
+my $node = with_clock(sub { return new_server('front_clock', <<"END") });
 coupon.http_listen = '127.0.0.1:$port'
 coupon.http_role = 'coupon_service'
 coupon.http_request_timeout = 2s
 coupon.http_rate_per_address = 1000
 coupon.http_burst = 1000
 END
-}
 my $http = HTTP::Tiny->new(timeout => CouponTest::PATIENCE, keep_alive => 0);
 
 sub sql { return $node->safe_psql('postgres', shift) }
@@ -126,7 +79,7 @@ my $waiting = begun("GET $third HTTP/1.1\r\nHost: x\r\nPrefer: wait=3\r\n\r\n");
 my $slow = begun("GET / HTTP/1.1\r\nHost: x\r\nX: ");
 like((told('GET', $second))[0], qr/^200/, 'the second waits');
 
-ahead(0);
+set_clock(0);
 poll_until('the clock', sub { sql('SELECT extract(epoch FROM clock_timestamp())') < time + 1000 });
 like((told('GET', $second))[0], qr/^200/, 'set back: nobody has used up a rate');
 poll_until('the next one', sub { (told('GET', $second))[0] eq '200 admitted' });
