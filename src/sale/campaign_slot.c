@@ -10,8 +10,9 @@
  *
  * Eviction goes around the slots like the clock over shared buffers: a slot
  * used since the hand last passed gets a second chance, a pinned one is left
- * alone.  An idle slot first loses its memory (map and definition) and keeps
- * its counters; it loses its place when another campaign needs a slot.
+ * alone.  An idle slot first loses its filter of users, which it can do
+ * without, then its memory (map and definition), and keeps its counters; it
+ * loses its place when another campaign needs a slot.
  */
 #include "postgres.h"
 
@@ -19,6 +20,7 @@
 #include "utils/hsearch.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/compat.h"
 #include "base/errors.h"
 #include "base/guc.h"
@@ -27,6 +29,14 @@
 #include "sale/stock_map.h"
 
 #define PARTITIONS		64		/* locks over the slots */
+#define FILTER_PAUSE	1000000 /* us, at least, between evictions for filters */
+
+typedef enum Eviction
+{
+	EVICT_FILTER,				/* the filter of a map */
+	EVICT_MEMORY,				/* that, or else map and definition */
+	EVICT_SLOT					/* all, with the place */
+} Eviction;
 
 typedef struct SlotEntry
 {
@@ -42,6 +52,7 @@ typedef struct Shared
 	pg_atomic_uint64 evicted[2];	/* maps; slots with them */
 	pg_atomic_uint64 evicted_at;	/* a time */
 	pg_atomic_uint64 failures;	/* calls that got no room */
+	pg_atomic_uint64 filters_evicted_at;	/* coupon_steady_now() */
 	int			nslots;
 	CouponCampaign slots[FLEXIBLE_ARRAY_MEMBER];
 } Shared;
@@ -89,6 +100,7 @@ startup(void)
 		pg_atomic_init_u64(&shared->evicted[i], 0);
 	pg_atomic_init_u64(&shared->evicted_at, 0);
 	pg_atomic_init_u64(&shared->failures, 0);
+	pg_atomic_init_u64(&shared->filters_evicted_at, 0);
 	shared->nslots = coupon_max_campaigns;
 	for (int i = 0; i < shared->nslots; i++)
 	{
@@ -144,15 +156,53 @@ free_memory(CouponCampaign *campaign)
 	}
 }
 
+/* The map if there is one with a filter, or else NULL. */
+static CouponStock *
+map_with_filter(CouponCampaign *campaign)
+{
+	dsa_pointer pointer = campaign->stock;
+	CouponStock *stock = DsaPointerIsValid(pointer) ? dsa_get_address(coupon_area, pointer) : NULL;
+
+	return stock != NULL && DsaPointerIsValid(stock->filter) ? stock : NULL;
+}
+
+/* Takes from an idle slot.  With its partition lock held. */
+static void
+evict(CouponCampaign *campaign, SlotEntry *entry, Eviction what)
+{
+	CouponStock *stock = what == EVICT_SLOT ? NULL : map_with_filter(campaign);
+
+	if (stock != NULL)
+	{
+		coupon_filter_free(stock);
+		pg_atomic_write_u64(&stock->filter_missed, pg_atomic_read_u64(&campaign->answers[COUPON_SOLD_OUT]));
+		return;
+	}
+	if (what == EVICT_FILTER)
+		return;
+
+	coupon_stat_tally(what == EVICT_SLOT ? COUPON_TALLY_CAMPAIGN_EVICTIONS : COUPON_TALLY_MAP_EVICTIONS);
+	free_memory(campaign);
+	if (what == EVICT_SLOT)
+	{
+		hash_search(slot_table, &entry->key, HASH_REMOVE, NULL);
+		LWLockAcquire(SLOT_LOCK, LW_EXCLUSIVE);
+		campaign->in_use = false;
+		LWLockRelease(SLOT_LOCK);
+	}
+	pg_atomic_fetch_add_u64(&shared->evicted[what == EVICT_SLOT], 1);
+	pg_atomic_write_u64(&shared->evicted_at, GetCurrentTimestamp());
+}
+
 /*
- * One round of the clock, two at most: finds an idle slot that has memory
- * (or, with take_slot, any idle slot), frees its memory and with take_slot
- * also its place.  False if everything is pinned.
+ * Finds an idle slot that has what is wanted, and takes it.  Looks at no more
+ * slots than *looks, of which it takes off those that it has looked at; false
+ * if none of them will do.
  */
 static bool
-evict_one(bool take_slot)
+evict_one(Eviction what, int *looks)
 {
-	for (int i = 0; i < shared->nslots * 2; i++)
+	while ((*looks)-- > 0)
 	{
 		uint32		at = pg_atomic_fetch_add_u32(&shared->clock_hand, 1) % shared->nslots;
 		CouponCampaign *campaign = &shared->slots[at];
@@ -164,7 +214,9 @@ evict_one(bool take_slot)
 		/* unlocked looks; what matters is looked at again below */
 		if (!campaign->in_use || pg_atomic_read_u32(&campaign->pins) > 0)
 			continue;
-		if (!take_slot && !DsaPointerIsValid(campaign->stock) &&
+		if (what == EVICT_FILTER && map_with_filter(campaign) == NULL)
+			continue;
+		if (what == EVICT_MEMORY && !DsaPointerIsValid(campaign->stock) &&
 			!DsaPointerIsValid(campaign->definition))
 			continue;
 		if (pg_atomic_exchange_u32(&campaign->recent, 0) == 1)
@@ -178,27 +230,22 @@ evict_one(bool take_slot)
 		if (entry != NULL && entry->slot == at &&
 			pg_atomic_read_u32(&campaign->pins) == 0)
 		{
-			coupon_stat_tally(take_slot ? COUPON_TALLY_CAMPAIGN_EVICTIONS : COUPON_TALLY_MAP_EVICTIONS);
-			free_memory(campaign);
-			if (take_slot)
-			{
-				hash_search(slot_table, &key, HASH_REMOVE, NULL);
-				LWLockAcquire(SLOT_LOCK, LW_EXCLUSIVE);
-				campaign->in_use = false;
-				LWLockRelease(SLOT_LOCK);
-			}
+			evict(campaign, entry, what);
 			done = true;
 		}
 		LWLockRelease(lock);
 
 		if (done)
-		{
-			pg_atomic_fetch_add_u64(&shared->evicted[take_slot], 1);
-			pg_atomic_write_u64(&shared->evicted_at, GetCurrentTimestamp());
 			return true;
-		}
 	}
 	return false;
+}
+
+/* Two rounds of the clock: then each slot that is idle has been found so. */
+static int
+all_slots(void)
+{
+	return shared->nslots * 2;
 }
 
 void
@@ -260,6 +307,7 @@ coupon_slot_pin(const CouponCampaignKey *key)
 		CouponCampaign *campaign;
 		SlotEntry  *entry;
 		bool		found;
+		int			looks;
 
 		LWLockAcquire(lock, LW_EXCLUSIVE);
 		entry = hash_search_with_hash_value(slot_table, key, hash, HASH_FIND, NULL);
@@ -297,7 +345,8 @@ coupon_slot_pin(const CouponCampaignKey *key)
 		}
 		LWLockRelease(lock);
 
-		if (!evict_one(true))
+		looks = all_slots();
+		if (!evict_one(EVICT_SLOT, &looks))
 		{
 			pg_atomic_fetch_add_u64(&shared->failures, 1);
 			ereport(ERROR,
@@ -337,25 +386,83 @@ coupon_slot_new_version(void)
 
 /* ---- memory ---- */
 
-dsa_pointer
-coupon_area_try_allocate(Size size)
+static dsa_pointer
+try_allocate(Size size)
 {
-	for (;;)
-	{
-		dsa_pointer pointer = dsa_allocate_extended(coupon_area, size,
-													DSA_ALLOC_NO_OOM | DSA_ALLOC_ZERO);
+	return dsa_allocate_extended(coupon_area, size, DSA_ALLOC_NO_OOM | DSA_ALLOC_ZERO);
+}
 
-		if (DsaPointerIsValid(pointer) || !evict_one(false))
-			return pointer;
-		CHECK_FOR_INTERRUPTS();
+/*
+ * Filters are made anew seldom: where campaigns take turns, none of them would
+ * keep its own, at a price that no filter is worth.
+ */
+static bool
+may_evict_filters(void)
+{
+	uint64		last = pg_atomic_read_u64(&shared->filters_evicted_at);
+	uint64		now = coupon_steady_now();
+
+	return (last == 0 || now - last >= FILTER_PAUSE) &&
+		pg_atomic_compare_exchange_u64(&shared->filters_evicted_at, &last, now);
+}
+
+/*
+ * Idle campaigns lose their filters: those that were not used for some time,
+ * or if there are none, all.
+ */
+static void
+evict_filters(void)
+{
+	bool		found = false;
+
+	for (int round = 0; round < 2 && !found; round++)
+	{
+		int			looks = shared->nslots;
+
+		while (evict_one(EVICT_FILTER, &looks))
+			found = true;
 	}
+}
+
+static dsa_pointer
+try_allocate_filter(Size size)
+{
+	dsa_pointer pointer = InvalidDsaPointer;
+
+	if (coupon_filter_reserve(size))
+	{
+		pointer = try_allocate(size);
+		if (!DsaPointerIsValid(pointer))
+			coupon_filter_release(size);
+	}
+	return pointer;
+}
+
+dsa_pointer
+coupon_area_allocate_filter(Size size)
+{
+	dsa_pointer pointer = try_allocate_filter(size);
+	int			looks = shared->nslots; /* maps of use lately stay */
+
+	if (DsaPointerIsValid(pointer) || !may_evict_filters())
+		return pointer;
+	evict_filters();
+	while (!DsaPointerIsValid(pointer = try_allocate_filter(size)) && coupon_filter_has_room(size) && evict_one(EVICT_MEMORY, &looks))
+		CHECK_FOR_INTERRUPTS();
+	return pointer;
 }
 
 dsa_pointer
 coupon_area_allocate(Size size)
 {
-	dsa_pointer pointer = coupon_area_try_allocate(size);
+	dsa_pointer pointer;
+	int			looks = all_slots();
 
+	while (!DsaPointerIsValid(pointer = try_allocate(size)) && evict_one(EVICT_MEMORY, &looks))
+	{
+		looks = all_slots();
+		CHECK_FOR_INTERRUPTS();
+	}
 	if (!DsaPointerIsValid(pointer))
 	{
 		pg_atomic_fetch_add_u64(&shared->failures, 1);

@@ -30,7 +30,7 @@ PG_FUNCTION_INFO_V1(coupon_stat_memory);
 static Size
 size_of_map(CouponStock *stock)
 {
-	Size		size = sizeof(CouponStock) + stock->filter_words * sizeof(uint64);
+	Size		size = sizeof(CouponStock) + filter_size(stock);
 	uint32		nshards = count_shards(stock);
 
 	for (uint32 i = 0; i < nshards; i++)

@@ -129,7 +129,8 @@ make_stock(uint32 base)
 	stock->holds_noted = 0;
 	pg_atomic_init_u64(&stock->lapse_at, (uint64) DT_NOBEGIN);
 	pg_atomic_init_u32(&stock->nshards, 0);
-	pg_atomic_init_u32(&stock->filter_state, 0);
+	pg_atomic_init_u32(&stock->filter_state, FILTER_UNTRIED);
+	pg_atomic_init_u64(&stock->filter_missed, 0);
 	coupon_random(&stock->birth, sizeof(stock->birth));
 	pg_atomic_init_u32(&stock->wanted, 0);
 	pg_atomic_init_u64(&stock->low_water, NEVER_FETCHED);

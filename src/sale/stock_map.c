@@ -8,14 +8,23 @@
 #include "base/guc.h"
 #include "sale/stock_map.h"
 
+#define FILTER_SHARE	4		/* of the area, as its inverse */
+
 dsa_area   *coupon_area = NULL;
 
 static void *area = NULL;
+static pg_atomic_uint64 *filter_memory = NULL;	/* bytes that filters have */
 
 static Size
 area_size(void)
 {
 	return mul_size(coupon_stock_map_memory, 1024);
+}
+
+static void
+set_up(void)
+{
+	pg_atomic_init_u64(filter_memory, 0);
 }
 
 static void
@@ -37,6 +46,10 @@ attach(void)
 }
 
 const CouponModule coupon_stock_map_module = {
+	.name = "coupon filter memory",
+	.size = sizeof(*filter_memory),
+	.memory = (void **) &filter_memory,
+	.set_up = set_up,
 	.request = request,
 	.startup = startup,
 	.attach = attach
@@ -55,9 +68,41 @@ coupon_stock_free(dsa_pointer pointer)
 		if (DsaPointerIsValid(stock->segments[segment]))
 			dsa_free(coupon_area, stock->segments[segment]);
 	}
-	if (DsaPointerIsValid(stock->filter))
-		dsa_free(coupon_area, stock->filter);
+	coupon_filter_free(stock);
 	dsa_free(coupon_area, pointer);
+}
+
+bool
+coupon_filter_has_room(Size size)
+{
+	return pg_atomic_read_u64(filter_memory) + size <= area_size() / FILTER_SHARE;
+}
+
+bool
+coupon_filter_reserve(Size size)
+{
+	if (pg_atomic_fetch_add_u64(filter_memory, size) + size <= area_size() / FILTER_SHARE)
+		return true;
+	coupon_filter_release(size);
+	return false;
+}
+
+void
+coupon_filter_release(Size size)
+{
+	pg_atomic_fetch_sub_u64(filter_memory, size);
+}
+
+void
+coupon_filter_free(CouponStock *stock)
+{
+	if (!DsaPointerIsValid(stock->filter))
+		return;
+	dsa_free(coupon_area, stock->filter);
+	coupon_filter_release(filter_size(stock));
+	stock->filter = InvalidDsaPointer;
+	stock->filter_words = 0;
+	pg_atomic_write_u32(&stock->filter_state, FILTER_NONE);
 }
 
 uint32

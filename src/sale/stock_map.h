@@ -29,6 +29,14 @@ extern dsa_area *coupon_area;
 #define SHARD_UNCHECKED		1
 #define SHARD_BEING_CHECKED	2
 
+/* states of a filter of users, see user_filter.c */
+#define FILTER_UNTRIED	0		/* nobody has asked whether there are rows */
+#define FILTER_NONE		1		/* there were, or there is no memory */
+#define FILTER_ALLOCATING	2	/* a session looks for memory */
+#define FILTER_BUILDING	3		/* who inserts is added, from here on */
+#define FILTER_GROWING	4		/* there were no rows before that */
+#define FILTER_COMPLETE	5
+
 struct CouponShard
 {
 	int64		first_serial;	/* constant */
@@ -73,9 +81,12 @@ struct CouponStock
 	pg_atomic_uint64 gone_at;	/* supply at which all nodes had nothing */
 	pg_atomic_uint64 gone_until;	/* a time, until which that may be said */
 	uint32		base;			/* shards in the first segment, constant */
-	pg_atomic_uint32 filter_state;	/* user_filter.c */
-	uint32		filter_words;	/* partition lock; constant once set */
-	dsa_pointer filter;			/* partition lock; constant once set */
+	pg_atomic_uint32 filter_state;
+	uint32		filter_words;	/* partition lock; constant while pinned, once
+								 * set */
+	dsa_pointer filter;			/* the same */
+	pg_atomic_uint64 filter_missed; /* answers sold_out when there last was no
+									 * memory for one */
 	dsa_pointer segments[MAX_SEGMENTS]; /* partition lock; constant once set */
 };
 
@@ -163,6 +174,24 @@ free_bits(CouponShard *shard)
 		dsa_free(coupon_area, shard->bits);
 	shard->bits = InvalidDsaPointer;
 }
+
+static inline Size
+filter_size(CouponStock *stock)
+{
+	return stock->filter_words * sizeof(uint64);
+}
+
+/*
+ * Filters are what a map can do without, so they have a quarter of the area in all,
+ * and the maps can have the rest.  Who has reserved so many bytes allocates
+ * them.
+ */
+extern bool coupon_filter_has_room(Size size);
+extern bool coupon_filter_reserve(Size size);
+extern void coupon_filter_release(Size size);
+
+/* Frees the filter of a map that nobody has pinned, if it has one. */
+extern void coupon_filter_free(CouponStock *stock);
 
 /* What a session waits in for units and shards. */
 extern uint32 coupon_stock_wait_event(void);

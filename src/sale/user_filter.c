@@ -19,6 +19,8 @@
  * err on one side: it must know everybody who has a row.
  *
  * Without memory there is no filter, and calls are answered from the index.
+ * All filters together have a quarter of the memory, so that what maps need is
+ * never taken by them; those of idle campaigns give way to new ones.
  *
  * Concurrency.  A session adds its user after it has taken a unit and before
  * it inserts the row, if it finds a filter there, complete or not.  Who
@@ -46,14 +48,6 @@
 #define MAX_SHARE		8		/* of coupon.stock_map_memory, as its inverse */
 #define MAX_SHARE_NEW	32		/* the same for a campaign that is not sold
 								 * out; a smaller filter finds more in vain */
-
-/* states */
-#define FILTER_UNTRIED	0		/* nobody has asked whether there are rows */
-#define FILTER_NONE		1		/* there were */
-#define FILTER_ALLOCATING	2	/* a session looks for memory */
-#define FILTER_BUILDING	3		/* who inserts is added, from here on */
-#define FILTER_GROWING	4		/* there were no rows before that */
-#define FILTER_COMPLETE	5
 
 /*
  * A user's bits are in one word, so that it costs one look into memory.  Sets
@@ -146,12 +140,15 @@ install(CouponCampaign *campaign, CouponStock *stock, dsa_pointer memory, Size s
 	}
 	LWLockRelease(campaign->partition);
 	if (DsaPointerIsValid(memory))
+	{
 		dsa_free(coupon_area, memory);
+		coupon_filter_release(size);
+	}
 }
 
 /* In bytes, for so many units. */
 static Size
-filter_size(int64 units)
+wanted_size(int64 units)
 {
 	return TYPEALIGN(64, units * BITS_PER_UNIT) / 8;
 }
@@ -174,22 +171,21 @@ has_rows(int64 campaign_id)
 }
 
 /*
- * The filter gets only memory that is free: no map is dropped for it.  Sessions
- * that come here at the same moment all try, the first one's memory is taken, and
- * each of them adds its user afterwards.
+ * Sessions that come here at the same moment all try, the first one's memory is
+ * taken, and each of them adds its user afterwards.
  */
 void
 coupon_filter_begin(CouponCampaign *campaign, const CouponDefinition *def)
 {
 	CouponStock *stock = stock_of(campaign);
-	Size		size = Min(filter_size(def->stock), TYPEALIGN_DOWN(8, share_of_memory(MAX_SHARE_NEW)));
+	Size		size = Min(wanted_size(def->stock), TYPEALIGN_DOWN(8, share_of_memory(MAX_SHARE_NEW)));
 	uint32		state = FILTER_UNTRIED;
 	dsa_pointer memory = InvalidDsaPointer;
 
 	if (pg_atomic_read_u32(&stock->filter_state) != FILTER_UNTRIED)
 		return;
 	if (size > 0 && !has_rows(campaign->key.campaign_id))
-		memory = dsa_allocate_extended(coupon_area, size, DSA_ALLOC_NO_OOM | DSA_ALLOC_ZERO);
+		memory = coupon_area_allocate_filter(size);
 	install(campaign, stock, memory, size);
 	(void) pg_atomic_compare_exchange_u32(&stock->filter_state, &state,
 										  DsaPointerIsValid(memory) ? FILTER_GROWING : FILTER_NONE);
@@ -236,12 +232,13 @@ void
 coupon_filter_consider(CouponCampaign *campaign, const CouponDefinition *def)
 {
 	CouponStock *stock = stock_of(campaign);
-	Size		size = filter_size(def->stock);
+	Size		size = wanted_size(def->stock);
 	uint32		state = pg_atomic_read_u32(&stock->filter_state);
+	uint64		answers = pg_atomic_read_u64(&campaign->answers[COUPON_SOLD_OUT]);
 	bool		found;
 
 	if (state == FILTER_ALLOCATING || state == FILTER_BUILDING || state == FILTER_COMPLETE || def->created ||
-		pg_atomic_read_u64(&campaign->answers[COUPON_SOLD_OUT]) * WORTH_A_BUILD < (uint64) def->stock ||
+		(answers - pg_atomic_read_u64(&stock->filter_missed)) * WORTH_A_BUILD < (uint64) def->stock ||
 		size == 0 || (state != FILTER_GROWING && size > share_of_memory(MAX_SHARE)))
 		return;
 
@@ -256,8 +253,10 @@ coupon_filter_consider(CouponCampaign *campaign, const CouponDefinition *def)
 		return;
 	coupon_intent_push(resolve_filter, campaign, NULL, state);
 	if (!DsaPointerIsValid(stock->filter))
-		install(campaign, stock, coupon_area_try_allocate(size), size);
+		install(campaign, stock, coupon_area_allocate_filter(size), size);
 	found = DsaPointerIsValid(stock->filter);
+	if (!found)
+		pg_atomic_write_u64(&stock->filter_missed, answers);
 
 	/* a barrier: who takes a unit after the look that follows sees it */
 	if (found)

@@ -94,6 +94,33 @@ $holder->quit;
 settle($node, 'postgres');
 conserved($node, 'postgres', 'large campaigns');
 
+# ---- filters of users do not take what maps need ----
+
+# 60 of 100,000 units in one transaction: 0.8 MB of maps, 12 MB of filters
+$first = $node->safe_psql('postgres', q{SELECT min(coupon_campaign_create('filtered ' || g, 100000)) FROM generate_series(1, 60) g});
+$last = $first + 59;
+$node->restart;	# nothing is in memory
+is($node->safe_psql('postgres', "BEGIN; SELECT status, count(*) FROM generate_series($first, $last) c, coupon_issue(c, 'first') GROUP BY 1;
+	SELECT sum(remaining) FROM generate_series($first, $last) c, coupon_status(c); COMMIT"),
+	"issued|60\n5999940", 'a transaction that uses many campaigns has their maps');
+# those that rest give way, once a second to a sale that begins, and to one that is sold out
+my $filter = sub {
+	my $id = shift;
+	return $node->safe_psql('postgres', "SELECT s.map_bytes - sum((h.last_serial - h.first_serial + 1) / 8 + 128)::bigint
+		FROM coupon.stat_campaign s JOIN coupon.shard h USING (campaign_id) WHERE s.campaign_id = $id GROUP BY s.map_bytes");
+};
+my $next = $node->safe_psql('postgres', q{SELECT coupon_campaign_create('next', 100000)});
+$node->safe_psql('postgres', "SELECT pg_sleep(1); SELECT coupon_issue($next, 'first'); SELECT coupon_status($next)");
+cmp_ok($filter->($next), '>', 190000, 'the next sale has its filter');
+my $gone = $node->safe_psql('postgres', q{SELECT coupon_campaign_create('gone', 100000)});
+$node->safe_psql('postgres', "SELECT count(*) FROM coupon_issue_many($gone, ARRAY(SELECT g::text FROM generate_series(1, 100000) g))");
+$node->restart;	# now it has none from its beginning
+$node->safe_psql('postgres', "SELECT min(coupon_campaign_create('filtered again ' || g, 100000)) FROM generate_series(1, 50) g");
+$node->safe_psql('postgres', "SELECT count(coupon_issue(c.campaign_id, 'first')) FROM coupon.campaign c WHERE c.name LIKE 'filtered again %'");
+$node->safe_psql('postgres', "SELECT pg_sleep(1); SELECT count(*) FROM coupon_issue_many($gone, ARRAY(SELECT 'n' || g FROM generate_series(1, 13000) g))") for 1 .. 2;
+cmp_ok($filter->($gone), '>', 190000, 'a sale that is sold out has its filter');
+conserved($node, 'postgres', 'filters');
+
 # ---- a map that does not fit ----
 
 # 100 million units: a bit each is 12.5 MB
