@@ -72,7 +72,7 @@ typedef struct CouponHttpCall
 
 	/* ---- the request; listener.c sets it ---- */
 	const char *method;			/* upper case, as it came */
-	char	   *target;			/* path and query, as they came; malloc */
+	char	   *target;			/* path and query, not decoded; malloc */
 	char	   *body;			/* NUL at its end; malloc, NULL: none */
 	size_t		body_length;
 	const CouponHttpRefusal *refusal;	/* NULL: it is to be looked at */

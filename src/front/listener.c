@@ -159,6 +159,17 @@ set_state(Connection *connection, ConnectionState state)
 	connection->since = connection->call->listener->now;
 }
 
+/* Path and query of a target, which may begin with a server's name as for a proxy. */
+static const char *
+origin_form(const char *uri)
+{
+	if (pg_strncasecmp(uri, "http://", 7) != 0 && pg_strncasecmp(uri, "https://", 8) != 0)
+		return uri;
+	uri = strstr(uri, "://") + 3;
+	uri += strcspn(uri, "/?");
+	return *uri == '/' ? uri : "/";
+}
+
 /* The first line of a request has come. */
 static void *
 begin_call(void *cls, const char *uri, struct MHD_Connection *mhd)
@@ -170,7 +181,7 @@ begin_call(void *cls, const char *uri, struct MHD_Connection *mhd)
 
 	if (call == NULL)
 		return NULL;
-	call->target = strdup(uri);
+	call->target = strdup(origin_form(uri));
 	if (call->target == NULL)
 	{
 		free(call);

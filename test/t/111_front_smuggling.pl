@@ -65,6 +65,13 @@ $node->safe_psql('postgres', q{SELECT coupon_campaign_create('one', 100000)});
 poll_until('the front', sub { eval { talk($port, "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") =~ /200/ } });
 poll_until('its workers', sub { talk($port, "GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") =~ /200/ });
 
+# a target as a proxy gets it is the same
+for my $target ('http://x/campaigns/1', "HTTP://127.0.0.1:$port/campaigns/1?a=b", 'https://x/campaigns/1')
+{
+	like(talk($port, "GET $target HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"), qr{^HTTP/1\.1 200 .*"campaign_id"}s, $target);
+}
+like(talk($port, "GET $_ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"), qr{^HTTP/1\.1 404 }, $_) for 'http://x', 'http://x?/campaigns/1', 'http:/campaigns/1';
+
 my $hidden = "POST /campaigns/1/issues HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: 22\r\n\r\n{\"user_id\":\"smuggled\"}";
 my $post = "POST /campaigns/1/issues HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
 my $body = '{"user_id":"honest"}';
