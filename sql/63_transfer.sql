@@ -204,8 +204,9 @@ BEGIN
 	FOR node_id, answer, error IN SELECT a.node_id, a.answer::jsonb, a.error FROM coupon.peers_ask(nodes, conninfos, $1, arguments) a
 	LOOP
 		IF answer IS NOT NULL AND NOT coupon.epoch_learn(node_id::smallint, (answer ->> 'epoch')::bigint) THEN
+			-- one that has joined gets its epoch a moment later
+			error := CASE WHEN answer ->> 'epoch' IS NULL THEN 'the server has yet to begin as a node' ELSE 'the server has been replaced by another one' END;
 			answer := NULL;
-			error := 'the server has been replaced by another one';
 		ELSIF error LIKE 'UC310%' THEN
 			-- and this one need not go on
 			PERFORM coupon.node_set_confirmed(false);
