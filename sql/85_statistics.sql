@@ -203,9 +203,9 @@ SELECT o.unpublished, COALESCE(EXTRACT(epoch FROM o.oldest_age), 0)::double prec
        o.broker OPERATOR(pg_catalog.=) 'up' AS connected,
        o.last_error_at IS NOT NULL AND (o.last_ack_at IS NULL OR o.last_error_at OPERATOR(pg_catalog.>) o.last_ack_at) AS failing,
        o.refused_topics IS NOT NULL AS refused_topics, coupon.stat_since() AS stats_reset
-  FROM @extschema@.coupon_outbox_status() o;
-COMMENT ON VIEW coupon.stat_outbox IS 'The outbox and its publisher in numbers: coupon_outbox_status() has the texts.';
-COMMENT ON COLUMN coupon.stat_outbox.unpublished IS 'Events that are not published.';
+  FROM @extschema@.coupon_outbox_status(false) o;
+COMMENT ON VIEW coupon.stat_outbox IS 'The outbox and its publisher in numbers: coupon_outbox_status() has the texts, and counts exactly.';
+COMMENT ON COLUMN coupon.stat_outbox.unpublished IS 'Events that are not published; of an outbox of more than 16 MB an estimate.';
 COMMENT ON COLUMN coupon.stat_outbox.oldest_seconds IS 'How old the oldest of them is.';
 COMMENT ON COLUMN coupon.stat_outbox.blocking_seconds IS 'How long the oldest open transaction that uses the outbox has run.';
 COMMENT ON COLUMN coupon.stat_outbox.size_bytes IS 'The size of the outbox''s tables.';
@@ -215,7 +215,7 @@ COMMENT ON COLUMN coupon.stat_outbox.in_flight IS 'Events that are sent and not 
 COMMENT ON COLUMN coupon.stat_outbox.published IS 'Events that the broker acknowledged.';
 COMMENT ON COLUMN coupon.stat_outbox.retried IS 'Events that were sent again.';
 COMMENT ON COLUMN coupon.stat_outbox.dead IS 'Events that became dead letters.';
-COMMENT ON COLUMN coupon.stat_outbox.dead_letters IS 'Dead letters that there are.';
+COMMENT ON COLUMN coupon.stat_outbox.dead_letters IS 'Dead letters that there are; at most 10000 are counted.';
 COMMENT ON COLUMN coupon.stat_outbox.configured IS 'Whether coupon.kafka_brokers names a broker.';
 COMMENT ON COLUMN coupon.stat_outbox.connected IS 'Whether a broker is reached.';
 COMMENT ON COLUMN coupon.stat_outbox.failing IS 'Whether the last thing that the publisher did was to fail.';

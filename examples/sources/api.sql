@@ -470,7 +470,7 @@ CREATE OR REPLACE FUNCTION coupon_api.admin_kafka_health() RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	broker text := (public.coupon_outbox_status()).broker;
+	broker text := (public.coupon_outbox_status(false)).broker;
 BEGIN
 	RETURN web.answer(200, jsonb_build_object('status', CASE WHEN broker = 'up' THEN 'UP' ELSE 'DOWN' END, 'broker', broker));
 END
@@ -483,7 +483,7 @@ AS $$
 DECLARE
 	outbox record;
 BEGIN
-	SELECT * INTO outbox FROM public.coupon_outbox_status();
+	SELECT * INTO outbox FROM public.coupon_outbox_status(false);
 	RETURN web.answer(200, jsonb_build_object('broker', outbox.broker, 'unpublished', coalesce(outbox.unpublished, 0),
 		'lagSeconds', coalesce(round(extract(epoch FROM outbox.oldest_age), 3), 0),
 		'published', coalesce(outbox.published, 0), 'deadLetters', outbox.dead_letters));

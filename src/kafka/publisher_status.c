@@ -223,7 +223,7 @@ coupon_publisher_read(CouponPublisherStatus *copy)
 }
 
 /*
- * coupon.publisher_state() - the row of coupon_outbox_status, without what
+ * coupon.publisher_state(exact) - the row of coupon_outbox_status, without what
  * SQL tells more easily
  */
 Datum
@@ -243,7 +243,7 @@ coupon_publisher_state(PG_FUNCTION_ARGS)
 		elog(ERROR, "coupon.publisher_state has an unexpected shape");
 
 	coupon_publisher_read(&copy);
-	values[n++] = Int64GetDatum(coupon_outbox_count(&oldest));
+	values[n++] = Int64GetDatum(coupon_outbox_count(PG_GETARG_BOOL(0), &oldest));
 	set_timestamp(oldest == 0 ? 0 :
 				  (TimestampTz) (oldest / COUPON_TICKS_PER_MS) * 1000 -
 				  (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY,

@@ -64,6 +64,7 @@
 #define ROTATE_BLOCKS	1024	/* a child of this size is not appended to any
 								 * more */
 #define ROTATE_INTERVAL_MS	100 /* between attempts to truncate */
+#define SAMPLE_BLOCKS	(2 * ROTATE_BLOCKS) /* from which events are estimated */
 #define BATCH_MAX		(1024 * 1024)
 #define PARK_MAX		10000	/* by one batch, to keep its transaction short */
 #define UNPARK_MAX		10000	/* the same, shared by the topics that have
@@ -253,6 +254,22 @@ meet_event(Collection *c, int number, HeapTuple tuple)
 	return true;
 }
 
+/* The tuple there, on a page that is locked; false: there is none. */
+static bool
+get_tuple(Relation rel, Buffer buffer, OffsetNumber offset, HeapTuple tuple)
+{
+	Page		page = BufferGetPage(buffer);
+	ItemId		item = PageGetItemId(page, offset);
+
+	if (!ItemIdIsNormal(item))
+		return false;
+	tuple->t_data = (HeapTupleHeader) PageGetItem(page, item);
+	tuple->t_len = ItemIdGetLength(item);
+	tuple->t_tableOid = RelationGetRelid(rel);
+	ItemPointerSet(&tuple->t_self, BufferGetBlockNumber(buffer), offset);
+	return true;
+}
+
 /*
  * Rows of transactions that are still running make the page one to look at
  * again, though its LSN will not change when they commit.
@@ -274,16 +291,10 @@ read_page(Collection *c, int number, Buffer buffer)
 
 		for (OffsetNumber offset = FirstOffsetNumber; offset <= last; offset++)
 		{
-			ItemId		item = PageGetItemId(page, offset);
 			HeapTupleData tuple;
 
-			if (!ItemIdIsNormal(item))
+			if (!get_tuple(table->rel, buffer, offset, &tuple))
 				continue;
-			tuple.t_data = (HeapTupleHeader) PageGetItem(page, item);
-			tuple.t_len = ItemIdGetLength(item);
-			tuple.t_tableOid = table->oid;
-			ItemPointerSet(&tuple.t_self, block, offset);
-
 			if (HeapTupleSatisfiesVisibility(&tuple, c->snapshot, buffer))
 				again |= meet_event(c, number, &tuple);
 			else if (!HeapTupleHeaderXminInvalid(tuple.t_data) &&
@@ -669,35 +680,68 @@ coupon_outbox_rotate(void)
 
 /* ---- counting ---- */
 
+/* The events of a page that the snapshot shows; lowers *oldest. */
+static int
+count_page(Relation rel, BlockNumber block, BufferAccessStrategy strategy, Snapshot snapshot, uint64 *oldest)
+{
+	Buffer		buffer = ReadBufferExtended(rel, MAIN_FORKNUM, block, RBM_NORMAL, strategy);
+	Page		page = BufferGetPage(buffer);
+	OffsetNumber last;
+	int			count = 0;
+
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	last = PageIsNew(page) ? 0 : PageGetMaxOffsetNumber(page);
+	for (OffsetNumber offset = FirstOffsetNumber; offset <= last; offset++)
+	{
+		HeapTupleData tuple;
+		bool		isnull;
+		uint64		tick;
+
+		if (!get_tuple(rel, buffer, offset, &tuple) || !HeapTupleSatisfiesVisibility(&tuple, snapshot, buffer))
+			continue;
+		tick = coupon_event_tick(DatumGetUUIDP(heap_getattr(&tuple, Outbox_id, RelationGetDescr(rel), &isnull)));
+		if (*oldest == 0 || tick < *oldest)
+			*oldest = tick;
+		count++;
+	}
+	UnlockReleaseBuffer(buffer);
+	return count;
+}
+
 int64
-coupon_outbox_count(uint64 *oldest)
+coupon_outbox_count(bool exact, uint64 *oldest)
 {
 	const CouponCatalog *catalog = coupon_catalog();
+	Relation	rels[COUPON_OUTBOX_TABLES];
+	BlockNumber nblocks[COUPON_OUTBOX_TABLES];
+	uint64		all = 0;
+	uint64		step = 1;
 	int64		count = 0;
 
+	for (int i = 0; i < COUPON_OUTBOX_TABLES; i++)
+	{
+		rels[i] = table_open(catalog->outbox[i], AccessShareLock);
+		(void) coupon_table(rels[i], NULL);
+		nblocks[i] = RelationGetNumberOfBlocks(rels[i]);
+		all += nblocks[i];
+	}
+	if (!exact)
+		step += all / SAMPLE_BLOCKS;
 	*oldest = 0;
 	for (int i = 0; i < COUPON_OUTBOX_TABLES; i++)
 	{
-		Relation	rel = table_open(catalog->outbox[i], AccessShareLock);
-		TupleTableSlot *slot = table_slot_create(rel, NULL);
-		TableScanDesc scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
+		BufferAccessStrategy strategy = nblocks[i] > NBuffers / 4 ? GetAccessStrategy(BAS_BULKREAD) : NULL;
 
-		(void) coupon_table(rel, NULL);
-		while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+		for (uint64 block = 0; block < nblocks[i]; block += step)
 		{
-			bool		isnull;
-			uint64		tick = coupon_event_tick(DatumGetUUIDP(slot_getattr(slot, Outbox_id, &isnull)));
-
 			CHECK_FOR_INTERRUPTS();
-			if (*oldest == 0 || tick < *oldest)
-				*oldest = tick;
-			count++;
+			count += count_page(rels[i], (BlockNumber) block, strategy, GetActiveSnapshot(), oldest);
 		}
-		table_endscan(scan);
-		ExecDropSingleTupleTableSlot(slot);
-		table_close(rel, AccessShareLock);
+		if (strategy != NULL)
+			FreeAccessStrategy(strategy);
+		table_close(rels[i], AccessShareLock);
 	}
-	return count;
+	return count * (int64) step;
 }
 
 int64

@@ -108,8 +108,12 @@ extern bool coupon_outbox_remove(const CouponOutboxEntry *entry);
  */
 extern void coupon_outbox_rotate(void);
 
-/* What is committed and not yet removed, and the tick of the oldest (0: none). */
-extern int64 coupon_outbox_count(uint64 *oldest);
+/*
+ * What is committed and not yet removed, and the tick of the oldest (0: none).
+ * It reads all rows; if it need not be exact, at most 16 MB of pages, evenly
+ * spread over the tables, by which it estimates.
+ */
+extern int64 coupon_outbox_count(bool exact, uint64 *oldest);
 
 /* The size of the tables on disk, in bytes. */
 extern int64 coupon_outbox_size(void);

@@ -75,7 +75,7 @@ my %call = (
 	(map { $_ => ["coupon.$_()"] } qw(stat_since stat_calls stat_errors stat_ways stat_latencies stat_batches stat_tallies
 			stat_slots stat_workers stat_front_workers stat_clock_ahead)),
 	coupon_http_status => [q{coupon_http_status()}],
-	publisher_state => [q{coupon.publisher_state()}],
+	publisher_state => [q{coupon.publisher_state(true)}],
 	coupon_dead_letter_replay => [q{coupon_dead_letter_replay()}],
 	coupon_dead_letter_discard => [q{coupon_dead_letter_discard()}]);
 

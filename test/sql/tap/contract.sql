@@ -96,7 +96,7 @@ INSERT INTO expected VALUES
 ('coupon_queue_serve()', 'bigint'),
 ('coupon_dead_letter_replay(id uuid DEFAULT NULL::uuid, topic text DEFAULT NULL::text)', 'bigint'),
 ('coupon_dead_letter_discard(id uuid DEFAULT NULL::uuid, topic text DEFAULT NULL::text)', 'bigint'),
-('coupon_outbox_status(OUT unpublished bigint, OUT oldest_age interval, OUT in_flight bigint, OUT published bigint, OUT retried bigint, OUT dead bigint, OUT dead_letters bigint, OUT last_ack_at timestamp with time zone, OUT broker text, OUT refused_topics text, OUT last_error text, OUT last_error_at timestamp with time zone, OUT blocking_age interval, OUT blocking_pid integer, OUT size_bytes bigint)', 'record'),
+('coupon_outbox_status(exact boolean DEFAULT true, OUT unpublished bigint, OUT oldest_age interval, OUT in_flight bigint, OUT published bigint, OUT retried bigint, OUT dead bigint, OUT dead_letters bigint, OUT last_ack_at timestamp with time zone, OUT broker text, OUT refused_topics text, OUT last_error text, OUT last_error_at timestamp with time zone, OUT blocking_age interval, OUT blocking_pid integer, OUT size_bytes bigint)', 'record'),
 ('coupon_group_status(OUT workers integer, OUT batches bigint, OUT calls bigint, OUT mean_batch double precision, OUT largest_batch bigint, OUT commit_ms double precision, OUT repeated_batches bigint)', 'record'),
 ('coupon_verify(campaign_id bigint DEFAULT NULL::bigint, OUT campaign bigint, OUT law text, OUT serial bigint, OUT user_id text, OUT detail text)', 'SETOF record');
 

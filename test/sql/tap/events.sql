@@ -5,7 +5,7 @@ SET LOCAL client_min_messages = error;
 SET LOCAL TimeZone = 'Asia/Seoul';
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS coupon;
-SELECT plan(87);
+SELECT plan(92);
 
 -- What was appended since the last look, in append order.
 CREATE TEMP TABLE seen (id uuid PRIMARY KEY);
@@ -245,6 +245,26 @@ SELECT is((SELECT string_agg(key, ' ' ORDER BY key) FROM coupon.outbox WHERE id 
 SELECT ok(abs(extract(epoch FROM clock_timestamp()) * 1000 - ('x' || substr(replace(id::text, '-', ''), 1, 12))::bit(48)::bigint) < 60000, 'an id begins with its time in milliseconds')
   FROM pg_temp.last_event();
 SELECT is((SELECT count(*) FROM ONLY coupon.outbox), 0::bigint, 'the rows are in the children');
+
+-- a large outbox, one event a page: who watches it reads a part of it, and not the front's time
+CREATE FUNCTION pg_temp.pages(query text) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE plan json;
+BEGIN
+	EXECUTE 'EXPLAIN (ANALYZE, BUFFERS, TIMING off, FORMAT json) ' || query INTO plan;
+	RETURN (plan #>> '{0,Plan,Shared Hit Blocks}')::bigint + (plan #>> '{0,Plan,Shared Read Blocks}')::bigint;
+END $$;
+ALTER TABLE coupon.outbox_0 SET (fillfactor = 10);
+ALTER TABLE coupon.outbox_1 SET (fillfactor = 10);
+ALTER TABLE coupon.outbox_2 SET (fillfactor = 10);
+SELECT count(coupon_emit('t', 'k', 'large', jsonb_build_object('text', repeat('x', 600)))) AS ignore FROM generate_series(1, 6500) g \gset
+INSERT INTO coupon.dead_letter SELECT gen_random_uuid(), 't', 'k', 'x', '{}', 'r', 1, now() FROM generate_series(1, 10050);
+SELECT is(s.unpublished || ' ' || s.dead_letters, n.events || ' 10050', 'coupon_outbox_status() counts each event and dead letter')
+  FROM coupon_outbox_status() s, (SELECT count(*) AS events FROM coupon.outbox) n;
+SELECT is(o.dead_letters, 10000::bigint, 'coupon.stat_outbox no more dead letters than 10,000') FROM coupon.stat_outbox o;
+SELECT ok(abs(o.unpublished - n.events) < 0.05 * n.events AND o.oldest_seconds BETWEEN 0 AND 600, 'and estimates the events')
+  FROM coupon.stat_outbox o, (SELECT count(*) AS events FROM coupon.outbox) n;
+SELECT cmp_ok(pg_temp.pages('SELECT * FROM coupon_outbox_status()'), '>', 6500::bigint, 'which costs all pages');
+SELECT cmp_ok(pg_temp.pages('SELECT * FROM coupon.stat_outbox'), '<', 3500::bigint, 'or some of them');
 
 SELECT * FROM finish();
 ROLLBACK;
