@@ -137,7 +137,7 @@ AS $$
 DECLARE
 	id bigint;
 BEGIN
-	SELECT r.room_id INTO id FROM coupon.room r WHERE r.name = room;
+	SELECT r.room_id INTO id FROM coupon.room r WHERE r.name = room COLLATE "C";
 	IF id IS NULL THEN
 		RAISE SQLSTATE 'UC202' USING
 			MESSAGE = 'unknown room',
@@ -277,7 +277,7 @@ LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalo
 AS $$
 	SELECT t.n, row_number() OVER (ORDER BY sha256(r.seed || int8send(t.n)), t.n)
 	  FROM coupon.room r, generate_series(1::bigint, r.drawn) t(n)
-	 WHERE r.name = $1
+	 WHERE r.name = $1 COLLATE "C"
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_room_draw(text) IS
 	'The draw of a room once it is open: the place of each ticket that drew lots. Anybody can compute it from the seed.';

@@ -97,7 +97,7 @@ CREATE FUNCTION @extschema@.coupon_user_issuances(
 RETURNS SETOF record
 LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT u.* FROM coupon.user_issuances($1::text) u
+	SELECT u.* FROM coupon.user_issuances($1::text COLLATE "C") u
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_user_issuances(USER_TYPE) IS
 	'What a user has over all campaigns, the oldest first. Codes are not told.';
@@ -142,7 +142,7 @@ CREATE FUNCTION @extschema@.coupon_user_refusals(user_id USER_TYPE, OUT campaign
 RETURNS SETOF record
 LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT u.* FROM coupon.user_refusals($1::text) u
+	SELECT u.* FROM coupon.user_refusals($1::text COLLATE "C") u
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_user_refusals(USER_TYPE) IS
 	'Why a user got nothing: how they were refused, by campaigns that note it. What was refused in the last second may be missing.';
@@ -239,6 +239,9 @@ BEGIN
 	DELETE FROM coupon.request_key k WHERE k.user_id = erased;
 	GET DIAGNOSTICS n = ROW_COUNT;
 	others := others + n;
+	DELETE FROM coupon.room_guest g WHERE g.user_id = erased;
+	GET DIAGNOSTICS n = ROW_COUNT;
+	others := others + n;
 	UPDATE coupon.dead_letter d SET key = pseudonym, payload = coupon.renamed(d.payload, erased, pseudonym)
 	 WHERE d.key = erased AND d.type NOT LIKE 'coupon.campaign\_%'
 	   AND NOT (d.type = 'coupon.dead_letter' AND d.payload->>'type' LIKE 'coupon.campaign\_%');
@@ -249,18 +252,16 @@ BEGIN
 	GET DIAGNOSTICS n = ROW_COUNT;
 	others := others + n;
 
-	-- The topics that have told of the user.  They are looked for now: a unit that
-	-- was committed while this went on has been renamed, too.
-	SELECT array_agg(DISTINCT c.topic) INTO topics FROM coupon.campaign c
-	 WHERE c.campaign_id IN (SELECT i.campaign_id FROM coupon.units_of(pseudonym) i
-	                         UNION SELECT i.campaign_id FROM coupon.units_of(erased) i WHERE i.state = 'held'
-	                         UNION SELECT l.campaign_id FROM coupon.lapsed_hold l WHERE l.user_id IN (erased, pseudonym)
-	                         UNION SELECT r.campaign_id FROM coupon.request r WHERE r.user_id = pseudonym);
+	-- Whatever topic may have told of the user: no row needs to be left of a unit that was
+	-- revoked or released.
+	SELECT array_agg(DISTINCT c.topic) INTO topics FROM coupon.campaign c;
 	-- last: whatever was waited for above has its events committed by now
 	events := coupon.erase_events(erased, pseudonym, coalesce(topics, '{}'));
 	waiting := (SELECT count(*) FROM coupon.request r WHERE r.user_id = erased AND r.decided_at IS NULL)
 		+ (SELECT count(*) FROM coupon.units_of(erased) u WHERE u.state = 'held')
-		+ (SELECT count(*) FROM coupon.lapsed_hold l WHERE l.user_id = erased AND l.held_until >= remembered_since);
+		+ (SELECT count(*) FROM coupon.lapsed_hold l WHERE l.user_id = erased AND l.held_until >= remembered_since)
+		-- whatever is on its way to another node has the name yet
+		+ (SELECT count(*) FROM coupon.slot_parcel p WHERE p.state = 'sent' AND coupon.slot_of(erased) = ANY (p.slots));
 END
 $$;
 COMMENT ON FUNCTION coupon.erase_user(text) IS 'See coupon_user_erase().';
@@ -270,7 +271,7 @@ CREATE FUNCTION @extschema@.coupon_user_erase(
 RETURNS record
 LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT e.* FROM coupon.erase_user($1::text) e
+	SELECT e.* FROM coupon.erase_user($1::text COLLATE "C") e
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_user_erase(USER_TYPE) IS
 	'Forgets a user: one random pseudonym takes their place in issuances, decided requests, tickets, dead letters, refusals and events that are not published; an event coupon.user_erased tells consumers. Returns how many rows of each, and how many requests and holds wait, for a decision or a payment, and have to be erased again.';

@@ -96,18 +96,20 @@ sql(q{
 	INSERT INTO coupon.dead_letter VALUES (gen_random_uuid(), 'coupon-issued', 'anna', 'coupon.issued', '{"campaign_id":1,"user_id":"anna"}', 'r', 1, now());
 	SELECT coupon_emit('app', 'anna', 'app.mail', '{"user_id": "anna", "n": 1}');
 	SELECT coupon_emit('app', '7', 'app.other', '{"list": [1]}');
+	INSERT INTO coupon.room_guest VALUES (1, 'anna', now());
 	SELECT coupon_issue(31, 'anna')});
 await(q{SELECT count(*) = 0 FROM coupon.request WHERE decided_at IS NULL});
 await(q{SELECT count(*) = 1 FROM coupon.refusal WHERE user_id = 'anna'});
 sql(q{SELECT coupon_campaign_create('slow', 5)});
 my $ids = sql(q{SELECT string_agg(id::text, ' ' ORDER BY id) FROM coupon.outbox});
 my $numbers = sql(q{SELECT count(*) FROM coupon.issuance WHERE user_id = 'anna'});
-like(sql(q{SELECT issuances, requests, tickets, events > 10, others, waiting FROM coupon_user_erase('anna')}), qr/^$numbers\|2\|1\|t\|3\|0$/, 'it says what was erased');
+like(sql(q{SELECT issuances, requests, tickets, events > 10, others, waiting FROM coupon_user_erase('anna')}), qr/^$numbers\|2\|1\|t\|4\|0$/, 'it says what was erased');
 is(sql(q{SELECT count(*) FROM coupon.issuance WHERE user_id = 'anna'}), '0', 'no issuance has the name');
 my $names = sql(q{
 	SELECT string_agg(DISTINCT user_id, ' ') FROM (
 		SELECT user_id FROM coupon.issuance UNION ALL SELECT user_id FROM coupon.request UNION ALL SELECT user_id FROM coupon.request_key UNION ALL SELECT user_id FROM coupon.ticket
 		UNION ALL SELECT user_id FROM coupon.lapsed_hold UNION ALL SELECT user_id FROM coupon.refusal UNION ALL SELECT key FROM coupon.dead_letter
+		UNION ALL SELECT user_id FROM coupon.room_guest
 		UNION ALL SELECT payload->>'user_id' FROM coupon.dead_letter UNION ALL SELECT key FROM coupon.outbox WHERE type <> 'coupon.user_erased'
 		UNION ALL SELECT payload->>'user_id' FROM coupon.outbox WHERE type <> 'coupon.user_erased') x
 	WHERE user_id ~ 'anna|erased'});
@@ -120,6 +122,16 @@ conserved($node, 'postgres', 'after erasing');
 await(q{SELECT waiting = 0 AND admitted = 1 FROM coupon.room_status WHERE name = 'hall'});
 is(sql(q{SELECT user_id, admitted_at IS NOT NULL, ended_at IS NULL FROM coupon.user_ticket WHERE user_id = 'bert'}), 'bert|t|t', 'whose session it was has left the room, and the next is in');
 is(sql(q{SELECT issuances, events, others FROM coupon_user_erase('anna')}), '0|0|0', 'again there is nothing to do');
+
+# of a unit that was given back there is no row, but consumers know of it
+sql(q{SELECT coupon_issue(21, 'gone'); SELECT coupon_revoke(21, 'gone', 'returned'); SELECT coupon_user_erase('gone')});
+is(sql(q{SELECT string_agg(topic, ' ' ORDER BY topic) FROM coupon.outbox WHERE type = 'coupon.user_erased' AND key = 'gone'}), 'coupon-issued other', 'who has nothing left is forgotten by consumers, too');
+
+# ids of a table of the application's, which has a collation of its own
+sql(q{CREATE TABLE customer AS SELECT 'bea' COLLATE "POSIX" AS id, 'hall' COLLATE "POSIX" AS room;
+	SELECT coupon_issue(22, id) FROM customer});
+is(sql(q{SELECT (SELECT count(*) FROM coupon_user_issuances(id)), (SELECT count(*) FROM coupon_user_refusals(id)), (coupon_user_erase(id)).issuances FROM customer}), '1|0|1', 'users of whatever collation');
+is(sql(q{SELECT coupon_room_pause(room), coupon_room_resume(room), (SELECT count(*) FROM coupon_room_draw(room)) FROM customer}), 't|t|0', 'and rooms');
 
 # users whose name is a campaign's number: its events are not theirs
 my $campaign_events = sql(q{SELECT count(*) FROM coupon.outbox WHERE key = '5' AND type LIKE 'coupon.campaign%'});
