@@ -103,6 +103,8 @@ DECLARE
 	-- with its schema: nothing but pg_catalog is in the path
 	signature text := function::text;
 	over_http boolean := (SELECT a.backend_type = 'coupon front' FROM pg_stat_get_activity(pg_backend_pid()) a);
+	-- PostgREST's session is of a user who may be any of its roles, and calls as one of them
+	caller name := CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END;
 BEGIN
 	IF method IS NULL OR path IS NULL OR function IS NULL OR batched IS NULL OR admin IS NULL THEN
 		RAISE null_value_not_allowed USING
@@ -124,11 +126,11 @@ BEGIN
 	END IF;
 	IF anonymous_role::oid NOT IN (SELECT a.oid FROM pg_roles a WHERE a.rolname IN ('coupon_reader', 'coupon_user', 'coupon_service'))
 		-- over HTTP the session is the server's own, and says nothing of who calls
-		AND (over_http OR NOT pg_has_role(session_user, anonymous_role, 'MEMBER')) THEN
+		AND (over_http OR NOT pg_has_role(caller, anonymous_role, 'MEMBER')) THEN
 		RAISE insufficient_privilege USING
 			MESSAGE = 'permission denied to give the rights of a role away',
 			DETAIL = CASE WHEN over_http THEN format('Over HTTP nobody can tell whether the caller is a member of role %s.', anonymous_role)
-			              ELSE format('%I is not a member of role %s.', session_user, anonymous_role) END,
+			              ELSE format('%I is not a member of role %s.', caller, anonymous_role) END,
 			HINT = 'Name coupon_reader, coupon_user or coupon_service, or a role of which you are a member.';
 	END IF;
 	PERFORM coupon.route_check(upper(method), path, signature, batched);

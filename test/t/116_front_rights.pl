@@ -132,6 +132,7 @@ sub refused
 like(refused(10), qr/22023.*a superuser/s, 'coupon_admin cannot have anybody be a superuser');
 like(refused('later'), qr/42501.*not a member.*HINT/s, '  nor a role that is not theirs');
 like(refused('pg_read_all_data'), qr/42501/, '  nor one of the server');
+like(sql_error($node, 'postgres', "SET ROLE boss; SELECT coupon_route_add('POST', '/sql', 'query_to_xml(text,boolean,boolean,text)', anonymous_role => 'later')"), qr/42501.*boss is not a member/s, '  nor by SET ROLE, as PostgREST calls');
 like(sql_error($node, 'postgres', "SELECT coupon_route_add('POST', '/sql', 'who()', anonymous_role => '10')"), qr/22023/, 'nor can a superuser');
 is(sql("SET SESSION AUTHORIZATION boss; SELECT coupon_route_add('POST', '/$_', 'who()', anonymous_role => '$_') IS NULL"), 'f', "coupon_admin may give $_") for 'coupon_reader', 'coupon_user', 'coupon_service', 'coupon_admin';
 is(told('GET', '/who'), '200 "later"', 'who sends no token is whom the route says');
