@@ -13,7 +13,10 @@
  *
  * Who may change coupon.node can have this server connect anywhere, with the
  * rights of its operating system user.  So only roles are taken that are no
- * superusers, and the one statement that is sent names its function.
+ * superusers, and the one statement that is sent names its function.  And a
+ * conninfo says no more than it has to: libpq gives the passwords of that user's
+ * .pgpass to whoever is at hostaddr, by the name in host, and reads or writes
+ * other files that it is told of.
  */
 #include "postgres.h"
 
@@ -123,6 +126,27 @@ count_hosts(const char *list)
 	return n;
 }
 
+/* What a conninfo may have. */
+static const char *const options_allowed[] = {
+	"host", "port", "dbname", "user", "target_session_attrs", "load_balance_hosts",
+	"application_name", "connect_timeout", "tcp_user_timeout",
+	"keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count",
+	"sslmode", "sslnegotiation", "sslrootcert", "channel_binding", "gssencmode", "krbsrvname", "require_auth"
+};
+
+static bool
+is_allowed(const PQconninfoOption *option)
+{
+	if (option->val == NULL)
+		return true;
+	for (size_t i = 0; i < lengthof(options_allowed); i++)
+	{
+		if (strcmp(option->keyword, options_allowed[i]) == 0)
+			return true;
+	}
+	return false;
+}
+
 static void
 start_connecting(Peer *peer, CouponPeerCall *call)
 {
@@ -139,13 +163,18 @@ start_connecting(Peer *peer, CouponPeerCall *call)
 	peer->moved_at = GetCurrentTimestamp();
 	for (PQconninfoOption *o = options; o != NULL && o->keyword != NULL; o++)
 	{
-		if (o->val != NULL && (strcmp(o->keyword, "host") == 0 || strcmp(o->keyword, "hostaddr") == 0))
-			peer->nhosts = Max(peer->nhosts, count_hosts(o->val));
+		if (!is_allowed(o))
+		{
+			fail(peer, call, psprintf("conninfo of a node cannot have \"%s\"", o->keyword));
+			PQconninfoFree(options);
+			return;
+		}
+		if (o->val != NULL && strcmp(o->keyword, "host") == 0)
+			peer->nhosts = count_hosts(o->val);
 	}
 	for (PQconninfoOption *o = options; o != NULL && o->keyword != NULL && peer->nhosts > 1; o++)
 	{
-		if (o->val == NULL || (strcmp(o->keyword, "host") != 0 && strcmp(o->keyword, "hostaddr") != 0 &&
-							   strcmp(o->keyword, "port") != 0))
+		if (o->val == NULL || (strcmp(o->keyword, "host") != 0 && strcmp(o->keyword, "port") != 0))
 			continue;
 		keywords[n] = o->keyword;
 		values[n++] = turn_list(peer, o->val);

@@ -92,5 +92,12 @@ SELECT throws_ok(format($$ SELECT coupon_codes_generate(%s, NULL, 3) $$, :plain)
 SELECT throws_ok(format($$ SELECT coupon_units_import(%s, '{A}') $$, :empty), 'UC004', NULL, 'seats are not shared');
 SELECT is(coupon_codes_import(:empty, '{A,B}'), 2::bigint, 'codes are');
 
+-- a conninfo is coupon_admin's to write, and the server's passwords and files are not
+SELECT is((SELECT error FROM coupon.peers_ask('{2}', ARRAY[format('host=127.0.0.1 port=1 dbname=x %s=x', o)], 'hello', ARRAY['{}'])),
+	format('conninfo of a node cannot have "%s"', o), format('no connection is made with %s', o))
+  FROM unnest('{hostaddr,password,passfile,service,sslkey,sslcert,options}'::text[]) o;
+SELECT alike((SELECT error FROM coupon.peers_ask('{2}', ARRAY['host=127.0.0.1 port=1 dbname=x user=y sslmode=prefer'], 'hello', ARRAY['{}'])),
+	'%refused%', 'one is with the name of a host');
+
 SELECT * FROM finish();
 ROLLBACK;
