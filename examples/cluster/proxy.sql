@@ -164,6 +164,14 @@ DECLARE
 	n integer;
 	changed integer;
 BEGIN
+	-- it is written at the nodes, and opened with this server's passwords: src/cluster/peers.c
+	IF EXISTS (SELECT FROM jsonb_array_elements($1 -> 'nodes') r
+	            WHERE r ->> 'conninfo' ~ '\m(hostaddr|passfile|service|servicefile|sslkey|sslkeylogfile|sslcert|options)[[:space:]]*=|%') THEN
+		RAISE SQLSTATE 'UC303' USING
+			MESSAGE = 'a node has a conninfo that no connection is made with',
+			DETAIL = 'It names another address than the host''s, or a file.',
+			HINT = 'Correct it with coupon_node_address() at a node.';
+	END IF;
 	INSERT INTO coupon_cluster.node AS o (node_id, name, conninfo, http_url, state, version)
 	SELECT r.node_id, r.name, r.conninfo, r.http_url, r.state, r.version
 	  FROM jsonb_to_recordset($1 -> 'nodes') r(node_id smallint, name text, conninfo text, http_url text, state text, version bigint)

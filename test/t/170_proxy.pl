@@ -54,6 +54,8 @@ is((run_as('nobody_there', "SELECT coupon_cluster_connect('$conninfo{three}')"))
 proxy('UPDATE coupon_cluster.slot SET version = 1');
 is(proxy('SELECT coupon_cluster_refresh()'), 1024, 'asks for it again');
 is(proxy('SELECT coupon_cluster_refresh()'), 0, 'and knows then what all know');
+like(sql_error($main, 'proxy', qq{SELECT coupon_cluster.learn('{"slots": [], "nodes": [{"node_id": 4, "name": "d", "state": "active", "version": 9, "conninfo": "$_"}]}')}), qr/UC303/, "but no conninfo as $_")
+  for 'host=db hostaddr=192.0.2.1', 'postgresql://db/sale?host%61ddr=192.0.2.1';
 is(proxy(q{SELECT string_agg(coupon_slot(id) || '', ' ') FROM unnest('{1,42,alice}'::text[]) id}), '988 548 910', 'with the nodes\' hash');
 
 # the same campaign on each: its own id, and serials of its own so that none is sold twice
