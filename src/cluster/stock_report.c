@@ -71,7 +71,7 @@ coupon_stock_here(PG_FUNCTION_ARGS)
 		int64		lapsed;
 
 		coupon_stock_sum(campaign, stock, &sum);
-		coupon_sweep_count(def->campaign_id, &live, &lapsed);
+		coupon_sweep_count(def->campaign_id, stock, &live, &lapsed);
 		/* who takes looks for them, and finds out when the next one runs out */
 		sum.free += Max(lapsed, 1);
 	}

@@ -40,13 +40,14 @@ typedef struct Counts
 static void
 count_units(CouponCampaign *campaign, const CouponDefinition *def, Counts *counts)
 {
+	CouponStock *stock = coupon_stock_open(campaign, def);
 	CouponStockSum sum;
 	int64		held;
 	int64		lapsed;
 	int64		gone;
 
-	coupon_stock_sum(campaign, coupon_stock_open(campaign, def), &sum);
-	coupon_sweep_count(def->campaign_id, &held, &lapsed);
+	coupon_stock_sum(campaign, stock, &sum);
+	coupon_sweep_count(def->campaign_id, stock, &held, &lapsed);
 
 	/* what this transaction withdraws is in flight, too */
 	gone = sum.units - sum.free - sum.in_flight - def->withdrawn - def->away;
@@ -133,7 +134,7 @@ count_rows(int64 campaign_id, Counts *counts)
 	counts->stock = count_stock(campaign_id, snapshot);
 	gone = count_issuances(campaign_id, snapshot);
 	UnregisterSnapshot(snapshot);
-	coupon_sweep_count(campaign_id, &held, &lapsed);
+	coupon_sweep_count(campaign_id, NULL, &held, &lapsed);
 	/* more may have been replayed meanwhile */
 	gone = Max(gone, held + lapsed);
 	counts->issued = gone - held - lapsed;

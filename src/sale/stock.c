@@ -563,12 +563,13 @@ coupon_stock_may_lapse(CouponCampaign *campaign, TimestampTz now)
 }
 
 uint64
-coupon_stock_holds_noted(CouponStock *stock)
+coupon_stock_holds_noted(CouponStock *stock, TimestampTz *from)
 {
 	uint64		noted;
 
 	SpinLockAcquire(&stock->lapse_lock);
 	noted = stock->holds_noted;
+	*from = (TimestampTz) pg_atomic_read_u64(&stock->lapse_at);
 	SpinLockRelease(&stock->lapse_lock);
 	return noted;
 }

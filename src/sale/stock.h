@@ -164,9 +164,11 @@ extern bool coupon_stock_may_lapse(CouponCampaign *campaign, TimestampTz now);
 
 /*
  * Who looks through all holds asks first which were noted, and says afterwards
- * when the first of them runs out that is not its own.
+ * when the first of them runs out that is not its own.  There is none that ends
+ * before *from: what the index has there is dead, and much of it as long as
+ * somebody keeps a snapshot.
  */
-extern uint64 coupon_stock_holds_noted(CouponStock *stock);
+extern uint64 coupon_stock_holds_noted(CouponStock *stock, TimestampTz *from);
 extern void coupon_stock_next_lapse(CouponStock *stock, uint64 noted, TimestampTz next);
 
 /* ---- counting ---- */

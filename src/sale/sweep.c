@@ -86,6 +86,18 @@ coupon_sweep_serial(CouponCampaign *campaign, const CouponDefinition *def,
 	return taken;
 }
 
+/* Begins to read the holds of a campaign that end then or later, in that order. */
+static void
+scan_holds(CouponScan *scan, int64 campaign_id, TimestampTz from, Snapshot snapshot)
+{
+	ScanKeyData keys[2];
+
+	coupon_key_int64(&keys[0], 1, BTEqualStrategyNumber, campaign_id);
+	coupon_key_time(&keys[1], 2, BTGreaterEqualStrategyNumber, from);
+	coupon_scan_begin(scan, coupon_catalog()->issuance, coupon_catalog()->issuance_held_idx,
+					  snapshot, keys, 2, false);
+}
+
 /*
  * Looks for up to max holds of a campaign that have run out by now and that
  * nobody is at, and tells the stock map when the next one does.  *undecided:
@@ -95,18 +107,16 @@ static int
 find_lapsed(CouponStock *stock, int64 campaign_id, TimestampTz now, int max, int64 *serials,
 			int *undecided)
 {
-	uint64		noted = coupon_stock_holds_noted(stock);
+	TimestampTz from;
+	uint64		noted = coupon_stock_holds_noted(stock, &from);
 	TimestampTz next = DT_NOEND;
 	int			n = 0;
 	SnapshotData dirty;
-	ScanKeyData key;
 	CouponScan	scan;
 
 	*undecided = 0;
 	InitDirtySnapshot(dirty);
-	coupon_key_int64(&key, 1, BTEqualStrategyNumber, campaign_id);
-	coupon_scan_begin(&scan, coupon_catalog()->issuance, coupon_catalog()->issuance_held_idx,
-					  &dirty, &key, 1, false);
+	scan_holds(&scan, campaign_id, from, &dirty);
 	while (n < max && coupon_scan_next(&scan, ForwardScanDirection))
 	{
 		bool		isnull;
@@ -189,6 +199,8 @@ coupon_sweep_campaign(const CouponDue *due, int n, TimestampTz now)
 	CouponStock *stock;
 	CouponTableWriter *table;
 	CouponIssuanceRow row;
+	int64		first;
+	int			others;
 	int			removed = 0;
 
 	/*
@@ -211,6 +223,8 @@ coupon_sweep_campaign(const CouponDue *due, int n, TimestampTz now)
 		coupon_stock_return(campaign, stock, due[i].serial);
 		removed++;
 	}
+	/* so that nobody walks over them again */
+	(void) find_lapsed(stock, due->campaign_id, now, 1, &first, &others);
 	coupon_issuance_row_end(&row);
 	coupon_writer_close(table);
 	coupon_campaign_leave(campaign);
@@ -220,17 +234,18 @@ coupon_sweep_campaign(const CouponDue *due, int n, TimestampTz now)
 /* ---- counting ---- */
 
 void
-coupon_sweep_count(int64 campaign_id, int64 *live, int64 *lapsed)
+coupon_sweep_count(int64 campaign_id, CouponStock *stock, int64 *live, int64 *lapsed)
 {
 	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz from = DT_NOBEGIN;
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	ScanKeyData key;
 	CouponScan	scan;
 
 	*live = *lapsed = 0;
-	coupon_key_int64(&key, 1, BTEqualStrategyNumber, campaign_id);
-	coupon_scan_begin(&scan, coupon_catalog()->issuance, coupon_catalog()->issuance_held_idx,
-					  snapshot, &key, 1, false);
+	/* after the snapshot: what it shows has been noted */
+	if (stock != NULL)
+		(void) coupon_stock_holds_noted(stock, &from);
+	scan_holds(&scan, campaign_id, from, snapshot);
 	while (coupon_scan_next(&scan, ForwardScanDirection))
 	{
 		bool		isnull;

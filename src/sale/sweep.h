@@ -48,8 +48,11 @@ typedef struct CouponDue
  */
 extern int	coupon_sweep_campaign(const CouponDue *due, int n, TimestampTz now);
 
-/* Holds of a campaign that are live, and that have run out but are there. */
-extern void coupon_sweep_count(int64 campaign_id, int64 *live, int64 *lapsed);
+/*
+ * Holds of a campaign that are live, and that have run out but are there; stock
+ * is NULL where there is none, on a standby.
+ */
+extern void coupon_sweep_count(int64 campaign_id, CouponStock *stock, int64 *live, int64 *lapsed);
 
 /* sweeper.c */
 extern const struct CouponWorkerKind coupon_sweeper;

@@ -359,7 +359,21 @@ unlike(slurp_file($node->logfile), qr/deadlock detected/, 'F8: no deadlock');
 conserved($node, 'postgres', 'the storm');
 lives_are_right('the storm');
 
-# ---- the same, and a session is killed in the middle of it ----
+# ---- somebody keeps a snapshot, and with it the index entries of holds that have ended ----
+
+my $analyst = $node->background_psql('postgres');
+$analyst->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT');
+my $kept = ask(q{SELECT coupon_campaign_create('kept', 3000)});
+# in another order than they are in the table, so that each costs a page
+ask("SELECT count(coupon_hold_any($kept, 'k' || g, (1 + g * 7919 % 400) * interval '1 ms')) FROM generate_series(1, 3000) g");
+poll_until('them to be swept', sub { ask("SELECT count(*) FROM coupon.issuance WHERE campaign_id = $kept") eq '0' });
+my ($status) = ask("EXPLAIN (ANALYZE, BUFFERS, TIMING off) SELECT * FROM coupon_status($kept)") =~ /Buffers: shared hit=(\d+)/;
+cmp_ok($status, '<', 1000, 'coupon_status() does not walk over them');
+is(ask("SELECT remaining || ' ' || held FROM coupon_status($kept)"), '3000 0', '  and counts right');
+$analyst->query_safe('COMMIT');
+$analyst->quit;
+
+# ---- the same storm, and a session is killed in the middle of it ----
 
 my $killer = fork;
 die "fork: $!" unless defined $killer;
