@@ -1,7 +1,9 @@
 -- What the board shows.  Nothing here tells of a user, and there is no more of
 -- it than coupon.watched_campaign() has rows.
 
--- The campaigns that are shown one by one: those that sell, then the newest.
+-- The campaigns that are shown one by one: those that sell, then the newest.  One that
+-- is over is shown as long as its map is there: after a restart the front would read
+-- all of its issuances for this, while calls wait.
 CREATE FUNCTION coupon.watched_campaign() RETURNS SETOF coupon.campaign_status
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -9,12 +11,14 @@ BEGIN
 	RETURN QUERY SELECT s.* FROM coupon.campaign_status s
 	 WHERE s.campaign_id = ANY (ARRAY(
 		SELECT w.campaign_id FROM coupon.campaign w
+		 WHERE coalesce(w.closed_at, w.closes_at) <= clock_timestamp() IS NOT TRUE
+		    OR w.campaign_id IN (SELECT m.campaign_id FROM coupon.stat_campaigns(NULL) m WHERE m.map_bytes IS NOT NULL)
 		 ORDER BY coalesce(w.closed_at, w.closes_at) <= clock_timestamp() IS TRUE, w.campaign_id DESC
 		 LIMIT 50))
 	 ORDER BY s.state = 'closed', s.campaign_id DESC;
 END
 $$;
-COMMENT ON FUNCTION coupon.watched_campaign() IS 'coupon.campaign_status of 50 campaigns at most: those that are not closed first, of these the newest.';
+COMMENT ON FUNCTION coupon.watched_campaign() IS 'coupon.campaign_status of 50 campaigns at most: those that are not closed first, of these the newest; of others those that memory has a map of.';
 
 CREATE FUNCTION coupon.http_board() RETURNS json
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

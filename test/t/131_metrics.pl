@@ -124,6 +124,12 @@ is(join(' ', sort map { /^coupon_campaign_info\{campaign="\d+",name="([^"]*)",/ 
 ok(exists $samples->{'coupon_campaign_stock{campaign="1"}'}, '  behind those that are');
 sql(q{SELECT count(coupon_campaign_close(campaign_id)) FROM coupon.campaign WHERE name LIKE 'soon%'});
 
+# the board shows those that are over as long as it costs nothing
+like(HTTP::Tiny->new->get("http://127.0.0.1:$port/board.json")->{content}, qr/"state" : "closed"/, 'the board shows closed ones');
+$node->restart;
+poll_until('the front', sub { HTTP::Tiny->new->get("http://127.0.0.1:$port/board.json")->{status} == 200 });
+is(sql(q{SELECT count(*) FROM coupon.stat_campaign WHERE state = 'closed' AND map_bytes IS NOT NULL}), 0, '  and reads none of them for it after a restart');
+
 # one that is damaged must not hide the others
 sql(q{SET session_replication_role = replica; INSERT INTO coupon.campaign (name, per_user_limit, max_per_user_limit, policy, topic) VALUES ('damaged', 1, 1, '{}', 't');
 	INSERT INTO coupon.shard SELECT max(campaign_id), 3, 31, 40 FROM coupon.campaign});
