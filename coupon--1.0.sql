@@ -1238,16 +1238,16 @@ COMMENT ON FUNCTION @extschema@.coupon_dead_letter_discard(uuid, text) IS
 	'Deletes dead letters for good: the one of an id, those of a topic, or all. Returns how many.';
 
 CREATE FUNCTION coupon.publisher_state(
-	OUT unpublished bigint, OUT oldest_at timestamptz, OUT in_flight bigint,
+	exact boolean, OUT unpublished bigint, OUT oldest_at timestamptz, OUT in_flight bigint,
 	OUT published bigint, OUT retried bigint, OUT dead bigint,
 	OUT acknowledged_at timestamptz, OUT broker text, OUT refused_topics text,
 	OUT last_error text, OUT failed_at timestamptz, OUT size_bytes bigint)
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_publisher_state';
-COMMENT ON FUNCTION coupon.publisher_state() IS 'What shared memory knows of the publisher; use coupon_outbox_status().';
+COMMENT ON FUNCTION coupon.publisher_state(boolean) IS 'What shared memory knows of the publisher; use coupon_outbox_status().';
 
 CREATE FUNCTION @extschema@.coupon_outbox_status(
-	OUT unpublished bigint, OUT oldest_age interval, OUT in_flight bigint,
+	exact boolean DEFAULT true, OUT unpublished bigint, OUT oldest_age interval, OUT in_flight bigint,
 	OUT published bigint, OUT retried bigint, OUT dead bigint, OUT dead_letters bigint,
 	OUT last_ack_at timestamptz, OUT broker text, OUT refused_topics text,
 	OUT last_error text, OUT last_error_at timestamptz,
@@ -1255,9 +1255,9 @@ CREATE FUNCTION @extschema@.coupon_outbox_status(
 LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT s.unpublished, clock_timestamp() - s.oldest_at, s.in_flight, s.published, s.retried, s.dead,
-	       (SELECT count(*) FROM coupon.dead_letter), s.acknowledged_at, s.broker, s.refused_topics,
+	       (SELECT count(*) FROM (SELECT FROM coupon.dead_letter LIMIT CASE WHEN $1 IS FALSE THEN 10000 END) d), s.acknowledged_at, s.broker, s.refused_topics,
 	       s.last_error, s.failed_at, clock_timestamp() - b.xact_start, b.pid, s.size_bytes
-	  FROM coupon.publisher_state() s
+	  FROM coupon.publisher_state($1 IS NOT FALSE) s
 	  LEFT JOIN LATERAL (
 		SELECT coalesce(a.xact_start, p.prepared) AS xact_start, a.pid
 		  FROM pg_locks l
@@ -1268,8 +1268,8 @@ AS $$
 		   AND (a.backend_type NOT LIKE 'coupon %' AND a.pid <> pg_backend_pid() OR p.transaction IS NOT NULL)
 		 ORDER BY 1 LIMIT 1) b ON true
 $$;
-COMMENT ON FUNCTION @extschema@.coupon_outbox_status() IS
-	'The outbox and its publisher: what is yet to be published and since when, what became of the rest since the server started or coupon_stat_reset(), the broker and the last error, and the oldest open transaction that uses the outbox.';
+COMMENT ON FUNCTION @extschema@.coupon_outbox_status(boolean) IS
+	'The outbox and its publisher: what is yet to be published and since when, what became of the rest since the server started or coupon_stat_reset(), the broker and the last error, and the oldest open transaction that uses the outbox. With exact false it takes no longer for a large outbox: events are estimated by a sample of 16 MB, and 10000 dead letters are counted at most.';
 
 -- Asynchronous requests.  A row is inserted, changed once when the request is
 -- decided, and truncated with its table when all of a table are old: two tables take
@@ -4325,7 +4325,7 @@ AS $$
 DECLARE
 	id bigint;
 BEGIN
-	SELECT r.room_id INTO id FROM coupon.room r WHERE r.name = room;
+	SELECT r.room_id INTO id FROM coupon.room r WHERE r.name = room COLLATE "C";
 	IF id IS NULL THEN
 		RAISE SQLSTATE 'UC202' USING
 			MESSAGE = 'unknown room',
@@ -4465,7 +4465,7 @@ LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalo
 AS $$
 	SELECT t.n, row_number() OVER (ORDER BY sha256(r.seed || int8send(t.n)), t.n)
 	  FROM coupon.room r, generate_series(1::bigint, r.drawn) t(n)
-	 WHERE r.name = $1
+	 WHERE r.name = $1 COLLATE "C"
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_room_draw(text) IS
 	'The draw of a room once it is open: the place of each ticket that drew lots. Anybody can compute it from the seed.';
@@ -5060,7 +5060,7 @@ CREATE FUNCTION @extschema@.coupon_user_issuances(
 RETURNS SETOF record
 LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT u.* FROM coupon.user_issuances($1::text) u
+	SELECT u.* FROM coupon.user_issuances($1::text COLLATE "C") u
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_user_issuances(text) IS
 	'What a user has over all campaigns, the oldest first. Codes are not told.';
@@ -5071,7 +5071,7 @@ CREATE FUNCTION @extschema@.coupon_user_issuances(
 RETURNS SETOF record
 LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT u.* FROM coupon.user_issuances($1::text) u
+	SELECT u.* FROM coupon.user_issuances($1::text COLLATE "C") u
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_user_issuances(bigint) IS
 	'What a user has over all campaigns, the oldest first. Codes are not told.';
@@ -5082,7 +5082,7 @@ CREATE FUNCTION @extschema@.coupon_user_issuances(
 RETURNS SETOF record
 LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT u.* FROM coupon.user_issuances($1::text) u
+	SELECT u.* FROM coupon.user_issuances($1::text COLLATE "C") u
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_user_issuances(uuid) IS
 	'What a user has over all campaigns, the oldest first. Codes are not told.';
@@ -5127,7 +5127,7 @@ CREATE FUNCTION @extschema@.coupon_user_refusals(user_id text, OUT campaign_id b
 RETURNS SETOF record
 LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT u.* FROM coupon.user_refusals($1::text) u
+	SELECT u.* FROM coupon.user_refusals($1::text COLLATE "C") u
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_user_refusals(text) IS
 	'Why a user got nothing: how they were refused, by campaigns that note it. What was refused in the last second may be missing.';
@@ -5136,7 +5136,7 @@ CREATE FUNCTION @extschema@.coupon_user_refusals(user_id bigint, OUT campaign_id
 RETURNS SETOF record
 LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT u.* FROM coupon.user_refusals($1::text) u
+	SELECT u.* FROM coupon.user_refusals($1::text COLLATE "C") u
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_user_refusals(bigint) IS
 	'Why a user got nothing: how they were refused, by campaigns that note it. What was refused in the last second may be missing.';
@@ -5145,7 +5145,7 @@ CREATE FUNCTION @extschema@.coupon_user_refusals(user_id uuid, OUT campaign_id b
 RETURNS SETOF record
 LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT u.* FROM coupon.user_refusals($1::text) u
+	SELECT u.* FROM coupon.user_refusals($1::text COLLATE "C") u
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_user_refusals(uuid) IS
 	'Why a user got nothing: how they were refused, by campaigns that note it. What was refused in the last second may be missing.';
@@ -5242,6 +5242,9 @@ BEGIN
 	DELETE FROM coupon.request_key k WHERE k.user_id = erased;
 	GET DIAGNOSTICS n = ROW_COUNT;
 	others := others + n;
+	DELETE FROM coupon.room_guest g WHERE g.user_id = erased;
+	GET DIAGNOSTICS n = ROW_COUNT;
+	others := others + n;
 	UPDATE coupon.dead_letter d SET key = pseudonym, payload = coupon.renamed(d.payload, erased, pseudonym)
 	 WHERE d.key = erased AND d.type NOT LIKE 'coupon.campaign\_%'
 	   AND NOT (d.type = 'coupon.dead_letter' AND d.payload->>'type' LIKE 'coupon.campaign\_%');
@@ -5252,18 +5255,16 @@ BEGIN
 	GET DIAGNOSTICS n = ROW_COUNT;
 	others := others + n;
 
-	-- The topics that have told of the user.  They are looked for now: a unit that
-	-- was committed while this went on has been renamed, too.
-	SELECT array_agg(DISTINCT c.topic) INTO topics FROM coupon.campaign c
-	 WHERE c.campaign_id IN (SELECT i.campaign_id FROM coupon.units_of(pseudonym) i
-	                         UNION SELECT i.campaign_id FROM coupon.units_of(erased) i WHERE i.state = 'held'
-	                         UNION SELECT l.campaign_id FROM coupon.lapsed_hold l WHERE l.user_id IN (erased, pseudonym)
-	                         UNION SELECT r.campaign_id FROM coupon.request r WHERE r.user_id = pseudonym);
+	-- Whatever topic may have told of the user: no row needs to be left of a unit that was
+	-- revoked or released.
+	SELECT array_agg(DISTINCT c.topic) INTO topics FROM coupon.campaign c;
 	-- last: whatever was waited for above has its events committed by now
 	events := coupon.erase_events(erased, pseudonym, coalesce(topics, '{}'));
 	waiting := (SELECT count(*) FROM coupon.request r WHERE r.user_id = erased AND r.decided_at IS NULL)
 		+ (SELECT count(*) FROM coupon.units_of(erased) u WHERE u.state = 'held')
-		+ (SELECT count(*) FROM coupon.lapsed_hold l WHERE l.user_id = erased AND l.held_until >= remembered_since);
+		+ (SELECT count(*) FROM coupon.lapsed_hold l WHERE l.user_id = erased AND l.held_until >= remembered_since)
+		-- whatever is on its way to another node has the name yet
+		+ (SELECT count(*) FROM coupon.slot_parcel p WHERE p.state = 'sent' AND coupon.slot_of(erased) = ANY (p.slots));
 END
 $$;
 COMMENT ON FUNCTION coupon.erase_user(text) IS 'See coupon_user_erase().';
@@ -5273,7 +5274,7 @@ CREATE FUNCTION @extschema@.coupon_user_erase(
 RETURNS record
 LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT e.* FROM coupon.erase_user($1::text) e
+	SELECT e.* FROM coupon.erase_user($1::text COLLATE "C") e
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_user_erase(text) IS
 	'Forgets a user: one random pseudonym takes their place in issuances, decided requests, tickets, dead letters, refusals and events that are not published; an event coupon.user_erased tells consumers. Returns how many rows of each, and how many requests and holds wait, for a decision or a payment, and have to be erased again.';
@@ -5283,7 +5284,7 @@ CREATE FUNCTION @extschema@.coupon_user_erase(
 RETURNS record
 LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT e.* FROM coupon.erase_user($1::text) e
+	SELECT e.* FROM coupon.erase_user($1::text COLLATE "C") e
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_user_erase(bigint) IS
 	'Forgets a user: one random pseudonym takes their place in issuances, decided requests, tickets, dead letters, refusals and events that are not published; an event coupon.user_erased tells consumers. Returns how many rows of each, and how many requests and holds wait, for a decision or a payment, and have to be erased again.';
@@ -5293,7 +5294,7 @@ CREATE FUNCTION @extschema@.coupon_user_erase(
 RETURNS record
 LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT e.* FROM coupon.erase_user($1::text) e
+	SELECT e.* FROM coupon.erase_user($1::text COLLATE "C") e
 $$;
 COMMENT ON FUNCTION @extschema@.coupon_user_erase(uuid) IS
 	'Forgets a user: one random pseudonym takes their place in issuances, decided requests, tickets, dead letters, refusals and events that are not published; an event coupon.user_erased tells consumers. Returns how many rows of each, and how many requests and holds wait, for a decision or a payment, and have to be erased again.';
@@ -5503,9 +5504,9 @@ SELECT o.unpublished, COALESCE(EXTRACT(epoch FROM o.oldest_age), 0)::double prec
        o.broker OPERATOR(pg_catalog.=) 'up' AS connected,
        o.last_error_at IS NOT NULL AND (o.last_ack_at IS NULL OR o.last_error_at OPERATOR(pg_catalog.>) o.last_ack_at) AS failing,
        o.refused_topics IS NOT NULL AS refused_topics, coupon.stat_since() AS stats_reset
-  FROM @extschema@.coupon_outbox_status() o;
-COMMENT ON VIEW coupon.stat_outbox IS 'The outbox and its publisher in numbers: coupon_outbox_status() has the texts.';
-COMMENT ON COLUMN coupon.stat_outbox.unpublished IS 'Events that are not published.';
+  FROM @extschema@.coupon_outbox_status(false) o;
+COMMENT ON VIEW coupon.stat_outbox IS 'The outbox and its publisher in numbers: coupon_outbox_status() has the texts, and counts exactly.';
+COMMENT ON COLUMN coupon.stat_outbox.unpublished IS 'Events that are not published; of an outbox of more than 16 MB an estimate.';
 COMMENT ON COLUMN coupon.stat_outbox.oldest_seconds IS 'How old the oldest of them is.';
 COMMENT ON COLUMN coupon.stat_outbox.blocking_seconds IS 'How long the oldest open transaction that uses the outbox has run.';
 COMMENT ON COLUMN coupon.stat_outbox.size_bytes IS 'The size of the outbox''s tables.';
@@ -5515,7 +5516,7 @@ COMMENT ON COLUMN coupon.stat_outbox.in_flight IS 'Events that are sent and not 
 COMMENT ON COLUMN coupon.stat_outbox.published IS 'Events that the broker acknowledged.';
 COMMENT ON COLUMN coupon.stat_outbox.retried IS 'Events that were sent again.';
 COMMENT ON COLUMN coupon.stat_outbox.dead IS 'Events that became dead letters.';
-COMMENT ON COLUMN coupon.stat_outbox.dead_letters IS 'Dead letters that there are.';
+COMMENT ON COLUMN coupon.stat_outbox.dead_letters IS 'Dead letters that there are; at most 10000 are counted.';
 COMMENT ON COLUMN coupon.stat_outbox.configured IS 'Whether coupon.kafka_brokers names a broker.';
 COMMENT ON COLUMN coupon.stat_outbox.connected IS 'Whether a broker is reached.';
 COMMENT ON COLUMN coupon.stat_outbox.failing IS 'Whether the last thing that the publisher did was to fail.';
@@ -5637,7 +5638,7 @@ SELECT row_number() OVER (), 'coupon_' || m.name, m.kind, m.help FROM (VALUES
 	('room_admitted', 'gauge', 'Tickets that are admitted.'),
 	('room_joined_total', 'counter', 'Tickets that were given.'),
 	('room_served_total', 'counter', 'Tickets that were admitted.'),
-	('outbox_unpublished', 'gauge', 'Events that are not published.'),
+	('outbox_unpublished', 'gauge', 'Events that are not published; of a large outbox an estimate.'),
 	('outbox_oldest_seconds', 'gauge', 'How old the oldest of them is.'),
 	('outbox_bytes', 'gauge', 'The size of the tables of the outbox.'),
 	('outbox_blocking_seconds', 'gauge', 'How long the oldest open transaction that uses the outbox has run.'),
@@ -5651,7 +5652,7 @@ SELECT row_number() OVER (), 'coupon_' || m.name, m.kind, m.help FROM (VALUES
 	('publisher_published_total', 'counter', 'Events that the broker acknowledged.'),
 	('publisher_retried_total', 'counter', 'Events that were sent again.'),
 	('publisher_dead_total', 'counter', 'Events that became dead letters.'),
-	('dead_letters', 'gauge', 'Dead letters.'),
+	('dead_letters', 'gauge', 'Dead letters; at most 10000 are counted.'),
 	('workers', 'gauge', 'Running workers of this database, by kind.'),
 	('workers_wanted', 'gauge', 'Workers that the settings ask for.'),
 	('worker_starts_total', 'counter', 'How often workers were started.'),
@@ -6654,6 +6655,8 @@ DECLARE
 	-- with its schema: nothing but pg_catalog is in the path
 	signature text := function::text;
 	over_http boolean := (SELECT a.backend_type = 'coupon front' FROM pg_stat_get_activity(pg_backend_pid()) a);
+	-- PostgREST's session is of a user who may be any of its roles, and calls as one of them
+	caller name := CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END;
 BEGIN
 	IF method IS NULL OR path IS NULL OR function IS NULL OR batched IS NULL OR admin IS NULL THEN
 		RAISE null_value_not_allowed USING
@@ -6675,11 +6678,11 @@ BEGIN
 	END IF;
 	IF anonymous_role::oid NOT IN (SELECT a.oid FROM pg_roles a WHERE a.rolname IN ('coupon_reader', 'coupon_user', 'coupon_service'))
 		-- over HTTP the session is the server's own, and says nothing of who calls
-		AND (over_http OR NOT pg_has_role(session_user, anonymous_role, 'MEMBER')) THEN
+		AND (over_http OR NOT pg_has_role(caller, anonymous_role, 'MEMBER')) THEN
 		RAISE insufficient_privilege USING
 			MESSAGE = 'permission denied to give the rights of a role away',
 			DETAIL = CASE WHEN over_http THEN format('Over HTTP nobody can tell whether the caller is a member of role %s.', anonymous_role)
-			              ELSE format('%I is not a member of role %s.', session_user, anonymous_role) END,
+			              ELSE format('%I is not a member of role %s.', caller, anonymous_role) END,
 			HINT = 'Name coupon_reader, coupon_user or coupon_service, or a role of which you are a member.';
 	END IF;
 	PERFORM coupon.route_check(upper(method), path, signature, batched);
@@ -6851,7 +6854,9 @@ COMMENT ON FUNCTION coupon.http_release(bigint, bigint, text) IS 'DELETE /campai
 -- What the board shows.  Nothing here tells of a user, and there is no more of
 -- it than coupon.watched_campaign() has rows.
 
--- The campaigns that are shown one by one: those that sell, then the newest.
+-- The campaigns that are shown one by one: those that sell, then the newest.  One that
+-- is over is shown as long as its map is there: after a restart the front would read
+-- all of its issuances for this, while calls wait.
 CREATE FUNCTION coupon.watched_campaign() RETURNS SETOF coupon.campaign_status
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -6859,12 +6864,14 @@ BEGIN
 	RETURN QUERY SELECT s.* FROM coupon.campaign_status s
 	 WHERE s.campaign_id = ANY (ARRAY(
 		SELECT w.campaign_id FROM coupon.campaign w
+		 WHERE coalesce(w.closed_at, w.closes_at) <= clock_timestamp() IS NOT TRUE
+		    OR w.campaign_id IN (SELECT m.campaign_id FROM coupon.stat_campaigns(NULL) m WHERE m.map_bytes IS NOT NULL)
 		 ORDER BY coalesce(w.closed_at, w.closes_at) <= clock_timestamp() IS TRUE, w.campaign_id DESC
 		 LIMIT 50))
 	 ORDER BY s.state = 'closed', s.campaign_id DESC;
 END
 $$;
-COMMENT ON FUNCTION coupon.watched_campaign() IS 'coupon.campaign_status of 50 campaigns at most: those that are not closed first, of these the newest.';
+COMMENT ON FUNCTION coupon.watched_campaign() IS 'coupon.campaign_status of 50 campaigns at most: those that are not closed first, of these the newest; of others those that memory has a map of.';
 
 CREATE FUNCTION coupon.http_board() RETURNS json
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -7326,9 +7333,9 @@ REVOKE ALL ON FUNCTION @extschema@.coupon_dead_letter_replay(uuid, text) FROM PU
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_dead_letter_replay(uuid, text) TO coupon_admin;
 REVOKE ALL ON FUNCTION @extschema@.coupon_dead_letter_discard(uuid, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_dead_letter_discard(uuid, text) TO coupon_admin;
-REVOKE ALL ON FUNCTION coupon.publisher_state() FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.coupon_outbox_status() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION @extschema@.coupon_outbox_status() TO coupon_admin, coupon_service, coupon_reader;
+REVOKE ALL ON FUNCTION coupon.publisher_state(boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.coupon_outbox_status(boolean) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.coupon_outbox_status(boolean) TO coupon_admin, coupon_service, coupon_reader;
 REVOKE ALL ON TYPE coupon.request_result FROM PUBLIC;
 GRANT USAGE ON TYPE coupon.request_result TO coupon_admin, coupon_service, coupon_reader;
 GRANT SELECT ON TABLE coupon.request TO coupon_admin;
