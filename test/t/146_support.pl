@@ -198,7 +198,7 @@ ok(await(q{SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = '
 $buyer->query_safe('COMMIT');
 $eraser->query_safe('SELECT 1');
 is(sql(q{SELECT count(*) FROM coupon_user_issuances('hugo')}), '0', 'a unit that was had meanwhile is erased');
-is(sql(q{SELECT string_agg(topic, ' ') FROM coupon.outbox WHERE type = 'coupon.user_erased' AND key = 'hugo'}), 'other', 'and its topic is told');
+is(sql(q{SELECT string_agg(topic, ' ') FROM coupon.outbox WHERE type = 'coupon.user_erased' AND key = 'hugo'}), 'coupon-issued other', 'and its topic is told');
 
 # many at once: users are issued, revoked and erased by several sessions
 sql(q{SELECT coupon_campaign_create('busy', 200, 1)});
