@@ -29,6 +29,7 @@
 
 #include "base/catalog.h"
 #include "base/compat.h"
+#include "base/fault.h"
 
 static CouponCatalog catalog;
 static bool catalog_valid = false;
@@ -434,6 +435,7 @@ coupon_index_next(IndexScanDesc scan, ScanDirection direction, TupleTableSlot *s
 		CHECK_FOR_INTERRUPTS();
 		if (next_entry && index_getnext_tid(scan, direction) == NULL)
 			return false;
+		COUPON_FAULT(entry_read);
 		if (index_fetch_heap(scan, slot))
 			return true;
 		*missed |= next_entry;

@@ -37,6 +37,7 @@
 	POINT(commit_unsettled, SILENT, "the transaction is committed, its intents are not settled") \
 	POINT(abort_unsettled, SILENT, "the transaction is rolled back, its intents are not settled") \
 	/* rows and events */ \
+	POINT(entry_read, MAY_THROW, "the index has told where a row is, it was not read") \
 	POINT(user_locked, MAY_THROW, "the user is locked, there is no row") \
 	POINT(row_written, MAY_THROW, "the row is in the heap, no index knows it") \
 	POINT(row_speculative, MAY_THROW, "the row is in the heap for a trial, no index knows it") \

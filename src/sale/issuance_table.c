@@ -274,10 +274,31 @@ coupon_lookup_pause(CouponLookup *lookup)
 		index_rescan(lookup->scan, lookup->keys, 2, NULL, 0);
 }
 
+/* Further looks are at what is committed: what a dirty scan missed is among it. */
+static void
+begin_committed(CouponLookup *lookup)
+{
+	CommandCounterIncrement();	/* what this transaction has written, too */
+	coupon_lookup_pause(lookup);
+	lookup->dirty.xmin = lookup->dirty.xmax = InvalidTransactionId;
+	lookup->dirty.speculativeToken = 0;
+	lookup->scan->xs_snapshot = RegisterSnapshot(GetLatestSnapshot());
+}
+
+static void
+end_committed(CouponLookup *lookup)
+{
+	Snapshot	latest = lookup->scan->xs_snapshot;
+
+	coupon_lookup_pause(lookup);
+	lookup->scan->xs_snapshot = &lookup->dirty;
+	UnregisterSnapshot(latest);
+}
+
 /*
- * The same look, at what is committed: what a dirty scan missed is among it.
- * It can only refuse what the dirty look has granted.  That one alone has seen
- * what others have yet to commit, so a number that may be free is its.
+ * The same look, at what is committed.  It can only refuse what the dirty look
+ * has granted.  That one alone has seen what others have yet to commit, so a
+ * number that may be free is its.
  */
 static CouponUserState
 look_at_committed(CouponLookup *lookup, Datum user_id, CouponIssuance *found, int *room,
@@ -285,19 +306,11 @@ look_at_committed(CouponLookup *lookup, Datum user_id, CouponIssuance *found, in
 {
 	CouponIssuance granted = *found;
 	int			granted_room = *room;
-	Snapshot	latest;
 	CouponUserState state;
 
-	CommandCounterIncrement();	/* what this transaction has written, too */
-	latest = RegisterSnapshot(GetLatestSnapshot());
-	coupon_lookup_pause(lookup);
-	lookup->dirty.xmin = lookup->dirty.xmax = InvalidTransactionId;
-	lookup->dirty.speculativeToken = 0;
-	lookup->scan->xs_snapshot = latest;
+	begin_committed(lookup);
 	state = look_at_user(lookup, user_id, found, room, undecided);
-	coupon_lookup_pause(lookup);
-	lookup->scan->xs_snapshot = &lookup->dirty;
-	UnregisterSnapshot(latest);
+	end_committed(lookup);
 	if (state == COUPON_USER_MAY_HAVE)
 	{
 		*found = granted;
@@ -344,21 +357,16 @@ coupon_lookup_user(CouponLookup *lookup, Datum user_id, CouponWait wait,
 	}
 }
 
-int
-coupon_lookup_numbers(CouponLookup *lookup, Datum user_id, int wanted, int32 *nths,
-					  bool *undecided, int64 *lapsed)
+/* One look at all of a user's rows: notes their numbers, returns how many there are. */
+static int
+note_numbers(CouponLookup *lookup, Datum user_id, uint8 *used, bool *undecided, int64 *lapsed)
 {
 	int32		limit = lookup->def->per_user_limit;
-	uint8		used[COUPON_MAX_PER_USER_LIMIT / 8 + 1];
 	TupleTableSlot *slot = lookup->slot;
-	int			nfound = 0;
 	int			nrows = 0;
 	int32		previous = 0;
 
-	*undecided = false;
-	*lapsed = 0;
-	memset(used, 0, Min(limit, COUPON_MAX_PER_USER_LIMIT) / 8 + 1);
-	lookup->now = GetCurrentTimestamp();
+	lookup->missed = false;
 	coupon_key_text(&lookup->keys[1], 2, user_id);
 	index_rescan(lookup->scan, lookup->keys, 2, NULL, 0);
 	while (coupon_index_next(lookup->scan, ForwardScanDirection, slot, &lookup->missed))
@@ -377,6 +385,32 @@ coupon_lookup_numbers(CouponLookup *lookup, Datum user_id, int wanted, int32 *nt
 			*undecided = true;
 		else if (row.held_until != 0 && row.held_until <= lookup->now)
 			*lapsed = row.serial;
+	}
+	return nrows;
+}
+
+int
+coupon_lookup_numbers(CouponLookup *lookup, Datum user_id, int wanted, int32 *nths,
+					  bool *undecided, int64 *lapsed)
+{
+	int32		limit = lookup->def->per_user_limit;
+	uint8		used[COUPON_MAX_PER_USER_LIMIT / 8 + 1];
+	int			nfound = 0;
+	int			nrows;
+
+	*undecided = false;
+	*lapsed = 0;
+	memset(used, 0, limit / 8 + 1);
+	lookup->now = GetCurrentTimestamp();
+	nrows = note_numbers(lookup, user_id, used, undecided, lapsed);
+	if (lookup->missed)
+	{
+		int			ncommitted;
+
+		begin_committed(lookup);
+		ncommitted = note_numbers(lookup, user_id, used, undecided, lapsed);
+		end_committed(lookup);
+		nrows = Max(nrows, ncommitted);
 	}
 	/* those above a limit that was lowered since count, too */
 	wanted = Min(wanted, limit - nrows);

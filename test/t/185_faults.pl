@@ -151,6 +151,8 @@ my @drivers = (
 	[ { %$issue, act => sub { "BEGIN; SELECT coupon_issue(1, '$_[0]'); ROLLBACK" },
 		check => sub { "SELECT count(*) = 0 FROM coupon.issuance WHERE user_id = '$_[0]'" }, rows => 0 }, qw(abort_unsettled) ],
 	[ $hold, qw(row_updated) ],
+	# or a worker that looks around
+	[ { %$hold, either => 1 }, qw(entry_read) ],
 	[ $refused, qw(payment_locked payment_refused) ],
 	[ $misled, qw(row_refused) ],
 	[ $request, qw(request_entered line_behind) ],

@@ -222,6 +222,19 @@ is(sql("SELECT (coupon_issue($c, 'next')).status || remaining FROM coupon_status
 $holder->query_safe('COMMIT');
 conserved($node, 'postgres', 'savepoints');
 
+# ---- a user's row is changed while their units are counted ----
+
+$c = campaign(4, 2);
+sql("SELECT coupon_issue($c, 'u')");
+$first = start_sql($node, "SELECT coupon_hold($c, 4, 'other') \\g /dev/null
+	SELECT fault.arm('entry_read', 'sleep', pid => pg_backend_pid()) \\g /dev/null
+	SELECT (coupon_hold($c, 3, 'u')).status");
+asleep($node, 'entry_read');
+is(sql("SELECT (coupon_redeem($c, 'u', 'order')).status"), 'redeemed', 'a unit is redeemed while its user holds another');
+release($node, 'entry_read');
+is(answer($first), 'held', '  who is told nothing of that');
+conserved($node, 'postgres', 'counting');
+
 $holder->quit;
 $node->stop;
 done_testing();
