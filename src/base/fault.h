@@ -34,6 +34,7 @@
 	POINT(units_missed, MAY_THROW, "no unit was got, nothing is judged") \
 	POINT(none_free, MAY_THROW, "none was free, who is in flight was not counted") \
 	POINT(units_gone, MAY_THROW, "no unit was seen, that is not remembered") \
+	POINT(filter_unknown, SILENT, "there is memory for a filter of users, its map does not know") \
 	POINT(commit_unsettled, SILENT, "the transaction is committed, its intents are not settled") \
 	POINT(abort_unsettled, SILENT, "the transaction is rolled back, its intents are not settled") \
 	/* rows and events */ \

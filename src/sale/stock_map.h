@@ -34,7 +34,8 @@ extern dsa_area *coupon_area;
 #define FILTER_NONE		1		/* there were, or there is no memory */
 #define FILTER_ALLOCATING	2	/* a session looks for memory */
 #define FILTER_BUILDING	3		/* who inserts is added, from here on */
-#define FILTER_GROWING	4		/* there were no rows before that */
+#define FILTER_GROWING	4		/* there were no rows before who gave it
+								 * memory came */
 #define FILTER_COMPLETE	5
 
 struct CouponShard

@@ -8,8 +8,8 @@
  * rows costs nearly as much as to insert one.  So a campaign that has none
  * when its map is first used gets a filter, and whoever inserts a row adds its
  * user.  Whom such a filter does not know is presumed to be new.  That may be
- * wrong (a row may have been written past coupon): then the index refuses the
- * insertion, and the user is looked up.  So nothing may follow from the
+ * wrong (a row may have been written past coupon, or while the filter got its
+ * memory): then the index refuses the insertion, and the user is looked up.  So nothing may follow from the
  * presumption but an insertion, now or by the issuer of requests.
  *
  * After sell-out most callers have nothing, and to tell them so from the index
@@ -37,6 +37,7 @@
 #include "utils/snapmgr.h"
 
 #include "base/catalog.h"
+#include "base/fault.h"
 #include "base/guc.h"
 #include "base/intent.h"
 #include "base/locks.h"
@@ -131,6 +132,7 @@ install(CouponCampaign *campaign, CouponStock *stock, dsa_pointer memory, Size s
 {
 	if (!DsaPointerIsValid(memory))
 		return;
+	COUPON_FAULT(filter_unknown);
 	LWLockAcquire(campaign->partition, LW_EXCLUSIVE);
 	if (!DsaPointerIsValid(stock->filter))
 	{
@@ -171,8 +173,9 @@ has_rows(int64 campaign_id)
 }
 
 /*
- * Sessions that come here at the same moment all try, the first one's memory is
- * taken, and each of them adds its user afterwards.
+ * Of the sessions that come here at the same moment one gets memory: if each took
+ * some, the filters' share would not do, and who got none would give the filter
+ * up for all.  The others do not wait for it, and their users are not in it.
  */
 void
 coupon_filter_begin(CouponCampaign *campaign, const CouponDefinition *def)
@@ -180,15 +183,21 @@ coupon_filter_begin(CouponCampaign *campaign, const CouponDefinition *def)
 	CouponStock *stock = stock_of(campaign);
 	Size		size = Min(wanted_size(def->stock), TYPEALIGN_DOWN(8, share_of_memory(MAX_SHARE_NEW)));
 	uint32		state = FILTER_UNTRIED;
-	dsa_pointer memory = InvalidDsaPointer;
+	bool		wanted;
 
 	if (pg_atomic_read_u32(&stock->filter_state) != FILTER_UNTRIED)
 		return;
-	if (size > 0 && !has_rows(campaign->key.campaign_id))
-		memory = coupon_area_allocate_filter(size);
-	install(campaign, stock, memory, size);
-	(void) pg_atomic_compare_exchange_u32(&stock->filter_state, &state,
-										  DsaPointerIsValid(memory) ? FILTER_GROWING : FILTER_NONE);
+	/* before the others have rows */
+	wanted = size > 0 && !has_rows(campaign->key.campaign_id);
+	coupon_intent_reserve(1);
+	if (!pg_atomic_compare_exchange_u32(&stock->filter_state, &state, FILTER_ALLOCATING))
+		return;
+	coupon_intent_push(resolve_filter, campaign, NULL, FILTER_UNTRIED);
+	if (wanted && !DsaPointerIsValid(stock->filter))
+		install(campaign, stock, coupon_area_allocate_filter(size), size);
+	coupon_intent_forget(coupon_intent_find(resolve_filter, campaign, NULL, FILTER_UNTRIED));
+	pg_atomic_write_u32(&stock->filter_state,
+						wanted && DsaPointerIsValid(stock->filter) ? FILTER_GROWING : FILTER_NONE);
 }
 
 /* True: the index had entries without their rows. */

@@ -142,7 +142,7 @@ my $move = {
 my @drivers = (
 	[ $issue, qw(unit_marked unit_in_flight unit_taken row_written unit_changed event_appended commit_unsettled) ],
 	[ { %$issue, other => 1 }, qw(allocation) ],
-	[ $unread, qw(shard_building shard_read) ],
+	[ $unread, qw(shard_building shard_read filter_unknown) ],
 	[ $sold_out, qw(units_missed none_free shard_copied shard_checked units_gone) ],
 	# the sweeper may be first
 	[ { %$lapsed, either => 1 }, qw(unit_over hold_removed) ],

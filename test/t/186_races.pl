@@ -235,6 +235,26 @@ release($node, 'entry_read');
 is(answer($first), 'held', '  who is told nothing of that');
 conserved($node, 'postgres', 'counting');
 
+# ---- many come at the opening of a sale, and there is memory for one filter more ----
+
+$holder->quit;
+$node->restart;	# no campaign has a filter
+$c = campaign(1100000);
+my $others = sql("SELECT array_agg(coupon_campaign_create('other', 1100000)) FROM generate_series(1, 7)");
+$holder = $node->background_psql('postgres');
+$holder->query_safe("BEGIN; SELECT coupon_issue(o, 'u') FROM unnest('$others'::bigint[]) o");
+$first = sleeper('filter_unknown', "SELECT (coupon_issue($c, 'first')).status");
+is(sql("SELECT (coupon_issue($c, 'second')).status"), 'issued', 'who comes while a filter of users is made does not wait for it');
+release($node, 'filter_unknown');
+is(answer($first), 'issued', '  nor is it lost');
+# look-ups, and what it takes to read a shard from the index
+my $scans = sql("BEGIN; SELECT count(coupon_issue($c, 'new ' || g)) FROM generate_series(1, 100) g \\g /dev/null
+	SELECT idx_scan FROM pg_stat_xact_user_tables WHERE relname = 'issuance'; COMMIT");
+cmp_ok($scans, '<', 50, '  but saves looking for those who are new');
+is(sql("SELECT (coupon_issue($c, 'second')).status"), 'already_issued', 'who came meanwhile has one');
+$holder->query_safe('ROLLBACK');
+conserved($node, 'postgres', 'filter');
+
 $holder->quit;
 $node->stop;
 done_testing();
