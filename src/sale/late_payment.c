@@ -150,13 +150,14 @@ coupon_late_payment_clean(int32 max_rows)
 {
 	/*
 	 * not of a restored copy that is not checked, whose rows may come before
-	 * the campaign
+	 * the campaign; and who has one locked, to erase its user, is not waited
+	 * for
 	 */
 	static CouponStatement delete = {
 		"DELETE FROM coupon.lapsed_hold WHERE ctid = ANY (ARRAY("
 		"  SELECT l.ctid FROM coupon.lapsed_hold l WHERE l.held_until < $2"
 		"   AND (SELECT c.dumped IS NULL FROM coupon.campaign c WHERE c.campaign_id = l.campaign_id)"
-		"   ORDER BY l.held_until LIMIT $1))",
+		"   ORDER BY l.held_until LIMIT $1 FOR UPDATE SKIP LOCKED))",
 		2, {INT4OID, TIMESTAMPTZOID}
 	};
 

@@ -19,6 +19,7 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/timestamp.h"
 
 #include "base/arguments.h"
@@ -167,18 +168,31 @@ typedef struct Notes
 	int			n;
 } Notes;
 
-/* Whoever deletes a campaign is not waited for: it needs no rows any more. */
+/*
+ * Nobody is waited for: not whoever deletes a campaign, which needs no rows any
+ * more, nor whoever has a row locked, to erase its user: it stays as it is.
+ */
 static void
 insert_notes(void *arg)
 {
 	static CouponStatement insert = {
 		"WITH there AS MATERIALIZED ("
-		"  SELECT c.campaign_id FROM coupon.campaign c WHERE c.campaign_id = ANY ($2) FOR KEY SHARE SKIP LOCKED)"
+		"  SELECT c.campaign_id FROM coupon.campaign c WHERE c.campaign_id = ANY ($2) FOR KEY SHARE SKIP LOCKED),"
+		" noted AS MATERIALIZED ("
+		"  SELECT n.user_id, n.campaign_id, n.status, min(n.at) AS first_at, max(n.at) AS last_at, count(*) AS times"
+		"    FROM unnest($1, $2, $3, $4) n(user_id, campaign_id, status, at)"
+		"   WHERE n.campaign_id IN (SELECT t.campaign_id FROM there t)"
+		"   GROUP BY 1, 2, 3),"
+		" free AS MATERIALIZED ("
+		"  SELECT n.user_id, n.campaign_id, n.status"
+		"    FROM noted n, LATERAL (SELECT FROM coupon.refusal r WHERE r.user_id = n.user_id"
+		"      AND r.campaign_id = n.campaign_id AND r.status = n.status FOR UPDATE SKIP LOCKED) r)"
 		" INSERT INTO coupon.refusal AS r (user_id, campaign_id, status, first_at, last_at, times)"
-		" SELECT n.user_id, n.campaign_id, n.status, min(n.at), max(n.at), count(*)"
-		"   FROM unnest($1, $2, $3, $4) n(user_id, campaign_id, status, at)"
-		"  WHERE n.campaign_id IN (SELECT t.campaign_id FROM there t)"
-		"  GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+		" SELECT n.user_id, n.campaign_id, n.status, n.first_at, n.last_at, n.times FROM noted n"
+		"  WHERE (n.user_id, n.campaign_id, n.status) IN (SELECT f.user_id, f.campaign_id, f.status FROM free f)"
+		"     OR NOT EXISTS (SELECT FROM coupon.refusal r WHERE r.user_id = n.user_id"
+		"          AND r.campaign_id = n.campaign_id AND r.status = n.status OFFSET 0)"
+		"  ORDER BY 1, 2, 3"
 		" ON CONFLICT (user_id, campaign_id, status) DO UPDATE"
 		" SET last_at = greatest(r.last_at, excluded.last_at), times = r.times + excluded.times",
 		4, {TEXTARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID}
@@ -188,6 +202,7 @@ insert_notes(void *arg)
 	Datum	   *columns[4];
 	Datum		values[4];
 	int			n = 0;
+	int			level;
 
 	for (int c = 0; c < 4; c++)
 		columns[c] = palloc(all->n * sizeof(Datum));
@@ -207,7 +222,11 @@ insert_notes(void *arg)
 	values[2] = PointerGetDatum(construct_array(columns[2], n, TEXTOID, -1, false, TYPALIGN_INT));
 	values[3] = PointerGetDatum(construct_array(columns[3], n, TIMESTAMPTZOID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 	coupon_spi_connect();
+	/* a plan of when the table was small would read all of it, for each note */
+	level = NewGUCNestLevel();
+	(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	coupon_spi_execute(&insert, SPI_OK_INSERT, values, NULL);
+	AtEOXact_GUC(false, level);
 	coupon_spi_finish();
 }
 
@@ -216,7 +235,7 @@ delete_old(void *arg)
 {
 	static CouponStatement delete = {
 		"DELETE FROM coupon.refusal WHERE ctid = ANY (ARRAY("
-		"  SELECT r.ctid FROM coupon.refusal r WHERE r.last_at < $1 ORDER BY r.last_at LIMIT 10000))",
+		"  SELECT r.ctid FROM coupon.refusal r WHERE r.last_at < $1 ORDER BY r.last_at LIMIT 10000 FOR UPDATE SKIP LOCKED))",
 		1, {TIMESTAMPTZOID}
 	};
 	Datum		value = TimestampTzGetDatum(GetCurrentTimestamp() - coupon_refusal_keep * USECS_PER_SEC);

@@ -176,15 +176,12 @@ coupon_request_key_remember(const CouponDefinition *def, Datum user_id, text *ke
 int64
 coupon_request_key_clean(int32 max_rows)
 {
-	/*
-	 * not of a restored copy that is not checked, whose rows may come before
-	 * the campaign
-	 */
+	/* which rows: as coupon_late_payment_clean() */
 	static CouponStatement delete = {
 		"DELETE FROM coupon.request_key WHERE ctid = ANY (ARRAY("
 		"  SELECT k.ctid FROM coupon.request_key k WHERE k.used_at < $2"
 		"   AND (SELECT c.dumped IS NULL FROM coupon.campaign c WHERE c.campaign_id = k.campaign_id)"
-		"   ORDER BY k.used_at LIMIT $1))",
+		"   ORDER BY k.used_at LIMIT $1 FOR UPDATE SKIP LOCKED))",
 		2, {INT4OID, TIMESTAMPTZOID}
 	};
 

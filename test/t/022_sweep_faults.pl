@@ -12,6 +12,7 @@ use Test::More;
 my $node = new_server('main', <<'END');
 coupon.sweep_interval = 50ms
 coupon.hold_keep = 1s
+coupon.key_keep = 1s
 END
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
@@ -161,6 +162,39 @@ swept($good, 'rows that a session has locked stop no other campaign');
 $session->query_safe('COMMIT');
 $session->quit;
 swept($locked, 'and are swept when they are free');
+
+# memories, keys and refusals of users whose erasure has yet to commit: who has
+# nothing of it is forgotten, and refused, nevertheless
+sub rows
+{
+	my ($user) = @_;
+
+	return sql("SELECT (SELECT count(*) FROM coupon.lapsed_hold WHERE user_id = '$user'),
+		(SELECT count(*) FROM coupon.request_key WHERE user_id = '$user'), (SELECT sum(times) FROM coupon.refusal WHERE user_id = '$user')");
+}
+
+my $old = campaign('old', 10);
+$node->append_conf('postgresql.conf', q{coupon.databases = ''});
+$node->reload;
+poll_until('no sweeper', sub { sql($count_sweepers) eq '0' });
+for my $user (qw(erased other))
+{
+	sql("INSERT INTO coupon.lapsed_hold VALUES ($old, 1, now() - interval '1 hour', '$user', NULL);
+		INSERT INTO coupon.request_key VALUES ($old, now() - interval '1 hour', '$user', 'key', 'issue', '{1}');
+		INSERT INTO coupon.refusal VALUES ('$user', $old, 'paused', now(), now(), 1)");
+}
+sql("SELECT coupon_campaign_note_refusals($old), coupon_campaign_pause($old)");
+my $eraser = $node->background_psql('postgres');
+$eraser->query_safe(q{BEGIN; SELECT coupon_user_erase('erased')});
+sql("SELECT coupon_issue($old, u) FROM unnest('{erased,other,third}'::text[]) u");
+make_both_due($good);
+$node->append_conf('postgresql.conf', q{coupon.databases = 'postgres'});
+$node->reload;
+swept($good, 'an erasure that is open stops no sweep');
+poll_until('other users', sub { rows('other') eq '0|0|2' && rows('third') eq '0|0|1' });
+is(rows('erased'), '1|1|1', 'but that of their rows');
+$eraser->query_safe('COMMIT');
+$eraser->quit;
 
 # a limit for sessions is none for workers
 SKIP:
