@@ -77,12 +77,30 @@ coupon_spi_execute(CouponStatement *statement, int expected,
 	return SPI_processed;
 }
 
+void
+coupon_spi_change(CouponStatement *statement, int expected, Datum *values, const char *nulls,
+				  uint64 rows)
+{
+	uint64		changed = coupon_spi_execute(statement, expected, values, nulls);
+
+	if (changed != rows)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a trigger has left rows of coupon's tables as they are"),
+				 errdetail("%llu of %llu rows were changed by \"%s\".", (unsigned long long) changed,
+						   (unsigned long long) rows, statement->sql),
+				 errhint("Such triggers are not supported: have it raise an error.")));
+}
+
 Datum
 coupon_spi_value(uint64 row, int column, bool *isnull)
 {
 	bool		null;
-	Datum		value = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc,
-									  column, &null);
+	Datum		value;
+
+	if (row >= SPI_tuptable->numvals)
+		elog(ERROR, "row " UINT64_FORMAT " of the result is missing", row + 1);
+	value = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, &null);
 
 	if (isnull != NULL)
 		*isnull = null;

@@ -27,6 +27,10 @@ typedef struct CouponStatement
 extern uint64 coupon_spi_execute(CouponStatement *statement, int expected,
 								 Datum *values, const char *nulls);
 
+/* The same, of which so many rows are certain to be changed: ERROR if a trigger leaves one as it is. */
+extern void coupon_spi_change(CouponStatement *statement, int expected, Datum *values,
+							  const char *nulls, uint64 rows);
+
 /* A column of the result's row; *isnull may be NULL where it cannot be null. */
 extern Datum coupon_spi_value(uint64 row, int column, bool *isnull);
 extern char *coupon_spi_text(uint64 row, int column);

@@ -26,6 +26,9 @@
  *	identity							refused
  *	triggers for what we do, of rows and of statements
  *										refused unless they are disabled
+ *	triggers for what redeeming and revoking do, and on labels and shards
+ *										fired; refused if they leave a row
+ *										as it is
  *	rules for what we do				refused unless they are disabled
  *	foreign keys of our tables, deferred unique constraints
  *										refused: they are triggers

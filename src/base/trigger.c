@@ -10,6 +10,7 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
+#include "base/catalog.h"
 #include "base/trigger.h"
 
 static bool
@@ -49,6 +50,9 @@ coupon_trigger_after_row(FunctionCallInfo fcinfo, const char *function, int even
 				 errdetail("It is for rows of coupon.%s, after the events of its own trigger there.", table),
 				 errhint("Drop trigger \"%s\" of table \"%s\".", trigger->tg_trigger->tgname,
 						 RelationGetRelationName(trigger->tg_relation))));
+	/* nor is a null read where there can be none */
+	(void) coupon_catalog();
+	(void) coupon_table(trigger->tg_relation, NULL);
 	return trigger;
 }
 

@@ -142,6 +142,13 @@ add_row(CouponOutbox *outbox, const pg_uuid_t *given, const char *topic,
 	TupleTableSlot *slot;
 	pg_uuid_t  *id;
 
+	/* as of a dead letter, once somebody has dropped its NOT NULL */
+	if (topic == NULL || key == NULL || type == NULL || payload == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("an event needs a topic, a key, a type and a payload"),
+				 errdetail("What it is made of has a null."),
+				 errhint("Correct the row of coupon.dead_letter, and use ALTER TABLE ... SET NOT NULL.")));
 	if (outbox->nrows == OUTBOX_BATCH)
 		write_rows(outbox);
 	if (outbox->nrows == outbox->nslots)

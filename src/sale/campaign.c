@@ -288,7 +288,8 @@ load_definition(int64 campaign_id, int32 visible_shards)
 		def = palloc0(size);
 		def->size = size;
 		def->campaign_id = campaign_id;
-		def->per_user_limit = DatumGetInt32(values[Campaign_per_user_limit - 1]);
+		/* whoever drops the table's CHECK must not crash the server */
+		def->per_user_limit = Min(Max(DatumGetInt32(values[Campaign_per_user_limit - 1]), 1), COUPON_MAX_PER_USER_LIMIT);
 		def->opens_at = nulls[Campaign_opens_at - 1] ? DT_NOBEGIN :
 			DatumGetTimestampTz(values[Campaign_opens_at - 1]);
 		def->closes_at = nulls[Campaign_closes_at - 1] ? DT_NOEND :

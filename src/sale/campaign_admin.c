@@ -99,6 +99,7 @@ add_shards(int64 campaign_id, int64 units, CouponCampaignRow *row)
 		5, {INT8OID, INT4OID, INT8OID, INT8OID, INT8OID}
 	};
 	int64		shard_units;
+	int64		nshards;
 	Datum		values[5];
 
 	if (units == 0)
@@ -115,13 +116,15 @@ add_shards(int64 campaign_id, int64 units, CouponCampaignRow *row)
 	shard_units = (units + WANTED_SHARDS - 1) / WANTED_SHARDS;
 	shard_units = TYPEALIGN(MIN_SHARD_UNITS, shard_units);
 	shard_units = Min(shard_units, MAX_SHARD_UNITS);
+	nshards = (units - 1) / shard_units + 1;
 
 	values[0] = Int64GetDatum(campaign_id);
 	values[1] = Int32GetDatum(row->nshards);
 	values[2] = Int64GetDatum(row->stock);
 	values[3] = Int64GetDatum(units);
 	values[4] = Int64GetDatum(shard_units);
-	row->nshards += coupon_spi_execute(&insert, SPI_OK_INSERT, values, NULL);
+	coupon_spi_change(&insert, SPI_OK_INSERT, values, NULL, nshards);
+	row->nshards += nshards;
 	row->stock += units;
 }
 
@@ -227,7 +230,7 @@ coupon_campaign_create(PG_FUNCTION_ARGS)
 	coupon_shmem_attach();
 
 	coupon_spi_connect();
-	coupon_spi_execute(PG_NARGS() > 7 ? &insert_as : &insert, SPI_OK_INSERT_RETURNING, values, nulls);
+	coupon_spi_change(PG_NARGS() > 7 ? &insert_as : &insert, SPI_OK_INSERT_RETURNING, values, nulls, 1);
 	campaign_id = DatumGetInt64(coupon_spi_value(0, 1, NULL));
 	add_shards(campaign_id, stock, &row);
 	coupon_campaign_event(campaign_id, &row, COUPON_EVENT_CAMPAIGN_CREATED, -1);

@@ -87,7 +87,6 @@ coupon_shard_deleted(PG_FUNCTION_ARGS)
 		return PointerGetDatum(NULL);
 	coupon_shmem_attach();
 
-	(void) coupon_table(trigger->tg_relation, NULL);
 	tuple = coupon_trigger_row(trigger);
 	desc = RelationGetDescr(trigger->tg_relation);
 	campaign_id = DatumGetInt64(heap_getattr(tuple, Shard_campaign_id, desc, &isnull));

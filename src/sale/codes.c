@@ -106,7 +106,7 @@ begin_labelling(int64 campaign_id, bool labels_public, CouponCampaignRow *row)
 				 errmsg("campaign has issued units without labels"),
 				 errdetail("Campaign %lld was created with plain units.", (long long) campaign_id),
 				 errhint("Create a campaign with stock 0 and import into it.")));
-	coupon_spi_execute(&update, SPI_OK_UPDATE, values, NULL);
+	coupon_spi_change(&update, SPI_OK_UPDATE, values, NULL, 1);
 	return row->stock;
 }
 
@@ -219,7 +219,8 @@ label_units(int64 campaign_id, int64 labelled, text **labels, int nlabels, bool 
 	values[0] = Int64GetDatum(campaign_id);
 	values[1] = Int64GetDatum(labelled);
 	values[2] = PointerGetDatum(construct_array(new, nnew, TEXTOID, -1, false, TYPALIGN_INT));
-	return coupon_spi_execute(&insert, SPI_OK_INSERT, values, NULL);
+	coupon_spi_change(&insert, SPI_OK_INSERT, values, NULL, nnew);
+	return nnew;
 }
 
 /* Makes the labelled serials units, and tells of them. */

@@ -14,6 +14,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/table.h"
 #include "catalog/pg_type_d.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -119,9 +120,13 @@ lock_holdings(int64 campaign_id, char *user_id, int64 serial, int *count)
 		" ORDER BY i.nth FOR UPDATE OF i",
 		3, {INT8OID, TEXTOID, INT8OID}
 	};
+	Relation	rel = table_open(coupon_catalog()->issuance, RowShareLock);
 	Datum		values[3];
 	Holding    *holdings;
 
+	/* no null is read where there can be none */
+	(void) coupon_table(rel, NULL);
+	table_close(rel, NoLock);
 	values[0] = Int64GetDatum(campaign_id);
 	values[1] = CStringGetTextDatum(user_id);
 	values[2] = Int64GetDatum(serial);
@@ -257,7 +262,7 @@ set_redemption(Holding *holding, const char *state, char *order_ref, TimestampTz
 		values[4] = TimestampTzGetDatum(redeemed_at);
 		nulls[3] = nulls[4] = ' ';
 	}
-	coupon_spi_execute(&update, SPI_OK_UPDATE, values, nulls);
+	coupon_spi_change(&update, SPI_OK_UPDATE, values, nulls, 1);
 }
 
 /*
@@ -434,7 +439,7 @@ revoke_one(PG_FUNCTION_ARGS)
 		values[0] = Int64GetDatum(campaign_id);
 		values[1] = Int64GetDatum(chosen->unit.serial);
 		values[2] = CStringGetTextDatum(user_id);
-		coupon_spi_execute(&delete, SPI_OK_DELETE, values, NULL);
+		coupon_spi_change(&delete, SPI_OK_DELETE, values, NULL, 1);
 		coupon_spi_execute(&forget, SPI_OK_DELETE, values, NULL);
 		append_event(chosen, COUPON_EVENT_REVOKED, reason, now);
 	}

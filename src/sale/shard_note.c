@@ -165,8 +165,7 @@ change_shards(Notes *notes, int64 campaign_id, const CouponRange *ranges, int n,
 		}
 		values[1] = SPI_getbinval(row, rows->tupdesc, 1, &isnull);
 		values[2] = PointerGetDatum(bits);
-		if (coupon_spi_execute(&notes->update, SPI_OK_UPDATE, values, NULL) != 1)
-			elog(ERROR, "a shard of campaign %lld is not there", (long long) campaign_id);
+		coupon_spi_change(&notes->update, SPI_OK_UPDATE, values, NULL, 1);
 		pfree(bits);
 	}
 	if (at < n)
@@ -196,5 +195,5 @@ coupon_shard_note(int64 campaign_id, CouponNote note, const CouponRange *ranges,
 		noting = false;
 	}
 	PG_END_TRY();
-	(void) coupon_spi_execute(&notes->count, SPI_OK_UPDATE, values, NULL);
+	coupon_spi_change(&notes->count, SPI_OK_UPDATE, values, NULL, 1);
 }

@@ -31,9 +31,11 @@ CREATE FUNCTION pg_temp.nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RET
 
 SELECT coupon_campaign_create('writer', 50) AS c \gset
 SELECT coupon_campaign_create('map first', 3) AS m \gset
+SELECT coupon_campaign_create('labels', 0) AS l \gset
 SELECT coupon_room_create('writer', 5) AS ignore \gset
 SELECT status FROM coupon_hold(:c, 1, 'holder');
 SELECT status FROM coupon_hold(:c, 2, 'sleeper');
+SELECT status FROM coupon_issue(:c, 'shopper');
 UPDATE coupon.issuance SET held_until = clock_timestamp() - interval '1 ms' WHERE campaign_id = :c AND serial = 2;
 -- a row that the map does not know stands in the way of the next issue
 SELECT status FROM coupon_issue(:m, 'a');
@@ -52,6 +54,11 @@ INSERT INTO call VALUES
 	('release', format('SELECT coupon_release(%s, 1, ''holder'')', :c), 'true'),
 	('sweep', 'SELECT coupon_hold_expire(10)', '1'),
 	('inherit', format('SELECT status FROM coupon_hold(%s, 2, ''new'')', :c), 'held'),
+	('redeem', format('SELECT status FROM coupon_redeem(%s, ''shopper'', ''order'')', :c), 'redeemed'),
+	('revoke', format('SELECT coupon_revoke(%s, ''shopper'', ''reason'')', :c), 'true'),
+	('create', 'SELECT coupon_campaign_create(''another'', 5) > 0', 'true'),
+	('import', format('SELECT coupon_codes_import(%s, ''{A,B}'')', :l), '2'),
+	('add', format('SELECT coupon_campaign_add_stock(%s, 100)', :m), '103'),
 	('emit', 'SELECT count(coupon_emit(''t'', ''k'', ''x'', ''{}''))', '1'),
 	('request', format('SELECT status FROM coupon_request(%s, ''asker'')', :c), 'WAITING'),
 	('join', 'SELECT status FROM coupon_queue_join(''writer'', ''guest'')', 'WAITING'),
@@ -73,6 +80,13 @@ SELECT format('%s %s trigger of a %s', t, e, l),
  WHERE fires = 'INSERT' OR e IN ('UPDATE', 'DELETE');
 UPDATE matrix SET expected = '0A000' WHERE call IN ('hold', 'confirm', 'release');
 INSERT INTO matrix (what, change, call, expected) VALUES
+	('a trigger that leaves the row as it is', 'CREATE TRIGGER t BEFORE UPDATE ON coupon.issuance FOR EACH ROW EXECUTE FUNCTION pg_temp.nothing()', 'redeem', '0A000'),
+	('a trigger that leaves the row as it is', 'CREATE TRIGGER t BEFORE DELETE ON coupon.issuance FOR EACH ROW EXECUTE FUNCTION pg_temp.nothing()', 'revoke', '0A000'),
+	('a trigger that leaves a campaign out', 'CREATE TRIGGER t BEFORE INSERT ON coupon.campaign FOR EACH ROW EXECUTE FUNCTION pg_temp.nothing()', 'create', '0A000'),
+	('a trigger that leaves labels out', 'CREATE TRIGGER t BEFORE INSERT ON coupon.unit FOR EACH ROW WHEN (NEW.label = ''B'') EXECUTE FUNCTION pg_temp.nothing()', 'import', '0A000'),
+	('a trigger that leaves shards out', 'CREATE TRIGGER t BEFORE INSERT ON coupon.shard FOR EACH ROW EXECUTE FUNCTION pg_temp.nothing()', 'add', '0A000'),
+	('a trigger that only looks', 'CREATE TRIGGER t AFTER UPDATE OR DELETE ON coupon.issuance FOR EACH ROW EXECUTE FUNCTION pg_temp.nothing()', 'redeem', 'works'),
+	('a trigger that only looks', 'CREATE TRIGGER t AFTER UPDATE OR DELETE ON coupon.issuance FOR EACH ROW EXECUTE FUNCTION pg_temp.nothing()', 'revoke', 'works'),
 	('a trigger with a transition table', 'CREATE TRIGGER t AFTER INSERT ON coupon.issuance REFERENCING NEW TABLE AS new FOR EACH STATEMENT EXECUTE FUNCTION pg_temp.nothing()', 'issue', '0A000'),
 	('a trigger that is disabled', 'CREATE TRIGGER t BEFORE INSERT ON coupon.issuance FOR EACH ROW EXECUTE FUNCTION pg_temp.nothing(); ALTER TABLE coupon.issuance DISABLE TRIGGER t', 'issue', 'works'),
 	('a trigger on an unused event', 'CREATE TRIGGER t AFTER TRUNCATE ON coupon.issuance FOR EACH STATEMENT EXECUTE FUNCTION pg_temp.nothing()', 'issue', 'works'),
@@ -138,7 +152,10 @@ INSERT INTO matrix (what, change, call, expected) VALUES
 	('another name', 'ALTER TABLE coupon.lapsed_hold RENAME COLUMN refused_ref TO own', 'sweep', 'works');
 INSERT INTO call VALUES
 	('look', format('SELECT coupon_campaign_close(%s), (SELECT status FROM coupon_issue(%1$s, ''holder''))', :c), NULL),
-	('fresh', 'SELECT status FROM coupon_issue(coupon_campaign_create(''fresh'', 1), ''new'')', 'issued');
+	('fresh', 'SELECT status FROM coupon_issue(coupon_campaign_create(''fresh'', 1), ''new'')', 'issued'),
+	('replay', 'SELECT coupon_dead_letter_replay()', '0'),
+	('null user', format('UPDATE coupon.issuance SET user_id = NULL WHERE campaign_id = %s AND serial = 1 RETURNING 1', :c), '23502'),
+	('null policy', format('UPDATE coupon.campaign SET policy = NULL WHERE campaign_id = %s RETURNING 1', :c), '23502');
 
 -- constraints
 INSERT INTO matrix (what, change, call, expected) VALUES
@@ -184,7 +201,11 @@ INSERT INTO matrix (what, change, call, expected) VALUES
 -- nor is a null read where there can be none
 INSERT INTO matrix (what, change, call, expected) VALUES
 	('NOT NULL of our column dropped', 'ALTER TABLE coupon.issuance ALTER COLUMN user_id DROP NOT NULL', 'issue', '0A000'),
-	('NOT NULL of our column dropped', 'ALTER TABLE coupon.lapsed_hold ALTER COLUMN user_id DROP NOT NULL', 'inherit', '0A000');
+	('NOT NULL of our column dropped', 'ALTER TABLE coupon.lapsed_hold ALTER COLUMN user_id DROP NOT NULL', 'inherit', '0A000'),
+	('NOT NULL of our column dropped', 'ALTER TABLE coupon.issuance ALTER COLUMN user_id DROP NOT NULL', 'null user', '0A000'),
+	('NOT NULL of our column dropped', 'ALTER TABLE coupon.issuance ALTER COLUMN state DROP NOT NULL; UPDATE coupon.issuance SET state = NULL WHERE user_id = ''shopper''', 'redeem', '0A000'),
+	('NOT NULL of our column dropped', 'ALTER TABLE coupon.dead_letter ALTER COLUMN payload DROP NOT NULL; INSERT INTO coupon.dead_letter VALUES (gen_random_uuid(), ''t'', ''k'', ''x'', NULL, ''r'', 1, now())', 'replay', '22004'),
+	('NOT NULL of our column dropped', 'ALTER TABLE coupon.campaign ALTER COLUMN policy DROP NOT NULL', 'null policy', '0A000');
 
 -- whatever has the name of an index of ours, and is another one, is not read as if it were it
 INSERT INTO matrix (what, change, call, expected)
@@ -254,6 +275,15 @@ SELECT status FROM coupon_confirm(:c, 20, 's4', 'p');
 SELECT coupon_release(:c, 21, 's5');
 SELECT is(ARRAY[pg_stat_get_xact_tuples_inserted('coupon.issuance'::regclass) - :i, pg_stat_get_xact_tuples_updated('coupon.issuance'::regclass) - :u,
 	pg_stat_get_xact_tuples_deleted('coupon.issuance'::regclass) - :d], ARRAY[5, 1, 1]::bigint[], 'statistics: inserted, updated, deleted');
+
+-- limits of a campaign that only a dropped CHECK allows
+SELECT coupon_campaign_create('beyond', 5) AS b \gset
+ALTER TABLE coupon.campaign DROP CONSTRAINT campaign_per_user_limit_check;
+UPDATE coupon.campaign SET per_user_limit = 1000000 WHERE campaign_id = :b;
+INSERT INTO coupon.issuance (campaign_id, serial, shard, nth, issued_at, user_id, state, policy) VALUES (:b, 1, 0, 900000, now(), 'many', 'issued', '{}');
+SELECT is((SELECT status FROM coupon_hold_any(:b, 'many')), 'held', 'a limit beyond all limits is the highest');
+UPDATE coupon.campaign SET per_user_limit = -1000000 WHERE campaign_id = :b;
+SELECT is((SELECT status FROM coupon_hold_any(:b, 'other')), 'held', 'and one below all the lowest');
 
 SELECT * FROM finish();
 ROLLBACK;
