@@ -146,8 +146,9 @@ coupon_campaign_end(PG_FUNCTION_ARGS)
 {
 	static CouponStatement statements[] = {
 		{"DELETE FROM coupon.shard WHERE campaign_id = $1", 1, {INT8OID}},
-		{"DELETE FROM coupon.request_key WHERE campaign_id = $1", 1, {INT8OID}},
+		/* in the order in which coupon_user_erase() changes their rows */
 		{"DELETE FROM coupon.lapsed_hold WHERE campaign_id = $1", 1, {INT8OID}},
+		{"DELETE FROM coupon.request_key WHERE campaign_id = $1", 1, {INT8OID}},
 		{"DELETE FROM coupon.unit WHERE campaign_id = $1", 1, {INT8OID}},
 		{"DELETE FROM coupon.campaign WHERE campaign_id = $1", 1, {INT8OID}}
 	};
