@@ -109,7 +109,7 @@ poll_until('an error that names a broker', sub { status('last_error') =~ /127\.0
 pass('the status says what is wrong');
 for my $role (qw(coupon_reader coupon_service pg_read_all_data coupon_admin pg_monitor))
 {
-	my $error = sql("GRANT EXECUTE ON FUNCTION coupon_outbox_status() TO $role; SET ROLE $role; SELECT last_error FROM coupon_outbox_status()");
+	my $error = sql("GRANT EXECUTE ON FUNCTION coupon_outbox_status(boolean) TO $role; SET ROLE $role; SELECT last_error FROM coupon_outbox_status()");
 
 	if ($role =~ /admin|monitor/) { like($error, qr/127\.0\.0\.1/, "$role sees it") }
 	else { is($error, '<insufficient privilege>', "$role does not see where the brokers are") }
