@@ -461,6 +461,19 @@ note_ticket(CouponLine *line, const CouponTicketRow *row, bool admit, CouponTick
 		*answer = answer_for(line, ticket, row->number, row->joined_at);
 }
 
+/*
+ * Is everybody let in at once?  Not before the opening, nor during a pause, and then
+ * the worker admits those first who have waited for its end.
+ */
+static bool
+is_wide_open(CouponLine *line, TimestampTz now)
+{
+	const CouponRoomDefinition *def = &coupon_room(line)->def;
+
+	return def->method == COUPON_ROOM_PASSTHROUGH && !def->paused && now >= def->opens_at &&
+		line->ready == 0;
+}
+
 /* A place in the line, and the row that says so. */
 static void
 enter_room(int64 room_id, text *user_id, CouponTicketAnswer *answer)
@@ -486,7 +499,7 @@ enter_room(int64 room_id, text *user_id, CouponTicketAnswer *answer)
 		answer->status = "REJECTED";
 		return;
 	}
-	admit = coupon_room(line)->def.method == COUPON_ROOM_PASSTHROUGH;
+	admit = is_wide_open(line, row.joined_at);
 	entering = admit && !coupon_room_reserve(line, 1) ? COUPON_NO_MEMORY :
 		coupon_queue_enter(line, &row.number);
 	if (entering == COUPON_ENTERED)

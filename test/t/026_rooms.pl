@@ -163,6 +163,14 @@ for my $how ('terminate', 'kill')
 	counted($node, "worker: $how");
 }
 
+# a room for everybody has a pause, too, and who waited for its end is first
+sql(q{SELECT coupon_room_create('open', 1, method => 'passthrough'), coupon_room_pause('open')});
+is(sql(q{SELECT string_agg(status, ' ') FROM generate_series(1, 3) g, coupon_queue_join('open', 'o' || g)}), 'WAITING WAITING WAITING', 'passthrough: a pause lets nobody in');
+sql(q{SELECT coupon_room_resume('open')});
+poll_until('all of them', sub { sql(q{SELECT admitted FROM coupon.room_status WHERE name = 'open'}) eq '3' });
+is(sql(q{SELECT status FROM coupon_queue_join('open', 'o4')}), 'ADMITTED', '  its end everybody');
+counted($node, 'passthrough');
+
 # a room that somebody is changing while it is to draw its lots holds up itself alone
 sql(q{SELECT coupon_room_create('changed', 1, method => 'random', opens_at => clock_timestamp() + interval '0.1 s'), coupon_room_create('beside', 1)});
 my $changer = $node->background_psql('postgres');

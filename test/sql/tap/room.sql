@@ -4,7 +4,7 @@ BEGIN;
 SET LOCAL client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS pgtap;
 CREATE EXTENSION IF NOT EXISTS coupon;
-SELECT plan(67);
+SELECT plan(69);
 
 SELECT coupon_room_create('tap room', 2) AS r \gset
 CREATE TEMP TABLE answer (step text, status text, token text, queue_position bigint, eta interval, poll_after interval);
@@ -74,6 +74,12 @@ SELECT results_eq($$ SELECT status, token FROM coupon_queue_join('tap reject', '
 SELECT coupon_room_create('tap pass', 1, method => 'passthrough') AS ignore \gset
 SELECT results_eq($$ SELECT status, queue_position FROM unnest(ARRAY['a', 'b']) u, coupon_queue_join('tap pass', u) $$,
 	$$ VALUES ('ADMITTED', 0::bigint), ('ADMITTED', 0) $$, 'passthrough: everybody is admitted');
+SELECT coupon_room_create('tap pass later', 1, method => 'passthrough', opens_at => now() + interval '1 hour') AS ignore,
+	coupon_room_create('tap pass paused', 1, method => 'passthrough') AS ignore2, coupon_room_pause('tap pass paused') AS ignore3 \gset
+SELECT results_eq($$ SELECT status, queue_position FROM unnest(ARRAY['a', 'b']) u, coupon_queue_join('tap pass later', u) $$,
+	$$ VALUES ('WAITING', 1::bigint), ('WAITING', 2) $$, 'passthrough: nobody before the opening');
+SELECT results_eq($$ SELECT status, queue_position FROM unnest(ARRAY['a', 'b']) u, coupon_queue_join('tap pass paused', u) $$,
+	$$ VALUES ('WAITING', 1::bigint), ('WAITING', 2) $$, 'passthrough: nobody during a pause');
 SELECT coupon_room_create('tap random', 1, method => 'random', opens_at => now() + interval '1 hour') AS ignore \gset
 SELECT results_eq($$ SELECT status, queue_position FROM coupon_queue_join('tap random', 'a') $$, $$ VALUES ('WAITING', NULL::bigint) $$, 'random: no place before the draw');
 SELECT is((SELECT count(*) FROM coupon.room r, jsonb_each_text(to_jsonb(r)) c WHERE r.name = 'tap random' AND c.value LIKE '\\x%'), 0::bigint, 'no table shows the seed before the draw, to nobody');
