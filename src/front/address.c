@@ -54,7 +54,7 @@ coupon_address_is_well_formed(const char *address)
 }
 
 int
-coupon_address_listen(const char *address, char **error)
+coupon_address_listen(const char *address, bool shared, char **error)
 {
 	struct addrinfo hints = {.ai_flags = AI_PASSIVE | AI_NUMERICSERV,.ai_socktype = SOCK_STREAM};
 	struct addrinfo *found;
@@ -83,7 +83,8 @@ coupon_address_listen(const char *address, char **error)
 	if (fd >= 0)
 	{
 		(void) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-		(void) setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one));
+		if (shared)
+			(void) setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one));
 #ifdef TCP_USER_TIMEOUT
 		/* its connections inherit it */
 		(void) setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &vanished, sizeof(vanished));

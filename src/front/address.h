@@ -11,8 +11,11 @@
 /* Is it of the form "address:port", with a port from 1 to 65535? */
 extern bool coupon_address_is_well_formed(const char *address);
 
-/* A socket that listens on "address:port"; -1, and *error (palloc'd), if it cannot. */
-extern int	coupon_address_listen(const char *address, char **error);
+/*
+ * A socket that listens on "address:port"; -1, and *error (palloc'd), if it cannot.
+ * Shared: others of the same user may, too, and connections are dealt to all.
+ */
+extern int	coupon_address_listen(const char *address, bool shared, char **error);
 
 /*
  * How many connections there may be of those that are wanted, spare ones

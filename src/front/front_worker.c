@@ -136,6 +136,18 @@ close_door(Door *door)
 	wait_set_is_stale = true;
 }
 
+/* Has the other door that address?  A kernel that deals connections would let both in. */
+static bool
+is_taken(const Door *door)
+{
+	for (size_t i = 0; i < lengthof(doors); i++)
+	{
+		if (&doors[i] != door && doors[i].address != NULL && strcmp(*doors[i].setting, *door->setting) == 0)
+			return true;
+	}
+	return false;
+}
+
 /* Opens, closes or moves a door as the settings say. */
 static void
 see_to_door(Door *door, TimestampTz now)
@@ -144,7 +156,8 @@ see_to_door(Door *door, TimestampTz now)
 		.connections = door->is_admin ? Min(coupon_http_max_connections, MAX_ADMINS) : coupon_http_max_connections,
 		.idle_s = coupon_http_idle_timeout,
 		.request_s = coupon_http_request_timeout,
-		.is_admin = door->is_admin
+		.is_admin = door->is_admin,
+		.is_shared = coupon_http_workers > 1
 	};
 	char	   *error = NULL;
 
@@ -160,7 +173,10 @@ see_to_door(Door *door, TimestampTz now)
 	if (door->address != NULL || (*door->setting)[0] == '\0' ||
 		(door->tried != 0 && !TimestampDifferenceExceeds(door->tried, now, RETRY_LISTEN_MS)))
 		return;
-	door->listener = coupon_listener_open(*door->setting, &limits, &error);
+	if (is_taken(door))
+		error = psprintf("\"%s\": coupon.http_listen and coupon.http_admin_listen are the same", *door->setting);
+	else
+		door->listener = coupon_listener_open(*door->setting, &limits, &error);
 	wait_set_is_stale = true;
 	if (door->listener != NULL)
 	{

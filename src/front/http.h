@@ -129,13 +129,15 @@ typedef struct CouponListenerLimits
 								 * request, and an answer be on its way */
 	int			request_s;		/* from a request's first line to its end */
 	bool		is_admin;		/* for the calls that come in */
+	bool		is_shared;		/* other workers listen on the same address */
 } CouponListenerLimits;
 
 typedef struct CouponListener CouponListener;
 
 /*
  * Listens on "address:port" ("[::1]:80", "*:80", ":80").  NULL, and *error
- * (palloc'd), if it cannot.  Several processes may listen on one address.
+ * (palloc'd), if it cannot.  Several processes may listen on one address if it is
+ * shared: the kernel lets every process of the same user join them.
  */
 extern CouponListener *coupon_listener_open(const char *address, const CouponListenerLimits *limits,
 											char **error);

@@ -448,7 +448,7 @@ CouponListener *
 coupon_listener_open(const char *address, const CouponListenerLimits *limits, char **error)
 {
 	CouponListener *listener;
-	int			fd = coupon_address_listen(address, error);
+	int			fd = coupon_address_listen(address, limits->is_shared, error);
 
 	if (fd < 0)
 		return NULL;

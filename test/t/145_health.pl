@@ -288,7 +288,8 @@ told($well, 'Other One', 'Database "Other One" has no workers', 'error', qr/for 
 $well->safe_psql('postgres', $_) for findings($well, 'Other One')->{'Database "Other One" has no workers'}->{hint} =~ /([^;]+;)/g;
 not_told($well, 'Other One', 'Database "Other One" has no workers');
 
-my $taken = IO::Socket::INET->new(LocalAddr => '127.0.0.1', Listen => 1) or die "listen: $!";
+# as another server of the same user would, which a kernel that is told so deals half of the connections to
+my $taken = IO::Socket::INET->new(LocalAddr => '127.0.0.1', Listen => 1, ReusePort => 1) or die "listen: $!";
 alter_system($well, 'coupon.http_listen' => '127.0.0.1:' . $taken->sockport, 'coupon.http_admin_listen' => "192.0.2.1:$port");
 told($well, 'postgres', 'HTTP cannot listen', 'error', qr/^coupon\.http_(admin_)?listen: "[0-9.:]+": (Address already in use|Cannot assign)/, qr/every second/);
 alter_system($well, 'coupon.http_admin_listen' => '');
@@ -296,6 +297,10 @@ poll_until('one door is well', sub { my $f = findings($well, 'postgres')->{'HTTP
 like($well->safe_psql('postgres', 'SELECT coupon_doctor()'), qr/HTTP cannot listen\n.*Address already\s+in use.*#http-does-not-answer/s, 'the doctor leads to the page');
 like(slurp_file($well->logfile), qr/coupon front cannot listen: "127\.0\.0\.1:\d+": Address already in use/, 'and the log says so in a sentence');
 close $taken;
+not_told($well, 'postgres', 'HTTP cannot listen');
+alter_system($well, 'coupon.http_listen' => "127.0.0.1:$port", 'coupon.http_admin_listen' => "127.0.0.1:$port");
+told($well, 'postgres', 'HTTP cannot listen', 'error', qr/^coupon\.http_admin_listen: .* are the same/, qr/every second/);
+alter_system($well, 'coupon.http_admin_listen' => '');
 not_told($well, 'postgres', 'HTTP cannot listen');
 
 alter_system($well, 'coupon.http_role' => 'pg_monitor');
