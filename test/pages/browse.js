@@ -161,6 +161,17 @@ async function visitRoom(browser)
 	await inspect(korean, 'room left ko dark phone');
 	await korean.reload();
 	check(await shown(korean, 'ended'), '  and is not in line again by a reload');
+
+	// the same browser, by the shop's link: somebody else, or the next sale
+	const later = await korean.context().newPage();
+	await later.goto(`${url}/rooms/lobby#user=later`);
+	await until('admission', () => shown(later, 'admitted'));
+	await later.locator('#finish').click();
+	await until('the end', () => shown(later, 'ended'));
+	await later.goto(`${url}/rooms/lobby?again#user=another`);
+	await until('somebody else', () => shown(later, 'admitted'));
+	check(true, '  but by the shop\'s link');
+	await later.close();
 	await korean.locator('#again').click();
 	await until('in line again', () => shown(korean, 'waiting'));
 	check(await text(korean, 'position') === '3', '  but by their own wish, at the end', await text(korean, 'position'));
@@ -192,6 +203,66 @@ async function visitWithoutStream(browser)
 	check(true, 'where no stream comes through it asks');
 	check(/^visitor-[0-9a-f]{32}$/.test(JSON.parse(await page.evaluate(() => Object.entries(localStorage).find(([k]) => / user$/.test(k))[1]))),
 		'a visitor whom nobody names gets a name');
+	await closePage(page);
+}
+
+// the first event of a stream: what nothing new is told after
+async function firstEvent(ticket)
+{
+	const controller = new AbortController();
+	const response = await fetch(`${url}/rooms/quiet/tickets/${ticket}`, { headers: { Accept: 'text/event-stream' }, signal: controller.signal });
+	let text = '';
+
+	for await (const bytes of response.body) {
+		text += Buffer.from(bytes).toString();
+		if (/^id: [^]*\n\n$/m.test(text))
+			break;
+	}
+	controller.abort();
+	return text;
+}
+
+// the network goes and comes back, in a room in which nothing happens
+async function visitDisturbed(browser)
+{
+	const { token } = await call('POST', '/rooms/quiet/tickets', { user_id: 'disturbed' });
+	const told = await firstEvent(token);
+	const page = await browser.newPage();
+	let down = false;			// the network, or the server
+	let swallowed = 0;			// requests that are never answered
+	let joins = 0, streams = 0, polls = 0;
+
+	page.setDefaultTimeout(PATIENCE);
+	// the first time it has no patience
+	await page.addInitScript('{ const wait = window.setTimeout; let n = 0; window.setTimeout = (f, ms) => wait(f, ms === 25000 && n++ === 0 ? 1000 : ms); }');
+	await page.route('**/rooms/quiet/tickets', route => {
+		if (++joins > 1)
+			return route.continue();
+		swallowed++;			// and not answered
+	});
+	await page.route('**/rooms/quiet/tickets/*', route => {
+		const streaming = /event-stream/.test(route.request().headers().accept);
+
+		streaming ? streams++ : polls++;
+		if (streams === 1)		// a stream that is cut
+			return route.fulfill({ status: 200, contentType: 'text/event-stream', body: told });
+		return down || streams === 2 ? route.abort() : route.continue();
+	});
+	await page.goto(`${url}/rooms/quiet#user=disturbed`);
+	await until('a second try to join', () => shown(page, 'waiting'));
+	check(swallowed === 1, 'who is not answered asks again');
+	await until('the end of a disturbance', async () => streams > 2 && await text(page, 'trouble') === '');
+	check(await text(page, 'position') === '1' && polls === 0, 'a disturbance that is over is not told of any more, though nothing is new');
+
+	down = true;
+	await page.reload();
+	await until('asking', () => polls > 0);
+	check(/disturbed/.test(await text(page, 'trouble')), 'where no answer comes the page says so');
+	down = false;
+	const before = streams;
+	await until('a stream again', () => streams > before);
+	await until('the end of that', async () => await text(page, 'trouble') === '');
+	check(true, '  and comes back to its stream');
 	await closePage(page);
 }
 
@@ -323,7 +394,7 @@ async function watchAlerts(browser)
 		await visitWithoutStream(browser);
 		await visitWithToken(browser);
 		await visitReturns(browser);
-		await watchBoard(browser);
+		await Promise.all([watchBoard(browser), visitDisturbed(browser)]);
 		await watchAlerts(browser);
 		check(told.length === 0, 'the browser has nothing to complain of', told);
 	} finally {

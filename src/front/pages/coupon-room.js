@@ -115,8 +115,10 @@ function takeFragment()
 	const fragment = new URLSearchParams(location.hash.slice(1));
 
 	for (const name of ['token', 'user']) {
-		if (fragment.get(name))
-			keep('sessionStorage', name, fragment.get(name));
+		if (!fragment.get(name))
+			continue;
+		keep('sessionStorage', name, fragment.get(name));
+		keep('sessionStorage', 'left', false);	// who comes by a link wants to join
 	}
 	if (location.hash)
 		history.replaceState(null, '', location.pathname + location.search);
@@ -251,6 +253,15 @@ function showTicket(state)
 
 const pause = ms => new Promise(resolve => setTimeout(resolve, ms));
 
+// a browser waits for minutes for a request that the network has swallowed
+function patience()
+{
+	const controller = new AbortController();
+
+	setTimeout(() => controller.abort(), SILENCE_MS);
+	return controller.signal;
+}
+
 function ask(method, path, options = {})
 {
 	const headers = { Accept: 'application/json', ...options.headers };
@@ -260,7 +271,7 @@ function ask(method, path, options = {})
 	if (options.body !== undefined)
 		headers['Content-Type'] = 'application/json';
 	return fetch(new URL(path, base), {
-		method, headers, cache: 'no-store', signal: options.signal,
+		method, headers, cache: 'no-store', signal: options.signal || patience(),
 		body: options.body === undefined ? undefined : JSON.stringify(options.body),
 	});
 }
@@ -296,7 +307,7 @@ async function join()
 {
 	const mine = ++attempt;
 
-	keep('localStorage', 'left', false);
+	keep('sessionStorage', 'left', false);
 	show('', word.joining);
 	announced = Infinity;
 	for (let wait = 1000; mine === attempt; wait = Math.min(wait * 1.5, 15000)) {
@@ -370,25 +381,27 @@ async function follow(mine)
 
 	while (mine === attempt && tries < STREAM_TRIES) {
 		const controller = new AbortController();
-		const patience = setTimeout(() => controller.abort(), SILENCE_MS);
+		const silence = setTimeout(() => controller.abort(), SILENCE_MS);
 
 		try {
 			const response = await ask('GET', ticketPath(), {
 				headers: { Accept: 'text/event-stream', ...(last === null ? {} : { 'Last-Event-ID': last }) }, signal: controller.signal });
 
-			clearTimeout(patience);
+			clearTimeout(silence);
 			if (!response.ok && refused(response.status, await problemOf(response)))
 				return;
 			if (!response.ok || !/^text\/event-stream/.test(response.headers.get('Content-Type')))
 				break;
+			trouble(false);			// what is still true is not told again
 			for await (const event of events(response, controller)) {
 				if (mine !== attempt) {
 					controller.abort();
 					return;
 				}
+				if (!event.retry)
+					tries = -1;			// more than its beginning comes through
 				if (event.data === '')
 					continue;
-				tries = -1;
 				last = event.id || last;
 				const told = JSON.parse(event.data);
 
@@ -399,7 +412,7 @@ async function follow(mine)
 					showTicket(told);
 			}
 		} catch (error) {
-			clearTimeout(patience);
+			clearTimeout(silence);
 		}
 		tries++;
 		if (mine === attempt && tries > 0)
@@ -411,6 +424,8 @@ async function follow(mine)
 
 async function poll(mine)
 {
+	let lost = false;
+
 	while (mine === attempt) {
 		let wait = 5;
 
@@ -422,14 +437,20 @@ async function poll(mine)
 				return;
 			if (response.ok) {
 				showTicket(told);
+				if (lost) {			// it was the server or the network, not a stream that does not pass
+					follow(mine);
+					return;
+				}
 				wait = told.poll_after_seconds || wait;
 			} else if (refused(response.status, told))
 				return;
 			else
-				trouble(true);
+				lost = true;
 		} catch (error) {
-			trouble(true);
+			lost = true;
 		}
+		if (lost)
+			trouble(true);
 		await pause(wait * 1000);
 	}
 }
@@ -453,7 +474,7 @@ async function leave(what)
 		trouble(true);
 		await pause(wait);
 	}
-	keep('localStorage', 'left', true);
+	keep('sessionStorage', 'left', true);	// of this tab: a reload is no wish to join
 	showEnded(what, true);
 	$('again').focus();
 }
@@ -473,7 +494,7 @@ $('stay').addEventListener('click', () => $('sure').close());
 $('really').addEventListener('click', () => leave('left'));
 $('finish').addEventListener('click', () => leave('done'));
 $('again').addEventListener('click', join);
-if (kept('localStorage', 'left') === true)
+if (kept('sessionStorage', 'left') === true)
 	showEnded('left', true);
 else
 	join();
