@@ -68,7 +68,10 @@ ISOLATION_OPTS = --inputdir=test --outputdir=.
 # Debian: librdkafka-dev
 SHLIB_LINK = -lrdkafka $(libpq) $(if $(HAVE_HTTP),-lmicrohttpd) -lpthread
 
-EXTRA_CLEAN = $(script).new tmp_install tmp_install_fault tmp_fault tmp_coverage tmp_mutants tmp_kafka tmp_bench tmp_log tmp_lint tmp_pages tmp_pgspot tmp_openapi tmp_clients tmp_grafana tmp_deb tmp_dist .built_for
+EXTRA_CLEAN = $(script).*.new tmp_install tmp_install_fault tmp_fault tmp_coverage tmp_mutants tmp_kafka tmp_bench tmp_log tmp_lint tmp_pages tmp_pgspot tmp_openapi tmp_clients tmp_grafana tmp_deb tmp_dist .built_for
+
+# Scripts go into directories, and read what cd says of that with it.
+unexport CDPATH
 
 # A locale that this machine does not have makes each shell complain.
 ifneq ($(shell locale 2>&1 >/dev/null),)
@@ -90,8 +93,8 @@ include $(PGXS)
 # It is kept in the repository.
 all install: $(script)
 $(script): sql coupon.control $(wildcard sql/*)
-	@sql/build >$@.new
-	@if cmp -s $@.new $@; then rm $@.new; touch $@; else echo 'sql/build >$@'; mv $@.new $@; fi
+	@new=$@.$$$$.new; sql/build >$$new || { rm -f $$new; exit 1; }; \
+	if cmp -s $$new $@; then rm $$new; touch $@; else echo 'sql/build >$@'; mv $$new $@; fi
 
 # Says what to install where the headers of librdkafka are missing.
 $(patsubst %.c,%.o,$(wildcard src/kafka/sink_kafka*.c)) $(patsubst %.c,%.bc,$(wildcard src/kafka/sink_kafka*.c)): | check-librdkafka
@@ -134,9 +137,13 @@ show = $(if $(filter 1,$(V)),set -x;)
 jobs = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc 2>/dev/null))
 
 # A private copy of the PostgreSQL installation with coupon in it.  Without
-# bitcode: PGXS cannot install that below a path with a space.
+# bitcode: PGXS cannot install that below a path with a space.  Where two makes are
+# at work in one checkout, one builds after the other.
 ifneq ($(complete),)
 tmp_install:
+	@test/bin/alone $(MAKE) --no-print-directory tmp_install-alone
+
+tmp_install-alone:
 	@echo 'Building coupon for $(version)'
 	@$(MAKE) --no-print-directory $(quietly) $(jobs) with_llvm=no all
 	@$(show) test/bin/copy_postgres '$(PG_CONFIG)' tmp_install
@@ -147,6 +154,9 @@ tmp_install:
 fault_flags = -DCOUPON_FAULT_POINTS -include postgres.h -include base/fault.h -O0 -Wno-cpp
 tmp_install_fault:
 	@[ -e tmp_install/paths.sh ] || $(MAKE) --no-print-directory tmp_install
+	@test/bin/alone $(MAKE) --no-print-directory tmp_install_fault-alone
+
+tmp_install_fault-alone:
 	@test/bin/copy_sources tmp_fault
 	@$(MAKE) --no-print-directory $(quietly) $(jobs) -C tmp_fault with_llvm=no COPT='$(strip $(COPT) $(fault_flags))' all
 	@rm -rf tmp_install_fault && cp -al tmp_install tmp_install_fault
@@ -184,9 +194,11 @@ bench-scenarios-run: tmp_install
 endif
 
 # make reads pg_config's answer when it starts, so what has been installed
-# in between is seen by a second make only.
+# in between is seen by a second make only.  Who only asks what would be done (-n, -q,
+# -t) runs that, too, and installs nothing.
+only_asks = $(strip $(foreach flag,n q t,$(findstring $(flag),$(firstword -$(MAKEFLAGS)))))
 test chaos demo cluster serve bench bench-quick bench-figures bench-scenarios:
-	@pg_config=$$(test/bin/install_dependencies '$(PG_CONFIG)' $@) && \
+	@pg_config=$$($(if $(only_asks),echo '$(PG_CONFIG)',test/bin/install_dependencies '$(PG_CONFIG)' $@)) && \
 		$(MAKE) --no-print-directory PG_CONFIG="$$pg_config" $@-run
 
 # Memory errors and undefined behaviour in coupon, found by whatever the tests do
@@ -219,7 +231,7 @@ kafka-programs: $(KAFKA_PROGRAMS)
 tmp_kafka/bin/%: test/kafka/%.c
 	@mkdir -p $(@D)
 	@$(show) if echo '#include <librdkafka/rdkafka.h>' | $(CC) -E - >/dev/null 2>&1; then \
-		$(CC) $(KAFKA_CFLAGS) -o $@.new $< -lrdkafka && mv $@.new $@; \
+		$(CC) $(KAFKA_CFLAGS) -o $@.$$$$ $< -lrdkafka && mv $@.$$$$ $@; \
 	else \
 		echo 'skipped: $@, which needs the headers of librdkafka (Debian: librdkafka-dev)'; \
 	fi
@@ -239,14 +251,14 @@ bench-programs: tmp_bench/redis_load tmp_bench/consumer tmp_bench/http_load tmp_
 tmp_bench/%: bench/peers/%.c
 	@mkdir -p $(@D)
 	@$(show) if printf '#include <%s>\n' $(BENCH_HEADERS) | $(CC) -I'$(shell $(PG_CONFIG) --includedir)' -E - >/dev/null 2>&1; then \
-		$(CC) $(KAFKA_CFLAGS) -I'$(shell $(PG_CONFIG) --includedir)' -o $@.new $< $(BENCH_LIBS) && mv $@.new $@; \
+		$(CC) $(KAFKA_CFLAGS) -I'$(shell $(PG_CONFIG) --includedir)' -o $@.$$$$ $< $(BENCH_LIBS) && mv $@.$$$$ $@; \
 	else \
 		echo 'skipped: $@, which needs: $(BENCH_HEADERS)'; \
 	fi
 
 tmp_bench/http_%: bench/http/%.c
 	@mkdir -p $(@D)
-	@$(show) $(CC) $(KAFKA_CFLAGS) -o $@.new $< -lm && mv $@.new $@
+	@$(show) $(CC) $(KAFKA_CFLAGS) -o $@.$$$$ $< -lm && mv $@.$$$$ $@
 
 format:
 	@test/bin/format
@@ -276,6 +288,6 @@ check-layers:
 check-sql: $(script)
 	@test/bin/check_sql
 
-.PHONY: check-librdkafka tmp_install tmp_install_fault test test-run test-sanitized chaos chaos-run demo demo-run cluster cluster-run serve serve-run bench bench-run bench-quick bench-quick-run bench-figures bench-figures-run coverage mutants valgrind \
+.PHONY: check-librdkafka tmp_install tmp_install-alone tmp_install_fault tmp_install_fault-alone test test-run test-sanitized chaos chaos-run demo demo-run cluster cluster-run serve serve-run bench bench-run bench-quick bench-quick-run bench-figures bench-figures-run coverage mutants valgrind \
 	bench-scenarios bench-scenarios-run kafka-programs kafka bench-programs \
 	format check-format lint fresh-machines deb deb-test dist check-layers check-sql

@@ -19,6 +19,17 @@ if [ -z "${COUPON_SERVER_LOG:-}" ]; then
 		"$here/serve.sh"
 fi
 
+# it says that it listens, or why not: another program has the port
+for _ in {1..600}; do
+	said=$(grep -m 1 -oE 'coupon front (listens|cannot listen).*' "$COUPON_SERVER_LOG") || said=
+	[ -z "$said" ] || break
+	sleep 0.1
+done
+if [[ $said != 'coupon front listens'* ]]; then
+	echo "serve: ${said:-the front does not start}" >&2
+	exit 1
+fi
+
 psql -X -q -v ON_ERROR_STOP=1 -c 'CREATE EXTENSION coupon'
 psql -X -q -v open=on -f "$here/../examples/sources/roles.sql"
 for file in http api routes; do

@@ -6,7 +6,12 @@
 # cleaner waits in the background for the script's end, however it comes
 # (kill -9 too): it stops what was started and deletes the directory.
 
+unset CDPATH	# with it cd says where it goes
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+
+# What programs say is read: in English, with decimal points.
+unset "${!LC_@}" LANGUAGE
+export LANG=C.UTF-8
 
 die()
 {
@@ -76,22 +81,37 @@ clean_work_dir()
 	done
 }
 
+# runs_programs DIRECTORY: can the server's user run programs that are there?
+runs_programs()
+{
+	local status=0
+
+	printf '#!/bin/sh\n' >"$1/program"
+	chmod 755 "$1/program"
+	as_server_user "$1/program" 2>/dev/null || status=$?
+	rm "$1/program"
+	return $status
+}
+
 # Sets work: a directory of the server's user, for nobody else.
 make_work_dir()
 {
 	local base
 
-	for base in "${TMPDIR:-/tmp}" /tmp; do
+	work=
+	for base in "${TMPDIR:-/tmp}" /tmp /var/tmp; do
+		# it will stand in connection strings and settings, unquoted
+		[[ $base == /* && $base != *[!A-Za-z0-9/._+-]* ]] || continue
 		work=$(mktemp -d "$base/coupon.XXXXXX") || continue
 		[ -z "$server_user" ] || chown "$server_user:" "$work"
 		# the path of a Unix socket has at most 107 bytes
-		if [ ${#work} -le 60 ] && as_server_user test -w "$work"; then
+		if [ ${#work} -le 60 ] && as_server_user test -w "$work" && runs_programs "$work"; then
 			break
 		fi
 		rmdir "$work"
 		work=
 	done
-	[ -n "$work" ] || die "cannot make a temporary directory that user ${server_user:-$(id -un)} can use"
+	[ -n "$work" ] || die "cannot make a temporary directory that user ${server_user:-$(id -un)} can write to and run programs in (/tmp may be mounted noexec): name one by TMPDIR, with a short path of letters and digits"
 
 	# The cleaner sees the end of its input when the last holder of
 	# descriptor 9 is gone, so commands are run with 9>&-.
@@ -126,7 +146,7 @@ finish()
 copy_install()
 {
 	[ -r "$top/tmp_install/paths.sh" ] || make -s -C "$top" tmp_install >&2
-	cp -a "$top/${1:-tmp_install}" "$work/pg"
+	"$top/test/bin/alone" cp -a "$top/${1:-tmp_install}" "$work/pg"
 	[ -z "$server_user" ] || chown -hR "$server_user:" "$work/pg"
 	# shellcheck disable=SC2034
 	libdir='' pgxs_dir=''

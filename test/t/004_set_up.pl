@@ -85,6 +85,79 @@ program('kcat', 'exit 127');
 is_deeply(missing($pg_config, 'demo'), ['kcat'], 'a program that is there and does not run');
 unlink "$dir/kcat";
 
+# ---- who only asks ----
+
+my $dry = `make -n -C '$top' PG_CONFIG='$bare' demo 2>&1`;
+is($?, 0, 'make -n demo looks for nothing, and installs nothing') or diag($dry);
+
+# ---- on whatever machine: programs of the test's own play sudo and apt-get ----
+
+sub lines
+{
+	my ($name) = @_;
+
+	open my $file, '<', "$dir/$name" or return ();
+	chomp(my @lines = <$file>);
+	return @lines;
+}
+
+# in_common(environment, commands): what they print, with test/bin/common.sh read
+sub in_common
+{
+	my ($environment, $commands) = @_;
+
+	open my $script, '>', "$dir/script" or die $!;
+	print $script "set -euo pipefail\n. test/bin/common.sh\n$commands\n";
+	close $script;
+	return scalar `cd '$top' && env $environment bash '$dir/script' 2>&1`;
+}
+
+program('apt-cache', 'exit 0');
+program('apt-get', 'exit 0');
+program('sudo', qq{case "\$1" in --version) exit 0 ;; esac; umask >'$dir/umask'; exit 1});
+my $lacking = lying_pg_config('lacking_config', 'includedir-server' => "$dir/nowhere", bindir => "$root/99/bin", version => 'PostgreSQL 99.1');
+like(`umask 077; '$top/test/bin/install_dependencies' '$lacking' demo 2>&1`, qr/sudo does not let you/, 'installing is tried');
+is_deeply([ lines('umask') ], ['0022'], "  and what it makes can be read by all, whatever the user's umask");
+
+# each installation waits a moment for the other to begin, too
+program('sudo', <<"END");
+case "\$*" in
+tee*) cat >/dev/null ;;
+*apt-get*install*)
+	echo begin >>'$dir/installs'
+	perl -e 'for (1 .. 20) { open my \$f, "<", "$dir/installs"; exit if grep({ /begin/ } <\$f>) > 1; select undef, undef, undef, 0.05 }'
+	echo end >>'$dir/installs'
+	exit 1
+	;;
+esac
+END
+system("for i in 1 2; do '$top/test/bin/install_dependencies' '$lacking' demo >/dev/null 2>&1 & done; wait");
+is_deeply([ lines('installs') ], [qw(begin end begin end)], 'of two who install one waits: the other keeps the services as they are until it ends');
+unlink map { "$dir/$_" } qw(apt-cache apt-get sudo);
+
+is(in_common("CDPATH='$top'", 'echo "$top"'), "$top\n", 'scripts find their directory where CDPATH is set');
+is(in_common('LANG=de_DE.UTF-8 LC_NUMERIC=de_DE.UTF-8 LANGUAGE=ko', 'echo "$LANG ${LC_NUMERIC-} ${LANGUAGE-}"'), "C.UTF-8  \n", '  read what programs say in one language');
+mkdir "$dir/a b";
+like(in_common("TMPDIR='$dir/a b'", 'make_work_dir; echo "$work"'), qr{\A/(var/)?tmp/coupon\.\w+\n\z}, '  work in no directory whose name some program would want to be quoted');
+mkdir "$dir/noexec";
+like(in_common("TMPDIR='$dir/noexec'", <<"END"), qr{\A/(var/)?tmp/coupon\.\w+\n\z}, '  nor where no program can be run');
+as_server_user() { case "\$1" in '$dir'/noexec/*) return 126 ;; *) "\$@" ;; esac; }
+make_work_dir
+echo "\$work"
+END
+
+# ---- two at once in one checkout ----
+
+# await(command): until it succeeds, within a minute
+my $await = program('await', 'for i in $(seq 1200); do "$@" && exit; perl -e "select undef, undef, undef, 0.05"; done');
+my $alone = "'$top/test/bin/alone' sh -c";
+system(qq{$alone 'echo first; "$await" test -e "$dir/go"; echo first ends' >>'$dir/alone' &
+	'$await' test -s '$dir/alone'
+	$alone 'echo second' >>'$dir/alone' 2>'$dir/waits' &
+	'$await' grep -qs -e Waiting -e second '$dir/waits' '$dir/alone'
+	touch '$dir/go'; wait});
+is_deeply([ lines('alone') ], [ 'first', 'first ends', 'second' ], 'of two makes one builds after the other');
+
 # libpq-dev is newer than the server: its pg_config is not the one to use
 mkdir "$root/$_" for qw(9 9/bin);
 symlink lying_pg_config('complete'), "$root/9/bin/pg_config";
