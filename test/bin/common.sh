@@ -10,8 +10,10 @@ unset CDPATH	# with it cd says where it goes
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 
 # What programs say is read: in English, with decimal points.
-unset "${!LC_@}" LANGUAGE
-export LANG=C.UTF-8
+export LC_ALL=C.UTF-8 LANG=C.UTF-8
+for variable in LANGUAGE "${!LC_@}"; do
+	[ "$variable" = LC_ALL ] || unset "$variable"
+done
 
 die()
 {

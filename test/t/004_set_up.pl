@@ -136,7 +136,7 @@ is_deeply([ lines('installs') ], [qw(begin end begin end)], 'of two who install 
 unlink map { "$dir/$_" } qw(apt-cache apt-get sudo);
 
 is(in_common("CDPATH='$top'", 'echo "$top"'), "$top\n", 'scripts find their directory where CDPATH is set');
-is(in_common('LANG=de_DE.UTF-8 LC_NUMERIC=de_DE.UTF-8 LANGUAGE=ko', 'echo "$LANG ${LC_NUMERIC-} ${LANGUAGE-}"'), "C.UTF-8  \n", '  read what programs say in one language');
+is(in_common('LANG=de_DE.UTF-8 LC_NUMERIC=de_DE.UTF-8 LANGUAGE=ko', 'echo "$LC_ALL $LANG ${LC_NUMERIC-} ${LANGUAGE-}"'), "C.UTF-8 C.UTF-8  \n", '  read what programs say in one language');
 mkdir "$dir/a b";
 like(in_common("TMPDIR='$dir/a b'", 'make_work_dir; echo "$work"'), qr{\A/(var/)?tmp/coupon\.\w+\n\z}, '  work in no directory whose name some program would want to be quoted');
 mkdir "$dir/noexec";

@@ -69,7 +69,7 @@ sql(q{SELECT coupon_campaign_create(E'a "name" \\\\ with\nmuch', 7)});
 # nobody is taken for gone while a slow machine looks at pages
 sql(q{SELECT coupon_room_create('hall', 1, session_ttl => '1 day', idle_ttl => '1 day')});
 sql(q{SELECT coupon_room_create('lobby', 100, session_ttl => '1 day', idle_ttl => '1 day')});
-sql(q{SELECT coupon_room_create('quiet', 1, session_ttl => '1 day', idle_ttl => '1 day'), coupon_room_pause('quiet')});
+sql(q{SELECT coupon_room_create('quiet', 1, session_ttl => '1 day', idle_ttl => '1 day'); SELECT coupon_room_pause('quiet')});
 poll_until('the front', sub { get('/readyz')->{status} == 200 });
 
 # ---- the files ----
