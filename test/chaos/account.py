@@ -44,7 +44,7 @@ def promised(step):
             yield 'revoked', step.args['user'], None, False
         elif step.way == 'release' and row[0] == 't':
             yield 'hold_released', step.args['user'], int(step.args['serial']), False
-        elif step.way == 'erase' and row[0] != '0':
+        elif step.way == 'erase':
             yield 'user_erased', step.args['user'], None, False
         elif step.way in OPERATIONS and row[0] != ('0' if step.way == 'import' else 'f'):
             yield OPERATIONS[step.way], None, None, False
@@ -116,7 +116,7 @@ class Account:
                 # what was rolled back, unknown to its caller, has been given to another one since
                 if step.end == COMMITTED or (kind, step.args.get('campaign'), serial) not in calls:
                     calls[kind, step.args.get('campaign'), serial] = step.id
-            if step.way == 'erase' and (step.rows is None or step.rows[0][0] != '0'):
+            if step.way == 'erase':
                 erasures[step.args['user']].insert(0 if step.rows else len(self.events), step.id)
         for event in self.events:
             if self.was_erased(event):
