@@ -1859,10 +1859,10 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_stock_wants';
 COMMENT ON FUNCTION coupon.stock_wants(bigint[]) IS 'Those campaigns of which units are to be fetched from other nodes.';
 
-CREATE FUNCTION coupon.stock_fetched(campaign_id bigint) RETURNS void
+CREATE FUNCTION coupon.stock_fetched(campaign_id bigint, failed boolean) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_stock_fetched';
-COMMENT ON FUNCTION coupon.stock_fetched(bigint) IS 'Units were fetched: not again before half of what is here is gone.';
+COMMENT ON FUNCTION coupon.stock_fetched(bigint, boolean) IS 'Units were fetched: not again before half of what is here is gone. Or that failed: not again at once.';
 
 CREATE FUNCTION coupon.stock_set_gone(campaign_id bigint, number text) RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE
@@ -2263,9 +2263,15 @@ BEGIN
 	IF NOT coupon.node_confirmed() OR EXISTS (SELECT FROM coupon.node n WHERE n.node_id = ($1 ->> 'from')::smallint AND n.state = 'gone') THEN
 		RETURN '{}';
 	END IF;
-	t := coupon.transfer_out(($1 ->> 'campaign_id')::bigint, ($1 ->> 'from')::smallint,
-		greatest(1, ((SELECT h.free FROM coupon.stock_here(($1 ->> 'campaign_id')::bigint) h) - ($1 ->> 'has')::bigint) / 2),
-		clock_timestamp() + interval '1 second');
+	-- what is on its way to that node comes first: one that cannot take it in would get all that there is, part by part
+	SELECT * INTO t FROM coupon.transfer x
+	 WHERE x.campaign_id = ($1 ->> 'campaign_id')::bigint AND x.receiver = ($1 ->> 'from')::smallint AND x.state = 'cut' AND x.due_at <> 'infinity'
+	 ORDER BY x.noted_at LIMIT 1;
+	IF t.transfer_id IS NULL THEN
+		t := coupon.transfer_out(($1 ->> 'campaign_id')::bigint, ($1 ->> 'from')::smallint,
+			greatest(1, ((SELECT h.free FROM coupon.stock_here(($1 ->> 'campaign_id')::bigint) h) - ($1 ->> 'has')::bigint) / 2),
+			clock_timestamp() + interval '1 second');
+	END IF;
 	RETURN CASE WHEN t.transfer_id IS NULL THEN '{}' ELSE jsonb_build_object('transfer', coupon.transfer_message(t)) END;
 END
 $$;
@@ -2744,41 +2750,46 @@ BEGIN
 	IF NOT FOUND THEN
 		RETURN false;
 	END IF;
-	-- what came after the drain began, or was to go to a node that is itself drained now
-	IF coupon.node_has_slots()
-	   AND NOT EXISTS (SELECT FROM coupon.slot_plan) AND coupon.campaigns_alone() IS NULL AND coupon.slots_balance() > 0 THEN
-		RETURN true;
-	END IF;
-	-- then its campaigns: from the commit on nobody changes them, until the new keeper has heard of it
-	SELECT c.campaign_id INTO campaign
-	  FROM coupon.campaign c JOIN coupon.node_self s ON s.node_id = c.keeper
-	 WHERE c.shared AND c.withdrawn = 0 AND c.archived_at IS NULL AND c.dumped IS NULL ORDER BY c.campaign_id LIMIT 1;
-	IF campaign IS NOT NULL THEN
-		target := coupon.node_that_answers(campaign);
-		UPDATE coupon.campaign c SET keeper = target, version = c.version + 1
-		 WHERE target IS NOT NULL AND c.campaign_id = campaign AND c.withdrawn = 0 AND c.keeper = (SELECT s.node_id FROM coupon.node_self s);
-		IF FOUND THEN
-			DELETE FROM coupon.campaign_copy k WHERE k.campaign_id = campaign;
-			INSERT INTO coupon.campaign_copy (campaign_id, node_id, version) VALUES (campaign, target, 0);
+	BEGIN
+		-- what came after the drain began, or was to go to a node that is itself drained now
+		IF coupon.node_has_slots()
+		   AND NOT EXISTS (SELECT FROM coupon.slot_plan) AND coupon.campaigns_alone() IS NULL AND coupon.slots_balance() > 0 THEN
 			RETURN true;
 		END IF;
-	END IF;
-	-- its units last: as long as it has slots it has users who want some
-	IF coupon.node_has_slots() THEN
+		-- then its campaigns: from the commit on nobody changes them, until the new keeper has heard of it
+		SELECT c.campaign_id INTO campaign
+		  FROM coupon.campaign c JOIN coupon.node_self s ON s.node_id = c.keeper
+		 WHERE c.shared AND c.withdrawn = 0 AND c.archived_at IS NULL AND c.dumped IS NULL ORDER BY c.campaign_id LIMIT 1;
+		IF campaign IS NOT NULL THEN
+			target := coupon.node_that_answers(campaign);
+			UPDATE coupon.campaign c SET keeper = target, version = c.version + 1
+			 WHERE target IS NOT NULL AND c.campaign_id = campaign AND c.withdrawn = 0 AND c.keeper = (SELECT s.node_id FROM coupon.node_self s);
+			IF FOUND THEN
+				DELETE FROM coupon.campaign_copy k WHERE k.campaign_id = campaign;
+				INSERT INTO coupon.campaign_copy (campaign_id, node_id, version) VALUES (campaign, target, 0);
+				RETURN true;
+			END IF;
+		END IF;
+		-- its units last: as long as it has slots it has users who want some
+		IF coupon.node_has_slots() THEN
+			RETURN false;
+		END IF;
+		FOR campaign IN SELECT c.campaign_id FROM coupon.campaign c WHERE c.shared AND c.dumped IS NULL
+		LOOP
+			CONTINUE WHEN NOT (SELECT h.free > 0 FROM coupon.stock_here(campaign) h);
+			-- one that answers: who is dead would keep them from all until it is back
+			target := coalesce(target, coupon.node_that_answers(campaign));
+			EXIT WHEN target IS NULL;
+			t := coupon.transfer_out(campaign, target, 100000, clock_timestamp());
+			IF t.transfer_id IS NOT NULL THEN
+				RETURN true;
+			END IF;
+		END LOOP;
 		RETURN false;
-	END IF;
-	FOR campaign IN SELECT c.campaign_id FROM coupon.campaign c WHERE c.shared AND c.dumped IS NULL
-	LOOP
-		CONTINUE WHEN NOT (SELECT h.free > 0 FROM coupon.stock_here(campaign) h);
-		-- one that answers: who is dead would keep them from all until it is back
-		target := coalesce(target, coupon.node_that_answers(campaign));
-		EXIT WHEN target IS NULL;
-		t := coupon.transfer_out(campaign, target, 100000, clock_timestamp());
-		IF t.transfer_id IS NOT NULL THEN
-			RETURN true;
-		END IF;
-	END LOOP;
-	RETURN false;
+	EXCEPTION WHEN lock_not_available THEN
+		-- of a campaign: it goes later, and the rest of the work goes on
+		RETURN false;
+	END;
 END
 $$;
 COMMENT ON FUNCTION coupon.node_unload() IS 'Gives the campaigns and the free units of a node that is being drained to another one that answers.';
@@ -2854,11 +2865,12 @@ BEGIN
 		-- a campaign's trouble is its own
 		BEGIN
 			fetched := coupon.stock_fetch(campaign);
-			PERFORM coupon.stock_fetched(campaign);
+			PERFORM coupon.stock_fetched(campaign, false);
 			-- this has locked the campaign until the commit: no node is called meanwhile, which may wait for this one
 			EXIT WHEN fetched;
 		EXCEPTION WHEN OTHERS THEN
 			RAISE WARNING USING MESSAGE = format('no units of campaign %s could be fetched', campaign), DETAIL = SQLERRM;
+			PERFORM coupon.stock_fetched(campaign, true);
 		END;
 	END LOOP;
 	RETURN true;
@@ -2895,6 +2907,8 @@ BEGIN
 		PERFORM coupon.node_set_confirmed(true);
 		RETURN 0;
 	END IF;
+	-- what somebody has locked is done later, and the rest now
+	PERFORM set_config('lock_timeout', '300ms', true);
 	IF coupon.map_spread() THEN
 		RETURN 0;
 	END IF;
@@ -3441,7 +3455,7 @@ $$;
 COMMENT ON FUNCTION coupon.slots_hindered(smallint[]) IS 'Why slots that are leaving cannot go now; null: they can, and nobody is at work for them.';
 
 CREATE FUNCTION coupon.slots_give() RETURNS text
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
 AS $$
 DECLARE
 	self smallint := (SELECT s.node_id FROM coupon.node_self s);
@@ -7174,7 +7188,7 @@ REVOKE ALL ON FUNCTION coupon.node_set_confirmed(boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.peers_ask(integer[], text[], text, text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.stock_here(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.stock_wants(bigint[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION coupon.stock_fetched(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.stock_fetched(bigint, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.stock_set_gone(bigint, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.epoch_after(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.epoch_learn(smallint, bigint) FROM PUBLIC;

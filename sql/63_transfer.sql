@@ -107,10 +107,10 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_stock_wants';
 COMMENT ON FUNCTION coupon.stock_wants(bigint[]) IS 'Those campaigns of which units are to be fetched from other nodes.';
 
-CREATE FUNCTION coupon.stock_fetched(campaign_id bigint) RETURNS void
+CREATE FUNCTION coupon.stock_fetched(campaign_id bigint, failed boolean) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'coupon_stock_fetched';
-COMMENT ON FUNCTION coupon.stock_fetched(bigint) IS 'Units were fetched: not again before half of what is here is gone.';
+COMMENT ON FUNCTION coupon.stock_fetched(bigint, boolean) IS 'Units were fetched: not again before half of what is here is gone. Or that failed: not again at once.';
 
 CREATE FUNCTION coupon.stock_set_gone(campaign_id bigint, number text) RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE
@@ -511,9 +511,15 @@ BEGIN
 	IF NOT coupon.node_confirmed() OR EXISTS (SELECT FROM coupon.node n WHERE n.node_id = ($1 ->> 'from')::smallint AND n.state = 'gone') THEN
 		RETURN '{}';
 	END IF;
-	t := coupon.transfer_out(($1 ->> 'campaign_id')::bigint, ($1 ->> 'from')::smallint,
-		greatest(1, ((SELECT h.free FROM coupon.stock_here(($1 ->> 'campaign_id')::bigint) h) - ($1 ->> 'has')::bigint) / 2),
-		clock_timestamp() + interval '1 second');
+	-- what is on its way to that node comes first: one that cannot take it in would get all that there is, part by part
+	SELECT * INTO t FROM coupon.transfer x
+	 WHERE x.campaign_id = ($1 ->> 'campaign_id')::bigint AND x.receiver = ($1 ->> 'from')::smallint AND x.state = 'cut' AND x.due_at <> 'infinity'
+	 ORDER BY x.noted_at LIMIT 1;
+	IF t.transfer_id IS NULL THEN
+		t := coupon.transfer_out(($1 ->> 'campaign_id')::bigint, ($1 ->> 'from')::smallint,
+			greatest(1, ((SELECT h.free FROM coupon.stock_here(($1 ->> 'campaign_id')::bigint) h) - ($1 ->> 'has')::bigint) / 2),
+			clock_timestamp() + interval '1 second');
+	END IF;
 	RETURN CASE WHEN t.transfer_id IS NULL THEN '{}' ELSE jsonb_build_object('transfer', coupon.transfer_message(t)) END;
 END
 $$;

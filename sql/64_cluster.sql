@@ -381,41 +381,46 @@ BEGIN
 	IF NOT FOUND THEN
 		RETURN false;
 	END IF;
-	-- what came after the drain began, or was to go to a node that is itself drained now
-	IF coupon.node_has_slots()
-	   AND NOT EXISTS (SELECT FROM coupon.slot_plan) AND coupon.campaigns_alone() IS NULL AND coupon.slots_balance() > 0 THEN
-		RETURN true;
-	END IF;
-	-- then its campaigns: from the commit on nobody changes them, until the new keeper has heard of it
-	SELECT c.campaign_id INTO campaign
-	  FROM coupon.campaign c JOIN coupon.node_self s ON s.node_id = c.keeper
-	 WHERE c.shared AND c.withdrawn = 0 AND c.archived_at IS NULL AND c.dumped IS NULL ORDER BY c.campaign_id LIMIT 1;
-	IF campaign IS NOT NULL THEN
-		target := coupon.node_that_answers(campaign);
-		UPDATE coupon.campaign c SET keeper = target, version = c.version + 1
-		 WHERE target IS NOT NULL AND c.campaign_id = campaign AND c.withdrawn = 0 AND c.keeper = (SELECT s.node_id FROM coupon.node_self s);
-		IF FOUND THEN
-			DELETE FROM coupon.campaign_copy k WHERE k.campaign_id = campaign;
-			INSERT INTO coupon.campaign_copy (campaign_id, node_id, version) VALUES (campaign, target, 0);
+	BEGIN
+		-- what came after the drain began, or was to go to a node that is itself drained now
+		IF coupon.node_has_slots()
+		   AND NOT EXISTS (SELECT FROM coupon.slot_plan) AND coupon.campaigns_alone() IS NULL AND coupon.slots_balance() > 0 THEN
 			RETURN true;
 		END IF;
-	END IF;
-	-- its units last: as long as it has slots it has users who want some
-	IF coupon.node_has_slots() THEN
+		-- then its campaigns: from the commit on nobody changes them, until the new keeper has heard of it
+		SELECT c.campaign_id INTO campaign
+		  FROM coupon.campaign c JOIN coupon.node_self s ON s.node_id = c.keeper
+		 WHERE c.shared AND c.withdrawn = 0 AND c.archived_at IS NULL AND c.dumped IS NULL ORDER BY c.campaign_id LIMIT 1;
+		IF campaign IS NOT NULL THEN
+			target := coupon.node_that_answers(campaign);
+			UPDATE coupon.campaign c SET keeper = target, version = c.version + 1
+			 WHERE target IS NOT NULL AND c.campaign_id = campaign AND c.withdrawn = 0 AND c.keeper = (SELECT s.node_id FROM coupon.node_self s);
+			IF FOUND THEN
+				DELETE FROM coupon.campaign_copy k WHERE k.campaign_id = campaign;
+				INSERT INTO coupon.campaign_copy (campaign_id, node_id, version) VALUES (campaign, target, 0);
+				RETURN true;
+			END IF;
+		END IF;
+		-- its units last: as long as it has slots it has users who want some
+		IF coupon.node_has_slots() THEN
+			RETURN false;
+		END IF;
+		FOR campaign IN SELECT c.campaign_id FROM coupon.campaign c WHERE c.shared AND c.dumped IS NULL
+		LOOP
+			CONTINUE WHEN NOT (SELECT h.free > 0 FROM coupon.stock_here(campaign) h);
+			-- one that answers: who is dead would keep them from all until it is back
+			target := coalesce(target, coupon.node_that_answers(campaign));
+			EXIT WHEN target IS NULL;
+			t := coupon.transfer_out(campaign, target, 100000, clock_timestamp());
+			IF t.transfer_id IS NOT NULL THEN
+				RETURN true;
+			END IF;
+		END LOOP;
 		RETURN false;
-	END IF;
-	FOR campaign IN SELECT c.campaign_id FROM coupon.campaign c WHERE c.shared AND c.dumped IS NULL
-	LOOP
-		CONTINUE WHEN NOT (SELECT h.free > 0 FROM coupon.stock_here(campaign) h);
-		-- one that answers: who is dead would keep them from all until it is back
-		target := coalesce(target, coupon.node_that_answers(campaign));
-		EXIT WHEN target IS NULL;
-		t := coupon.transfer_out(campaign, target, 100000, clock_timestamp());
-		IF t.transfer_id IS NOT NULL THEN
-			RETURN true;
-		END IF;
-	END LOOP;
-	RETURN false;
+	EXCEPTION WHEN lock_not_available THEN
+		-- of a campaign: it goes later, and the rest of the work goes on
+		RETURN false;
+	END;
 END
 $$;
 COMMENT ON FUNCTION coupon.node_unload() IS 'Gives the campaigns and the free units of a node that is being drained to another one that answers.';
@@ -491,11 +496,12 @@ BEGIN
 		-- a campaign's trouble is its own
 		BEGIN
 			fetched := coupon.stock_fetch(campaign);
-			PERFORM coupon.stock_fetched(campaign);
+			PERFORM coupon.stock_fetched(campaign, false);
 			-- this has locked the campaign until the commit: no node is called meanwhile, which may wait for this one
 			EXIT WHEN fetched;
 		EXCEPTION WHEN OTHERS THEN
 			RAISE WARNING USING MESSAGE = format('no units of campaign %s could be fetched', campaign), DETAIL = SQLERRM;
+			PERFORM coupon.stock_fetched(campaign, true);
 		END;
 	END LOOP;
 	RETURN true;
@@ -532,6 +538,8 @@ BEGIN
 		PERFORM coupon.node_set_confirmed(true);
 		RETURN 0;
 	END IF;
+	-- what somebody has locked is done later, and the rest now
+	PERFORM set_config('lock_timeout', '300ms', true);
 	IF coupon.map_spread() THEN
 		RETURN 0;
 	END IF;

@@ -263,7 +263,7 @@ $$;
 COMMENT ON FUNCTION coupon.slots_hindered(smallint[]) IS 'Why slots that are leaving cannot go now; null: they can, and nobody is at work for them.';
 
 CREATE FUNCTION coupon.slots_give() RETURNS text
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
 AS $$
 DECLARE
 	self smallint := (SELECT s.node_id FROM coupon.node_self s);

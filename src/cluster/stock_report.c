@@ -24,11 +24,13 @@
 #include "utils/timestamp.h"
 
 #include "base/arguments.h"
+#include "base/clock.h"
 #include "base/guc.h"
 #include "sale/stock.h"
 #include "sale/sweep.h"
 
-#define HERE_NATTS	4
+#define HERE_NATTS		4
+#define FETCH_AGAIN_MS	1000	/* after it failed */
 
 PG_FUNCTION_INFO_V1(coupon_stock_here);
 PG_FUNCTION_INFO_V1(coupon_stock_wants);
@@ -94,6 +96,8 @@ wants(CouponCampaign *campaign, const CouponDefinition *def, CouponStock *stock)
 {
 	uint64		low = pg_atomic_read_u64(&stock->low_water);
 
+	if ((TimestampTz) pg_atomic_read_u64(&stock->fetch_at) > coupon_steady_now())
+		return false;
 	if (pg_atomic_exchange_u32(&stock->wanted, 0) != 0 || has_waiters(stock))
 		return true;
 	if (low == NEVER_FETCHED)
@@ -139,10 +143,10 @@ coupon_stock_wants(PG_FUNCTION_ARGS)
 }
 
 /*
- * coupon.stock_fetched(campaign_id)
+ * coupon.stock_fetched(campaign_id, failed)
  *
  * Units were fetched, or there were none: not again before half of what is here
- * is gone.
+ * is gone.  Or that failed, and will as well in the next moment.
  */
 Datum
 coupon_stock_fetched(PG_FUNCTION_ARGS)
@@ -153,10 +157,16 @@ coupon_stock_fetched(PG_FUNCTION_ARGS)
 	CouponStockSum sum;
 
 	coupon_require_argument(fcinfo, 0, "campaign_id");
+	coupon_require_argument(fcinfo, 1, "failed");
 	campaign = coupon_campaign_enter(PG_GETARG_INT64(0), &def);
 	stock = coupon_stock_open(campaign, def);
-	coupon_stock_sum(campaign, stock, &sum);
-	pg_atomic_write_u64(&stock->low_water, sum.free / 2);
+	if (PG_GETARG_BOOL(1))
+		pg_atomic_write_u64(&stock->fetch_at, (uint64) TimestampTzPlusMilliseconds(coupon_steady_now(), FETCH_AGAIN_MS));
+	else
+	{
+		coupon_stock_sum(campaign, stock, &sum);
+		pg_atomic_write_u64(&stock->low_water, sum.free / 2);
+	}
 	coupon_campaign_leave(campaign);
 	PG_RETURN_VOID();
 }

@@ -134,6 +134,7 @@ make_stock(uint32 base)
 	coupon_random(&stock->birth, sizeof(stock->birth));
 	pg_atomic_init_u32(&stock->wanted, 0);
 	pg_atomic_init_u64(&stock->low_water, NEVER_FETCHED);
+	pg_atomic_init_u64(&stock->fetch_at, 0);
 	pg_atomic_init_u64(&stock->gone_at, NEVER_SOLD_OUT);
 	pg_atomic_init_u64(&stock->gone_until, 0);
 	ConditionVariableInit(&stock->changed);

@@ -79,6 +79,8 @@ struct CouponStock
 								 * are other numbers */
 	pg_atomic_uint32 wanted;	/* 1: a call found nothing here */
 	pg_atomic_uint64 low_water; /* with fewer units, more are fetched */
+	pg_atomic_uint64 fetch_at;	/* by the steady clock: not before, since it
+								 * failed */
 	pg_atomic_uint64 gone_at;	/* supply at which all nodes had nothing */
 	pg_atomic_uint64 gone_until;	/* a time, until which that may be said */
 	uint32		base;			/* shards in the first segment, constant */

@@ -5,6 +5,7 @@ use warnings;
 
 use CouponCluster;
 use CouponTest;
+use PostgreSQL::Test::Utils qw(slurp_file);
 use Test::More;
 
 my $cluster = CouponCluster->new(nodes => [qw(one two three)], proxy => 0, settings => "coupon.cluster = on\ncoupon.sold_out_wait = 5s\n");
@@ -29,11 +30,12 @@ sub users
 		WHERE (SELECT s.node_id FROM coupon.slot s WHERE s.slot = coupon_slot(u)) = coupon_node_self() LIMIT $n) y});
 }
 
+# issue(node, campaign, n, prefix, wait): to so many of them, who wait that long for units
 sub issue
 {
-	my ($node, $campaign, $n, $prefix) = @_;
+	my ($node, $campaign, $n, $prefix, $wait) = @_;
 
-	return $cluster->on($node, "SELECT string_agg(status || ' ' || n, ' ' ORDER BY status) FROM (SELECT status, count(*) AS n FROM coupon_issue_many($campaign, '{"
+	return $cluster->on($node, 'SET coupon.sold_out_wait = ' . ($wait // 5000) . "; SELECT string_agg(status || ' ' || n, ' ' ORDER BY status) FROM (SELECT status, count(*) AS n FROM coupon_issue_many($campaign, '{"
 		. users($node, $n, $prefix) . "}') GROUP BY 1) s");
 }
 
@@ -87,6 +89,27 @@ like($cluster->on('one', "SELECT error FROM coupon.peers_call('define', jsonb_bu
 ok(await_true($cluster->server('two'), 'postgres', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE usename = 'coupon_node' AND wait_event_type = 'Lock'}), 'and ends by itself');
 $lock->query_safe('ROLLBACK');
 $lock->quit;
+
+# ---- a campaign's trouble is its own: of one that somebody has locked, or whose units cannot be taken in, the others hear nothing ----
+my ($stuck, $fine) = map { $cluster->on('two', "SELECT coupon_cluster_create('$_', 90)") } qw(stuck fine);
+ok(await_true($cluster->server($_), 'postgres', "SELECT count(*) = 2 FROM coupon.campaign_status WHERE campaign_id IN ($stuck, $fine) AND remaining = 30"), "two campaigns are at node $_") for @names;
+$lock = $cluster->server('two')->background_psql('postgres');
+$lock->query_safe("BEGIN; SELECT coupon_campaign_pause($stuck)");
+my $begun = time;
+is(issue('two', $stuck, 40, 'l', 500), 'busy 10 issued 30', 'what somebody has locked gets no further units');
+is(issue('two', $fine, 90, 'l'), 'issued 90', 'another one gets all there are');
+cmp_ok(time - $begun, '<', within(12), '  in time');
+$lock->query_safe('ROLLBACK');
+$lock->quit;
+poll_until('units come when it is locked no longer', sub { issue('two', $stuck, 40, 'l') eq 'already_issued 40' });
+$cluster->on('two', "ALTER TABLE coupon.transfer ADD CONSTRAINT not_these CHECK (campaign_id <> $stuck) NOT VALID");
+my $at = -s $cluster->server('two')->logfile;
+like(issue('two', $stuck, 60, 'm', 2500), qr/busy/, 'units that cannot be taken in');
+like(slurp_file($cluster->server('two')->logfile, $at), qr/no units of campaign $stuck could be fetched/, '  are asked for');
+cmp_ok($cluster->on($_, "SELECT count(*) FROM coupon.transfer WHERE campaign_id = $stuck AND state = 'cut'"), '<=', 1, "  and node $_ sends no more of them") for qw(one three);
+$cluster->on('two', 'ALTER TABLE coupon.transfer DROP CONSTRAINT not_these');
+poll_until('units come when they can', sub { issue('two', $stuck, 60, 'm') =~ /^already_issued 50 sold_out 10$/ });
+verified($stuck, 'once they can');
 
 # ---- without a node nobody is told that all is gone ----
 $cluster->kill('three');
