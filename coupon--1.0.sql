@@ -3764,6 +3764,19 @@ END
 $$;
 COMMENT ON FUNCTION coupon.slots_work(boolean) IS 'One step of the moving of slots, of the transfer worker. Returns after how many milliseconds there may be another one; null: there is nothing to do.';
 
+CREATE FUNCTION coupon.cluster_all_due() RETURNS void
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+	UPDATE coupon.transfer t SET due_at = clock_timestamp()
+	 WHERE t.state IN ('cut', 'received') AND t.due_at > clock_timestamp() AND t.due_at < 'infinity';
+	UPDATE coupon.slot_parcel p SET due_at = clock_timestamp() WHERE p.state = 'sent' AND p.due_at > clock_timestamp();
+	UPDATE coupon.slot_plan p SET due_at = least(p.due_at, clock_timestamp()), left_at = least(p.left_at, clock_timestamp())
+	 WHERE p.due_at > clock_timestamp() OR p.left_at > clock_timestamp();
+	UPDATE coupon.campaign_copy c SET due_at = clock_timestamp() WHERE c.due_at > clock_timestamp();
+	UPDATE coupon.node_copy c SET due_at = clock_timestamp() WHERE c.due_at > clock_timestamp();
+$$;
+COMMENT ON FUNCTION coupon.cluster_all_due() IS 'The clock was set back: what was to be done again in a moment would wait until it has caught up.';
+
 -- A node that leaves the sale, and the last one, which is a single server again.
 
 CREATE FUNCTION coupon.call_leaving(node_id smallint) RETURNS jsonb
@@ -7416,6 +7429,7 @@ REVOKE ALL ON FUNCTION coupon.slots_accept(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.slots_back(coupon.slot_parcel) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.slots_restore(jsonb, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION coupon.slots_work(boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION coupon.cluster_all_due() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.coupon_slots_move(integer, integer) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.coupon_slots_move(integer, integer) TO coupon_admin;
 REVOKE ALL ON FUNCTION @extschema@.coupon_slots_balance() FROM PUBLIC;

@@ -571,3 +571,16 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION coupon.slots_work(boolean) IS 'One step of the moving of slots, of the transfer worker. Returns after how many milliseconds there may be another one; null: there is nothing to do.';
+
+CREATE FUNCTION coupon.cluster_all_due() RETURNS void
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+	UPDATE coupon.transfer t SET due_at = clock_timestamp()
+	 WHERE t.state IN ('cut', 'received') AND t.due_at > clock_timestamp() AND t.due_at < 'infinity';
+	UPDATE coupon.slot_parcel p SET due_at = clock_timestamp() WHERE p.state = 'sent' AND p.due_at > clock_timestamp();
+	UPDATE coupon.slot_plan p SET due_at = least(p.due_at, clock_timestamp()), left_at = least(p.left_at, clock_timestamp())
+	 WHERE p.due_at > clock_timestamp() OR p.left_at > clock_timestamp();
+	UPDATE coupon.campaign_copy c SET due_at = clock_timestamp() WHERE c.due_at > clock_timestamp();
+	UPDATE coupon.node_copy c SET due_at = clock_timestamp() WHERE c.due_at > clock_timestamp();
+$$;
+COMMENT ON FUNCTION coupon.cluster_all_due() IS 'The clock was set back: what was to be done again in a moment would wait until it has caught up.';

@@ -4,6 +4,7 @@ use strict;
 use warnings;
 
 use CouponClock;
+use CouponCluster;
 use CouponFault qw(start_sql answer);
 use CouponKafka;
 use CouponTest;
@@ -87,4 +88,17 @@ SKIP:
 conserved($node, 'postgres', 'the end');
 
 $node->stop;
+
+# ---- what is on its way to a node that is down meanwhile ----
+my $cluster = CouponCluster->new(nodes => [qw(one two)], proxy => 0, settings => "coupon.cluster = on\n",
+	make => sub { my @server = @_; return with_clock(sub { new_server(@server) }) });
+ok(await_true($cluster->server($_), 'postgres', 'SELECT coupon.node_confirmed()'), "node $_ is confirmed") for $cluster->names;
+$cluster->kill('two');
+my $sale = $cluster->on('one', q{SELECT coupon_cluster_create('sale', 100)});
+ok(await_true($cluster->server('one'), 'postgres', 'SELECT problem IS NOT NULL FROM coupon.node_copy WHERE node_id = 2'), 'a node that does not answer');
+set_clock(0);
+with_clock(sub { $cluster->start('two') });
+ok(await_true($cluster->server('two'), 'postgres', "SELECT (SELECT remaining FROM coupon.campaign_status WHERE campaign_id = $sale) = 50"),
+	'is asked again, and gets its units');
+$cluster->stop;
 done_testing();
