@@ -117,7 +117,7 @@ coupon_topics_any_refused(void)
 /* ---- for the publisher ---- */
 
 CouponChoice
-coupon_topics_choose(const char *name)
+coupon_topics_choose(const char *name, uint64 tick)
 {
 	CouponTopic *topic = coupon_topic(name);
 
@@ -125,7 +125,7 @@ coupon_topics_choose(const char *name)
 		return COUPON_PARK;
 	if (topic->state == COUPON_TOPIC_UNKNOWN)
 		return COUPON_LEAVE;
-	return topic->parked.some ? COUPON_PARK : COUPON_TAKE;
+	return topic->parked.some && tick >= topic->parked.from ? COUPON_PARK : COUPON_TAKE;
 }
 
 bool

@@ -61,7 +61,7 @@ extern void coupon_topics_each(void (*function) (CouponTopic *topic));
 /* ---- for the publisher ---- */
 
 /* What a batch does with events of that topic. */
-extern CouponChoice coupon_topics_choose(const char *name);
+extern CouponChoice coupon_topics_choose(const char *name, uint64 tick);
 
 /* Has the choice changed since topics were last adopted? */
 extern bool coupon_topics_have_news(void);

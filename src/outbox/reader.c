@@ -25,6 +25,8 @@
  * to a table that is not read until their topic can be published to.  Then
  * they go first, some with each batch, and new events of the topic are parked
  * behind them until one batch has the last ones and the new ones, in order.
+ * Some may not be parked when that begins: they were locked, or too many.  Those
+ * that are older than what a batch has of the parked ones belong to it as well.
  *
  * Size.  When the current child has grown to ROTATE_BLOCKS, appending moves on
  * to an empty one; a child that is not current and holds no live row any more
@@ -193,7 +195,7 @@ make_room(uint64 *cut)
 typedef struct Collection
 {
 	Snapshot	snapshot;
-	CouponChoice (*choose) (const char *topic);
+	CouponChoice (*choose) (const char *topic, uint64 tick);
 	uint64		cut;			/* events behind it are for the next batch */
 	bool		left;
 	CouponOutboxEntry *parking; /* events to be parked: PARK_MAX at most ... */
@@ -201,9 +203,8 @@ typedef struct Collection
 } Collection;
 
 static void
-add_entry(Collection *c, int number, Datum id, const ItemPointerData *tid)
+add_entry(Collection *c, int number, uint64 tick, const ItemPointerData *tid)
 {
-	uint64		tick = coupon_event_tick(DatumGetUUIDP(id));
 	CouponOutboxEntry *entry;
 
 	if (tick > c->cut)
@@ -229,13 +230,14 @@ meet_event(Collection *c, int number, HeapTuple tuple)
 {
 	TupleDesc	desc = RelationGetDescr(tables[number].rel);
 	bool		isnull;
+	uint64		tick = coupon_event_tick(DatumGetUUIDP(heap_getattr(tuple, Outbox_id, desc, &isnull)));
 	char	   *topic = TextDatumGetCString(heap_getattr(tuple, Outbox_topic, desc, &isnull));
-	CouponChoice choice = c->choose(topic);
+	CouponChoice choice = c->choose(topic, tick);
 
 	pfree(topic);
 	if (choice == COUPON_TAKE)
 	{
-		add_entry(c, number, heap_getattr(tuple, Outbox_id, desc, &isnull), &tuple->t_self);
+		add_entry(c, number, tick, &tuple->t_self);
 		return false;
 	}
 	if (choice == COUPON_LEAVE)
@@ -365,10 +367,10 @@ read_parked(Collection *c, CouponParked *parked, int max)
 					  c->snapshot, keys, 2, false);
 	while (n < max && coupon_scan_next(&scan, ForwardScanDirection))
 	{
-		Datum		id = slot_getattr(scan.slot, Outbox_id, &isnull);
+		uint64		tick = coupon_event_tick(DatumGetUUIDP(slot_getattr(scan.slot, Outbox_id, &isnull)));
 
-		parked->from = coupon_event_tick(DatumGetUUIDP(id)) + 1;
-		add_entry(c, COUPON_OUTBOX_PARKED, id, &scan.slot->tts_tid);
+		parked->from = tick + 1;
+		add_entry(c, COUPON_OUTBOX_PARKED, tick, &scan.slot->tts_tid);
 		n++;
 	}
 	coupon_scan_end(&scan);
@@ -452,7 +454,7 @@ mark_kept(bool is_cut)
 }
 
 void
-coupon_outbox_collect(CouponBatch *batch, List *parked, CouponChoice (*choose) (const char *topic))
+coupon_outbox_collect(CouponBatch *batch, List *parked, CouponChoice (*choose) (const char *topic, uint64 tick))
 {
 	Collection	c = {
 		.snapshot = GetActiveSnapshot(),.choose = choose,.cut = PG_UINT64_MAX

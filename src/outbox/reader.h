@@ -36,7 +36,7 @@ typedef struct CouponEvent
 	const char *trace;			/* or NULL */
 } CouponEvent;
 
-/* What the next batch is to do with an event, by its topic. */
+/* What the next batch is to do with an event, by its topic and its tick. */
 typedef enum CouponChoice
 {
 	COUPON_TAKE,				/* it belongs to the batch */
@@ -49,7 +49,7 @@ typedef enum CouponChoice
 typedef struct CouponParked
 {
 	const char *topic;
-	uint64		from;			/* those before that tick */
+	uint64		from;			/* those below that tick */
 	bool		some;			/* there may be more */
 } CouponParked;
 
@@ -76,7 +76,7 @@ extern void coupon_outbox_close(void);
  * choose says.  All of it is in the server's durable WAL when this returns.
  */
 extern void coupon_outbox_collect(CouponBatch *batch, List *parked,
-								  CouponChoice (*choose) (const char *topic));
+								  CouponChoice (*choose) (const char *topic, uint64 tick));
 
 /* An event of the batch stays, for a later batch to look at. */
 extern void coupon_outbox_leave(const CouponOutboxEntry *entry);

@@ -108,6 +108,26 @@ drained('a topic that is accepted again');
 events_arrived(emitted('narrow'), consume($brokers, 'narrow'), 'accepted after all');
 set('coupon.kafka_partitions' => 12);
 
+# ---- an older one that is not with them, since it was locked, is not sent after them ----
+poll_until('refused again', sub { status('refused_topics') =~ /narrow: it has 1 partitions/ });
+my ($pause, $lock) = map { $node->background_psql('postgres') } 1 .. 2;
+$pause->query_safe('BEGIN; LOCK TABLE coupon.dead_letter IN SHARE MODE');
+my $first = $backlog + 2001;
+emit('narrow', $first, $first, 50);
+$lock->query_safe(q{BEGIN; SELECT FROM coupon.outbox WHERE topic = 'narrow' FOR UPDATE});
+$pause->query_safe('ROLLBACK');
+$pause->quit;
+emit('narrow', $first + 1, $first + 12000, 50);
+poll_until('all but that one are out of the way', sub {
+	sql(q{SELECT count(*) FROM coupon.outbox WHERE tableoid::regclass::text ~ 'outbox_\d'}) eq '1' });
+set('coupon.kafka_partitions' => 0);
+poll_until('all are sent', sub { status('unpublished') eq '1' });
+$lock->query_safe('ROLLBACK');
+$lock->quit;
+drained('a locked one');
+events_arrived(emitted('narrow'), consume($brokers, 'narrow'), 'with one that was locked');
+set('coupon.kafka_partitions' => 12);
+
 # ---- many topics that are missing ----
 
 # The mock of librdkafka 2.0 makes each, with 4 partitions, when it is asked;
