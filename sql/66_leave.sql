@@ -154,7 +154,7 @@ BEGIN
 	        SELECT c.node_id, c.answer, c.error FROM coupon.peers_call('leaving', jsonb_build_object('node_id', $1)) c) a;
 	told := answers -> $1::text;
 	-- a server that refuses is not dead
-	IF told IS NULL AND complaint ~ '^[0-9A-Z]{5}: |FATAL: |is a superuser' THEN
+	IF told IS NULL AND complaint ~ '(^|: +)[0-9A-Z]{5}: |is a superuser' THEN
 		RAISE SQLSTATE 'UC303' USING
 			MESSAGE = 'node cannot be removed',
 			DETAIL = format('Node %s runs, but does not say what it has: %s', $1, complaint),

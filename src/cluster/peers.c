@@ -83,15 +83,46 @@ forget(Peer *peer)
 	peer->state = PEER_NONE;
 }
 
+/* Does the line end with a place in the server's code, as file.c:123? */
+static bool
+names_place(const char *line)
+{
+	const char *colon = strrchr(line, ':');
+
+	return colon != NULL && colon - line > 2 && strncmp(colon - 2, ".c", 2) == 0 &&
+		colon[1] != '\0' && colon[1 + strspn(colon + 1, "0123456789")] == '\0';
+}
+
+/*
+ * What libpq says, without empty lines and places.  A server that does not know
+ * yet who connects speaks in its own encoding.
+ */
+static char *
+tidy(const char *message)
+{
+	StringInfoData tidied;
+	char	   *rest = pstrdup(message);
+
+	initStringInfo(&tidied);
+	for (char *line; (line = strsep(&rest, "\n")) != NULL;)
+	{
+		if (*line != '\0' && !names_place(line))
+			appendStringInfo(&tidied, "%s%s", tidied.len > 0 ? "\n" : "", line);
+	}
+	if (!pg_verify_mbstr(GetDatabaseEncoding(), tidied.data, tidied.len, true))
+	{
+		for (char *c = tidied.data; *c != '\0'; c++)
+			*c = IS_HIGHBIT_SET(*c) ? '?' : *c;
+	}
+	return tidied.data;
+}
+
 /* The call has failed for good. */
 static void
 fail(Peer *peer, CouponPeerCall *call, const char *message)
 {
 	call->answer = NULL;
-	call->error = pstrdup(message);
-	/* libpq ends its messages with newlines */
-	for (size_t n = strlen(call->error); n > 0 && call->error[n - 1] == '\n'; n--)
-		call->error[n - 1] = '\0';
+	call->error = tidy(message);
 	forget(peer);
 }
 
@@ -188,6 +219,11 @@ start_connecting(Peer *peer, CouponPeerCall *call)
 		fail(peer, call, PQerrorMessage(peer->conn));
 	else
 	{
+		/*
+		 * a server that refuses is known by the error's code, in whatever
+		 * language it does so
+		 */
+		(void) PQsetErrorVerbosity(peer->conn, PQERRORS_VERBOSE);
 		peer->state = PEER_CONNECTING;
 		peer->wanted = POLLOUT;
 	}
