@@ -9,6 +9,10 @@
 #include "postgres.h"
 
 #include <ctype.h>
+#include <sys/stat.h>
+
+#include "common/hashfn.h"
+#include "utils/memutils.h"
 
 #include "base/secret_file.h"
 #include "kafka/sink_config.h"
@@ -127,4 +131,59 @@ coupon_sink_config_read(const char *path, const char **problem)
 		*problem = read_line(line, number, &properties);
 	}
 	return *problem == NULL ? properties : NIL;
+}
+
+/* ---- has it changed? ---- */
+
+static uint64
+stamp_file(uint64 stamp, const char *path)
+{
+	struct stat st;
+	uint64		seen[6] = {0};
+
+	if (stat(path, &st) == 0)
+	{
+		seen[0] = st.st_dev;
+		seen[1] = st.st_ino;
+		seen[2] = st.st_size;
+		seen[3] = st.st_mode;
+		seen[4] = st.st_mtim.tv_sec;
+		seen[5] = st.st_mtim.tv_nsec;
+	}
+	return hash_bytes_extended((unsigned char *) seen, sizeof(seen), stamp);
+}
+
+/* Does the property name a file, or a directory of files? */
+static bool
+names_file(const char *property)
+{
+	const char *last = strrchr(property, '.');
+
+	return last != NULL && (strcmp(last, ".location") == 0 || strcmp(last, ".keytab") == 0);
+}
+
+uint64
+coupon_sink_config_stamp(const char *path)
+{
+	uint64		stamp = 0;
+	const char *problem = NULL;
+	ListCell   *cell;
+	MemoryContext context;
+	MemoryContext oldcontext;
+
+	if (path[0] == '\0')
+		return stamp;
+	context = AllocSetContextCreate(CurrentMemoryContext, "coupon properties", ALLOCSET_DEFAULT_SIZES);
+	oldcontext = MemoryContextSwitchTo(context);
+	stamp = stamp_file(stamp, path);
+	foreach(cell, coupon_sink_config_read(path, &problem))
+	{
+		CouponProperty *property = lfirst(cell);
+
+		if (names_file(property->name))
+			stamp = stamp_file(stamp, property->value);
+	}
+	MemoryContextSwitchTo(oldcontext);
+	MemoryContextDelete(context);
+	return stamp;
 }

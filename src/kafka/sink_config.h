@@ -21,6 +21,12 @@ typedef struct CouponProperty
  */
 extern List *coupon_sink_config_read(const char *path, const char **problem);
 
+/*
+ * Another number when the file, or one that its properties name, such as a
+ * certificate, is another one or has changed.  An empty path: there is none.
+ */
+extern uint64 coupon_sink_config_stamp(const char *path);
+
 /* May the property's value be seen in a log? */
 extern bool coupon_sink_config_is_secret(const char *name);
 

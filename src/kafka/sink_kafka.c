@@ -9,7 +9,6 @@
 #include "postgres.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -23,14 +22,18 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "base/clock.h"
 #include "base/guc.h"
 #include "kafka/publisher_status.h"
 #include "kafka/sink.h"
+#include "kafka/sink_config.h"
 #include "kafka/sink_kafka_client.h"
 #include "kafka/sink_kafka_topics.h"
 #include "outbox/event_id.h"
 
 #define LOG_LINES	20			/* of librdkafka, a minute */
+#define RENEWAL_MS	5000		/* how often to look for new files while the
+								 * broker does not answer */
 
 static rd_kafka_t *client = NULL;
 static rd_kafka_queue_t *queue = NULL;
@@ -41,7 +44,7 @@ static char source[NAMEDATALEN + 16];	/* ce_source */
 /* The settings as of the opening. */
 static char *opened_brokers = NULL;
 static char *opened_file = NULL;
-static struct stat opened_stat;
+static uint64 opened_stamp;
 
 /* The state as it was last shown. */
 static CouponBrokerState shown = COUPON_BROKER_NONE;
@@ -79,17 +82,6 @@ make_pipe(void)
 	}
 }
 
-/* What stat says of the file of properties; zeros without one. */
-static struct stat
-stat_file(void)
-{
-	struct stat st;
-
-	if (coupon_kafka_config_file[0] == '\0' || stat(coupon_kafka_config_file, &st) != 0)
-		memset(&st, 0, sizeof(st));
-	return st;
-}
-
 static void
 keep_string(char **kept, const char *value)
 {
@@ -103,13 +95,9 @@ keep_string(char **kept, const char *value)
 bool
 coupon_sink_is_outdated(void)
 {
-	struct stat st = stat_file();
-
 	return opened_brokers == NULL || strcmp(opened_brokers, coupon_kafka_brokers) != 0 ||
 		strcmp(opened_file, coupon_kafka_config_file) != 0 ||
-		st.st_ino != opened_stat.st_ino || st.st_size != opened_stat.st_size ||
-		st.st_mtim.tv_sec != opened_stat.st_mtim.tv_sec ||
-		st.st_mtim.tv_nsec != opened_stat.st_mtim.tv_nsec || st.st_mode != opened_stat.st_mode ||
+		coupon_sink_config_stamp(coupon_kafka_config_file) != opened_stamp ||
 		coupon_kafka_topics_are_outdated();
 }
 
@@ -124,7 +112,7 @@ take_over_settings(void)
 
 	keep_string(&opened_brokers, coupon_kafka_brokers);
 	keep_string(&opened_file, coupon_kafka_config_file);
-	opened_stat = stat_file();
+	opened_stamp = coupon_sink_config_stamp(coupon_kafka_config_file);
 	coupon_kafka_topics_configure();
 	if (outdated)
 		coupon_topics_doubt();
@@ -376,6 +364,25 @@ coupon_sink_poll(CouponReport report, void *arg)
 	return health;
 }
 
+/*
+ * The client has read its certificates once.  If they have run out, and been
+ * renewed under the same names, it will not get far.
+ */
+static bool
+files_were_renewed(void)
+{
+	static TimestampTz looked_at = 0;
+	TimestampTz now = coupon_steady_now();
+
+	if (!TimestampDifferenceExceeds(looked_at, now, RENEWAL_MS))
+		return false;
+	looked_at = now;
+	if (!coupon_sink_is_outdated())
+		return false;
+	coupon_publisher_problem("the broker does not answer, and files of coupon.kafka_config_file have changed: the client is made anew");
+	return true;
+}
+
 bool
 coupon_sink_check_topics(bool doubt)
 {
@@ -384,6 +391,8 @@ coupon_sink_check_topics(bool doubt)
 
 	if (client == NULL)
 		return false;
+	if ((doubt || shown != COUPON_BROKER_UP) && files_were_renewed())
+		health = COUPON_SINK_BROKE;
 	if (doubt && shown == COUPON_BROKER_UP)
 		coupon_topics_check_again(false);
 	if (coupon_kafka_topics_answered(client, queue, &error, &lost))

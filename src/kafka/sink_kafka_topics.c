@@ -106,7 +106,6 @@ wish_for(CouponTopic *topic)
 	wishes[nwishes++] = wish;
 	topic->creating = true;
 	topic->since = coupon_steady_now();
-	ereport(LOG, (errmsg("coupon publisher: creating topic \"%s\"", topic->name)));
 }
 
 static void
@@ -139,6 +138,9 @@ coupon_kafka_topics_created(rd_kafka_event_t *event)
 
 		if (topic == NULL)
 			continue;
+		/* what cannot be created is wished for again and again */
+		if (error == RD_KAFKA_RESP_ERR_NO_ERROR)
+			ereport(LOG, (errmsg("coupon publisher: topic \"%s\" is created", topic->name)));
 		if (error == RD_KAFKA_RESP_ERR_NO_ERROR || error == RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS)
 			coupon_topic_ask_again(topic, 0);
 		else

@@ -72,6 +72,11 @@ $kafka->create_topic('doomed', 12);
 drained('a topic that is made again');
 set('coupon.kafka_create_topics' => 'on');
 
+# one that the broker will not create is wished for again and again, without a word
+$kafka->create_topic('col.lide', 12);
+my ($collides) = split /\n/, sql(q{SELECT coupon_campaign_create('collides', 1, topic => 'col_lide'); DELETE FROM coupon.outbox WHERE topic = 'col_lide'});
+poll_until('a topic that cannot be created', sub { status('refused_topics') =~ /col_lide: it cannot be created/ });
+
 # ---- a topic that takes less than the publisher would send ----
 
 $kafka->create_topic('small', 12, 'max.message.bytes' => 20000);
@@ -117,6 +122,25 @@ pass('a wrong password: the status says so');
 isnt(status('broker'), 'up', 'and that the broker is not up');
 set('coupon.kafka_config_file' => '', 'coupon.kafka_brokers' => $brokers);
 drained('the right password');
+
+is(scalar(() = slurp_file($node->logfile) =~ /topic "col_lide"/g), 1, 'a topic that cannot be created is told of once');
+sql("SELECT coupon_campaign_close($collides); DELETE FROM coupon.outbox WHERE topic = 'col_lide'");
+
+# a certificate that is good no longer, and is renewed under the same name
+my $ca = $node->data_dir . '/ca.pem';
+system_or_bail(qw(openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -noenc -subj /CN=another -days 1 -keyout),
+	$node->data_dir . '/another.key', '-out', $ca);
+$properties = slurp_file($kafka->client_properties) =~ s/^(ssl\.ca\.location\s*=\s*)(\S+)/$1ca.pem/mr;
+my $good = $2;
+append_to_file($node->data_dir . '/renewed.properties', $properties);
+chmod 0600, $node->data_dir . '/renewed.properties';
+chmod 0644, $ca;
+set('coupon.kafka_config_file' => 'renewed.properties', 'coupon.kafka_brokers' => $kafka->secure_bootstrap);
+sql(q{SELECT coupon_emit('narrow', 'k', 'renewed', '{}')});
+poll_until('a certificate that is not good', sub { status('last_error') =~ /certificate/i });
+copy($good, "$ca.new") && chmod(0644, "$ca.new") && rename("$ca.new", $ca) or die $!;
+drained('a certificate that was renewed, of which nobody has told');
+set('coupon.kafka_config_file' => '', 'coupon.kafka_brokers' => $brokers);
 unlike(slurp_file($node->logfile), qr/\Q$password\E|WrongPassword/, 'no password is in the log');
 
 # ---- a storm: the broker restarted and killed, the publisher ended and killed ----
