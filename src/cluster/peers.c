@@ -5,7 +5,7 @@
  * A session keeps one connection to each node that it calls.  Everything is
  * asynchronous: one that hangs costs those who call the others a timeout, once;
  * until it answers again, its connection is made in the background of later
- * calls, and nobody waits for it.
+ * calls, and nobody waits for it.  So are names of hosts looked up (host_names.c).
  *
  * A conninfo may name several hosts.  libpq goes on to the next one when one
  * refuses, but not when one says nothing, as a machine that is gone; so another
@@ -38,10 +38,13 @@
 #include "base/compat.h"
 #include "base/fault.h"
 #include "base/guc.h"
+#include "cluster/host_names.h"
 #include "cluster/peers.h"
 
 #define MAX_NODE_ID		64
 #define SLICE_MS		50		/* how often to look for interrupts */
+#define LOOKUP_MS		2		/* the same for names, which no socket tells
+								 * of */
 #define NODE_ROLE		"coupon_node"	/* unless the conninfo names one */
 #define BYTES_PER_TIMEOUT	131072	/* a longer argument is more work */
 #define MAX_TIMEOUTS	60
@@ -52,6 +55,7 @@ PG_FUNCTION_INFO_V1(coupon_peers_ask);
 typedef enum PeerState
 {
 	PEER_NONE,
+	PEER_LOOKED_UP,				/* the names of its hosts are */
 	PEER_CONNECTING,
 	PEER_READY,
 	PEER_ASKED					/* and has not answered */
@@ -60,6 +64,7 @@ typedef enum PeerState
 typedef struct Peer
 {
 	PGconn	   *conn;
+	CouponHostNames *names;		/* NULL: none is under way */
 	char	   *conninfo;
 	PeerState	state;
 	short		wanted;			/* of poll(), while it connects */
@@ -76,9 +81,12 @@ forget(Peer *peer)
 {
 	if (peer->conn != NULL)
 		PQfinish(peer->conn);
+	if (peer->names != NULL)
+		coupon_host_names_leave(peer->names);
 	if (peer->conninfo != NULL)
 		pfree(peer->conninfo);
 	peer->conn = NULL;
+	peer->names = NULL;
 	peer->conninfo = NULL;
 	peer->state = PEER_NONE;
 }
@@ -179,7 +187,7 @@ is_allowed(const PQconninfoOption *option)
 }
 
 static void
-start_connecting(Peer *peer, CouponPeerCall *call)
+open_connection(Peer *peer, CouponPeerCall *call)
 {
 	/*
 	 * what comes before dbname is for what the conninfo leaves open, what
@@ -210,7 +218,6 @@ start_connecting(Peer *peer, CouponPeerCall *call)
 		keywords[n] = o->keyword;
 		values[n++] = turn_list(peer, o->val);
 	}
-	peer->conninfo = MemoryContextStrdup(TopMemoryContext, call->conninfo);
 	peer->conn = PQconnectStartParams(keywords, values, 1);
 	PQconninfoFree(options);
 	if (peer->conn == NULL)
@@ -227,6 +234,34 @@ start_connecting(Peer *peer, CouponPeerCall *call)
 		peer->state = PEER_CONNECTING;
 		peer->wanted = POLLOUT;
 	}
+}
+
+/* What the conninfo has for a keyword, NULL if nothing; of libpq's memory. */
+static const char *
+get_option(const PQconninfoOption *options, const char *keyword)
+{
+	for (; options != NULL && options->keyword != NULL; options++)
+	{
+		if (strcmp(options->keyword, keyword) == 0)
+			return options->val;
+	}
+	return NULL;
+}
+
+static void
+start_connecting(Peer *peer, CouponPeerCall *call)
+{
+	PQconninfoOption *options = PQconninfoParse(call->conninfo, NULL);
+	const char *hosts = get_option(options, "host");
+
+	peer->conninfo = MemoryContextStrdup(TopMemoryContext, call->conninfo);
+	if (hosts != NULL)
+		peer->names = coupon_host_names_begin(hosts, get_option(options, "hostaddr"));
+	PQconninfoFree(options);
+	if (peer->names != NULL)
+		peer->state = PEER_LOOKED_UP;
+	else
+		open_connection(peer, call);
 }
 
 static void
@@ -321,6 +356,13 @@ go_on_reading(Peer *peer, CouponPeerCall *call)
 static void
 go_on(Peer *peer, const char *name, CouponPeerCall *call)
 {
+	if (peer->state == PEER_LOOKED_UP && coupon_host_names_known(peer->names))
+	{
+		coupon_host_names_leave(peer->names);
+		peer->names = NULL;
+		open_connection(peer, call);
+		return;
+	}
 	peer->moved_at = GetCurrentTimestamp();
 	if (peer->state == PEER_CONNECTING)
 		go_on_connecting(peer, name, call);
@@ -361,14 +403,15 @@ begin_call(const char *name, CouponPeerCall *call)
 
 /*
  * Is there somebody to wait for?  Those are written to fds, and who they are to
- * which.  Is it worth while to wait?  For connections only for a time.
+ * which.  For how long is it worth while to wait before the next look?  For
+ * connections only for a time.
  */
 static int
-list_pending(CouponPeerCall *calls, int n, struct pollfd *fds, int *which, bool may_connect, bool *patient)
+list_pending(CouponPeerCall *calls, int n, struct pollfd *fds, int *which, bool may_connect, long *slice)
 {
 	int			nfds = 0;
 
-	*patient = false;
+	*slice = 0;
 	for (int i = 0; i < n; i++)
 	{
 		Peer	   *peer = &peers[calls[i].node_id];
@@ -380,11 +423,17 @@ list_pending(CouponPeerCall *calls, int n, struct pollfd *fds, int *which, bool 
 		}
 		if (peer->state == PEER_NONE || peer->state == PEER_READY)
 			continue;
-		fds[nfds].fd = PQsocket(peer->conn);
+		/* poll() passes by what is negative */
+		fds[nfds].fd = peer->state == PEER_LOOKED_UP ? -1 : PQsocket(peer->conn);
 		fds[nfds].events = peer->wanted;
 		fds[nfds].revents = 0;
 		which[nfds++] = i;
-		*patient = *patient || (!peer->waited && (may_connect || peer->state == PEER_ASKED));
+		if (peer->waited || !(may_connect || peer->state == PEER_ASKED))
+			continue;
+		if (peer->state == PEER_LOOKED_UP)
+			*slice = LOOKUP_MS;
+		else if (*slice == 0)
+			*slice = SLICE_MS;
 	}
 	return nfds;
 }
@@ -418,29 +467,29 @@ coupon_peers_call(const char *name, CouponPeerCall *calls, int n)
 	TimestampTz connected = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), coupon_cluster_timeout);
 	int			times = count_timeouts(name, calls, n);
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), coupon_cluster_timeout * times);
-	bool		patient;
+	long		slice;
 	int			nfds;
 
 	for (int i = 0; i < n; i++)
 		begin_call(name, &calls[i]);
 	COUPON_FAULT(peer_asked);
-	while ((nfds = list_pending(calls, n, fds, which, GetCurrentTimestamp() < connected, &patient)) > 0)
+	while ((nfds = list_pending(calls, n, fds, which, GetCurrentTimestamp() < connected, &slice)) > 0)
 	{
 		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
 		int			ready;
 
 		CHECK_FOR_INTERRUPTS();
-		ready = poll(fds, nfds, patient ? Max(Min(left, SLICE_MS), 0) : 0);
+		ready = poll(fds, nfds, Max(Min(left, slice), 0));
 		for (int i = 0; i < nfds; i++)
 		{
 			CouponPeerCall *call = &calls[which[i]];
 
-			if (ready > 0 && fds[i].revents != 0)
+			if (fds[i].fd < 0 || (ready > 0 && fds[i].revents != 0))
 				go_on(&peers[call->node_id], name, call);
 			else
 				turn_hosts(&peers[call->node_id], call);
 		}
-		if (ready <= 0 && (left <= 0 || !patient))
+		if (ready <= 0 && (left <= 0 || slice == 0))
 			break;
 	}
 	for (int i = 0; i < n; i++)

@@ -14,6 +14,7 @@
 
 #include "base/compat.h"
 #include "base/guc.h"
+#include "base/thread.h"
 #include "kafka/publisher_status.h"
 #include "kafka/sink_config.h"
 #include "kafka/sink_kafka_client.h"
@@ -163,20 +164,6 @@ coupon_kafka_make_asker(rd_kafka_t *client)
 
 /* ---- threads ---- */
 
-bool
-coupon_kafka_start_thread(pthread_t *thread, void *(*run) (void *), void *arg)
-{
-	sigset_t	all;
-	sigset_t	before;
-	int			failed;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	failed = pthread_create(thread, NULL, run, arg);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	return failed == 0;
-}
-
 static void *
 destroy(void *arg)
 {
@@ -206,7 +193,7 @@ coupon_kafka_discard(rd_kafka_t *client, void (*first) (void *arg), void *arg)
 	remains->client = client;
 	remains->first = first;
 	remains->arg = arg;
-	if (coupon_kafka_start_thread(&thread, destroy, remains))
+	if (coupon_thread_start(&thread, destroy, remains))
 		pthread_detach(thread);
 }
 

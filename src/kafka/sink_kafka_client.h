@@ -6,7 +6,6 @@
 #define COUPON_SINK_KAFKA_CLIENT_H
 
 #include <librdkafka/rdkafka.h>
-#include <pthread.h>
 
 /* A client as the settings say; NULL: they are wrong, the status says how. */
 extern rd_kafka_t *coupon_kafka_make_client(void);
@@ -17,9 +16,6 @@ extern rd_kafka_t *coupon_kafka_make_client(void);
  * it is to send.  NULL: it cannot be made.
  */
 extern rd_kafka_t *coupon_kafka_make_asker(rd_kafka_t *client);
-
-/* Starts a thread, in which nothing of PostgreSQL may run. */
-extern bool coupon_kafka_start_thread(pthread_t *thread, void *(*run) (void *), void *arg);
 
 /*
  * Destroys a client, which takes its time, in a thread, which calls the

@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/guc.h"
+#include "base/thread.h"
 #include "kafka/publisher_status.h"
 #include "kafka/sink_kafka_client.h"
 #include "kafka/sink_kafka_topics.h"
@@ -350,7 +351,7 @@ coupon_kafka_topics_ask(rd_kafka_t *client, bool is_anybody_there, int fd)
 		if (topic != NULL)
 			q->topics[q->ntopics++] = topic;
 	}
-	if (q->client != NULL && coupon_kafka_start_thread(&q->thread, ask, q))
+	if (q->client != NULL && coupon_thread_start(&q->thread, ask, q))
 	{
 		question = q;
 		return;

@@ -9,6 +9,12 @@ use IO::Socket::INET;
 use PostgreSQL::Test::Utils qw(slurp_file);
 use Test::More;
 
+# a name of which no name server says anything, in any server of this test
+my $names = PostgreSQL::Test::Utils::tempdir() . '/names.so';
+my $cc = $ENV{CC} // 'cc';
+my $nameless = system("$cc -shared -fPIC -o $names test/mute_names.c >$names.log 2>&1") == 0 ? '' : "skipped: $cc makes no shared library";
+local $ENV{LD_PRELOAD} = join ':', $ENV{LD_PRELOAD} // (), $nameless eq '' ? $names : ();
+
 my $cluster = CouponCluster->new(nodes => [qw(one two)], proxy => 0, settings => "coupon.cluster = on\n");
 
 # told(what, sql): true at all nodes
@@ -91,6 +97,23 @@ ok(await_true($second, 'postgres', 'SELECT coupon.node_confirmed()'), 'and the o
 my $mute = IO::Socket::INET->new(Listen => 5, LocalAddr => '127.0.0.1') or die "listen: $!";
 like($cluster->on('one', sprintf q{SELECT error FROM coupon.peers_ask('{2}', ARRAY['host=127.0.0.1,%s port=%d,%d dbname=postgres'], 'hello', ARRAY['{}'])},
 		$second->host, $mute->sockport, $second->port), qr/^UC303: this is another node/, 'the next one is asked while there is time');
+
+# ---- of a name nobody says what it is ----
+SKIP:
+{
+	skip $nameless, 3 if $nameless;
+	my $begun = time;
+	is($cluster->on('one', q{SELECT error FROM coupon.peers_ask('{2}', '{host=node.mute}', 'hello', '{"{}"}')}), 'no answer in time', 'that is not waited for');
+	cmp_ok(time - $begun, '<', within(5), '  for longer than for an answer');
+	$cluster->on('one', q{UPDATE coupon.node SET conninfo = 'host=node.mute,127.0.0.1 port=9', version = version + 1 WHERE node_id = 2});
+	poll_until('the worker looks it up', sub { $cluster->on('one', q{SELECT problem FROM coupon.node_copy WHERE node_id = 2}) eq 'no answer in time' });
+	$begun = time;
+	$cluster->on('one', q{SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE backend_type = 'coupon transfer'});
+	cmp_ok(time - $begun, '<', within(5), 'and ends when it is told to');
+	my $conninfo = $second->connstr('postgres') =~ s/'/''/gr;
+	$cluster->on('one', "UPDATE coupon.node SET conninfo = '$conninfo', version = version + 1 WHERE node_id = 2");
+	poll_until('node two answers', sub { $cluster->on('one', $trouble) eq '' });
+}
 
 # ---- and one that leaves ----
 is($cluster->on('two', 'SELECT coupon_node_remove(3)'), 't', 'a node leaves');
