@@ -32,9 +32,9 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 
 #include "base/arguments.h"
+#include "base/clock.h"
 #include "base/compat.h"
 #include "base/fault.h"
 #include "base/guc.h"
@@ -199,7 +199,7 @@ open_connection(Peer *peer, CouponPeerCall *call)
 	int			n = 3;
 
 	peer->nhosts = 1;
-	peer->moved_at = GetCurrentTimestamp();
+	peer->moved_at = coupon_steady_now();
 	for (PQconninfoOption *o = options; o != NULL && o->keyword != NULL; o++)
 	{
 		if (!is_allowed(o))
@@ -270,7 +270,13 @@ send_call(Peer *peer, const char *name, CouponPeerCall *call)
 	const char *const values[] = {name, call->argument};
 	const char *superuser = PQparameterStatus(peer->conn, "is_superuser");
 
-	if (superuser == NULL || strcmp(superuser, "off") != 0)
+	/*
+	 * without it, libpq waits until the call is sent, which one that hangs
+	 * does not let it be, and nothing interrupts that
+	 */
+	if (PQsetnonblocking(peer->conn, 1) != 0)
+		fail(peer, call, PQerrorMessage(peer->conn));
+	else if (superuser == NULL || strcmp(superuser, "off") != 0)
 		fail(peer, call, "the role of the connection to the node is a superuser");
 	else if (!PQsendQueryParams(peer->conn, CALL, 2, NULL, values, NULL, NULL, 0))
 		fail(peer, call, PQerrorMessage(peer->conn));
@@ -363,7 +369,7 @@ go_on(Peer *peer, const char *name, CouponPeerCall *call)
 		open_connection(peer, call);
 		return;
 	}
-	peer->moved_at = GetCurrentTimestamp();
+	peer->moved_at = coupon_steady_now();
 	if (peer->state == PEER_CONNECTING)
 		go_on_connecting(peer, name, call);
 	else if (peer->state == PEER_ASKED)
@@ -375,7 +381,7 @@ static void
 turn_hosts(Peer *peer, CouponPeerCall *call)
 {
 	if (peer->state != PEER_CONNECTING || peer->nhosts == 1 ||
-		!TimestampDifferenceExceeds(peer->moved_at, GetCurrentTimestamp(), coupon_cluster_timeout / (peer->nhosts + 1)))
+		!TimestampDifferenceExceeds(peer->moved_at, coupon_steady_now(), coupon_cluster_timeout / (peer->nhosts + 1)))
 		return;
 	peer->first = (peer->first + 1) % peer->nhosts;
 	forget(peer);
@@ -464,18 +470,18 @@ coupon_peers_call(const char *name, CouponPeerCall *calls, int n)
 {
 	struct pollfd *fds = palloc(Max(n, 1) * sizeof(struct pollfd));
 	int		   *which = palloc(Max(n, 1) * sizeof(int));
-	TimestampTz connected = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), coupon_cluster_timeout);
+	TimestampTz connected = TimestampTzPlusMilliseconds(coupon_steady_now(), coupon_cluster_timeout);
 	int			times = count_timeouts(name, calls, n);
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), coupon_cluster_timeout * times);
+	TimestampTz deadline = TimestampTzPlusMilliseconds(coupon_steady_now(), coupon_cluster_timeout * times);
 	long		slice;
 	int			nfds;
 
 	for (int i = 0; i < n; i++)
 		begin_call(name, &calls[i]);
 	COUPON_FAULT(peer_asked);
-	while ((nfds = list_pending(calls, n, fds, which, GetCurrentTimestamp() < connected, &slice)) > 0)
+	while ((nfds = list_pending(calls, n, fds, which, coupon_steady_now() < connected, &slice)) > 0)
 	{
-		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+		long		left = TimestampDifferenceMilliseconds(coupon_steady_now(), deadline);
 		int			ready;
 
 		CHECK_FOR_INTERRUPTS();

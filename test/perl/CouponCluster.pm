@@ -10,6 +10,10 @@ package CouponCluster;
 use strict;
 use warnings;
 
+use IO::Select;
+use IO::Socket::INET;
+use POSIX ();
+
 use CouponTest;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -183,6 +187,34 @@ sub start
 
 	$self->server($name)->start;
 	return;
+}
+
+# impostor(messages): what looks like a server until somebody has connected, says this, and
+# hears nothing more; its port, and its process, to be killed
+sub impostor
+{
+	my @messages = @_;
+	my $server = IO::Socket::INET->new(Listen => 16, LocalAddr => '127.0.0.1') or die "listen: $!";
+	my $select = IO::Select->new($server);
+	my $test = $$;
+	my $pid = fork // die "fork: $!";
+	my @clients;
+
+	return ($server->sockport, $pid) if $pid != 0;
+	while (getppid() == $test)
+	{
+		my $client = $select->can_read(1) ? $server->accept : undef;
+
+		next unless $client;
+		# who asks for encryption (eight bytes) is told that there is none
+		while (sysread($client, my $packet, 8192) == 8)
+		{
+			syswrite $client, 'N';
+		}
+		syswrite $client, join '', map { substr($_, 0, 1) . pack('N', 3 + length) . substr($_, 1) } @messages;
+		push @clients, $client;
+	}
+	POSIX::_exit(0);
 }
 
 # stop(): everything; the logs hold nothing alarming

@@ -4,6 +4,7 @@ use strict;
 use warnings;
 
 use CouponCluster;
+use CouponFault qw(start_sql answer);
 use CouponTest;
 use IO::Socket::INET;
 use PostgreSQL::Test::Utils qw(slurp_file);
@@ -97,6 +98,18 @@ ok(await_true($second, 'postgres', 'SELECT coupon.node_confirmed()'), 'and the o
 my $mute = IO::Socket::INET->new(Listen => 5, LocalAddr => '127.0.0.1') or die "listen: $!";
 like($cluster->on('one', sprintf q{SELECT error FROM coupon.peers_ask('{2}', ARRAY['host=127.0.0.1,%s port=%d,%d dbname=postgres'], 'hello', ARRAY['{}'])},
 		$second->host, $mute->sockport, $second->port), qr/^UC303: this is another node/, 'the next one is asked while there is time');
+
+# ---- who has much to tell to one that hears nothing ----
+my ($port, $impostor) = CouponCluster::impostor("R\0\0\0\0", "Sis_superuser\0off\0", 'ZI');
+alter_system($cluster->server('one'), 'coupon.cluster_timeout' => '20ms');
+poll_until('the setting', sub { $cluster->on('one', 'SHOW coupon.cluster_timeout') eq '20ms' });
+my $teller = start_sql($cluster->server('one'),
+	qq{SELECT error FROM coupon.peers_ask('{2}', '{host=127.0.0.1 port=$port}', 'hello', ARRAY[repeat('x', 30000000)])});
+poll_until('it to go on', sub { $teller->{run}->pump_nb; $teller->{out} ne '' });
+is(answer($teller), 'no answer in time', 'does not wait for ever');
+alter_system($cluster->server('one'), 'coupon.cluster_timeout' => '1s');
+kill 'KILL', $impostor;
+waitpid $impostor, 0;
 
 # ---- of a name nobody says what it is ----
 SKIP:

@@ -6,8 +6,6 @@ use warnings;
 use CouponCluster;
 use CouponFault;
 use CouponTest;
-use IO::Socket::INET;
-use POSIX ();
 use Test::More;
 
 my $cluster = CouponCluster->new(nodes => [qw(one two three)], proxy => 0, settings => "coupon.cluster = on\ncoupon.sold_out_wait = 5s\nlog_min_messages = warning\n");
@@ -22,29 +20,6 @@ sub issue
 	return $cluster->on($node, qq{SELECT string_agg(status || ' ' || n, ' ' ORDER BY status) FROM (
 		SELECT status, count(*) AS n FROM coupon_issue_many($campaign, ARRAY(SELECT u FROM generate_series(1, 100 * $n) g, LATERAL (SELECT '$prefix' || g AS u) x
 			WHERE (SELECT s.node_id FROM coupon.slot s WHERE s.slot = coupon_slot(u)) = coupon_node_self() LIMIT $n)) GROUP BY 1) s});
-}
-
-# start_refuser(fields): the port of a server that refuses whoever comes, and its process
-sub start_refuser
-{
-	my @fields = @_;
-	my $server = IO::Socket::INET->new(Listen => 16, LocalAddr => '127.0.0.1') or die "listen: $!";
-	my $pid = fork // die "fork: $!";
-
-	return ($server->sockport, $pid) if $pid != 0;
-	while (my $client = $server->accept)
-	{
-		# who asks for encryption (eight bytes) is told that there is none
-		while (sysread($client, my $packet, 8192))
-		{
-			syswrite($client, 'N'), next if length $packet == 8;
-			my $body = join('', map { "$_\0" } @fields) . "\0";
-			syswrite $client, pack('aN', 'E', 4 + length $body) . $body;
-			last;
-		}
-		close $client;
-	}
-	POSIX::_exit(0);
 }
 
 sub slots { return $cluster->on($_[0], 'SELECT count(*) FROM coupon.slot WHERE node_id = 3') }
@@ -111,11 +86,12 @@ like(sql_error($one, 'postgres', q{BEGIN; UPDATE coupon.node SET state = 'draini
 	qr/UC303: node cannot be removed.*Node 3 runs, but does not say what it has: 42883/s, 'nor one that answers with an error');
 $cluster->on('three', 'ALTER FUNCTION coupon.call_left(smallint) RENAME TO call_leaving');
 # or that is starting, and says so in its own language, which this server may not even know
-my ($port, $refuser) = start_refuser("S\xec\xb9\x98\xeb\xaa\x85\xec\xa0\x81\xec\x98\xa4\xeb\xa5\x98", 'VFATAL', 'C57P03', "M\xb5\xa5\xc0\xcc\xc5\xcd", 'Fpostmaster.c', 'L2379', 'RProcessStartupPacket');
+my ($port, $impostor) = CouponCluster::impostor(join("\0", "ES\xec\xb9\x98\xeb\xaa\x85\xec\xa0\x81\xec\x98\xa4\xeb\xa5\x98", 'VFATAL', 'C57P03', "M\xb5\xa5\xc0\xcc\xc5\xcd",
+	'Fpostmaster.c', 'L2379', 'RProcessStartupPacket', '', ''));
 like(sql_error($one, 'postgres', qq{BEGIN; UPDATE coupon.node SET state = 'draining', conninfo = 'host=127.0.0.1 port=$port' WHERE node_id = 3; SELECT coupon_node_remove(3);}),
-	qr/UC303: node cannot be removed.*Node 3 runs, but does not say what it has: connection to [^\n]*: +57P03: \?+$/m, 'nor one that refuses, in whatever language');
-kill 'KILL', $refuser;
-waitpid $refuser, 0;
+	qr/UC303: node cannot be removed.*Node 3 runs, but does not say what it has: connection to [^\n]*: +57P03: \?+$/ms, 'nor one that refuses, in whatever language');
+kill 'KILL', $impostor;
+waitpid $impostor, 0;
 is($cluster->on('one', 'SELECT state FROM coupon.node WHERE node_id = 3'), 'active', 'it stays what it was');
 
 # ---- they go to the one that answers ----
