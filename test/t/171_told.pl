@@ -37,6 +37,12 @@ $cluster->add('three');
 told('a node has come', 'SELECT count(*) = 3 FROM coupon.node');
 told('the key', "SELECT EXISTS (SELECT FROM coupon.room_key WHERE signs AND encode(inner_key, 'hex') = '$key')");
 
+# ---- which has no epoch for a moment ----
+my $epoch = $cluster->on('three', 'DELETE FROM coupon.node_epoch WHERE node_id = 3 RETURNING epoch');
+is($cluster->on('one', q{BEGIN; DELETE FROM coupon.node_epoch WHERE node_id = 3; SELECT error FROM coupon.peers_call('status', '{"campaign_id": 0}', 3); ROLLBACK}),
+	'the server has yet to begin as a node', 'and is not taken for another server then');
+$cluster->on('three', "INSERT INTO coupon.node_epoch VALUES (3, $epoch)");
+
 # ---- one that is down meanwhile ----
 $cluster->kill('two');
 my $address = $cluster->server('three')->connstr('postgres') =~ s/'/''/gr;
