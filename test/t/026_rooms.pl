@@ -41,10 +41,16 @@ poll_until('d is admitted', sub { sql(qq{SELECT status FROM coupon_queue_positio
 is(sql(qq{SELECT queue_position FROM coupon_queue_position('$token{f}')}), '1', 'F23: who left is subtracted');
 counted($node, 'leaving');
 
-# those who wait and those who are admitted cost nothing until something is due
-my ($commits, $since) = (sql(q{SELECT xact_commit FROM pg_stat_database WHERE datname = 'postgres'}), time);
-poll_until('three seconds', sub { time - $since > 3 });
-my $rate = (sql(q{SELECT xact_commit FROM pg_stat_database WHERE datname = 'postgres'}) - $commits) / (time - $since);
+# those who wait and those who are admitted cost nothing until something is due; what
+# was committed before may be counted late, by PostgreSQL 14
+my $rate;
+for (1 .. 5)
+{
+	my ($commits, $since) = (sql(q{SELECT xact_commit FROM pg_stat_database WHERE datname = 'postgres'}), time);
+	poll_until('three seconds', sub { time - $since > 3 });
+	$rate = (sql(q{SELECT xact_commit FROM pg_stat_database WHERE datname = 'postgres'}) - $commits) / (time - $since);
+	last if $rate < 30;
+}
 cmp_ok($rate, '<', 30, sprintf('live tickets cost nothing while nothing is due (all workers: %.0f transactions a second)', $rate));
 
 # A free slot is filled within 100 ms: the best of many, for the machine may
