@@ -72,20 +72,8 @@ is_name(const char *host)
 		inet_pton(AF_INET, host, &address) != 1 && inet_pton(AF_INET6, host, &address) != 1;
 }
 
-/* Takes the next item out of a list, an empty one at its end. */
-static void
-next_item(const char **list, char *item, size_t size)
-{
-	size_t		length = strcspn(*list, ",");
-
-	strlcpy(item, *list, Min(size, length + 1));
-	*list += length;
-	if (**list == ',')
-		(*list)++;
-}
-
 CouponHostNames *
-coupon_host_names_begin(const char *hosts, const char *addresses)
+coupon_host_names_begin(const char *hosts)
 {
 	CouponHostNames *lookup = malloc(offsetof(CouponHostNames, names) + strlen(hosts) + 1);
 	pthread_t	thread;
@@ -98,13 +86,14 @@ coupon_host_names_begin(const char *hosts, const char *addresses)
 	while (*hosts != '\0')
 	{
 		char	   *name = lookup->names + lookup->length;
-		char		address[64] = "";
+		size_t		length = strcspn(hosts, ",");
 
-		next_item(&hosts, name, strlen(hosts) + 1);
-		if (addresses != NULL)
-			next_item(&addresses, address, sizeof(address));
-		if (is_name(name) && address[0] == '\0')
-			lookup->length += strlen(name) + 1;
+		strlcpy(name, hosts, length + 1);
+		if (is_name(name))
+			lookup->length += length + 1;
+		hosts += length;
+		if (*hosts == ',')
+			hosts++;
 	}
 	if (lookup->length > 0 && coupon_thread_start(&thread, look_up, lookup))
 	{

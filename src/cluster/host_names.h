@@ -8,11 +8,10 @@
 typedef struct CouponHostNames CouponHostNames;
 
 /*
- * Begins to look up the names in a list of hosts that have no address in the
- * other one (or NULL), both as in a conninfo.  NULL: there are none, or it
- * cannot be done.  Never throws.
+ * Begins to look up the names in a list of hosts, as in a conninfo.  NULL: there
+ * are none, or it cannot be done.  Never throws.
  */
-extern CouponHostNames *coupon_host_names_begin(const char *hosts, const char *addresses);
+extern CouponHostNames *coupon_host_names_begin(const char *hosts);
 
 /* Is there an answer, whatever it is? */
 extern bool coupon_host_names_known(CouponHostNames *lookup);

@@ -173,51 +173,58 @@ static const char *const options_allowed[] = {
 	"sslmode", "sslnegotiation", "sslrootcert", "channel_binding", "gssencmode", "krbsrvname", "require_auth"
 };
 
-static bool
-is_allowed(const PQconninfoOption *option)
+/* The first keyword that it has and may not have, or NULL. */
+static const char *
+find_forbidden(const PQconninfoOption *options)
 {
-	if (option->val == NULL)
-		return true;
-	for (size_t i = 0; i < lengthof(options_allowed); i++)
+	for (; options != NULL && options->keyword != NULL; options++)
 	{
-		if (strcmp(option->keyword, options_allowed[i]) == 0)
-			return true;
+		bool		allowed = options->val == NULL;
+
+		for (size_t i = 0; i < lengthof(options_allowed) && !allowed; i++)
+			allowed = strcmp(options->keyword, options_allowed[i]) == 0;
+		if (!allowed)
+			return options->keyword;
 	}
-	return false;
+	return NULL;
+}
+
+/* What the conninfo has for a keyword, NULL if nothing; of libpq's memory. */
+static char *
+get_option(const PQconninfoOption *options, const char *keyword)
+{
+	for (; options != NULL && options->keyword != NULL; options++)
+	{
+		if (strcmp(options->keyword, keyword) == 0)
+			return options->val;
+	}
+	return NULL;
 }
 
 static void
 open_connection(Peer *peer, CouponPeerCall *call)
 {
+	static const char *const lists[] = {"host", "port"};
+
 	/*
 	 * what comes before dbname is for what the conninfo leaves open, what
 	 * comes behind it in place of what it says
 	 */
 	const char *keywords[8] = {"user", "client_encoding", "dbname"};
 	const char *values[8] = {NODE_ROLE, GetDatabaseEncodingName(), call->conninfo};
-	PQconninfoOption *options = PQconninfoParse(call->conninfo, NULL);
+	PQconninfoOption *options = peer->nhosts > 1 ? PQconninfoParse(call->conninfo, NULL) : NULL;
 	int			n = 3;
 
-	peer->nhosts = 1;
-	peer->moved_at = coupon_steady_now();
-	for (PQconninfoOption *o = options; o != NULL && o->keyword != NULL; o++)
+	for (size_t i = 0; i < lengthof(lists); i++)
 	{
-		if (!is_allowed(o))
-		{
-			fail(peer, call, psprintf("conninfo of a node cannot have \"%s\"", o->keyword));
-			PQconninfoFree(options);
-			return;
-		}
-		if (o->val != NULL && strcmp(o->keyword, "host") == 0)
-			peer->nhosts = count_hosts(o->val);
-	}
-	for (PQconninfoOption *o = options; o != NULL && o->keyword != NULL && peer->nhosts > 1; o++)
-	{
-		if (o->val == NULL || (strcmp(o->keyword, "host") != 0 && strcmp(o->keyword, "port") != 0))
+		char	   *list = get_option(options, lists[i]);
+
+		if (list == NULL)
 			continue;
-		keywords[n] = o->keyword;
-		values[n++] = turn_list(peer, o->val);
+		keywords[n] = lists[i];
+		values[n++] = turn_list(peer, list);
 	}
+	peer->moved_at = coupon_steady_now();
 	peer->conn = PQconnectStartParams(keywords, values, 1);
 	PQconninfoFree(options);
 	if (peer->conn == NULL)
@@ -236,32 +243,22 @@ open_connection(Peer *peer, CouponPeerCall *call)
 	}
 }
 
-/* What the conninfo has for a keyword, NULL if nothing; of libpq's memory. */
-static const char *
-get_option(const PQconninfoOption *options, const char *keyword)
-{
-	for (; options != NULL && options->keyword != NULL; options++)
-	{
-		if (strcmp(options->keyword, keyword) == 0)
-			return options->val;
-	}
-	return NULL;
-}
-
 static void
 start_connecting(Peer *peer, CouponPeerCall *call)
 {
 	PQconninfoOption *options = PQconninfoParse(call->conninfo, NULL);
 	const char *hosts = get_option(options, "host");
+	const char *forbidden = find_forbidden(options);
 
 	peer->conninfo = MemoryContextStrdup(TopMemoryContext, call->conninfo);
-	if (hosts != NULL)
-		peer->names = coupon_host_names_begin(hosts, get_option(options, "hostaddr"));
-	PQconninfoFree(options);
-	if (peer->names != NULL)
+	peer->nhosts = hosts == NULL ? 1 : count_hosts(hosts);
+	if (forbidden != NULL)
+		fail(peer, call, psprintf("conninfo of a node cannot have \"%s\"", forbidden));
+	else if (hosts != NULL && (peer->names = coupon_host_names_begin(hosts)) != NULL)
 		peer->state = PEER_LOOKED_UP;
 	else
 		open_connection(peer, call);
+	PQconninfoFree(options);
 }
 
 static void

@@ -82,8 +82,8 @@ extern uint64 coupon_slot_new_version(void);
 extern dsa_pointer coupon_area_allocate(Size size);
 
 /*
- * Memory for a filter of users, which must be installed or freed before
- * anything can throw.  Evicts likewise, but not often, and for a filter beyond
+ * Memory for a filter of users, which must be installed before anything can
+ * throw.  Evicts likewise, but not often, and for a filter beyond
  * the filters' share no map; invalid if there is none.
  */
 extern dsa_pointer coupon_area_allocate_filter(Size size);

@@ -188,6 +188,6 @@ coupon_stat_memory(PG_FUNCTION_ARGS)
 	values[1] = Int64GetDatum(coupon_max_campaigns);
 	values[2] = Int64GetDatum(maps);
 	values[3] = Int64GetDatum(bytes);
-	values[4] = Int64GetDatum((int64) coupon_stock_map_memory * 1024);
+	values[4] = Int64GetDatum((int64) coupon_area_size());
 	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
 }

@@ -15,8 +15,8 @@ dsa_area   *coupon_area = NULL;
 static void *area = NULL;
 static pg_atomic_uint64 *filter_memory = NULL;	/* bytes that filters have */
 
-static Size
-area_size(void)
+Size
+coupon_area_size(void)
 {
 	return mul_size(coupon_stock_map_memory, 1024);
 }
@@ -30,13 +30,13 @@ set_up(void)
 static void
 request(void)
 {
-	RequestAddinShmemSpace(area_size());
+	RequestAddinShmemSpace(coupon_area_size());
 }
 
 static void
 startup(void)
 {
-	area = coupon_area_make("coupon stock maps", area_size());
+	area = coupon_area_make("coupon stock maps", coupon_area_size());
 }
 
 static void
@@ -75,13 +75,13 @@ coupon_stock_free(dsa_pointer pointer)
 bool
 coupon_filter_has_room(Size size)
 {
-	return pg_atomic_read_u64(filter_memory) + size <= area_size() / FILTER_SHARE;
+	return pg_atomic_read_u64(filter_memory) + size <= coupon_area_size() / FILTER_SHARE;
 }
 
 bool
 coupon_filter_reserve(Size size)
 {
-	if (pg_atomic_fetch_add_u64(filter_memory, size) + size <= area_size() / FILTER_SHARE)
+	if (pg_atomic_fetch_add_u64(filter_memory, size) + size <= coupon_area_size() / FILTER_SHARE)
 		return true;
 	coupon_filter_release(size);
 	return false;

@@ -18,6 +18,9 @@ typedef struct CouponShard CouponShard;
 
 extern dsa_area *coupon_area;
 
+/* Its size, in bytes. */
+extern Size coupon_area_size(void);
+
 /* states of a shard, bits */
 #define SHARD_BUILDING	1		/* a session reads the index for it */
 #define SHARD_STALE		2		/* a unit returned meanwhile: read again */

@@ -38,7 +38,6 @@
 
 #include "base/catalog.h"
 #include "base/fault.h"
-#include "base/guc.h"
 #include "base/intent.h"
 #include "base/locks.h"
 #include "sale/user_filter.h"
@@ -126,26 +125,26 @@ resolve_filter(CouponIntent *intent, bool committed)
 	pg_atomic_write_u32(&stock_of(intent->campaign)->filter_state, intent->number);
 }
 
-/* Gives the map memory for a filter, if there is some and it has none yet. */
-static void
-install(CouponCampaign *campaign, CouponStock *stock, dsa_pointer memory, Size size)
+/*
+ * Gives the map memory for a filter, if it has none yet; false: there is none.  Only
+ * by the one session that has claimed that by the state.
+ */
+static bool
+install(CouponCampaign *campaign, CouponStock *stock, Size size)
 {
+	dsa_pointer memory;
+
+	if (DsaPointerIsValid(stock->filter))
+		return true;
+	memory = coupon_area_allocate_filter(size);
 	if (!DsaPointerIsValid(memory))
-		return;
+		return false;
 	COUPON_FAULT(filter_unknown);
 	LWLockAcquire(campaign->partition, LW_EXCLUSIVE);
-	if (!DsaPointerIsValid(stock->filter))
-	{
-		stock->filter_words = size / sizeof(uint64);
-		stock->filter = memory;
-		memory = InvalidDsaPointer;
-	}
+	stock->filter_words = size / sizeof(uint64);
+	stock->filter = memory;
 	LWLockRelease(campaign->partition);
-	if (DsaPointerIsValid(memory))
-	{
-		dsa_free(coupon_area, memory);
-		coupon_filter_release(size);
-	}
+	return true;
 }
 
 /* In bytes, for so many units. */
@@ -153,12 +152,6 @@ static Size
 wanted_size(int64 units)
 {
 	return TYPEALIGN(64, units * BITS_PER_UNIT) / 8;
-}
-
-static Size
-share_of_memory(int share)
-{
-	return (Size) coupon_stock_map_memory * 1024 / share;
 }
 
 static bool
@@ -181,7 +174,7 @@ void
 coupon_filter_begin(CouponCampaign *campaign, const CouponDefinition *def)
 {
 	CouponStock *stock = stock_of(campaign);
-	Size		size = Min(wanted_size(def->stock), TYPEALIGN_DOWN(8, share_of_memory(MAX_SHARE_NEW)));
+	Size		size = Min(wanted_size(def->stock), TYPEALIGN_DOWN(8, coupon_area_size() / MAX_SHARE_NEW));
 	uint32		state = FILTER_UNTRIED;
 	bool		wanted;
 
@@ -193,11 +186,9 @@ coupon_filter_begin(CouponCampaign *campaign, const CouponDefinition *def)
 	if (!pg_atomic_compare_exchange_u32(&stock->filter_state, &state, FILTER_ALLOCATING))
 		return;
 	coupon_intent_push(resolve_filter, campaign, NULL, FILTER_UNTRIED);
-	if (wanted && !DsaPointerIsValid(stock->filter))
-		install(campaign, stock, coupon_area_allocate_filter(size), size);
+	wanted = wanted && install(campaign, stock, size);
 	coupon_intent_forget(coupon_intent_find(resolve_filter, campaign, NULL, FILTER_UNTRIED));
-	pg_atomic_write_u32(&stock->filter_state,
-						wanted && DsaPointerIsValid(stock->filter) ? FILTER_GROWING : FILTER_NONE);
+	pg_atomic_write_u32(&stock->filter_state, wanted ? FILTER_GROWING : FILTER_NONE);
 }
 
 /* True: the index had entries without their rows. */
@@ -248,7 +239,7 @@ coupon_filter_consider(CouponCampaign *campaign, const CouponDefinition *def)
 
 	if (state == FILTER_ALLOCATING || state == FILTER_BUILDING || state == FILTER_COMPLETE || def->created ||
 		(answers - pg_atomic_read_u64(&stock->filter_missed)) * WORTH_A_BUILD < (uint64) def->stock ||
-		size == 0 || (state != FILTER_GROWING && size > share_of_memory(MAX_SHARE)))
+		size == 0 || (state != FILTER_GROWING && size > coupon_area_size() / MAX_SHARE))
 		return;
 
 	/*
@@ -261,9 +252,7 @@ coupon_filter_consider(CouponCampaign *campaign, const CouponDefinition *def)
 										state == FILTER_GROWING ? FILTER_BUILDING : FILTER_ALLOCATING))
 		return;
 	coupon_intent_push(resolve_filter, campaign, NULL, state);
-	if (!DsaPointerIsValid(stock->filter))
-		install(campaign, stock, coupon_area_allocate_filter(size), size);
-	found = DsaPointerIsValid(stock->filter);
+	found = install(campaign, stock, size);
 	if (!found)
 		pg_atomic_write_u64(&stock->filter_missed, answers);
 
